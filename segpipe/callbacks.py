@@ -1,0 +1,113 @@
+"""What happens beside the training: the history on disk, pictures, checkpoints that are written whole."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from lightning_fabric.plugins.io import TorchCheckpointIO
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from segpipe import pictures, tracking
+from segpipe.data.dataset import Sample, Split
+from segpipe.data.module import SegmentationData
+from segpipe.runs import Run, read_history, write_history, write_whole
+from segpipe.task import SegmentationTask
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and then moves it there in one step."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """See TorchCheckpointIO."""
+        write_whole(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+
+class History(pl.Callback):
+    """Keeps ``history.csv``: a line an epoch with every logged number, so that a run can be read without W&B."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.rows: list[dict[str, float]] = []
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on behind the epochs that a resumed run has done."""
+        self.rows = [row for row in read_history(self.run.history) if row["epoch"] < trainer.current_epoch]
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write a line; by then the epoch's validation is done."""
+        numbers = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        self.rows.append({**place, "lr": trainer.optimizers[0].param_groups[0]["lr"], **numbers})
+        write_history(self.run.history, self.rows)
+
+
+class Overlays(pl.Callback):
+    """Logs the same few validation pictures with their masks to W&B.
+
+    count: how many, spread evenly over the split. every: epochs from one time to the next.
+    """
+
+    def __init__(self, *, count: int = 4, every: int = 1) -> None:
+        self.count, self.every = count, every
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Predict and log."""
+        logger = trainer.logger
+        if not isinstance(logger, WandbLogger) or trainer.current_epoch % self.every or trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, SegmentationTask)
+        data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
+        samples, predictions, names = predict_some(pl_module, data, "val", self.count)
+        tracking.log_overlays(
+            logger,
+            key="val/predictions",
+            images=[sample.image for sample in samples],
+            truths=[sample.mask for sample in samples],
+            predictions=predictions,
+            names=names,
+            classes=pl_module.classes,
+        )
+
+
+def predict_some(
+    task: SegmentationTask, data: SegmentationData, split: Split, count: int
+) -> tuple[list[Sample], list[NDArray[np.uint8]], list[str]]:
+    """Samples spread evenly over a split, pictures at their masks' size, with predictions and names."""
+    samples = data.loader(split).dataset
+    number = len(samples)  # type: ignore[arg-type]
+    chosen = sorted({round(i * (number - 1) / max(count - 1, 1)) for i in range(min(count, number))})
+    kept, predictions = [], []
+    training = task.training
+    task.eval()
+    for index in chosen:
+        batch = samples[[(0, index)]]
+        with torch.inference_mode():
+            logits = task(batch["image"].to(task.device))
+            logits = F.interpolate(logits, size=batch["mask"].shape[-2:], mode="bilinear")
+            image = F.interpolate(batch["image"].float(), size=batch["mask"].shape[-2:], mode="bilinear")
+        kept.append(Sample(image[0].byte().permute(1, 2, 0).numpy(), batch["mask"][0].numpy()))
+        predictions.append(logits.argmax(1)[0].byte().cpu().numpy())
+    task.train(training)
+    return kept, predictions, [data.split(split).names[index] for index in chosen]
+
+
+def save_sheet(task: SegmentationTask, data: SegmentationData, split: Split, run: Run, *, title: str) -> None:
+    """Write ``pictures/predictions.png``: picture, truth, prediction and errors of a few samples."""
+    samples, predictions, _ = predict_some(task, data, split, 4)
+    page = pictures.sheet(
+        [sample.image for sample in samples],
+        [sample.mask for sample in samples],
+        predictions,
+        classes=task.classes,
+        palette=data.split(split).palette,
+        title=title,
+    )
+    pictures.save(page, run.pictures / "predictions.png")

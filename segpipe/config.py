@@ -1,0 +1,191 @@
+"""Configuration checked before anything is built: each value against the constructor it is meant for.
+
+A config node with ``_target_`` may hold what the constructor takes, of the types its signature states; other keys are
+those of LABELS, which further nodes read. The signatures are so the one place where types are written down.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pydantic
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from segpipe.errors import UserError, nearest
+
+INSTALLED = Path(__file__).parent / "conf"
+CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"
+HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+LABELS: dict[str, Any] = {
+    "seed": int,
+    "resume": str | None,
+    "warm_start": str | None,
+    "sweep.name": str,
+    "data.root": str | None,
+    "data.crop": list[int] | None,
+    "decoder.smooth": Literal["conv3x3"] | None,
+    "model.deconv_kernel": int,
+    "run_dir": str | None,
+    "trainer.precision": Literal["auto", "32-true", "bf16-mixed"],
+}
+POSITIVE = {"data.batch_size", "data.eval_batch_size", "trainer.max_epochs", "model.stride", "optimizer.lr"}
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise UserError for the first value of a wrong type or name, saying what is allowed."""
+    for path, value, allowed in leaves(cfg, ""):
+        if not fits(value, allowed):
+            raise UserError(
+                f"{path}={show(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}"
+            )
+        if path in POSITIVE and isinstance(value, int | float) and value <= 0 and value != -1:
+            raise UserError(f"{path}={show(value)}: allowed is a number above 0.")
+
+
+def leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """Every value below a node that a constructor or LABELS states a type for: (path, value, type)."""
+    target = node.get("_target_")
+    takes = parameters(target) if target else {}
+    for key in node:
+        full = f"{path}.{key}" if path else str(key)
+        value = node[key]
+        if key in HYDRA_KEYS or key == "name":
+            continue
+        if isinstance(value, DictConfig):
+            yield from leaves(value, full)
+        elif isinstance(value, ListConfig) and any(isinstance(item, DictConfig) for item in value):
+            for position, item in enumerate(value):
+                yield from leaves(item, f"{full}[{position}]")
+        elif full in LABELS:
+            yield full, value, LABELS[full]
+        elif key in takes:
+            yield full, value, takes[key]
+        elif target and "**" not in takes:
+            raise UserError(f"{full}: {target} takes no '{key}'.{nearest(key, takes)}")
+
+
+@cache
+def parameters(target: str) -> dict[str, Any]:
+    """Name to type of what a constructor or function takes; ``**`` among the names where it takes any."""
+    called = locate(target)
+    function: Callable[..., Any] = called.__init__ if inspect.isclass(called) else called  # type: ignore[misc]
+    try:
+        hints = get_type_hints(function)
+    except NameError:  # a hint that only type checkers can read
+        hints = {}
+    takes = {name: hints.get(name, Any) for name in inspect.signature(called).parameters}
+    kinds = {parameter.kind for parameter in inspect.signature(called).parameters.values()}
+    return takes | ({"**": Any} if inspect.Parameter.VAR_KEYWORD in kinds else {})
+
+
+def locate(target: str) -> Any:
+    """The object a ``_target_`` names. Raises UserError where there is none."""
+    try:
+        return get_object(target)
+    except Exception as error:
+        raise UserError(f"_target_={target}: cannot be imported ({error}).") from error
+
+
+def fits(value: Any, allowed: Any) -> bool:
+    """Whether a value is of a type; an int will do for a float."""
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value, resolve=True)
+    try:
+        pydantic.TypeAdapter(allowed, config=None).validate_python(value, strict=True)
+    except pydantic.ValidationError:
+        return False
+    except pydantic.errors.PydanticUserError:  # a type that pydantic knows nothing of
+        return True
+    return True
+
+
+def literals(allowed: Any) -> list[Any]:
+    """The words that a type lists."""
+    if get_origin(allowed) is Literal:
+        return list(get_args(allowed))
+    return [word for part in get_args(allowed) for word in literals(part)]
+
+
+def describe(allowed: Any) -> str:
+    """A type in words: ``one of none, sum``, ``a number``, ``null``."""
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    if allowed in words:
+        return words[allowed]
+    if get_origin(allowed) is Literal:
+        return " or ".join(str(word) for word in get_args(allowed))
+    if get_origin(allowed) is list:
+        return f"a list of {describe(get_args(allowed)[0]).removeprefix('a ')}s"
+    if parts := get_args(allowed):
+        return " or ".join(describe(part) for part in parts if describe(part))
+    return getattr(allowed, "__name__", str(allowed))
+
+
+def show(value: Any) -> str:
+    """A value as it would be written on the command line."""
+    if OmegaConf.is_config(value):
+        return str(OmegaConf.to_container(value)).replace(" ", "")
+    return "null" if value is None else str(value)
+
+
+def options(group: str) -> list[str]:
+    """The names that a config group offers."""
+    folder = CONF / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+@contextmanager
+def friendly() -> Iterator[None]:
+    """Inside, an error that is the user's to mend ends the program in a few lines with status 1, without a traceback."""
+    try:
+        yield
+    except Exception as error:
+        if (message := explain(error)) is None:
+            raise
+        print(f"segpipe: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def explain(error: BaseException) -> str | None:
+    """A few lines for an error that is the user's to mend; None for one that is ours."""
+    cause: BaseException | None = error
+    while cause is not None:  # ours may lie below what Hydra makes of it
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, given = error.missing_cfg_file.rpartition("/")
+        listed = ", ".join(sorted(error.options))
+        return f"{group}={given}: allowed is one of {listed}.{nearest(given, error.options)}"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        lines = str(error).strip().splitlines()
+        wrong = re.search(r"'([^']+)'", lines[0])
+        known = [*keys(), *(path.name for path in CONF.iterdir())]
+        return "\n".join([*lines[:3]]) + (nearest(wrong[1].lstrip("+~"), known) if wrong else "")
+    if isinstance(error, InstantiationException):
+        return str(error)
+    return None
+
+
+def keys() -> list[str]:
+    """Every key of the default configuration, dotted."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train")
+
+    def walk(node: DictConfig, path: str) -> Iterator[str]:
+        for key, value in OmegaConf.to_container(node, resolve=False).items():  # type: ignore[union-attr]
+            yield f"{path}{key}"
+            if isinstance(value, dict):
+                yield from walk(OmegaConf.create(value), f"{path}{key}.")
+
+    return list(walk(cfg, ""))

@@ -1,0 +1,1 @@
+"""Data sets, augmentation, sampling: everything up to the batch."""

@@ -1,0 +1,82 @@
+"""Augmentation by albumentations, with every draw a function of (seed, epoch, sample index)."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would look up a name on the network
+
+import albumentations as A  # noqa: E402, N812
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
+from segpipe.data.dataset import IGNORE_INDEX, Image, Mask, Sample  # noqa: E402
+from segpipe.errors import UserError  # noqa: E402
+
+
+class Augment:
+    """Transforms, a crop, transforms.
+
+    before_crop, after_crop: what changes geometry stands before, what is cheaper on the crop behind.
+    crop: height and width of the training pictures, smaller ones padded (image edge, mask ignored); None: no crop.
+    """
+
+    def __init__(
+        self,
+        *,
+        before_crop: Sequence[A.BasicTransform],
+        after_crop: Sequence[A.BasicTransform],
+        crop: list[int] | None,
+    ) -> None:
+        cropping = [PadTo(crop[0], crop[1]), A.RandomCrop(crop[0], crop[1])] if crop else []
+        self.compose = A.Compose([*before_crop, *cropping, *after_crop])
+
+    def __call__(self, sample: Sample, *, seed: int, epoch: int, index: int) -> Sample:
+        """The augmented sample: the same for the same (seed, epoch, index), in whatever process."""
+        self.compose.set_random_seed(int(np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0]))
+        done = self.compose(image=sample.image, mask=sample.mask)
+        return Sample(done["image"], done["mask"])
+
+
+class PadTo(A.DualTransform):
+    """Pads at the bottom and the right up to a size: pictures by their edge, masks by IGNORE_INDEX."""
+
+    class InitSchema(A.BasicTransform.InitSchema):
+        """Checked by albumentations."""
+
+        height: int
+        width: int
+
+    def __init__(self, height: int, width: int, p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.height, self.width = height, width
+
+    def border(self, picture: np.ndarray) -> tuple[int, int, int, int]:
+        """Rows and columns to add: top, bottom, left, right."""
+        return 0, max(self.height - picture.shape[0], 0), 0, max(self.width - picture.shape[1], 0)
+
+    def apply(self, img: Image, **params: Any) -> Image:
+        """Repeat the edge."""
+        return cv2.copyMakeBorder(img, *self.border(img), borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
+
+    def apply_to_mask(self, mask: Mask, **params: Any) -> Mask:
+        """Ignore what is added."""
+        return cv2.copyMakeBorder(  # type: ignore[return-value]
+            mask, *self.border(mask), borderType=cv2.BORDER_CONSTANT, value=[IGNORE_INDEX]
+        )
+
+
+def strict(target: type[A.BasicTransform], **arguments: Any) -> A.BasicTransform:
+    """Build a transform, refusing what albumentations would only warn of and then ignore.
+
+    Geometric transforms that fill in are told to fill masks with IGNORE_INDEX.
+    """
+    if "fill_mask" in target.InitSchema.model_fields:  # type: ignore[attr-defined]
+        arguments.setdefault("fill_mask", IGNORE_INDEX)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        try:
+            return target(**arguments)
+        except (UserWarning, ValueError, TypeError) as error:
+            raise UserError(f"augment: {target.__name__} cannot be built: {error}") from error

@@ -1,0 +1,112 @@
+"""Pictures and masks in files: found, paired, read, checked. Every error names the file."""
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
+from segpipe.errors import UserError
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+
+
+def pair(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures of two folders, matched by stem, in order. Raises UserError for what is missing or left over."""
+    images, masks = pictures(image_folder), pictures(mask_folder)
+    if lonely := sorted(images.keys() ^ masks.keys()):
+        path, other = (
+            (images[lonely[0]], mask_folder) if lonely[0] in images else (masks[lonely[0]], image_folder)
+        )
+        raise UserError(
+            f"{path}: no file of the same stem in {other} ({len(lonely)} of {len(images | masks)} stems are "
+            f"without a partner). Add what is missing, or remove the file."
+        )
+    stems = sorted(images)
+    return [images[stem] for stem in stems], [masks[stem] for stem in stems]
+
+
+def pictures(folder: Path) -> dict[str, Path]:
+    """Stem to path of all pictures in a folder. Raises UserError where there is no such folder, or nothing in it."""
+    if not folder.is_dir():
+        around = folder.parent
+        found = ", ".join(sorted(path.name for path in around.iterdir())[:8]) if around.is_dir() else "no such folder"
+        raise UserError(
+            f"{folder}: there is no such folder (in {around}: {found or 'nothing'}). Give the folder of the data set "
+            f"as data.root=FOLDER, or the folder that holds it in the environment variable SEGPIPE_DATA."
+        )
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        raise UserError(f"{folder}: no picture in it (of {', '.join(sorted(IMAGE_SUFFIXES))}). Check data.root.")
+    by_stem: dict[str, Path] = {}
+    for path in files:
+        if path.stem in by_stem:
+            raise UserError(f"{path}: the same stem as {by_stem[path.stem].name}. Keep one of the two.")
+        by_stem[path.stem] = path
+    return by_stem
+
+
+def fingerprint(paths: list[Path]) -> str:
+    """A digest of the names and sizes of files: quick, and blind to where the folder lies."""
+    lines = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in paths]
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def read_image(path: Path) -> Image:
+    """A picture file as RGB, turned upright if it says how (EXIF); decoded by content, not by extension."""
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if picture is None:
+        raise unreadable(path, "not a picture that can be decoded")
+    return picture  # type: ignore[return-value]
+
+
+def read_mask(path: Path) -> Mask:
+    """A mask file as one channel of indices; of a palette picture its indices, not its colours."""
+    try:
+        with PIL.Image.open(path) as picture:
+            mask = np.asarray(picture)
+            mode = picture.mode
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+        raise unreadable(path, error) from error
+    if mode not in ("L", "P", "1"):
+        raise UserError(
+            f"{path}: a mask of mode {mode} and shape {mask.shape}; masks are single-channel 8-bit pictures whose "
+            f"values are class indices. Convert it, then start again."
+        )
+    return mask.astype(np.uint8)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width from a file's header."""
+    try:
+        with PIL.Image.open(path) as picture:
+            return picture.height, picture.width
+    except (OSError, SyntaxError, ValueError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, reason: object) -> UserError:
+    """The error for a file that cannot be read."""
+    size = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
+    return UserError(f"{path}: cannot be read as a picture ({reason}; {size}). Replace or remove it.")
+
+
+def check_pair(image: Image, mask: Mask, num_classes: int, image_path: Path, mask_path: Path) -> None:
+    """Raise UserError for a mask that does not fit its picture, or has an index that is no class."""
+    if image.shape[:2] != mask.shape:
+        raise UserError(
+            f"{mask_path}: a mask of {mask.shape[0]} x {mask.shape[1]} for a picture of {image.shape[0]} x "
+            f"{image.shape[1]} ({image_path}). Make the two of one size."
+        )
+    wrong = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[num_classes:IGNORE_INDEX]) + num_classes
+    if len(wrong):
+        raise UserError(
+            f"{mask_path}: label {', '.join(map(str, wrong))} in a mask of {num_classes} classes "
+            f"(0 to {num_classes - 1}, and {IGNORE_INDEX} for ignored). Correct the mask, or the list of classes."
+        )

@@ -1,0 +1,168 @@
+"""The LightningDataModule: three splits of a data set as batches."""
+
+from collections.abc import Callable
+from typing import Literal, TypedDict
+
+import cv2
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from segpipe.data.augment import Augment
+from segpipe.data.dataset import First, Sample, SegmentationDataset, Split
+from segpipe.data.sampler import EvalBatches, TrainBatches
+from segpipe.errors import UserError
+
+RAM_LIMIT = 2 * 2**30  # bytes that cache=auto allows a split
+
+
+class Batch(TypedDict):
+    """What a step gets: RGB images uint8 (N, 3, H, W), masks uint8 (N, H', W'), positions in the split (N,).
+
+    In training H, W = H', W'; in evaluation the mask has its stored size, whatever ``data.size`` makes of the picture.
+    """
+
+    image: Tensor
+    mask: Tensor
+    index: Tensor
+
+
+class Samples(Dataset[Batch]):
+    """A split as samples to be batched: resized, kept in memory, augmented.
+
+    size: height and width to resize pictures to; None keeps theirs. train: resize the masks, too.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        *,
+        size: list[int] | None,
+        train: bool,
+        augment: Augment | None,
+        seed: int,
+        cache: Literal["auto", "ram", "off"],
+    ) -> None:
+        self.dataset, self.size, self.train, self.augment, self.seed = dataset, size, train, augment, seed
+        self.kept: list[Sample] | None = None
+        if cache == "ram" or (cache == "auto" and self.bytes() <= RAM_LIMIT):
+            self.kept = [self.load(index) for index in range(len(dataset))]
+
+    def bytes(self) -> int:
+        """An estimate of the memory that the split takes when decoded, from its first picture."""
+        height, width = self.size or self.dataset.size(0)
+        return len(self.dataset) * height * width * 4
+
+    def load(self, index: int) -> Sample:
+        """Decode and resize."""
+        image, mask = self.dataset.read(index)
+        if self.size and image.shape[:2] != tuple(self.size):
+            image = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA)
+            if self.train:
+                mask = cv2.resize(mask, self.size[::-1], interpolation=cv2.INTER_NEAREST)
+        return Sample(image, mask)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.dataset)
+
+    def __getitem__(self, keys: list[tuple[int, int]]) -> Batch:
+        """The batch of some (epoch, index), each sample augmented by its own draw.
+
+        Images keep the order of bytes they were decoded in, which is torch's channels_last: nothing is copied twice.
+        """
+        samples = [self.sample(epoch, index) for epoch, index in keys]
+        return {
+            "image": torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
+            "mask": torch.from_numpy(np.stack([sample.mask for sample in samples])),
+            "index": torch.tensor([index for _, index in keys]),
+        }
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        """One sample, as it is in ``epoch``."""
+        sample = self.kept[index] if self.kept is not None else self.load(index)
+        return self.augment(sample, seed=self.seed, epoch=epoch, index=index) if self.augment else sample
+
+
+class SegmentationData(pl.LightningDataModule):
+    """Batches of a data set.
+
+    dataset: called with ``split=``. batch_size: global, over all ranks and accumulation steps.
+    size: see ``Samples``. workers: loader processes; None takes 2 where the data are decoded at each reading, else 0.
+    cache: keep the decoded (and resized) pictures in memory; ``auto`` does where a split takes less than 2 GiB.
+    overfit: put the first batch of the training split, as it is, in the place of every split (debug=overfit).
+    seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Callable[..., SegmentationDataset],
+        augment: Augment,
+        seed: int,
+        batch_size: int = 8,
+        eval_batch_size: int = 8,
+        size: list[int] | None = None,
+        workers: int | None = None,
+        cache: Literal["auto", "ram", "off"] = "auto",
+        overfit: bool = False,
+    ) -> None:
+        super().__init__()
+        self.make_dataset, self.augment, self.seed = dataset, augment, seed
+        self.batch_size, self.eval_batch_size, self.size = batch_size, eval_batch_size, size
+        self.workers, self.cache, self.overfit = workers, cache, overfit
+        self.datasets: dict[Split, SegmentationDataset] = {}
+        self.samples: dict[Split, Samples] = {}
+
+    def split(self, name: Split) -> SegmentationDataset:
+        """A split of the data set, made once."""
+        if name not in self.datasets:
+            whole = self.make_dataset(split="train" if self.overfit else name)
+            self.datasets[name] = First(whole, self.batch_size) if self.overfit else whole
+        return self.datasets[name]
+
+    def loader(self, name: Split, *, train: bool = False) -> DataLoader[Batch]:
+        """Batches of a split; ``train`` shuffles and augments."""
+        if name not in self.samples:
+            augment = self.augment if train and not self.overfit else None
+            self.samples[name] = Samples(
+                self.split(name), size=self.size, train=train, augment=augment, seed=self.seed, cache=self.cache
+            )
+        samples = self.samples[name]
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        workers = self.workers if self.workers is not None else (0 if samples.kept is not None else 2)
+        batches: TrainBatches | EvalBatches
+        if train:
+            if len(samples) < self.batch_size:
+                raise UserError(
+                    f"The training split has {len(samples)} samples, a batch {self.batch_size}: "
+                    f"set data.batch_size={len(samples)} or less."
+                )
+            batches = TrainBatches(
+                len(samples), batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size
+            )
+        else:
+            sizes = [samples.dataset.size(index) for index in range(len(samples))]
+            batches = EvalBatches(sizes, batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
+        return DataLoader(
+            samples,
+            sampler=batches,  # as the sampler, so that Lightning tells it the epoch
+            batch_size=None,  # it is batches that are sampled
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled, augmented batches."""
+        return self.loader("train", train=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Whole pictures."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Whole pictures."""
+        return self.loader("test")

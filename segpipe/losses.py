@@ -1,0 +1,118 @@
+"""Losses as sums and counts: a sum over a part of a batch, to be divided by a count over all of it.
+
+Called with logits (N, K, H, W) and masks int64 (N, H, W), a loss gives its terms' sums (T,); ``counts(masks)`` gives
+what each is to be divided by (T,). Both add up over accumulation steps and over ranks, which a mean does not, so that
+the loss is the same however a global batch is dealt out. ``factors`` weighs the terms.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segpipe.errors import UserError
+
+IGNORE_INDEX = 255
+
+
+class Loss(nn.Module):
+    """A loss of one or several terms."""
+
+    factors: Tensor  # (T,)
+
+    def counts(self, mask: Tensor) -> Tensor:
+        """What the sums are to be divided by."""
+        raise NotImplementedError
+
+    def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """The loss: a scalar."""
+        return (self.factors * sums / counts.clamp(min=1e-12)).sum()
+
+
+class CrossEntropy(Loss):
+    """Pixelwise cross-entropy over the pixels that are not ignored, divided by their weights' sum.
+
+    weight: one per class; ``median_frequency`` (Eigen and Fergus 2015: median of the classes' frequencies over the
+        class's own) is counted from the training masks, see ``set_weight``; None for all alike.
+    label_smoothing: share of the target spread over all classes.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self, *, weight: list[float] | Literal["median_frequency"] | None = None, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.rule = weight if isinstance(weight, str) else None
+        self.label_smoothing = label_smoothing
+        self.register_buffer("factors", torch.ones(1), persistent=False)
+        self.register_buffer("weight", None if weight is None or self.rule else torch.tensor(weight), persistent=False)
+
+    def set_weight(self, weight: Tensor) -> None:
+        """Give the (K,) class weights that the rule asks for."""
+        self.weight = weight.float()
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """See the head of this file."""
+        if self.weight is not None and len(self.weight) != logits.shape[1]:
+            raise UserError(
+                f"loss.weight has {len(self.weight)} entries for {logits.shape[1]} classes: give one for each class."
+            )
+        loss = F.cross_entropy(
+            logits,
+            mask,
+            weight=self.weight,
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+        return loss[None]
+
+    def counts(self, mask: Tensor) -> Tensor:
+        """The sum of the weights of the pixels that count; their number where all weigh alike."""
+        valid = mask[mask != IGNORE_INDEX]
+        return (self.weight[valid].sum() if self.weight is not None else torch.tensor(len(valid)).to(mask.device))[None]
+
+
+class Dice(Loss):
+    """Soft Dice (Milletari et al. 2016), one minus the mean over the classes present in a picture; mean over pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factors", torch.ones(1), persistent=False)
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """See the head of this file."""
+        valid = (mask != IGNORE_INDEX)[:, None]
+        shares = logits.softmax(1) * valid
+        truth = torch.zeros_like(shares).scatter_(1, mask.where(valid[:, 0], 0)[:, None], 1.0) * valid
+        both, all_of = (shares * truth).sum((2, 3)), (shares + truth).sum((2, 3))  # (N, K)
+        present = truth.sum((2, 3)) > 0
+        dice = (2 * both / all_of.clamp(min=1e-6) * present).sum(1) / present.sum(1).clamp(min=1)
+        return ((1 - dice) * present.any(1)).sum()[None]
+
+    def counts(self, mask: Tensor) -> Tensor:
+        """The number of pictures with anything to learn from."""
+        return (mask != IGNORE_INDEX).flatten(1).any(1).sum()[None]
+
+
+class WeightedSum(Loss):
+    """Several losses, each with its factor."""
+
+    def __init__(self, *, terms: Sequence[Loss], factors: list[float]) -> None:
+        super().__init__()
+        if len(terms) != len(factors):
+            raise UserError(f"loss: {len(terms)} terms and {len(factors)} factors: give one factor for each term.")
+        self.terms = nn.ModuleList(terms)
+        scaled = [factor * term.factors for term, factor in zip(terms, factors, strict=True)]
+        self.register_buffer("factors", torch.cat(scaled), persistent=False)
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """The terms' sums, one after another."""
+        return torch.cat([term(logits, mask) for term in self.terms])
+
+    def counts(self, mask: Tensor) -> Tensor:
+        """The terms' counts, one after another."""
+        return torch.cat([term.counts(mask).to(self.factors) for term in self.terms])  # type: ignore[operator]

@@ -1,0 +1,62 @@
+"""One confusion matrix, and every score as a function of it."""
+
+from typing import TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def confusion_matrices(prediction: Tensor, mask: Tensor, num_classes: int, *, ignore_index: int = 255) -> Tensor:
+    """Count pixels by (true, predicted) class, one matrix for every picture.
+
+    prediction, mask: (N, H, W) of any integer type; pixels of ``ignore_index`` in the mask are dropped.
+    Returns int64 (N, C, C), rows true, columns predicted.
+    """
+    cells = num_classes**2 + 1  # the last one takes the ignored pixels
+    index = torch.where(mask == ignore_index, cells - 1, mask.long() * num_classes + prediction)
+    index = index + cells * torch.arange(len(mask), device=mask.device)[:, None, None]
+    counts = torch.bincount(index.flatten(), minlength=cells * len(mask)).view(len(mask), cells)
+    return counts[:, :-1].reshape(-1, num_classes, num_classes)
+
+
+class Scores(TypedDict):
+    """What a confusion matrix says; shares from 0 to 1. NaN: the class (or everything) is absent from the truth."""
+
+    miou: float
+    pixel_accuracy: float
+    mean_class_accuracy: float
+    frequency_weighted_iou: float
+    per_class_iou: list[float]
+    per_class_accuracy: list[float]
+    pixels: list[int]
+
+
+def scores(matrix: NDArray[np.integer], *, divide_by_all: bool = False) -> Scores:
+    """All scores of a (C, C) matrix, rows true, columns predicted (Long et al. 2015, section 5).
+
+    Means are over the classes present in the truth. ``divide_by_all`` divides by the number of all classes instead,
+    absent ones counting zero, as the script released with SegNet does.
+    """
+    counts = matrix.astype(np.float64)
+    hits, true, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
+    present = true > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = np.where(present, hits / (true + predicted - hits), np.nan)
+        accuracy = np.where(present, hits / true, np.nan)
+
+    def mean(values: NDArray[np.float64]) -> float:
+        kept = values[present]
+        return float(kept.sum() / (len(values) if divide_by_all else len(kept))) if len(kept) else float("nan")
+
+    total = counts.sum()
+    return {
+        "miou": mean(iou),
+        "pixel_accuracy": float(hits.sum() / total) if total else float("nan"),
+        "mean_class_accuracy": mean(accuracy),
+        "frequency_weighted_iou": float((true[present] * iou[present]).sum() / total) if total else float("nan"),
+        "per_class_iou": [float(value) for value in iou],
+        "per_class_accuracy": [float(value) for value in accuracy],
+        "pixels": [int(value) for value in true],
+    }

@@ -1,0 +1,105 @@
+"""The one decoder: FCN, SegNet, DeconvNet, U-Net and what lies between differ in what is put into its slots.
+
+At each stride, from coarse to fine:   upsample x2  ->  smooth  ->  fuse with the skip  ->  refine
+
+                 upsample       fuse      refine                       width            narrows in
+    FCN          deconv         sum       nothing (it is linear)       classes          -
+    SegNet       unpool         none      as many 3x3 as the encoder   the encoder's    refine
+    DeconvNet    unpool         none      the same, transposed         the encoder's    refine
+    U-Net        deconv 2x2     concat    two 3x3                      the encoder's    upsample
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segpipe.models.encoders import Encoder
+from segpipe.models.weights import project
+
+Factory = Callable[..., nn.Module]
+
+
+class Decoder(nn.Module):
+    """Climbs from stride ``start`` to stride ``stop``; each of upsample, fusion, refine and smooth makes one slot's module.
+
+    width: channels of every map on the way; None keeps the encoder's.
+    taps: where a skip is taken: ``conv``, the encoder's last map at the stride; ``pool``, what leads to the stride by
+        max-pooling (FCN's pool3 and pool4).
+    narrow: where the channels become the next finer map's: in ``upsample`` (U-Net), or in the last convolution of
+        ``refine`` (SegNet, DeconvNet: the map then fits the switches of the next unpooling).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        encoder: Encoder,
+        start: int,
+        stop: int,
+        upsample: Factory,
+        fusion: Factory,
+        refine: Factory,
+        smooth: Factory | None = None,
+        width: int | None = None,
+        taps: Literal["conv", "pool"] = "conv",
+        narrow: Literal["refine", "upsample"] = "refine",
+    ) -> None:
+        super().__init__()
+        self.steps = nn.ModuleDict()  # keyed by stride: the names survive from FCN-32s to 16s to 8s
+        channels = width or in_channels
+        self.project = project(in_channels, channels)
+        for stride in [s for s in reversed(encoder.strides) if stop <= s < start]:
+            own = width or encoder.channels[stride]
+            finer = width or encoder.channels[stride if stride == stop else stride // 2]
+            raised, refined = (own, own) if narrow == "upsample" else (channels, finer)
+            tap = Tap(encoder, stride=stride, pooled=taps == "pool")
+            fuse = fusion(tap.channels, raised)
+            self.steps[str(stride)] = Step(
+                upsample=upsample(channels, raised, factor=2, source_channels=encoder.channels[stride]),
+                smooth=smooth(raised) if smooth else nn.Identity(),
+                tap=tap,
+                fuse=fuse,
+                refine=refine(fuse.out_channels, own, refined, encoder.depths[stride]),
+            )
+            channels = refined
+        self.out_channels = channels
+
+    def forward(self, x: Tensor, features: dict[int, Tensor]) -> Tensor:
+        """(N, in_channels, H/start, W/start) and the encoder's maps to (N, out_channels, H/stop, W/stop)."""
+        x = self.project(x)
+        for stride, step in self.steps.items():
+            x = step(x, features, features[int(stride)])  # (N, C, H/stride, W/stride)
+        return x
+
+
+class Step(nn.Module):
+    """One step of the decoder, to twice the height and width."""
+
+    def __init__(
+        self, *, upsample: nn.Module, smooth: nn.Module, tap: "Tap", fuse: nn.Module, refine: nn.Module
+    ) -> None:
+        super().__init__()
+        self.upsample, self.smooth, self.tap, self.fuse, self.refine = upsample, smooth, tap, fuse, refine
+
+    def forward(self, x: Tensor, features: dict[int, Tensor], source: Tensor) -> Tensor:
+        """(N, C, H/2s, W/2s) to (N, C', H/s, W/s), s being the stride of ``source``, a map of the encoder."""
+        x = self.smooth(self.upsample(x, source))
+        skip = self.tap(features) if self.fuse.uses_skip else None
+        return self.refine(self.fuse(x, skip))
+
+
+class Tap(nn.Module):
+    """Takes the skip of a stride from the encoder's maps: the map itself, or the pooling that leads to it."""
+
+    def __init__(self, encoder: Encoder, *, stride: int, pooled: bool) -> None:
+        super().__init__()
+        self.pool = encoder.pools.get(stride) if pooled else None  # not pooled there: the map itself
+        self.source = stride if self.pool is None else stride // 2
+        self.channels = encoder.channels[self.source]
+
+    def forward(self, features: dict[int, Tensor]) -> Tensor:
+        """stride: (N, C, H/stride, W/stride) to (N, channels, H/s, W/s)."""
+        skip = features[self.source]
+        return skip if self.pool is None else F.max_pool2d(skip, *self.pool)

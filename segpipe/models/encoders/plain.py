@@ -1,0 +1,52 @@
+"""Encoders that only convolve and pool: SegNet-Basic's, U-Net's, and our small one."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segpipe.models.encoders.encoder import Encoder, Pool
+from segpipe.models.refine import Convolutions
+
+
+class PlainEncoder(Encoder):
+    """Blocks of convolutions, a 2x2 max-pooling after each; every size is an argument.
+
+    widths, depths: channels and number of convolutions of each block.
+    kernel: side of the convolutions. norm: batch normalisation after each.
+    in_channels: of the image. classifier_kernel: see ``Encoder``.
+    """
+
+    def __init__(
+        self,
+        *,
+        widths: list[int],
+        depths: list[int],
+        kernel: int = 3,
+        norm: bool = True,
+        in_channels: int = 3,
+        classifier_kernel: int = 3,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(depths):
+            raise ValueError(f"encoder.widths has {len(widths)} entries, encoder.depths {len(depths)}: give one a block.")
+        strides = [2**i for i in range(len(widths) + 1)]
+        self.channels = dict(zip(strides, [*widths, widths[-1]], strict=True))
+        self.depths = dict(zip(strides, [*depths, 0], strict=True))
+        self.pools = {stride: Pool(kernel=2, stride=2, padding=0) for stride in strides[1:]}
+        self.min_size = strides[-1]
+        self.classifier_kernel = classifier_kernel
+        before = [in_channels, *widths[:-1]]
+        self.blocks = nn.ModuleDict(
+            {
+                str(stride): Convolutions(entering, width, width, depth, kernel=kernel, norm=norm)
+                for stride, entering, width, depth in zip(strides[:-1], before, widths, depths, strict=True)
+            }
+        )
+
+    def forward(self, image: Tensor) -> dict[int, Tensor]:
+        """See ``Encoder.forward``."""
+        features: dict[int, Tensor] = {}
+        x = image
+        for stride in self.strides[:-1]:
+            x = features[stride] = self.blocks[str(stride)](x)  # (N, widths[i], H/stride, W/stride)
+            x = F.max_pool2d(x, kernel_size=2)
+        return features | {self.coarsest: x}

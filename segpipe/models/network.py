@@ -1,0 +1,156 @@
+"""The whole network: image -> encoder -> neck -> decoder -> head -> enlarge -> logits."""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segpipe.errors import UserError
+from segpipe.models.decoder import Decoder, Factory
+from segpipe.models.encoders import Encoder
+from segpipe.models.fusion import NoSkip
+from segpipe.models.refine import Mix
+from segpipe.models.upsample import Bilinear
+from segpipe.models.weights import Conv2d
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB / 255
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Network(nn.Module):
+    """Five parts in a row. It alone pads: any height and width from ``encoder.min_size`` will do.
+
+    enlarge: from the decoder's last stride to full size; called with the scores and the encoder's maps.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, *, encoder: Encoder, neck: nn.Module, decoder: Decoder, head: nn.Module, enlarge: nn.Module
+    ) -> None:
+        super().__init__()
+        self.encoder, self.neck, self.decoder, self.head, self.enlarge = encoder, neck, decoder, head, enlarge
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """RGB images (N, 3, H, W), values 0 to 255 of any type, to logits (N, K, H, W)."""
+        height, width = image.shape[-2:]
+        if min(height, width) < self.encoder.min_size:
+            raise UserError(
+                f"The picture is {height} x {width}; this encoder takes {self.encoder.min_size} x "
+                f"{self.encoder.min_size} and more. Enlarge the picture, or take an encoder with fewer reductions."
+            )
+        x = self.pad((image - self.mean) / self.std)
+        features = self.encoder(x)  # stride: (N, C, H/stride, W/stride)
+        x = self.neck(features[self.encoder.coarsest])
+        scores = self.head(self.decoder(x, features))  # (N, K, H/stop, W/stop)
+        return self.enlarge(scores, features)[..., :height, :width]
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Repeat the edge, right and bottom, up to multiples of the coarsest stride."""
+        height, width = x.shape[-2:]
+        stride = self.encoder.coarsest
+        down, right = -height % stride, -width % stride
+        return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
+
+
+class Jump(nn.Module):
+    """Enlarges the scores to full size in one step of one upsampler."""
+
+    def __init__(self, upsample: nn.Module, *, factor: int) -> None:
+        super().__init__()
+        self.upsample, self.factor = upsample, factor
+
+    def forward(self, scores: Tensor, features: dict[int, Tensor]) -> Tensor:
+        """(N, K, H/factor, W/factor) to (N, K, H, W)."""
+        height, width = scores.shape[-2:]
+        full = features.get(1)
+        if full is None:
+            full = scores.new_empty(0, 0, height * self.factor, width * self.factor)
+        return self.upsample(scores, full)
+
+
+class Already(nn.Module):
+    """The scores are at full size."""
+
+    def forward(self, scores: Tensor, features: dict[int, Tensor]) -> Tensor:
+        """(N, K, H, W), as it came."""
+        return scores
+
+
+def assemble(
+    *,
+    encoder: Encoder,
+    neck: Factory,
+    upsample: Factory,
+    smooth: Factory | None,
+    fusion: Factory,
+    refine: Factory,
+    num_classes: int,
+    stride: int,
+    width: int | Literal["classes"] | None = None,
+    taps: Literal["conv", "pool"] = "conv",
+    narrow: Literal["refine", "upsample"] = "refine",
+    enlarge: Literal["same", "bilinear"] = "same",
+) -> Network:
+    """Put the parts together: every named architecture is a set of these arguments (``conf/model``).
+
+    stride: where the decoder stops; where the encoder has no map so fine, at its finest.
+    width: channels of the decoder; ``classes`` makes it climb with class scores, and the head is then nothing.
+    enlarge: from there to full size by the decoder's own upsampler, or by one fixed bilinear interpolation.
+    smooth: its slot after each step of 2 is filled where ``refine`` does not convolve itself.
+    Errors: see ``segpipe.build.refuse``, which asks before anything is built.
+    """
+    neck_module = neck(encoder)
+    stop = max(stride, encoder.strides[0])
+    decoder = Decoder(
+        neck_module.out_channels,
+        encoder=encoder,
+        start=encoder.coarsest,
+        stop=stop,
+        upsample=upsample,
+        smooth=None if maker(refine).convolves else smooth,
+        fusion=fusion,
+        refine=refine,
+        width=num_classes if width == "classes" else width,
+        taps=taps,
+        narrow=narrow,
+    )
+    head = nn.Identity() if width == "classes" else Conv2d(decoder.out_channels, num_classes, 1)
+    return Network(
+        encoder=encoder,
+        neck=neck_module,
+        decoder=decoder,
+        head=head,
+        enlarge=to_full_size(encoder, upsample if enlarge == "same" else Bilinear, smooth, num_classes, stride=stop),
+    )
+
+
+def to_full_size(
+    encoder: Encoder, upsample: Factory, smooth: Factory | None, num_classes: int, *, stride: int
+) -> nn.Module:
+    """One jump where the upsampler can, else its own steps once more, without skips."""
+    if stride == 1:
+        return Already()
+    if not maker(upsample).one_step:
+        return Decoder(
+            num_classes,
+            encoder=encoder,
+            start=stride,
+            stop=1,
+            upsample=upsample,
+            smooth=smooth,
+            fusion=NoSkip,
+            refine=Mix,
+            width=num_classes,
+        )
+    source_channels = encoder.channels.get(1, num_classes)
+    return Jump(upsample(num_classes, num_classes, factor=stride, source_channels=source_channels), factor=stride)
+
+
+def maker(factory: Factory) -> Any:
+    """The class behind a factory that may be a partial of it."""
+    return getattr(factory, "func", factory)

@@ -1,0 +1,125 @@
+"""What happens to a map after each step up. Built from ``(in_channels, width, out_channels, depth)``."""
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from segpipe.models.weights import Conv2d, project
+
+
+class Convolutions(nn.Sequential):
+    """Convolution blocks through the channels ``[in, width, ..., width, out]``: U-Net, SegNet and DeconvNet alike.
+
+    count: the number of blocks; null takes ``depth``, what the encoder has at this stride ("mirrored").
+    depthwise: each channel on its own, a 1x1 behind only where the widths differ (SegNet's single-channel decoder).
+    transposed: transposed convolutions of stride 1, as DeconvNet has them.
+    """
+
+    convolves: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        out_channels: int,
+        depth: int,
+        *,
+        count: int | None = None,
+        kernel: int = 3,
+        norm: bool = True,
+        activation: bool = True,
+        depthwise: bool = False,
+        transposed: bool = False,
+    ) -> None:
+        channels = [in_channels, *[width] * ((count or depth) - 1), out_channels]
+        super().__init__(
+            *[
+                conv_block(
+                    before,
+                    after,
+                    kernel=kernel,
+                    norm=norm,
+                    activation=activation,
+                    depthwise=depthwise,
+                    transposed=transposed,
+                )
+                for before, after in zip(channels[:-1], channels[1:], strict=True)
+            ]
+        )
+
+
+class Mix(nn.Sequential):
+    """Nothing where the width stays (FCN's decoder is linear); a 1x1 convolution back to it after a concatenation."""
+
+    convolves: ClassVar[bool] = False
+
+    def __init__(self, in_channels: int, width: int, out_channels: int, depth: int) -> None:
+        if in_channels == 2 * out_channels:
+            super().__init__(SumConv2d(in_channels, out_channels))
+        else:
+            super().__init__(project(in_channels, out_channels))
+
+
+class SumConv2d(nn.Conv2d):
+    """A 1x1 convolution that starts by adding the two halves of its input: concat then starts as the sum."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1)
+
+    def reset_parameters(self) -> None:
+        """Two identity matrices side by side."""
+        with torch.no_grad():
+            self.weight.copy_(torch.eye(self.out_channels).repeat(1, 2)[:, :, None, None])
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Smooth(Conv2d):
+    """A 3x3 convolution that starts as the identity: behind nearest it makes the resize-convolution (Odena et al. 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, kernel_size=3, padding=1)
+
+    def reset_parameters(self) -> None:
+        """One at the centre of each channel's own kernel."""
+        nn.init.dirac_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+def conv_block(
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int = 3,
+    norm: bool = True,
+    activation: bool = True,
+    depthwise: bool = False,
+    transposed: bool = False,
+) -> nn.Sequential:
+    """Convolution of equal size, batch normalisation, ReLU, each of the last two where asked for."""
+    layers: list[nn.Module] = []
+    if depthwise:
+        layers += [Conv2d(in_channels, in_channels, kernel, padding=kernel // 2, groups=in_channels)]
+        if in_channels != out_channels:
+            layers += [Conv2d(in_channels, out_channels, 1)]
+    elif transposed:
+        layers += [TransposedConv2d(in_channels, out_channels, kernel, padding=kernel // 2)]
+    else:
+        layers += [Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)]
+    if norm:
+        layers += [nn.BatchNorm2d(out_channels)]
+    if activation:
+        layers += [nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class TransposedConv2d(nn.ConvTranspose2d):
+    """A transposed convolution of stride 1 with He's start."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights from a normal distribution of variance 2 / fan-in."""
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")  # torch counts a transposed fan the other way round
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)

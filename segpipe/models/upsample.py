@@ -1,0 +1,176 @@
+"""The ways up: each enlarges a map by a factor, to the size of a source map of the encoder.
+
+Built from ``(in_channels, out_channels, *, factor, source_channels)`` and called with ``(x, source)``, where ``source``
+is the encoder's own map at the target stride: target size and unpooling positions come from it.
+``one_step`` says whether a factor above 2 is one operation or has to be climbed in steps of 2.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segpipe.models.weights import Conv2d, project
+
+
+def fit(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop, or repeat the edge, at the right and the bottom, until ``x`` has the ``size`` (H, W)."""
+    down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
+    if down > 0 or right > 0:
+        x = F.pad(x, (0, max(right, 0), 0, max(down, 0)), mode="replicate")
+    return x[..., : size[0], : size[1]]
+
+
+class Interpolate(nn.Module):
+    """Fixed interpolation, after a 1x1 convolution where the widths differ (before: it is cheaper on the small map)."""
+
+    one_step: ClassVar[bool] = True
+    mode: ClassVar[str]
+
+    def __init__(self, in_channels: int, out_channels: int, *, factor: int, source_channels: int) -> None:
+        super().__init__()
+        self.project = project(in_channels, out_channels)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        """(N, in, h, w) to (N, out, H, W), H and W being the source's."""
+        return F.interpolate(self.project(x), size=source.shape[-2:], mode=self.mode)
+
+
+class Nearest(Interpolate):
+    """Repeat each value."""
+
+    mode = "nearest"
+
+
+class Bilinear(Interpolate):
+    """Interpolate linearly between values, pixels taken as areas (``align_corners=False``)."""
+
+    mode = "bilinear"
+
+
+def bilinear_kernel(kernel: int, factor: int) -> Tensor:
+    """The (kernel, kernel) weights with which a transposed convolution of stride ``factor`` interpolates bilinearly.
+
+    For kernel = 2f - f % 2 it is FCN's start (Long et al. 2015, section 3.3); a longer kernel gets zeros around it.
+    """
+    distance = torch.arange(kernel) - (kernel - 1) / 2
+    line = (1 - distance.abs() / factor).clamp(min=0)
+    return line[:, None] * line[None, :]
+
+
+class Deconv(nn.ConvTranspose2d):
+    """A transposed ("fractionally strided") convolution: the learned way up.
+
+    kernel: its side at factor 2, scaled with the factor: 4 is FCN's 2f, 2 is U-Net's, 8 is FCN-Basic's.
+    frozen: keep the start for ever, as FCN's release does with its last upsampling.
+    depthwise: every channel on its own (only where in_channels == out_channels).
+    """
+
+    one_step: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        factor: int,
+        source_channels: int,
+        kernel: int = 4,
+        frozen: bool = False,
+        depthwise: bool = False,
+    ) -> None:
+        side = max(kernel * factor // 2, factor)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size=side,
+            stride=factor,
+            padding=(side - factor) // 2,
+            bias=not frozen,
+            groups=in_channels if depthwise and in_channels == out_channels else 1,
+        )
+        if frozen:
+            self.requires_grad_(False)
+
+    def reset_parameters(self) -> None:
+        """Start as bilinear interpolation where the width stays, else by He's rule."""
+        side, factor = self.kernel_size[0], self.stride[0]
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        if self.in_channels == self.out_channels:
+            with torch.no_grad():
+                self.weight.zero_()
+                diagonal = torch.arange(self.in_channels)
+                second = torch.zeros_like(diagonal) if self.groups > 1 else diagonal
+                self.weight[diagonal, second] = bilinear_kernel(side, factor).to(self.weight.device)
+        else:  # an output pixel hears side^2 / factor^2 taps of each input channel
+            nn.init.normal_(self.weight, std=(2 * factor**2 / (self.in_channels * side**2)) ** 0.5)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, in, h, w) to (N, out, H, W), H and W being the source's."""
+        return fit(super().forward(x), source.shape[-2:])
+
+
+class Unpool(nn.Module):
+    """Put each value back where the encoder's 2x2 maximum was, zero elsewhere (Zeiler and Fergus; SegNet; DeconvNet).
+
+    The switches are the source's, so the values get the source's width first, by a 1x1 where it differs, and
+    ``out_channels`` after, likewise.
+    """
+
+    one_step: ClassVar[bool] = False
+
+    def __init__(self, in_channels: int, out_channels: int, *, factor: int, source_channels: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.enter = project(in_channels, source_channels)
+        self.leave = project(source_channels, out_channels)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        """(N, in, h, w) to (N, out, h * factor, w * factor); source: (N, source_channels, h * factor, w * factor)."""
+        _, switches = F.max_pool2d(source, self.factor, return_indices=True)  # positions in the flat H * W
+        return self.leave(unpool(self.enter(x), switches, source.shape[-2:]))
+
+
+def unpool(values: Tensor, switches: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scatter (N, C, h, w) values to their flat positions in zeros of (N, C, *size).
+
+    ``max_unpool2d`` is the faster of the two, but raises under deterministic algorithms.
+    """
+    if not torch.are_deterministic_algorithms_enabled():
+        return F.max_unpool2d(values, switches, kernel_size=2, output_size=size)
+    flat = values.new_zeros(*values.shape[:2], size[0] * size[1])
+    return flat.scatter(2, switches.flatten(2), values.flatten(2)).unflatten(2, size)
+
+
+class PixelShuffle(nn.Module):
+    """Sub-pixel convolution (Shi et al. 2016): a 3x3 convolution to factor^2 times the channels, dealt out in space."""
+
+    one_step: ClassVar[bool] = True
+
+    def __init__(self, in_channels: int, out_channels: int, *, factor: int, source_channels: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.conv = ShuffleConv2d(in_channels, out_channels, factor=factor)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        """(N, in, h, w) to (N, out, H, W), H and W being the source's."""
+        return fit(F.pixel_shuffle(self.conv(x), self.factor), source.shape[-2:])
+
+
+class ShuffleConv2d(Conv2d):
+    """The convolution of a PixelShuffle, with the ICNR start (Aitken et al. 2017): all pixels of a block start alike."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, factor: int) -> None:
+        self.factor = factor
+        super().__init__(in_channels, out_channels * factor**2, kernel_size=3, padding=1)
+
+    def reset_parameters(self) -> None:
+        """Start as nearest-neighbour repetition where the width stays, else as He's start repeated in a block."""
+        super().reset_parameters()
+        with torch.no_grad():
+            one = self.weight[:: self.factor**2].clone()
+            if one.shape[0] == one.shape[1]:
+                nn.init.dirac_(one)
+            self.weight.copy_(one.repeat_interleave(self.factor**2, dim=0))

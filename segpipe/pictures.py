@@ -1,0 +1,107 @@
+"""Masks as pictures: colours, overlays, and sheets of picture, truth, prediction and errors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+from numpy.typing import NDArray
+
+from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
+from segpipe.runs import write_whole
+
+Colour = tuple[int, int, int]
+IGNORED: Colour = (0, 0, 0)
+WRONG, RIGHT = (214, 39, 40), (235, 235, 235)
+INK, PAPER = (30, 30, 30), (255, 255, 255)
+GAP = 6
+
+
+def colour_mask(mask: Mask, palette: Sequence[Colour]) -> Image:
+    """(H, W) indices to (H, W, 3) RGB; ignored pixels black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    table[IGNORE_INDEX] = IGNORED
+    return table[mask]
+
+
+def overlay(image: Image, mask: Mask, palette: Sequence[Colour], *, share: float = 0.55) -> Image:
+    """The picture with the mask's colours laid over it, ``share`` of each pixel theirs."""
+    mixed = (1 - share) * image + share * colour_mask(mask, palette)
+    return mixed.round().astype(np.uint8)
+
+
+def errors(truth: Mask, prediction: Mask) -> Image:
+    """Red where the prediction is wrong, light where it is right, black where nothing is to be said."""
+    picture = np.where((truth == prediction)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
+    picture[truth == IGNORE_INDEX] = IGNORED
+    return picture.astype(np.uint8)
+
+
+def sheet(
+    images: Sequence[Image],
+    truths: Sequence[Mask],
+    predictions: Sequence[Mask],
+    *,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+    title: str,
+    height: int = 180,
+) -> PIL.Image.Image:
+    """One row a picture: picture, truth, prediction, errors; above them a title, below the classes' colours."""
+    rows = []
+    for image, truth, prediction in zip(images, truths, predictions, strict=True):
+        cells = [image, colour_mask(truth, palette), colour_mask(prediction, palette), errors(truth, prediction)]
+        rows.append([enlarge(cell, height) for cell in cells])
+    widths = [max(row[column].shape[1] for row in rows) for column in range(4)]
+    font, small = PIL.ImageFont.load_default(17), PIL.ImageFont.load_default(15)
+    width = sum(widths) + 5 * GAP
+    legend = legend_rows(classes, small, width)
+    top = 58
+    page = PIL.Image.new("RGB", (width, top + len(rows) * (height + GAP) + 26 * len(legend) + 10), PAPER)
+    draw = PIL.ImageDraw.Draw(page)
+    draw.text((GAP, 6), title, INK, font)
+    lefts = [GAP + sum(widths[:column]) + column * GAP for column in range(4)]
+    for left, heading in zip(lefts, ("picture", "truth", "prediction", "errors"), strict=True):
+        draw.text((left, top - 22), heading, INK, small)
+    for number, row in enumerate(rows):
+        for left, cell in zip(lefts, row, strict=True):
+            page.paste(PIL.Image.fromarray(cell), (left, top + number * (height + GAP)))
+    for number, entries in enumerate(legend):
+        y = top + len(rows) * (height + GAP) + 4 + 26 * number
+        for x, index in entries:
+            draw.rectangle((x, y + 2, x + 16, y + 18), fill=tuple(palette[index]), outline=INK)
+            draw.text((x + 22, y + 1), classes[index], INK, small)
+    return page
+
+
+def legend_rows(
+    classes: Sequence[str], font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont, width: int
+) -> list[list[tuple[int, int]]]:
+    """Where each class's entry goes: lines of (x, class), broken where the next would leave the page."""
+    lines: list[list[tuple[int, int]]] = [[]]
+    x = GAP
+    for index, name in enumerate(classes):
+        needs = 22 + int(font.getlength(name)) + 18
+        if x + needs > width and lines[-1]:
+            lines.append([])
+            x = GAP
+        lines[-1].append((x, index))
+        x += needs
+    return lines
+
+
+def enlarge(picture: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+    """To a height, repeating pixels where it grows, so that every one of them can be seen."""
+    width = round(picture.shape[1] * height / picture.shape[0])
+    how = cv2.INTER_NEAREST if height >= picture.shape[0] else cv2.INTER_AREA
+    return cv2.resize(picture, (width, height), interpolation=how)  # type: ignore[return-value]
+
+
+def save(picture: PIL.Image.Image | Image, path: Path) -> None:
+    """Write a picture, whole."""
+    drawn = picture if isinstance(picture, PIL.Image.Image) else PIL.Image.fromarray(picture)
+    write_whole(path, lambda temporary: drawn.save(temporary, format="PNG"))

@@ -1,0 +1,101 @@
+"""Multirun: each job of a sweep is a process of its own, started by the task that Hydra calls for it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from segpipe.summary import share
+
+OF_ANOTHER_JOB = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK", "PL_GLOBAL_SEED")
+GRACE = 30.0  # seconds that an interrupted job has to write its record
+
+
+class Job(NamedTuple):
+    """A job that has ended: its folder, what was asked for, its exit status."""
+
+    folder: Path
+    overrides: list[str]
+    returncode: int
+
+
+jobs: list[Job] = []  # of the sweep that runs in this process
+
+
+def dispatch(cfg: DictConfig, overrides: list[str]) -> None:
+    """Train one job in a child process with a process group of its own; a failure is noted, and the sweep goes on.
+
+    The child is told to be a single run in this job's folder: an experiment that asks for a sweep would sweep again.
+    A job whose folder says ``finished`` is not run again.
+    """
+    folder = Path(cfg.run_dir)
+    print(f"\n[{len(jobs) + 1}] {folder.name}: {' '.join(overrides)}", flush=True)
+    if record(folder).get("status") == "finished":
+        print("finished before", flush=True)
+        jobs.append(Job(folder, overrides, 0))
+        return
+    resume = (folder / "checkpoints" / "last.ckpt").is_file()
+    command = [sys.executable, "-m", "segpipe.train", *([f"resume={folder}"] if resume else overrides)]
+    command += ["hydra.mode=RUN", f"hydra.run.dir={folder}", *([] if resume else [f"sweep.name={cfg.sweep.name}"])]
+    environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
+    child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        child.wait()
+    finally:
+        end_group(child)
+    jobs.append(Job(folder, overrides, child.returncode))
+    if child.returncode:
+        print(f"[{len(jobs)}] {folder.name}: failed with status {child.returncode}; the sweep goes on.", flush=True)
+
+
+def record(folder: Path) -> dict[str, object]:
+    """A run's record; empty where there is none."""
+    path = folder / "run.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of a job running; one that has not ended yet is interrupted first, as by Ctrl-C."""
+    try:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGINT)
+            child.wait(timeout=GRACE)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def finish() -> int:
+    """Print a table of the sweep's jobs; return the exit status, 1 if any failed. Outside a sweep, 0 and nothing."""
+    if not jobs:
+        return 0
+    table = Table(title=f"Sweep: {jobs[0].folder.parent}", title_justify="left")
+    for heading in ("job", "status", "val mIoU", "test mIoU", "error"):
+        table.add_column(heading, overflow="fold")
+    for job in jobs:
+        path = job.folder / "metrics.json"
+        metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = [share(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
+        said = record(job.folder)
+        error = "" if job.returncode == 0 else str(said.get("error") or f"refused or ended with status {job.returncode}")
+        status = "finished" if job.returncode == 0 else "failed"
+        table.add_row(job.folder.name, status, *found, error.splitlines()[0] if error else "")
+    console = Console()
+    console.print()
+    console.print(table)
+    failed = [job for job in jobs if job.returncode]
+    if failed:
+        console.print(f"{len(failed)} of {len(jobs)} jobs failed:", highlight=False)
+        for job in failed:
+            print("  python -m segpipe.train", *job.overrides)
+    return int(bool(failed))

@@ -1,0 +1,180 @@
+"""The LightningModule: one shared step, exact sums, the optimizer."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from segpipe.data.module import Batch
+from segpipe.errors import UserError
+from segpipe.losses import Loss
+from segpipe.metrics import confusion_matrices, scores
+from segpipe.models.weights import key
+
+
+class Evaluation(NamedTuple):
+    """What a pass over a split gives: positions (n,), confusion matrices (n, C, C) in their order, and the loss."""
+
+    index: NDArray[np.int64]
+    matrices: NDArray[np.int64]
+    loss: float
+
+
+class SegmentationTask(pl.LightningModule):
+    """Trains a network and counts what it gets right.
+
+    optimizer: called with parameter groups. scheduler: (step, total) to a factor of the rate, per step.
+    accumulate: parts that a batch is taken in, one after another, before the optimizer's step. clip: largest norm of
+    the gradient. channels_last: order of the weights' bytes. seed: of dropout, with the epoch.
+    The loss of a step is divided by the counts of the *global* batch: all parts, all ranks.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        loss: Loss,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[[int, int], float],
+        classes: list[str],
+        seed: int,
+        accumulate: int = 1,
+        clip: float | None = None,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network.to(memory_format=torch.channels_last) if channels_last else network  # type: ignore[call-overload]
+        self.loss, self.make_optimizer, self.schedule = loss, optimizer, scheduler
+        self.classes, self.seed, self.accumulate, self.clip = classes, seed, accumulate, clip
+        self.evaluations: dict[str, Evaluation] = {}
+        self.pending: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        """RGB images (N, 3, H, W), 0 to 255, to logits (N, K, H, W)."""
+        return self.network(image)
+
+    def step(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits at the mask's size and the loss's sums: what training, validation and test share."""
+        logits = self(image)
+        if logits.shape[-2:] != mask.shape[-2:]:
+            logits = F.interpolate(logits, size=mask.shape[-2:], mode="bilinear")
+        return logits, self.loss(logits, mask)
+
+    def on_train_epoch_start(self) -> None:
+        """Dropout depends on (seed, epoch): a training that was interrupted goes on as if it had not been."""
+        torch.manual_seed(key(self.seed, f"epoch {self.current_epoch}"))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One step of the optimizer on a global batch."""
+        images, masks = batch["image"], batch["mask"].long()
+        counts = self.summed(self.loss.counts(masks).float())
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        parts = list(zip(images.chunk(self.accumulate), masks.chunk(self.accumulate), strict=True))
+        total = torch.zeros((), device=self.device)
+        for number, (image, mask) in enumerate(parts, start=1):
+            with self.unsynchronised() if number < len(parts) else nullcontext():
+                loss = self.loss.combine(self.step(image, mask)[1], counts)
+                self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean over ranks
+            total += loss.detach()
+        if self.clip:
+            self.clip_gradients(optimizer, gradient_clip_val=self.clip, gradient_clip_algorithm="norm")
+        optimizer.step()
+        self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+        # Every rank holds its part of the sum and logs as often as the others, so the mean over ranks is exact.
+        self.log("train/loss", total * self.trainer.world_size, on_step=False, on_epoch=True, sync_dist=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Stop where there is nothing left to train."""
+        loss = float(self.trainer.callback_metrics["train/loss"])
+        if not np.isfinite(loss):
+            raise UserError(
+                f"The loss became {loss} in epoch {self.current_epoch}. Lower optimizer.lr (a tenth is a good try), "
+                f"raise scheduler.warmup, or set task.clip=1."
+            )
+
+    def evaluation_step(self, batch: Batch) -> None:
+        """Count one batch."""
+        mask = batch["mask"].long()
+        logits, sums = self.step(batch["image"], mask)
+        matrices = confusion_matrices(logits.argmax(1), mask, len(self.classes))
+        self.pending.append((batch["index"], matrices, sums, self.loss.counts(mask)))
+
+    def finish_evaluation(self, split: str) -> None:
+        """Join the counts of all batches and ranks, and log the scores."""
+        index, matrices, sums, counts = (torch.cat(parts) for parts in zip(*self.pending, strict=True))
+        terms = len(self.loss.factors)
+        sums, counts = (self.summed(part.float().view(-1, terms).sum(0)) for part in (sums, counts))
+        places, joined = self.gathered(index), self.gathered(matrices)
+        order = np.argsort(places)
+        self.pending = []
+        self.evaluations[split] = Evaluation(places[order], joined[order], float(self.loss.combine(sums, counts)))
+        result = scores(joined.sum(0))
+        self.log(f"{split}/loss", self.evaluations[split].loss, rank_zero_only=True)
+        for name in ("pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou"):
+            self.log(f"{split}/{name}", result[name], rank_zero_only=True)  # type: ignore[literal-required]
+        self.log(f"{split}/miou", result["miou"], prog_bar=True)  # on every rank: the best checkpoint hangs on it
+        for name, iou in zip(self.classes, result["per_class_iou"], strict=True):
+            self.log(f"{split}/iou/{name}", iou, rank_zero_only=True)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch."""
+        self.evaluation_step(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch."""
+        self.evaluation_step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Scores of the validation split."""
+        self.finish_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Scores of the test split."""
+        self.finish_evaluation("test")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer without weight decay on norms and biases, and the schedule by step."""
+        optimizer = self.make_optimizer(parameter_groups(self))
+        total = int(self.trainer.estimated_stepping_batches)
+        return [optimizer], [LambdaLR(optimizer, lambda step: self.schedule(step, total))]
+
+    def unsynchronised(self) -> Any:
+        """No exchange of gradients inside, where there are other ranks."""
+        wrapped = self.trainer.strategy.model
+        return wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext()  # type: ignore[union-attr, operator]
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks."""
+        tensor = tensor.detach().to(self.device)
+        if self.trainer.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gathered(self, tensor: Tensor) -> NDArray[np.int64]:
+        """The rows of all ranks, as one array."""
+        own = tensor.cpu().numpy()
+        if self.trainer.world_size == 1:
+            return own
+        parts: list[Any] = [None] * self.trainer.world_size
+        dist.all_gather_object(parts, own)
+        return np.concatenate(parts)
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Convolutions with the optimizer's weight decay, norms and biases (one-dimensional tensors) without."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trained if parameter.ndim > 1]
+    others = [parameter for parameter in trained if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
