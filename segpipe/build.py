@@ -1,8 +1,5 @@
-"""From configuration to objects; what is refused before any work; and when two configurations are one experiment."""
+"""From configuration to objects."""
 
-import hashlib
-import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +10,50 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
-from segpipe.config import LABELS, check
+from segpipe.config import LABELS
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
 from segpipe.data.module import SegmentationData
-from segpipe.errors import UserError
 from segpipe.losses import CrossEntropy, Loss
-from segpipe.models.encoders import Encoder
 from segpipe.models.network import Network
 from segpipe.models.refine import Smooth
 from segpipe.models.weights import initialise, keyed_random
 from segpipe.runs import Run
 from segpipe.task import SegmentationTask
 
-NEVER_CHANGES_THE_RESULT = (
-    "hydra", "run_dir", "resume", "warm_start", "sweep", "logger", "debug", "callbacks.best", "callbacks.last",
-    "callbacks.overlays", "data.root", "data.dataset.root", "data.workers", "data.cache", "data.eval_batch_size",
-    "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
-    "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary",
-)  # fmt: skip
-
 
 def own(node: DictConfig, path: str) -> DictConfig:
     """A node without the keys that are there for other nodes or for the reader."""
-    kept = {key: node[key] for key in node if key != "name" and f"{path}.{key}" not in LABELS}
+    kept = {key: node[key] for key in map(str, node) if key != "name" and f"{path}.{key}" not in LABELS}
     return OmegaConf.create(kept, parent=None)
+
+
+def resolved(node: DictConfig) -> DictConfig:
+    """A copy that stands on its own: interpolations are filled in."""
+    copy = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+    assert isinstance(copy, DictConfig)
+    return copy
 
 
 def make(cfg: DictConfig, group: str) -> Any:
     """What a group's ``_target_`` makes; lists and dicts come as Python's own."""
-    node = OmegaConf.create(OmegaConf.to_container(cfg[group], resolve=True))
-    return instantiate(own(node, group), _convert_="all")
+    return instantiate(own(resolved(cfg[group]), group), _convert_="all")
 
 
 def network(cfg: DictConfig, num_classes: int) -> Network:
     """The network, its weights drawn from generators keyed by (seed, part)."""
     with keyed_random(cfg.seed, "encoder"):
         encoder = make(cfg, "encoder")
-    built: Network = make(cfg, "model")(
-        encoder=encoder,
-        neck=make(cfg, "neck"),
-        upsample=make(cfg, "decoder"),
-        smooth=Smooth if cfg.decoder.smooth else None,
-        fusion=make(cfg, "fusion"),
-        num_classes=num_classes,
-    )
-    for name in ("neck", "decoder", "head", "enlarge"):
+    with keyed_random(cfg.seed, "network"):
+        built: Network = make(cfg, "model")(
+            encoder=encoder,
+            neck=make(cfg, "neck"),
+            upsample=make(cfg, "decoder"),
+            smooth=Smooth if cfg.decoder.smooth else None,
+            fusion=make(cfg, "fusion"),
+            num_classes=num_classes,
+        )
+    for name in ("neck", "decoder", "head", "enlarge"):  # each layer by its own key, whatever was drawn before it
         initialise(getattr(built, name), seed=cfg.seed, prefix=name)
     return built
 
@@ -133,9 +128,8 @@ def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None) -> pl.Trainer
     callbacks = [*make_all(cfg.callbacks), History(run)]
     if logger is not None:
         callbacks.append(pl.callbacks.LearningRateMonitor(logging_interval="epoch"))
-    node = own(cfg.trainer, "trainer")
     return instantiate(
-        OmegaConf.create(OmegaConf.to_container(node, resolve=True)),
+        own(resolved(cfg.trainer), "trainer"),
         precision=precision(cfg),
         callbacks=callbacks,
         logger=logger or False,
@@ -149,100 +143,11 @@ def make_all(node: DictConfig) -> list[Any]:
     return [instantiate(item, _convert_="all") for item in node.values() if item is not None]
 
 
-def encoder_on_paper(cfg: DictConfig) -> Encoder:
-    """The encoder without memory for its weights, to ask it for its strides."""
-    with torch.device("meta"):
-        return make(cfg, "encoder")
-
-
-def refuse(cfg: DictConfig) -> list[str]:
-    """Raise UserError for a combination that means nothing; return notes on what a combination does otherwise."""
-    check(cfg)
-    encoder = encoder_on_paper(cfg)
-    stride, name = cfg.model.stride, cfg.encoder.name
-    notes = []
-    if stride not in encoder.strides and not (stride < encoder.strides[0] and stride in (1, 2, 4, 8)):
-        allowed = [s for s in (1, *encoder.strides) if s <= encoder.coarsest]
-        closest = min(allowed, key=lambda s: (abs(s - stride), s))
-        fcn = f"model=fcn{closest}s" if cfg.model.name == f"fcn{stride}s" else f"model.stride={closest}"
-        raise UserError(
-            f"model={cfg.model.name} stops at stride {stride}, which encoder={name} (strides "
-            f"{', '.join(map(str, encoder.strides))}) has not: take {fcn}, or another encoder."
-        )
-    if stride < encoder.strides[0]:
-        notes.append(f"encoder={name} has no map finer than stride {encoder.strides[0]}: enlarge does the rest.")
-    if cfg.decoder.name == "unpool":
-        lowest = 1 if cfg.model.enlarge == "same" else stride
-        missing = [s for s in encoder.strides if s > lowest and s not in encoder.pools]
-        if missing or encoder.strides[0] > lowest:
-            raise UserError(
-                f"decoder=unpool needs the encoder to max-pool at every step, and encoder={name} does not at stride "
-                f"{', '.join(map(str, missing or [encoder.strides[0]]))}: take decoder=deconv, or encoder=small."
-            )
-    if cfg.fusion.name != "none" and stride == encoder.coarsest:
-        notes.append(f"fusion={cfg.fusion.name} has no skip to join at stride {stride}: the same as fusion=none.")
-    if cfg.decoder.smooth and cfg.model.refine._target_.endswith("Convolutions") and cfg.decoder.name != "unpool":
-        notes.append(f"decoder.smooth={cfg.decoder.smooth} changes nothing here: model={cfg.model.name} convolves itself.")
-    for path in ("data.crop", "data.size"):
-        pair = OmegaConf.select(cfg, path)
-        if pair is not None and (len(pair) != 2 or min(pair) < encoder.min_size):
-            raise UserError(
-                f"{path}={list(pair)}: allowed is [height, width], both at least {encoder.min_size} for encoder={name}."
-            )
-    if cfg.resume and cfg.warm_start:
-        raise UserError("resume and warm_start exclude each other: one goes on with a training, the other begins one.")
-    for key, instead in (("gradient_clip_val", "task.clip"), ("accumulate_grad_batches", "task.accumulate")):
-        if cfg.trainer.get(key):
-            raise UserError(f"trainer.{key} is not used here, since losses are divided exactly: set {instead}.")
-    return notes
-
-
-def canonical(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
-    resolved = OmegaConf.create(OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True))
-    assert isinstance(resolved, DictConfig)
-    if cfg.model.stride == encoder_on_paper(cfg).coarsest:  # nothing to fuse
-        resolved.fusion = {"name": "none"}
-        resolved.model.update(taps="conv", narrow="refine")
-    for path in NEVER_CHANGES_THE_RESULT:
-        parent, _, key = path.rpartition(".")
-        node = OmegaConf.select(resolved, parent) if parent else resolved
-        if node is not None:
-            node.pop(key, None)
-    resolved.model.pop("name")
-    resolved.model.pop("deconv_kernel")  # it is in the decoder, where one reads it
-    return OmegaConf.to_container(resolved)  # type: ignore[return-value]
-
-
-def identity(cfg: DictConfig) -> str:
-    """Eight hexadecimal digits: a digest of what can change the result, the data and the weights it starts from."""
-    content = canonical(cfg)
-    content["data_fingerprint"] = dataset(cfg, "train").fingerprint()
-    if cfg.warm_start:
-        content["warm_start"] = digest(weights_file(cfg.warm_start))
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
-
-
 def dataset(cfg: DictConfig, split: str) -> SegmentationDataset:
     """A split of the data, without the module around it."""
-    return instantiate(OmegaConf.create(OmegaConf.to_container(cfg.data.dataset, resolve=True)), _convert_="all")(split=split)
+    return instantiate(resolved(cfg.data.dataset), _convert_="all")(split=split)
 
 
 def weights_file(path: str) -> Path:
     """The checkpoint that ``warm_start`` means: a file itself, or the best of a run."""
     return Path(path) if Path(path).is_file() else Run.open(path).best_checkpoint()
-
-
-def digest(path: Path) -> str:
-    """Of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=8)).hexdigest()  # type: ignore[arg-type]
-
-
-def run_name(_root_: DictConfig) -> str:
-    """What a run's folder is called: its choices, its seed, its identity. Hydra asks for it as ``${run_name:}``."""
-    choices = [_root_[group].name for group in ("model", "decoder", "fusion")]
-    return "-".join([*choices, f"s{_root_.seed}", identity(_root_)])
-
-
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)

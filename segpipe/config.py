@@ -45,9 +45,7 @@ def check(cfg: DictConfig) -> None:
     """Raise UserError for the first value of a wrong type or name, saying what is allowed."""
     for path, value, allowed in leaves(cfg, ""):
         if not fits(value, allowed):
-            raise UserError(
-                f"{path}={show(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}"
-            )
+            raise UserError(f"{path}={show(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}")
         if path in POSITIVE and isinstance(value, int | float) and value <= 0 and value != -1:
             raise UserError(f"{path}={show(value)}: allowed is a number above 0.")
 
@@ -56,8 +54,8 @@ def leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
     """Every value below a node that a constructor or LABELS states a type for: (path, value, type)."""
     target = node.get("_target_")
     takes = parameters(target) if target else {}
-    for key in node:
-        full = f"{path}.{key}" if path else str(key)
+    for key in map(str, node):
+        full = f"{path}.{key}" if path else key
         value = node[key]
         if key in HYDRA_KEYS or key == "name":
             continue
@@ -145,7 +143,7 @@ def options(group: str) -> list[str]:
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """Inside, an error that is the user's to mend ends the program in a few lines with status 1, without a traceback."""
+    """Inside, an error that is the user's to mend ends the program in a few lines, with status 1."""
     try:
         yield
     except Exception as error:
@@ -184,8 +182,8 @@ def keys() -> list[str]:
 
     def walk(node: DictConfig, path: str) -> Iterator[str]:
         for key, value in OmegaConf.to_container(node, resolve=False).items():  # type: ignore[union-attr]
-            yield f"{path}{key}"
+            yield f"{path}{key!s}"
             if isinstance(value, dict):
-                yield from walk(OmegaConf.create(value), f"{path}{key}.")
+                yield from walk(OmegaConf.create(value), f"{path}{key!s}.")
 
     return list(walk(cfg, ""))

@@ -12,6 +12,6 @@ class UserError(Exception):
 
 
 def nearest(given: object, allowed: Iterable[object]) -> str:
-    """" Did you mean 'x'?" for the allowed word nearest to ``given``; nothing where none is near."""
+    """A question for the allowed word nearest to ``given``, to stand behind a message; nothing where none is near."""
     close = difflib.get_close_matches(str(given), [str(word) for word in allowed], n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""

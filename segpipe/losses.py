@@ -77,7 +77,7 @@ class CrossEntropy(Loss):
 
 
 class Dice(Loss):
-    """Soft Dice (Milletari et al. 2016), one minus the mean over the classes present in a picture; mean over pictures."""
+    """Soft Dice (Milletari et al. 2016): one minus its mean over the classes in a picture, meant over pictures."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """One confusion matrix, and every score as a function of it."""
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -60,3 +60,11 @@ def scores(matrix: NDArray[np.integer], *, divide_by_all: bool = False) -> Score
         "per_class_accuracy": [float(value) for value in accuracy],
         "pixels": [int(value) for value in true],
     }
+
+
+def named_scores(matrices: NDArray[np.integer], classes: list[str]) -> dict[str, Any]:
+    """The scores of (n, C, C) matrices taken together, per-class ones by name, with the number of pictures."""
+    found: dict[str, Any] = dict(scores(matrices.sum(0)))
+    for key in ("per_class_iou", "per_class_accuracy", "pixels"):
+        found[key] = dict(zip(classes, found[key], strict=True))
+    return found | {"images": len(matrices)}

@@ -36,7 +36,7 @@ def overlay(image: Image, mask: Mask, palette: Sequence[Colour], *, share: float
 
 def errors(truth: Mask, prediction: Mask) -> Image:
     """Red where the prediction is wrong, light where it is right, black where nothing is to be said."""
-    picture = np.where((truth == prediction)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
+    picture = np.where((truth == prediction)[..., None], np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8))
     picture[truth == IGNORE_INDEX] = IGNORED
     return picture.astype(np.uint8)
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,16 +64,12 @@ def record(folder: Path) -> dict[str, object]:
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
     """Leave nothing of a job running; one that has not ended yet is interrupted first, as by Ctrl-C."""
-    try:
+    with suppress(subprocess.TimeoutExpired):
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGINT)
             child.wait(timeout=GRACE)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def finish() -> int:
@@ -87,7 +84,9 @@ def finish() -> int:
         metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         found = [share(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
         said = record(job.folder)
-        error = "" if job.returncode == 0 else str(said.get("error") or f"refused or ended with status {job.returncode}")
+        error = (
+            "" if job.returncode == 0 else str(said.get("error") or f"refused or ended with status {job.returncode}")
+        )
         status = "finished" if job.returncode == 0 else "failed"
         table.add_row(job.folder.name, status, *found, error.splitlines()[0] if error else "")
     console = Console()

@@ -24,7 +24,7 @@ from segpipe.models.weights import key
 class Evaluation(NamedTuple):
     """What a pass over a split gives: positions (n,), confusion matrices (n, C, C) in their order, and the loss."""
 
-    index: NDArray[np.int64]
+    places: NDArray[np.int64]
     matrices: NDArray[np.int64]
     loss: float
 

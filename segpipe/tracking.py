@@ -1,24 +1,40 @@
 """W&B: always there, never in the way. What it shows is in the run's folder as well."""
 
-import netrc
 import os
-import socket
-import warnings
+import re
+import shlex
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
+from secrets import token_hex
+from threading import Thread
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
-import numpy as np  # noqa: E402
-import wandb  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-from pytorch_lightning.loggers import WandbLogger  # noqa: E402
-from wandb.errors import CommError, UsageError  # noqa: E402
+import numpy as np
+import wandb
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+from wandb.errors import AuthenticationError
 
-from segpipe.errors import UserError  # noqa: E402
+from segpipe.errors import UserError
 
-Mode = Literal["auto", "online", "offline", "disabled"]
+Mode = Literal["online", "offline", "disabled"]
+
+
+class SparingLogger(WandbLogger):
+    """A WandbLogger whose failures cost numbers, not the training."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """See WandbLogger."""
+        with spared("some metrics"):
+            super().log_metrics(metrics, step)
 
 
 def wandb_logger(
@@ -31,91 +47,144 @@ def wandb_logger(
     run_id: str,
     project: str = "segpipe",
     entity: str | None = None,
-    mode: Mode = "auto",
+    mode: Literal["auto"] | Mode = "auto",
     timeout: float = 5.0,
-) -> WandbLogger:
-    """A logger with a run that was started without a question asked.
+) -> WandbLogger | None:
+    """A logger with a run that was started without a question asked; None where W&B cannot even write to disk.
 
     folder: of the run; W&B writes below it. config: nested and resolved. group: the sweep's name.
+    run_id: what W&B's id of the run begins with.
     mode: ``auto`` goes online if a key is found and the server answers within ``timeout`` seconds, else offline;
-    ``online`` refuses where ``auto`` would go offline.
+    ``online`` refuses where ``auto`` would go offline. Starting takes at most five times, ending a run whose server
+    has gone twelve times ``timeout``.
     """
+    if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
+        return SparingLogger(save_dir=folder)  # one run a training: on other ranks Lightning never starts it
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["WANDB_DATA_DIR"] = str(folder.absolute() / "wandb")  # where tables wait; by default in a HOME
     chosen, reason = choose(mode, timeout)
     if mode == "online" and chosen != "online":
         raise UserError(
-            f"logger.mode=online, but {reason}. Log in with `wandb login`, or take logger.mode=offline "
-            f"and upload later with `wandb sync`."
+            f"logger.mode=online, but {reason}. Mend that, or take logger.mode=offline and upload later "
+            f"with `wandb sync`."
         )
-    settings: dict[str, Any] = {
-        "console": "off",
-        "silent": True,
-        "save_code": False,
-        "x_disable_stats": True,
-        "init_timeout": 4 * timeout,  # seconds that wandb.init may take
-        "finish_timeout": 60.0,  # and that the upload may hold up the end
-    }
-
-    def start(how: str) -> Any:
-        return wandb.init(
-            project=project,
-            entity=entity,
-            dir=folder,
-            id=run_id,
-            resume="allow" if how == "online" else None,
-            name=name,
-            group=group,
-            tags=[tag[:64] for tag in tags],
-            config=config,
-            mode=how,  # type: ignore[arg-type]
-            settings=wandb.Settings(**settings),
-        )
-
-    folder.mkdir(parents=True, exist_ok=True)
+    start = partial(
+        wandb.init,
+        project=project,
+        entity=entity,
+        dir=folder,
+        name=name,
+        group=group,
+        tags=list(dict.fromkeys(tag[:64] for tag in tags)),  # W&B takes no longer ones
+        config=config,
+        resume="allow",
+        reinit="create_new",  # what else may run in this process is not ours to log to
+        settings=wandb.Settings(
+            console="off",
+            silent=True,
+            save_code=False,
+            x_disable_stats=True,
+            init_timeout=4 * timeout,
+            finish_timeout=12 * timeout,
+            finish_timeout_raises=True,
+        ),
+    )
+    run = None
     try:
-        run = start(chosen)
-    except (CommError, UsageError, TimeoutError) as error:
+        run = start(mode=chosen, id=(online_id(folder) if chosen == "online" else None) or fresh_id(run_id))
+    except Exception as error:  # of whatever kind: it is not to stop a training
         if mode == "online":
             raise UserError(f"logger.mode=online, but W&B refused: {error}. Take logger.mode=offline.") from error
-        wandb.teardown()
-        chosen, reason = "offline", f"W&B refused ({str(error).splitlines()[0]})"
-        run = start(chosen)
+        chosen, reason = "offline", f"W&B refused ({first_line(error)})"
+        with spared("everything"):
+            run = start(mode="offline", id=fresh_id(run_id))
+    if run is None:
+        return None
+    run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch")
-    if chosen == "offline" and mode == "auto":
-        print(f"W&B: offline, since {reason}. To upload later: wandb sync {Path(run.dir).parent}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Lightning warns that a run is already in progress: it is ours
-        return WandbLogger(experiment=run, save_dir=folder, log_model=False)
+    if chosen == "online":
+        print(f"W&B: {run.url}")
+    if chosen == "offline":
+        print(f"W&B: offline, since {reason}. To upload later: {sync(run)}")
+    return SparingLogger(experiment=run, save_dir=folder, log_model=False)
 
 
 def no_logger(**unused: Any) -> None:
     """No W&B at all; the run's folder still says everything."""
 
 
-def choose(mode: Mode, timeout: float) -> tuple[str, str]:
+def choose(mode: Literal["auto"] | Mode, timeout: float) -> tuple[Mode, str]:
     """The mode to start in, and why: online only with a key and a server that answers."""
     if mode in ("offline", "disabled"):
         return mode, "it was asked for"
-    host = wandb.Settings().base_url
-    if not has_key(host):
-        return "offline", "no API key was found"
-    address = urlsplit(host)
+    given = {"mode": "online"} if mode == "online" else {}
+    settings = wandb.setup(wandb.Settings(silent=True, **given)).settings  # from its files and the environment
+    if settings.mode in ("offline", "dryrun", "disabled"):
+        return "disabled" if settings.mode == "disabled" else "offline", "W&B's own settings say so"
     try:
-        port = address.port or (80 if address.scheme == "http" else 443)
-        socket.create_connection((address.hostname or "", port), timeout=timeout).close()
-    except OSError as error:
-        return "offline", f"{address.hostname} did not answer in {timeout:g} s ({error})"
-    return "online", ""
+        if not wandb.login(prompt=False, verify=False):
+            return "offline", "no API key was found (`wandb login` stores one)"
+    except AuthenticationError as error:
+        return "offline", first_line(error).rstrip(".")
+    problem = ask(settings.base_url, timeout)
+    return ("offline", f"{settings.base_url} {problem}") if problem else ("online", "its server answers")
 
 
-def has_key(host: str) -> bool:
-    """Whether an API key is in the environment or in the netrc file, where ``wandb login`` puts it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+def ask(host: str, timeout: float) -> str:
+    """What is wrong with a server; nothing if it answers HTTP within ``timeout`` seconds, through a proxy or not."""
+    found = [f"did not answer in {timeout:g} s"]
+
+    def request() -> None:
+        try:
+            urlopen(f"{host}/healthz", timeout=timeout).close()
+            found[0] = ""
+        except HTTPError as error:
+            found[0] = f"answered {error.code}" if error.code >= 500 else ""
+        except URLError as error:  # W&B has certificates of its own to judge by
+            found[0] = "" if isinstance(error.reason, ssl.SSLError) else f"cannot be reached ({error.reason})"
+        except Exception as error:
+            found[0] = f"cannot be reached ({first_line(error)})"
+
+    thread = Thread(target=request, daemon=True)  # to look a name up knows no timeout
+    thread.start()
+    thread.join(timeout)
+    return found[0]
+
+
+def online_id(folder: Path) -> str | None:
+    """The id of the run that went online from this folder before; a training that is gone on with goes on in it."""
+    paths = sorted(folder.glob("wandb/run-*/run-*.wandb"))
+    return paths[-1].stem.removeprefix("run-") if paths else None
+
+
+def fresh_id(beginning: str) -> str:
+    """An id that no other run has: two that shared one would overwrite each other on the server."""
+    return f"{re.sub('[^A-Za-z0-9._-]', '-', beginning)[-50:]}-{token_hex(4)}"
+
+
+def sync(run: Any) -> str:
+    """The command that uploads what a run has written."""
+    return f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
+
+
+@contextmanager
+def spared(what: str) -> Iterator[None]:
+    """Inside, an error costs W&B ``what``, and not the run its training."""
     try:
-        return netrc.netrc(path).authenticators(urlsplit(host).hostname or "") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+        yield
+    except Exception as error:
+        say(f"W&B: it lost {what} ({first_line(error)}); the run's folder has it all.")
+
+
+@cache
+def say(text: str) -> None:
+    """Print a line, once."""
+    print(text)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def log_overlays(
@@ -130,22 +199,19 @@ def log_overlays(
 ) -> None:
     """Log pictures with two masks each, true and predicted, that W&B lets one switch on and off."""
     labels = dict(enumerate(classes)) | {255: "ignored"}
-    logger.experiment.log(
-        {
-            key: [
-                wandb.Image(
-                    image,
-                    caption=name,
-                    masks={
-                        "truth": {"mask_data": truth, "class_labels": labels},
-                        "prediction": {"mask_data": prediction, "class_labels": labels},
-                    },
-                )
-                for image, truth, prediction, name in zip(images, truths, predictions, names, strict=True)
-            ]
-        },
-        commit=False,
-    )
+    with spared(key):
+        overlays = [
+            wandb.Image(
+                image,
+                caption=name,
+                masks={
+                    "truth": {"mask_data": truth, "class_labels": labels},
+                    "prediction": {"mask_data": prediction, "class_labels": labels},
+                },
+            )
+            for image, truth, prediction, name in zip(images, truths, predictions, names, strict=True)
+        ]
+        logger.experiment.log({key: overlays}, commit=False)  # with the epoch's next numbers
 
 
 def log_confusion(logger: WandbLogger, *, key: str, matrix: NDArray[np.int64], classes: list[str]) -> None:
@@ -154,16 +220,22 @@ def log_confusion(logger: WandbLogger, *, key: str, matrix: NDArray[np.int64], c
         [true, predicted, int(matrix[i, j])] for i, true in enumerate(classes) for j, predicted in enumerate(classes)
     ]
     columns = ["Actual", "Predicted", "nPredictions"]
-    chart = wandb.plot_table(
-        "wandb/confusion_matrix/v1",
-        wandb.Table(columns=columns, data=rows),
-        {column: column for column in columns},
-        {"title": key},
-    )
-    logger.experiment.log({key: chart})
+    with spared(key):
+        chart = wandb.plot_table(
+            "wandb/confusion_matrix/v1",
+            wandb.Table(columns=columns, data=rows),
+            {column: column for column in columns},
+            {"title": key},
+        )
+        logger.experiment.log({key: chart})  # asks the server first: 19 s where it has gone
 
 
 def finish(logger: WandbLogger | None, *, failed: bool) -> None:
     """End the W&B run with its true status; a server that is gone does not hold up the end for long."""
-    if logger is not None:
-        logger.experiment.finish(exit_code=int(failed), quiet=True)
+    if logger is None:
+        return
+    run = logger.experiment
+    try:
+        run.finish(exit_code=int(failed))
+    except Exception as error:
+        print(f"W&B: not everything was uploaded ({first_line(error)}). To upload the rest: {sync(run)}")

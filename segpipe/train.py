@@ -14,11 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, config, cost, sweep, tracking
+from segpipe import build, combinations, config, cost, sweep, tracking
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
-from segpipe.metrics import scores
+from segpipe.metrics import named_scores
 from segpipe.models.weights import copy_matching
 from segpipe.runs import Run, environment, write_confusion, write_json, write_text
 from segpipe.summary import print_summary
@@ -33,7 +33,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     if cfg.resume:
         cfg = resumed(cfg)
-    for note in build.refuse(cfg):
+    for note in combinations.refuse(cfg):
         print(f"Note: {note}")
     data = build.data(cfg)
     task = build.task(cfg, data)
@@ -49,7 +49,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         trainer.fit(task, datamodule=data, ckpt_path=run.checkpoint("last") if cfg.resume else None, weights_only=True)
         seconds = time.time() - began
         metrics = evaluate_best(cfg, run, task, data, trainer)
-        metrics["training"] = {"seconds": round(seconds, 1), "epochs": trainer.current_epoch, "steps": trainer.global_step}
+        metrics["training"] = {
+            "seconds": round(seconds, 1),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+        }
         if logger is not None:
             log_result(logger, metrics, task)
         write_json(run.metrics, metrics)
@@ -81,9 +85,9 @@ def start(cfg: DictConfig, data: SegmentationData) -> Run:
     write_text(run.config, OmegaConf.to_yaml(cfg, resolve=True))
     run.update(
         status="running",
-        name=build.run_name(cfg),
+        name=combinations.run_name(cfg),
         seed=cfg.seed,
-        identity=build.identity(cfg),
+        identity=combinations.identity(cfg),
         data_fingerprint={name: data.split(name).fingerprint() for name in ("train", "val", "test")},
         classes=data.split("train").classes,
         palette=data.split("train").palette,
@@ -108,8 +112,8 @@ def resumed(cfg: DictConfig) -> DictConfig:
             continue
         if isinstance(OmegaConf.select(kept, path), DictConfig):
             raise UserError(
-                f"resume: {override} would make another network or another training of it. A run is gone on with as "
-                f"it was; single values, as trainer.max_epochs=40, may change. For another start: warm_start={run.folder}."
+                f"resume: {override} would make it another training. A run is gone on with as it was, but for single "
+                f"values, as trainer.max_epochs=40. To begin another from its weights: warm_start={run.folder}."
             )
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), force_add=True)
     kept.update(resume=str(run.folder), run_dir=str(run.folder))
@@ -122,7 +126,9 @@ def warm_start(task: SegmentationTask, path: Path) -> None:
     weights = {name.removeprefix("network."): tensor for name, tensor in source.get("state_dict", source).items()}
     copied, left = copy_matching(weights, task.network)
     if not copied:
-        raise UserError(f"warm_start={path}: none of its {len(weights)} tensors has a name and shape of this network's.")
+        raise UserError(
+            f"warm_start={path}: none of its {len(weights)} tensors has a name and shape of this network's."
+        )
     print(f"Warm start: {len(copied)} tensors from {path}; as initialised: {', '.join(left) or 'none'}")
 
 
@@ -139,7 +145,7 @@ def evaluate_best(
         metrics[split] = describe(run, task, data, split)
     size = tuple(cfg.data.crop or cfg.data.size or data.split("test").size(0))
     metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
-    title = f"{build.run_name(cfg)}   validation mIoU {metrics['val']['miou']:.3f}"
+    title = f"{combinations.run_name(cfg)}   validation mIoU {metrics['val']['miou']:.3f}"
     save_sheet(task, data, "val", run, title=title)
     return metrics
 
@@ -149,14 +155,11 @@ def describe(run: Run, task: SegmentationTask, data: SegmentationData, split: An
     result, dataset = task.evaluations[split], data.split(split)
     write_confusion(
         run.confusion(split),
-        names=[dataset.names[index] for index in result.index],
-        groups=[dataset.groups[index] for index in result.index],
+        names=[dataset.names[index] for index in result.places],
+        groups=[dataset.groups[index] for index in result.places],
         matrices=result.matrices,
     )
-    found: dict[str, Any] = dict(scores(result.matrices.sum(0)))
-    for name in ("per_class_iou", "per_class_accuracy", "pixels"):
-        found[name] = dict(zip(dataset.classes, found[name], strict=True))
-    return found | {"loss": result.loss, "images": len(result.index)}
+    return named_scores(result.matrices, dataset.classes) | {"loss": result.loss}
 
 
 def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> None:
@@ -169,7 +172,9 @@ def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> 
         logger.experiment.summary[f"cost/{name}"] = value
 
 
-@hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")
+@hydra.main(  # type: ignore[untyped-decorator]
+    version_base="1.3", config_path=str(config.CONF), config_name="train"
+)
 def hydra_main(cfg: DictConfig) -> None:
     """What Hydra calls: once for a single training, once a job in a sweep."""
     context = HydraConfig.get()

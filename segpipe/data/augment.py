@@ -7,12 +7,12 @@ from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would look up a name on the network
 
-import albumentations as A  # noqa: E402, N812
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
+import albumentations as A
+import cv2
+import numpy as np
 
-from segpipe.data.dataset import IGNORE_INDEX, Image, Mask, Sample  # noqa: E402
-from segpipe.errors import UserError  # noqa: E402
+from segpipe.data.dataset import IGNORE_INDEX, Image, Mask, Sample
+from segpipe.errors import UserError
 
 
 class Augment:

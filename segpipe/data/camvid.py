@@ -22,7 +22,7 @@ COLOURS = {
 
 
 class CamVid(SegmentationDataset):
-    """``root`` holds ``train val test`` with pictures and ``trainannot valannot testannot`` with masks of equal stems."""
+    """``root`` holds pictures in ``train val test``, masks of the same stems in ``trainannot valannot testannot``."""
 
     classes = list(COLOURS)
     palette = list(COLOURS.values())

@@ -17,9 +17,7 @@ def pair(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]
     """The pictures of two folders, matched by stem, in order. Raises UserError for what is missing or left over."""
     images, masks = pictures(image_folder), pictures(mask_folder)
     if lonely := sorted(images.keys() ^ masks.keys()):
-        path, other = (
-            (images[lonely[0]], mask_folder) if lonely[0] in images else (masks[lonely[0]], image_folder)
-        )
+        path, other = (images[lonely[0]], mask_folder) if lonely[0] in images else (masks[lonely[0]], image_folder)
         raise UserError(
             f"{path}: no file of the same stem in {other} ({len(lonely)} of {len(images | masks)} stems are "
             f"without a partner). Add what is missing, or remove the file."

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -59,10 +60,10 @@ class Samples(Dataset[Batch]):
         """Decode and resize."""
         image, mask = self.dataset.read(index)
         if self.size and image.shape[:2] != tuple(self.size):
-            image = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA)
+            image = resize(image, self.size, cv2.INTER_AREA)
             if self.train:
-                mask = cv2.resize(mask, self.size[::-1], interpolation=cv2.INTER_NEAREST)
-        return Sample(image, mask)  # type: ignore[arg-type]
+                mask = resize(mask, self.size, cv2.INTER_NEAREST)
+        return Sample(image, mask)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -84,6 +85,11 @@ class Samples(Dataset[Batch]):
         """One sample, as it is in ``epoch``."""
         sample = self.kept[index] if self.kept is not None else self.load(index)
         return self.augment(sample, seed=self.seed, epoch=epoch, index=index) if self.augment else sample
+
+
+def resize(picture: NDArray[np.uint8], size: list[int], how: int) -> NDArray[np.uint8]:
+    """To (height, width)."""
+    return cv2.resize(picture, size[::-1], interpolation=how)  # type: ignore[return-value]
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -154,6 +160,21 @@ class SegmentationData(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def median_frequency(self) -> Tensor:
+        """(K,) class weights of Eigen and Fergus (2015): the classes' median frequency over the class's own.
+
+        A class's frequency is its share of the pixels of the training pictures that it is in; an absent class weighs 0.
+        """
+        dataset = self.split("train")
+        pixels, around = np.zeros(len(dataset.classes)), np.zeros(len(dataset.classes))
+        for index in range(len(dataset)):
+            counts = np.bincount(dataset.read(index).mask.ravel(), minlength=256)[: len(dataset.classes)]
+            pixels += counts
+            around += (counts > 0) * counts.sum()
+        frequency = pixels / np.maximum(around, 1)
+        median = np.median(frequency[pixels > 0])
+        return torch.from_numpy(np.where(pixels > 0, median / np.maximum(frequency, 1e-12), 0.0))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled, augmented batches."""

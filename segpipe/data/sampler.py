@@ -36,9 +36,7 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
 class EvalBatches(Sampler[list[tuple[int, int]]]):
     """Every sample once, in batches of equal size in pixels; a rank takes every world_size-th sample, none twice."""
 
-    def __init__(
-        self, sizes: list[tuple[int, int]], *, batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, sizes: list[tuple[int, int]], *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         by_size: dict[tuple[int, int], list[int]] = {}
         for index in range(rank, len(sizes), world_size):
             by_size.setdefault(sizes[index], []).append(index)

@@ -28,7 +28,7 @@ class Shapes(SegmentationDataset):
     palette = PALETTE
 
     def __init__(
-        self, *, split: Split, train: int = 800, val: int = 100, test: int = 200, side: int = 96, seed: int = 0
+        self, *, split: Split, train: int = 1000, val: int = 100, test: int = 200, side: int = 96, seed: int = 0
     ) -> None:
         self.split, self.side, self.seed = split, side, seed
         self.names = [f"{split}-{index:04d}" for index in range({"train": train, "val": val, "test": test}[split])]
@@ -72,7 +72,7 @@ class Scene:
         cells = int(rng.integers(8, 25))
         noise = cv2.resize(rng.random((cells, cells), np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
         dark, bright = self.tones(gap=45)
-        self.canvas = blend(dark, bright, noise)
+        self.canvas = blend(dark, bright, noise)  # type: ignore[arg-type]
 
     def tones(self, *, gap: float) -> tuple[Tone, Tone]:
         """Two tones around a random middle; which of them is the brighter is drawn, too."""
@@ -105,7 +105,7 @@ class Scene:
         angle, period = float(self.rng.uniform(0, np.pi)), float(self.rng.uniform(4, 7))
         cosine, sine = 2 * math.pi / period * math.cos(angle), 2 * math.pi / period * math.sin(angle)
         wave = np.sin(cosine * self.x + sine * self.y)
-        if (label := int(self.rng.integers(1, 3))) == 2: 
+        if (label := int(self.rng.integers(1, 3))) == 2:
             wave *= np.sin(cosine * self.y - sine * self.x)
         dark, bright = self.tones(gap=70)
         self.paint(where, label, blend(dark, bright, (wave > 0).astype(np.float32)))
@@ -130,19 +130,19 @@ class Scene:
         self.paint(where, 4, blend(dark, bright, core.astype(np.float32)))
 
     def curve(self) -> None:
-        """A thick quadratic curve from one point to another."""
+        """A quadratic curve, 5 to 8 pixels wide, of one tone, from one point to another."""
         t = np.linspace(0, 1, 40)[:, None]
         start, bend, end = self.place(0), self.place(0), self.place(0)
         line = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
         where = np.zeros_like(self.mask)
         cv2.polylines(where, [np.round(line).astype(np.int32)], False, 1, int(self.rng.integers(5, 9)))
-        dark, bright = self.tones(gap=110)
-        self.paint(where, 5, blend(dark, bright, np.broadcast_to(self.x / self.side, self.mask.shape)))
+        tone, _ = self.tones(gap=110)
+        self.paint(where, 5, np.broadcast_to(tone, self.canvas.shape))
 
     def photograph(self) -> Image:
         """Light falling off across the scene, and grain."""
         ramp = self.ramp(self.side / 2, self.side / 2)
-        grain = 10 * self.rng.standard_normal(self.canvas.shape, np.float32)
+        grain = 8 * self.rng.standard_normal(self.canvas.shape, np.float32)
         picture = self.canvas * (1 + 0.3 / ramp.max() * ramp[..., None]) + grain
         return picture.clip(0, 255).astype(np.uint8)
 

@@ -1,0 +1,1 @@
+"""Networks: five parts, one ladder. Only torch and torchvision are needed here."""

@@ -22,7 +22,7 @@ Factory = Callable[..., nn.Module]
 
 
 class Decoder(nn.Module):
-    """Climbs from stride ``start`` to stride ``stop``; each of upsample, fusion, refine and smooth makes one slot's module.
+    """Climbs from stride ``start`` to stride ``stop``; upsample, fusion, refine, smooth make the modules of the slots.
 
     width: channels of every map on the way; None keeps the encoder's.
     taps: where a skip is taken: ``conv``, the encoder's last map at the stride; ``pool``, what leads to the stride by

@@ -1,4 +1,4 @@
-"""What stands between encoder and decoder, on the coarsest map. Built from the encoder; ``out_channels`` says what leaves."""
+"""Between encoder and decoder, on the coarsest map. Built from the encoder; ``out_channels`` says what leaves."""
 
 from torch import Tensor, nn
 

@@ -104,7 +104,7 @@ def assemble(
     smooth: its slot after each step of 2 is filled where ``refine`` does not convolve itself.
     Errors: see ``segpipe.build.refuse``, which asks before anything is built.
     """
-    neck_module = neck(encoder)
+    neck_module: Any = neck(encoder)
     stop = max(stride, encoder.strides[0])
     decoder = Decoder(
         neck_module.out_channels,

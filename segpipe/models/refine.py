@@ -1,5 +1,6 @@
 """What happens to a map after each step up. Built from ``(in_channels, width, out_channels, depth)``."""
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -44,7 +45,7 @@ class Convolutions(nn.Sequential):
                     depthwise=depthwise,
                     transposed=transposed,
                 )
-                for before, after in zip(channels[:-1], channels[1:], strict=True)
+                for before, after in pairwise(channels)
             ]
         )
 
@@ -76,7 +77,7 @@ class SumConv2d(nn.Conv2d):
 
 
 class Smooth(Conv2d):
-    """A 3x3 convolution that starts as the identity: behind nearest it makes the resize-convolution (Odena et al. 2016)."""
+    """A 3x3 convolution that starts as the identity; behind nearest, the resize-convolution (Odena et al. 2016)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, kernel_size=3, padding=1)
@@ -120,6 +121,8 @@ class TransposedConv2d(nn.ConvTranspose2d):
 
     def reset_parameters(self) -> None:
         """Draw the weights from a normal distribution of variance 2 / fan-in."""
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")  # torch counts a transposed fan the other way round
+        nn.init.kaiming_normal_(
+            self.weight, mode="fan_out", nonlinearity="relu"
+        )  # torch counts a transposed fan the other way round
         if self.bias is not None:
             nn.init.zeros_(self.bias)

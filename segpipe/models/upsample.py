@@ -5,6 +5,7 @@ is the encoder's own map at the target stride: target size and unpooling positio
 ``one_step`` says whether a factor above 2 is one operation or has to be climbed in steps of 2.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from segpipe.models.weights import Conv2d, project
 
 
-def fit(x: Tensor, size: tuple[int, int]) -> Tensor:
+def fit(x: Tensor, size: Sequence[int]) -> Tensor:
     """Crop, or repeat the edge, at the right and the bottom, until ``x`` has the ``size`` (H, W)."""
     down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
     if down > 0 or right > 0:
@@ -133,15 +134,15 @@ class Unpool(nn.Module):
         return self.leave(unpool(self.enter(x), switches, source.shape[-2:]))
 
 
-def unpool(values: Tensor, switches: Tensor, size: tuple[int, int]) -> Tensor:
+def unpool(values: Tensor, switches: Tensor, size: Sequence[int]) -> Tensor:
     """Scatter (N, C, h, w) values to their flat positions in zeros of (N, C, *size).
 
     ``max_unpool2d`` is the faster of the two, but raises under deterministic algorithms.
     """
     if not torch.are_deterministic_algorithms_enabled():
-        return F.max_unpool2d(values, switches, kernel_size=2, output_size=size)
+        return F.max_unpool2d(values, switches, kernel_size=(2, 2), output_size=list(size))
     flat = values.new_zeros(*values.shape[:2], size[0] * size[1])
-    return flat.scatter(2, switches.flatten(2), values.flatten(2)).unflatten(2, size)
+    return flat.scatter(2, switches.flatten(2), values.flatten(2)).unflatten(2, tuple(size))
 
 
 class PixelShuffle(nn.Module):
@@ -160,7 +161,7 @@ class PixelShuffle(nn.Module):
 
 
 class ShuffleConv2d(Conv2d):
-    """The convolution of a PixelShuffle, with the ICNR start (Aitken et al. 2017): all pixels of a block start alike."""
+    """A PixelShuffle's convolution, with the ICNR start (Aitken et al. 2017): the pixels of a block start alike."""
 
     def __init__(self, in_channels: int, out_channels: int, *, factor: int) -> None:
         self.factor = factor

@@ -45,4 +45,4 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> dict[int, Tensor]:
-        """(N, 3, H, W), H and W multiples of the coarsest stride, to stride: (N, channels[stride], H/stride, W/stride)."""
+        """(N, 3, H, W), multiples of the coarsest stride, to stride: (N, channels[stride], H/stride, W/stride)."""

@@ -27,7 +27,9 @@ class PlainEncoder(Encoder):
     ) -> None:
         super().__init__()
         if len(widths) != len(depths):
-            raise ValueError(f"encoder.widths has {len(widths)} entries, encoder.depths {len(depths)}: give one a block.")
+            raise ValueError(
+                f"encoder.widths has {len(widths)} entries, encoder.depths {len(depths)}: give one a block."
+            )
         strides = [2**i for i in range(len(widths) + 1)]
         self.channels = dict(zip(strides, [*widths, widths[-1]], strict=True))
         self.depths = dict(zip(strides, [*depths, 0], strict=True))

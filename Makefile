@@ -1,0 +1,42 @@
+# Everything runs in .venv, which `make setup` makes; PYTHON=... chooses the interpreter it is made with.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format types sweep clean
+
+help:                      ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+setup: .venv/.installed    ## make .venv and install segpipe with what it needs (about 2 minutes)
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev]'
+	@touch $@
+
+train: setup               ## train the default network on drawn scenes; ARGS="decoder=unpool" for another
+	$(BIN)/python -m segpipe.train $(ARGS)
+
+sweep: setup               ## train three ways up, one after another
+	$(BIN)/python -m segpipe.train -m decoder=nearest,deconv,unpool $(ARGS)
+
+test: setup                ## run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup                ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup              ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup               ## check types
+	$(BIN)/mypy
+
+clean:                     ## remove .venv and caches; outputs/ stays
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

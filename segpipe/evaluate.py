@@ -1,0 +1,79 @@
+"""``python -m segpipe.evaluate RUN --data data=camvid data.root=...``: test a finished run again, on any data."""
+
+import argparse
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from segpipe import build, combinations
+from segpipe.config import CONF, friendly
+from segpipe.data.dataset import Split
+from segpipe.errors import UserError
+from segpipe.metrics import confusion_matrices, named_scores
+from segpipe.predictor import Predictor
+from segpipe.runs import write_confusion, write_json
+from segpipe.summary import score_table
+
+
+def evaluate(
+    run: Path, *, overrides: list[str], split: Split, out: Path | None = None, device: str | None = None
+) -> dict[str, Any]:
+    """Count a split's pixels with a run's best checkpoint; write the scores and every picture's confusion matrix.
+
+    overrides: of the ``data`` group, as on the command line of train; none takes the run's own data.
+    out: where to write; None makes a folder below the run's.
+    Raises UserError where the data's classes are not the run's.
+    """
+    predictor = Predictor(run, device=device)
+    cfg = cast(DictConfig, OmegaConf.load(predictor.run.config))
+    if overrides:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg.data = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides]).data
+    combinations.refuse(cfg)
+    data = build.data(cfg)
+    dataset = data.split(split)
+    if dataset.classes != predictor.classes:
+        raise UserError(
+            f"{run} was trained on the classes {', '.join(predictor.classes)}; these data have "
+            f"{', '.join(dataset.classes)}. Give data of the same classes, in the same order."
+        )
+    matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
+    for batch in data.loader(split):
+        with torch.inference_mode():
+            logits = predictor.network(batch["image"].to(predictor.device))
+            logits = F.interpolate(logits.float(), size=batch["mask"].shape[-2:], mode="bilinear")
+        found = confusion_matrices(logits.argmax(1).cpu(), batch["mask"], len(dataset.classes))
+        matrices[batch["index"].numpy()] = found.numpy()
+    out = out or predictor.run.folder / "evaluations" / f"{cfg.data.name}-{split}"
+    result = named_scores(matrices, dataset.classes) | {"run": str(run), "data": overrides, "split": split}
+    write_confusion(out / "confusion.npz", names=dataset.names, groups=dataset.groups, matrices=matrices)
+    write_json(out / "metrics.json", result)
+    return result | {"folder": str(out)}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m segpipe.evaluate", description=__doc__)
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument(
+        "--data", nargs="+", default=[], metavar="OVERRIDE", help="as for train: data=camvid data.root=..."
+    )
+    parser.add_argument("--split", choices=get_args(Split), default="test")
+    parser.add_argument("--out", type=Path, help="where to write (default: below the run's folder)")
+    parser.add_argument("--device", help="as torch names it; a GPU where there is one by default")
+    given = parser.parse_args()
+    with friendly():
+        result = evaluate(given.run, overrides=given.data, split=given.split, out=given.out, device=given.device)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(score_table(result, title=given.split))
+    console.print(f"{given.split} mIoU [bold]{result['miou']:.3f}[/]. Written to {result['folder']}/")
+
+
+if __name__ == "__main__":
+    main()

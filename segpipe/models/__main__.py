@@ -1,0 +1,57 @@
+"""``python -m segpipe.models``: a table of all named architectures, with what they are made of and cost."""
+
+import argparse
+
+import torch
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.table import Table
+
+from segpipe import build, combinations
+from segpipe.config import CONF, friendly, options
+from segpipe.cost import multiply_adds
+from segpipe.errors import UserError
+
+WIDTH = 110  # characters that the table needs
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m segpipe.models", description=__doc__)
+    parser.add_argument("--size", type=int, nargs=2, default=[360, 480], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--classes", type=int, default=11)
+    parser.add_argument("overrides", nargs="*", help="as for train, laid over every model: encoder=basic fusion=none")
+    given = parser.parse_args()
+    with friendly():
+        table = model_table(given.overrides, (given.size[0], given.size[1]), given.classes)
+        Console(width=max(Console().width, WIDTH)).print(table)
+
+
+def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -> Table:
+    """A row for every file in conf/model, ``overrides`` laid over each; nothing is allocated."""
+    table = Table(title=f"{num_classes} classes, {size[0]} x {size[1]} pixels", title_justify="left")
+    for heading in ("model", "encoder", "neck", "decoder", "fusion", "stride"):
+        table.add_column(heading)
+    table.add_column("M parameters", justify="right")
+    table.add_column("G multiply-adds", justify="right")
+    for name in sorted(options("model"), key=lambda name: name[3:-1].rjust(9) if name[3:-1].isdigit() else name):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", [f"model={name}", *overrides])
+        parts = [cfg[group].name for group in ("model", "encoder", "neck", "decoder", "fusion")]
+        try:
+            combinations.refuse(cfg)
+        except UserError as error:
+            table.add_row(*parts, str(cfg.model.stride), "refused", "")
+            print(f"{name}: {error}")
+            continue
+        with torch.device("meta"):
+            network = build.network(cfg, num_classes)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        table.add_row(
+            *parts, str(cfg.model.stride), f"{parameters / 1e6:.3f}", f"{multiply_adds(network, size) / 1e9:.2f}"
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""A finished run as a function from pictures to masks."""
+
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from segpipe import build
+from segpipe.data.dataset import Image, Mask
+from segpipe.data.files import read_image
+from segpipe.errors import UserError
+from segpipe.runs import Run
+
+
+class Predictor:
+    """Called with a picture, it gives the mask.
+
+    classes, palette: names and RGB colours of the mask's indices. size: height and width the network was trained at,
+    None for the pictures' own; a picture is brought to that height before, and its scores back to its size after.
+    """
+
+    def __init__(self, run: str | Path, *, device: str | None = None) -> None:
+        self.run = Run.open(run)
+        cfg = cast(DictConfig, OmegaConf.load(self.run.config))
+        self.classes: list[str] = self.run.record["classes"]
+        self.palette = [tuple(colour) for colour in self.run.record["palette"]]
+        self.size: list[int] | None = OmegaConf.to_container(cfg.data).get("size")  # type: ignore[union-attr, assignment]
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = build.network(cfg, len(self.classes))
+        state = torch.load(self.run.best_checkpoint(), map_location="cpu", weights_only=True)["state_dict"]
+        self.network.load_state_dict(
+            {name.removeprefix("network."): state[name] for name in state if name.startswith("network.")}
+        )
+        self.network.eval().to(self.device)
+
+    def __call__(self, image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Mask:
+        """A picture (path, PIL image, or RGB array (H, W, 3) of uint8) of any size to class indices (H, W) of uint8."""
+        return self.logits(as_rgb(image)).argmax(0).byte().cpu().numpy()
+
+    def logits(self, image: Image) -> torch.Tensor:
+        """(H, W, 3) uint8 RGB to float (K, H, W)."""
+        height, width = image.shape[:2]
+        smallest = self.network.encoder.min_size
+        scale = self.size[0] / height if self.size else 1.0
+        scale = max(scale, smallest / height, smallest / width)  # what is too small is enlarged
+        if scale != 1.0:
+            size = (max(round(width * scale), smallest), max(round(height * scale), smallest))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)  # type: ignore[assignment]
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).to(self.device)
+            scores = self.network(batch)
+            return F.interpolate(scores.float(), size=(height, width), mode="bilinear")[0]
+
+
+def as_rgb(image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Image:
+    """Any of the forms a picture may come in as an RGB array. Raises UserError for what is none of them."""
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, PIL.Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UserError(
+            f"The picture is {what}: allowed is a path, a PIL image, or an RGB array of uint8, (height, width, 3)."
+        )
+    return image

@@ -1,0 +1,50 @@
+import os
+from functools import cache
+from pathlib import Path
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from segpipe import combinations  # noqa: F401  (the resolver of run names)
+from segpipe.config import CONF
+
+torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
+SHARED = Path(os.environ.get("SEGPIPE_SHARED", Path(__file__).parent.parent.parent / "shared"))
+TINY = [
+    "data.dataset.train=16", "data.dataset.val=5", "data.dataset.test=7", "data.eval_batch_size=4",
+    "encoder.widths=[8,8,8,8,8]", "encoder.depths=[1,1,1,1,1]", "neck.width=8", "trainer=cpu", "trainer.max_epochs=2",
+    "+trainer.enable_progress_bar=false", "logger=none",
+]  # fmt: skip
+
+
+def configure(*overrides):
+    """A composed configuration, as the command line would make it."""
+    return composed(overrides).copy()
+
+
+@cache
+def composed(overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+@pytest.fixture(scope="session")
+def camvid_root():
+    root = SHARED / "data" / "camvid"
+    if not root.is_dir():
+        pytest.skip(f"CamVid is not here ({root.name} beside the checkout, in shared/data)")
+    return root
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A tiny training, done once for all who read a run."""
+    from segpipe.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train(configure(*TINY, f"run_dir={folder}"))
+    return folder

@@ -1,0 +1,205 @@
+import itertools
+
+import pytest
+import torch
+from conftest import configure
+from omegaconf import OmegaConf
+
+from segpipe import build, combinations
+from segpipe.config import CONF, options
+from segpipe.errors import UserError
+
+ENCODERS = ["small", "basic", "unet"]
+MODELS = options("model")
+
+
+def build_tiny(model, *, seed=0, **choices):
+    """A network of width 8. A group's file is laid over the model's choice, which is what the command line does."""
+    cfg = configure(f"model={model}")
+    for group in ("encoder", "neck", "decoder", "fusion"):
+        if group in choices:
+            cfg[group] = OmegaConf.load(CONF / group / f"{choices[group]}.yaml")
+    cfg.encoder.widths = [8] * len(cfg.encoder.widths)
+    if cfg.neck.name != "none":
+        cfg.neck.width = 8
+    cfg.seed = seed
+    cfg.decoder.smooth = choices.get("smooth", cfg.decoder.smooth)
+    cfg.model.enlarge = choices.get("enlarge", "same")
+    combinations.refuse(cfg)
+    return build.network(cfg, 3)
+
+
+def reachable(model, encoder):
+    return not (model == "fcn32s" and encoder != "small")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("decoder", "fusion"), itertools.product(options("decoder"), options("fusion")))
+def test_every_cell_gives_logits_and_a_gradient_for_every_parameter(model, decoder, fusion):
+    network = build_tiny(model, decoder=decoder, fusion=fusion)
+    image = torch.randint(0, 256, (2, 3, 45, 61), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    for parameter in network.parameters():  # what starts at zero would hide what hangs on it
+        if parameter.requires_grad and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    logits = network(image)
+    assert logits.shape == (2, 3, 45, 61)
+    assert logits.isfinite().all()
+    weight = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+    (logits * weight).sum().backward()
+    lacking = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert [name for name in lacking if not is_bias_before_norm(network, name)] == []
+
+
+def is_bias_before_norm(network, name):
+    """A bias that batch normalisation takes away again has a gradient of exactly zero, up to rounding."""
+    parent, _, leaf = name.rpartition(".")
+    block = network.get_submodule(parent.rpartition(".")[0])
+    return leaf == "bias" and any(isinstance(layer, torch.nn.BatchNorm2d) for layer in block.children())
+
+
+@pytest.mark.parametrize(("encoder", "neck", "model"), itertools.product(ENCODERS, options("neck"), MODELS))
+def test_every_encoder_and_neck_carries_every_model(encoder, neck, model):
+    if not reachable(model, encoder):
+        with pytest.raises(UserError, match="take model=fcn16s, or another encoder"):
+            build_tiny(model, encoder=encoder, neck=neck)
+        return
+    logits = build_tiny(model, encoder=encoder, neck=neck).eval()(torch.zeros(1, 3, 33, 40))
+    assert logits.shape == (1, 3, 33, 40)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("decoder", options("decoder"))
+def test_channels_last_changes_nothing(model, decoder):
+    network = build_tiny(model, decoder=decoder).eval()
+    image = torch.rand(2, 3, 45, 61, generator=torch.Generator().manual_seed(1)) * 255
+    expected = network(image)
+    network = network.to(memory_format=torch.channels_last)
+    found = network(image.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_encoder_contract(encoder):
+    module = build_tiny("fcn16s", encoder=encoder).encoder.eval()
+    features = module(torch.rand(2, 3, 96, 64))
+    assert list(features) == module.strides == sorted(module.channels)
+    for stride, x in features.items():
+        assert x.shape == (2, module.channels[stride], 96 // stride, 64 // stride)
+    for stride, pool in module.pools.items():
+        if stride == module.coarsest:  # the pooled end is the pooling of the map before
+            pooled = torch.nn.functional.max_pool2d(features[stride // 2], *pool)
+            assert torch.equal(pooled, features[stride])
+    assert module.min_size <= 32
+
+
+def count(choices, *, classes, only_weights=False):
+    with torch.device("meta"):
+        network = build.network(configure(*choices), classes)
+    kept = [p for name, p in network.named_parameters() if not only_weights or (p.ndim > 1)]
+    return sum(p.numel() for p in kept)
+
+
+@pytest.mark.parametrize(
+    ("choices", "classes", "only_weights", "expected"),
+    [
+        (["model=segnet_basic"], 11, False, 1_416_587),
+        (["model=fcn_basic"], 11, True, 645_312),
+        (["model=segnet_basic", "+model.refine.depthwise=true"], 11, True, 624_768),
+        (
+            [
+                "model=unet",
+                "encoder.norm=false",
+                "neck.norm=false",
+                "model.refine.norm=false",
+                "+encoder.in_channels=1",
+            ],
+            2,
+            False,
+            31_030_658,
+        ),
+    ],
+)
+def test_published_parameter_counts(choices, classes, only_weights, expected):
+    assert count(choices, classes=classes, only_weights=only_weights) == expected
+
+
+def test_layers_of_one_name_and_shape_start_alike_whatever_stands_around_them():
+    first = build_tiny("ladder", decoder="bilinear", fusion="none").state_dict()
+    second = build_tiny("ladder", decoder="deconv", fusion="none").state_dict()
+    shared = [name for name in first if name in second and first[name].shape == second[name].shape]
+    assert [name for name in shared if not torch.equal(first[name], second[name])] == []
+    assert any("refine" in name for name in shared)
+    other = build_tiny("ladder", decoder="bilinear", fusion="none", seed=1).state_dict()
+    assert not torch.equal(first["encoder.blocks.1.0.0.weight"], other["encoder.blocks.1.0.0.weight"])
+    assert not torch.equal(first["decoder.steps.16.refine.0.0.weight"], other["decoder.steps.16.refine.0.0.weight"])
+
+
+def test_building_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    build_tiny("unet")
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("fusion", ["sum", "concat"])
+def test_a_finer_fcn_starts_as_the_coarser_one(fusion):
+    """Zero-started laterals: exactly so for nearest (Long et al. 2015, section 4.2)."""
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
+    coarse = build_tiny("fcn32s", decoder="nearest").eval()
+    fine = build_tiny("fcn8s", decoder="nearest", fusion=fusion).eval()
+    torch.testing.assert_close(fine(image), coarse(image))
+
+
+@pytest.mark.parametrize("decoder", options("decoder"))
+def test_concat_starts_as_sum(decoder):
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
+    outputs = [build_tiny("fcn8s", decoder=decoder, fusion=f).eval()(image) for f in ("sum", "concat")]
+    torch.testing.assert_close(*outputs)
+
+
+def test_fcn_takes_pooled_maps_and_unet_the_last_before_pooling():
+    fcn, unet = build_tiny("fcn8s"), build_tiny("unet")
+    assert {stride: step.tap.source for stride, step in fcn.decoder.steps.items()} == {"16": 8, "8": 4}
+    assert {stride: step.tap.source for stride, step in unet.decoder.steps.items()} == {"8": 8, "4": 4, "2": 2, "1": 1}
+
+
+def test_narrowing_is_in_the_refinement_or_in_the_upsampling():
+    narrow = ["encoder.widths=[8,16,32,64,64]", "encoder=small"]
+    segnet = build.network(configure("model=segnet_basic", *narrow), 3)
+    unet = build.network(configure("model=unet", *narrow, "neck=none"), 3)
+    assert [step.refine[-1][0].out_channels for step in segnet.decoder.steps.values()] == [64, 32, 16, 8, 8]
+    assert [step.upsample.out_channels for step in unet.decoder.steps.values()] == [64, 64, 32, 16, 8]
+
+
+@pytest.mark.parametrize("decoder", options("decoder"))
+def test_smooth_is_one_slot_for_every_upsampler_where_nothing_else_convolves(decoder):
+    smoothed = build_tiny("fcn8s", decoder=decoder, smooth="conv3x3")
+    bare = build_tiny("fcn8s", decoder=decoder, smooth=None)
+    convolved = build_tiny("ladder", decoder=decoder, smooth="conv3x3")
+    kinds = [{type(step.smooth).__name__ for step in n.decoder.steps.values()} for n in (smoothed, bare, convolved)]
+    assert kinds == [{"Smooth"}, {"Identity"}, {"Identity"}]
+
+
+def test_enlarge_is_one_jump_or_unpooling_step_by_step_or_bilinear():
+    assert build_tiny("fcn8s").enlarge.upsample.kernel_size == (16, 16)
+    assert list(build_tiny("fcn8s", decoder="unpool").enlarge.steps) == ["4", "2", "1"]
+    fixed = build_tiny("fcn8s", decoder="unpool", enlarge="bilinear").enlarge
+    assert not list(fixed.parameters())
+
+
+def test_too_small_a_picture_is_refused_with_the_size_needed():
+    with pytest.raises(UserError, match=r"20 x 40.*32 x 32 and more"):
+        build_tiny("fcn8s")(torch.zeros(1, 3, 20, 40))
+
+
+def test_deterministic_algorithms_give_the_same_unpooling():
+    network = build_tiny("fcn8s", decoder="unpool").eval()
+    image = torch.rand(1, 3, 45, 61, generator=torch.Generator().manual_seed(1)) * 255
+    expected = network(image)
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = network(image)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(found, expected)
