@@ -5,7 +5,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
@@ -109,14 +108,13 @@ def precision(cfg: DictConfig) -> str:
 
 def logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
     """The W&B logger: group is the sweep, tags are what was chosen on the command line."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     in_sweep = run.folder.parent.name == cfg.sweep.name
     return make(cfg, "logger")(
         folder=run.folder,
         config=OmegaConf.to_container(cfg, resolve=True),
         name=run.record["name"],
         group=cfg.sweep.name if in_sweep else None,
-        tags=[override for override in overrides if not override.startswith(("sweep.", "resume="))],
+        tags=[override for override in run.record["overrides"] if not override.startswith(("sweep.", "resume="))],
         run_id=run.folder.name[-64:],
     )
 

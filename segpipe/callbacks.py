@@ -35,14 +35,19 @@ class History(pl.Callback):
         self.rows: list[dict[str, float]] = []
 
     @rank_zero_only
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go on behind the epochs that a resumed run has done."""
         self.rows = [row for row in read_history(self.run.history) if row["epoch"] < trainer.current_epoch]
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write a line; by then the epoch's validation is done."""
-        numbers = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+        numbers = {
+            name: float(value)
+            for name, value in sorted(trainer.callback_metrics.items())
+            if name.startswith("train/") or (validated and name.startswith("val/"))
+        }
         place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         self.rows.append({**place, "lr": trainer.optimizers[0].param_groups[0]["lr"], **numbers})
         write_history(self.run.history, self.rows)

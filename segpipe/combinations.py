@@ -36,7 +36,7 @@ def refuse(cfg: DictConfig) -> list[str]:
     notes = []
     if stride not in encoder.strides and not (stride < encoder.strides[0] and stride in (1, 2, 4, 8)):
         allowed = [s for s in (1, *encoder.strides) if s <= encoder.coarsest]
-        closest = min(allowed, key=lambda s: (abs(s - stride), s))
+        closest = min(allowed, key=lambda s: (abs(s - stride), -s))
         fcn = f"model=fcn{closest}s" if cfg.model.name == f"fcn{stride}s" else f"model.stride={closest}"
         raise UserError(
             f"model={cfg.model.name} stops at stride {stride}, which encoder={name} (strides "
@@ -52,6 +52,11 @@ def refuse(cfg: DictConfig) -> list[str]:
                 f"decoder=unpool needs the encoder to max-pool at every step, and encoder={name} does not at stride "
                 f"{', '.join(map(str, missing or [encoder.strides[0]]))}: take decoder=deconv, or encoder=small."
             )
+    if cfg.decoder.get("kernel", 2) % 2 or cfg.decoder.get("kernel", 2) < 2:
+        raise UserError(
+            f"decoder.kernel={cfg.decoder.kernel}: allowed is an even number; an odd one would shift the map by half a "
+            f"pixel at every step."
+        )
     if cfg.fusion.name != "none" and stride == encoder.coarsest:
         notes.append(f"fusion={cfg.fusion.name} has no skip to join at stride {stride}: the same as fusion=none.")
     if cfg.decoder.smooth and cfg.model.refine._target_.endswith("Convolutions") and cfg.decoder.name != "unpool":

@@ -46,7 +46,7 @@ def check(cfg: DictConfig) -> None:
     for path, value, allowed in leaves(cfg, ""):
         if not fits(value, allowed):
             raise UserError(f"{path}={show(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}")
-        if path in POSITIVE and isinstance(value, int | float) and value <= 0 and value != -1:
+        if path in POSITIVE and isinstance(value, int | float) and value <= 0:
             raise UserError(f"{path}={show(value)}: allowed is a number above 0.")
 
 
@@ -99,12 +99,17 @@ def fits(value: Any, allowed: Any) -> bool:
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True)
     try:
-        pydantic.TypeAdapter(allowed, config=None).validate_python(value, strict=True)
+        adapter(allowed).validate_python(value, strict=True)
     except pydantic.ValidationError:
         return False
     except pydantic.errors.PydanticUserError:  # a type that pydantic knows nothing of
         return True
     return True
+
+
+def adapter(allowed: Any) -> pydantic.TypeAdapter[Any]:
+    """Pydantic's reader of a type; classes it knows nothing of are asked for by isinstance."""
+    return pydantic.TypeAdapter(allowed, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
 
 
 def literals(allowed: Any) -> list[Any]:
@@ -123,8 +128,8 @@ def describe(allowed: Any) -> str:
         return " or ".join(str(word) for word in get_args(allowed))
     if get_origin(allowed) is list:
         return f"a list of {describe(get_args(allowed)[0]).removeprefix('a ')}s"
-    if parts := get_args(allowed):
-        return " or ".join(describe(part) for part in parts if describe(part))
+    if parts := [part for part in get_args(allowed) if part in words or get_args(part)]:  # what can be typed in
+        return " or ".join(describe(part) for part in parts)
     return getattr(allowed, "__name__", str(allowed))
 
 

@@ -59,7 +59,8 @@ def without_nan(content: Any) -> Any:
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Write a CSV file, whole: a line an epoch."""
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))  # an epoch may lack what others have
+    table = csv.DictWriter(text, fieldnames=columns, restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_text(path, text.getvalue())
@@ -70,7 +71,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def write_confusion(path: Path, *, names: list[str], groups: list[str], matrices: NDArray[np.int64]) -> None:
@@ -154,6 +155,17 @@ class Run:
                 f"python -m segpipe.train resume={self.folder} with the overrides it was started with."
             )
         return self.checkpoint("best")
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process is still at work, as far as can be told from this machine."""
+        if self.record.get("status") != "running" or self.record.get("host") != platform.node():
+            return False
+        try:
+            os.kill(self.record["pid"], 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def update(self, **entries: Any) -> None:
         """Put entries into the record, and the record on disk."""

@@ -21,7 +21,6 @@ import wandb
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
-from wandb.errors import AuthenticationError
 
 from segpipe.errors import UserError
 
@@ -61,7 +60,8 @@ def wandb_logger(
     if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
         return SparingLogger(save_dir=folder)  # one run a training: on other ranks Lightning never starts it
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ["WANDB_DATA_DIR"] = str(folder.absolute() / "wandb")  # where tables wait; by default in a HOME
+    for name_of in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # tables on their way; by default in HOME, which may be full
+        os.environ[name_of] = str(folder.absolute() / "wandb")
     chosen, reason = choose(mode, timeout)
     if mode == "online" and chosen != "online":
         raise UserError(
@@ -118,13 +118,13 @@ def choose(mode: Literal["auto"] | Mode, timeout: float) -> tuple[Mode, str]:
     if mode in ("offline", "disabled"):
         return mode, "it was asked for"
     given = {"mode": "online"} if mode == "online" else {}
-    settings = wandb.setup(wandb.Settings(silent=True, **given)).settings  # from its files and the environment
-    if settings.mode in ("offline", "dryrun", "disabled"):
-        return "disabled" if settings.mode == "disabled" else "offline", "W&B's own settings say so"
     try:
+        settings = wandb.setup(wandb.Settings(silent=True, **given)).settings  # with its files' and the environment's
+        if settings.mode in ("offline", "dryrun", "disabled"):
+            return "disabled" if settings.mode == "disabled" else "offline", "W&B's own settings say so"
         if not wandb.login(prompt=False, verify=False):
             return "offline", "no API key was found (`wandb login` stores one)"
-    except AuthenticationError as error:
+    except Exception as error:  # a key that cannot be one, or W&B's service does not start
         return "offline", first_line(error).rstrip(".")
     problem = ask(settings.base_url, timeout)
     return ("offline", f"{settings.base_url} {problem}") if problem else ("online", "its server answers")
@@ -140,8 +140,11 @@ def ask(host: str, timeout: float) -> str:
             found[0] = ""
         except HTTPError as error:
             found[0] = f"answered {error.code}" if error.code >= 500 else ""
+        except TimeoutError:
+            pass
         except URLError as error:  # W&B has certificates of its own to judge by
-            found[0] = "" if isinstance(error.reason, ssl.SSLError) else f"cannot be reached ({error.reason})"
+            if not isinstance(error.reason, TimeoutError):
+                found[0] = "" if isinstance(error.reason, ssl.SSLError) else f"cannot be reached ({error.reason})"
         except Exception as error:
             found[0] = f"cannot be reached ({first_line(error)})"
 
@@ -164,7 +167,8 @@ def fresh_id(beginning: str) -> str:
 
 def sync(run: Any) -> str:
     """The command that uploads what a run has written."""
-    return f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"
+    options = "" if run.settings.mode == "offline" else "--include-online "
+    return f"wandb sync {options}{shlex.quote(str(Path(run.dir).parent))}"
 
 
 @contextmanager

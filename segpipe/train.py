@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import sys
 import time
 import warnings
@@ -54,9 +55,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
         }
-        if logger is not None:
-            log_result(logger, metrics, task)
         write_json(run.metrics, metrics)
+        if logger is not None:
+            with tracking.spared("the result"):
+                log_result(logger, metrics, task)
         run.update(status="finished")
         failed = False
     except BaseException as error:
@@ -75,13 +77,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def start(cfg: DictConfig, data: SegmentationData) -> Run:
     """Make the run's folder: configuration, and the record that says it is running."""
     run = Run(Path(cfg.run_dir))
-    if not cfg.resume and run.config.exists():
-        raise UserError(
-            f"{run.folder}: there is a run in this folder already. To go on with it: resume={run.folder}; "
-            f"to train anew, give another hydra.run.dir, or remove the folder."
-        )
-    if cfg.resume:
-        run = Run.open(cfg.run_dir)
+    if run.config.is_file():
+        run = Run.open(run.folder)
+        if run.alive:
+            raise UserError(f"{run.folder}: its process {run.record['pid']} is still at work. Wait for it, or end it.")
+        if not cfg.resume and run.checkpoint("last").is_file():  # one that got nowhere is begun anew
+            raise UserError(
+                f"{run.folder}: there is a run in this folder already. To go on with it: resume={run.folder}; "
+                f"to train anew, give another hydra.run.dir, or remove the folder."
+            )
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     write_text(run.config, OmegaConf.to_yaml(cfg, resolve=True))
     run.update(
         status="running",
@@ -91,7 +96,11 @@ def start(cfg: DictConfig, data: SegmentationData) -> Run:
         data_fingerprint={name: data.split(name).fingerprint() for name in ("train", "val", "test")},
         classes=data.split("train").classes,
         palette=data.split("train").palette,
-        command=" ".join(sys.argv),
+        overrides=run.record.get("overrides", overrides),
+        warm_start=cfg.warm_start,
+        host=platform.node(),
+        pid=os.getpid(),
+        world_size=1,
         error=None,
         **environment(),
     )
@@ -125,11 +134,13 @@ def warm_start(task: SegmentationTask, path: Path) -> None:
     source = torch.load(path, map_location="cpu", weights_only=True)
     weights = {name.removeprefix("network."): tensor for name, tensor in source.get("state_dict", source).items()}
     copied, left = copy_matching(weights, task.network)
-    if not copied:
+    if not any(weights[name].ndim for name in copied):  # counters of batches fit everywhere
         raise UserError(
-            f"warm_start={path}: none of its {len(weights)} tensors has a name and shape of this network's."
+            f"warm_start={path}: none of its {len(weights)} tensors has a name and shape of this network's. "
+            f"Give a run of a network that shares its encoder or more."
         )
-    print(f"Warm start: {len(copied)} tensors from {path}; as initialised: {', '.join(left) or 'none'}")
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in left))
+    print(f"Warm start: {len(copied)} tensors from {path}; as initialised: {', '.join(layers) or 'none'}")
 
 
 def evaluate_best(
@@ -138,7 +149,9 @@ def evaluate_best(
     """Validate and test with the best checkpoint; write confusion matrices and pictures; measure what it costs."""
     best = torch.load(run.checkpoint("best"), map_location=task.device, weights_only=True)
     task.load_state_dict(best["state_dict"])
+    loggers, trainer.loggers = trainer.loggers, []  # this validation is no point of the history
     trainer.validate(task, datamodule=data, verbose=False)
+    trainer.loggers = loggers
     trainer.test(task, datamodule=data, verbose=False)
     metrics: dict[str, Any] = {"best_epoch": best["epoch"]}
     for split in ("val", "test"):
@@ -181,7 +194,8 @@ def hydra_main(cfg: DictConfig) -> None:
     cfg.run_dir = cfg.run_dir or context.runtime.output_dir
     if context.mode == RunMode.MULTIRUN:
         sweep.dispatch(cfg, list(context.overrides.task))
-    else:
+        return
+    with config.friendly():  # here as well, or Hydra would add a line of its own
         train(cfg)
 
 

@@ -3,16 +3,14 @@ from functools import cache
 from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-os.environ["WANDB_MODE"] = "offline"
+os.environ["OMP_NUM_THREADS"] = "1"  # of children, too: nets this small only wait for their threads
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 
 from segpipe import combinations  # noqa: F401  (the resolver of run names)
 from segpipe.config import CONF
 
-torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 SHARED = Path(os.environ.get("SEGPIPE_SHARED", Path(__file__).parent.parent.parent / "shared"))
 TINY = [
     "data.dataset.train=16", "data.dataset.val=5", "data.dataset.test=7", "data.eval_batch_size=4",

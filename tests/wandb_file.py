@@ -15,6 +15,7 @@ FULL, FIRST, LAST = 1, 2, 4  # kinds of a chunk; one in the middle of a record i
 class WandbFile(NamedTuple):
     """What a run told W&B: its start, a dict for each row of the history, the last summary, the exit status."""
 
+    path: Path
     name: str
     run_id: str
     group: str
@@ -34,7 +35,7 @@ def wandb_files(folder: Path) -> list[Path]:
 def read_wandb(folder: Path) -> WandbFile:
     """Read the one ``.wandb`` file below a run's folder."""
     (path,) = wandb_files(folder)
-    found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "axes": {}, "exit_code": None}
+    found: dict[str, Any] = {"path": path, "config": {}, "history": [], "summary": {}, "axes": {}, "exit_code": None}
     for record in records(path.read_bytes()):
         kind = record.WhichOneof("record_type")
         if kind == "run":

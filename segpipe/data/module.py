@@ -158,6 +158,7 @@ class SegmentationData(pl.LightningDataModule):
             batch_size=None,  # it is batches that are sampled
             num_workers=workers,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # its own: starting an epoch must not move the one that dropout draws from
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -121,8 +121,6 @@ class TransposedConv2d(nn.ConvTranspose2d):
 
     def reset_parameters(self) -> None:
         """Draw the weights from a normal distribution of variance 2 / fan-in."""
-        nn.init.kaiming_normal_(
-            self.weight, mode="fan_out", nonlinearity="relu"
-        )  # torch counts a transposed fan the other way round
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")  # transposed, out is in
         if self.bias is not None:
             nn.init.zeros_(self.bias)

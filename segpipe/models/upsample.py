@@ -53,10 +53,13 @@ class Bilinear(Interpolate):
 def bilinear_kernel(kernel: int, factor: int) -> Tensor:
     """The (kernel, kernel) weights with which a transposed convolution of stride ``factor`` interpolates bilinearly.
 
-    For kernel = 2f - f % 2 it is FCN's start (Long et al. 2015, section 3.3); a longer kernel gets zeros around it.
+    For kernel = 2f - f % 2 it is FCN's start (Long et al. 2015, section 3.3); a longer kernel gets zeros around it. A
+    shorter one, as U-Net's 2x2, is divided by what each output pixel hears in all, and so starts as repetition.
     """
     distance = torch.arange(kernel) - (kernel - 1) / 2
     line = (1 - distance.abs() / factor).clamp(min=0)
+    for phase in range(min(factor, kernel)):
+        line[phase::factor] /= line[phase::factor].sum()
     return line[:, None] * line[None, :]
 
 
@@ -124,13 +127,14 @@ class Unpool(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, factor: int, source_channels: int) -> None:
         super().__init__()
-        self.factor = factor
+        if factor != 2:
+            raise ValueError(f"Unpool goes up by 2 at a time, not by {factor}.")
         self.enter = project(in_channels, source_channels)
         self.leave = project(source_channels, out_channels)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(N, in, h, w) to (N, out, h * factor, w * factor); source: (N, source_channels, h * factor, w * factor)."""
-        _, switches = F.max_pool2d(source, self.factor, return_indices=True)  # positions in the flat H * W
+        _, switches = F.max_pool2d(source, 2, return_indices=True)  # positions in the flat H * W
         return self.leave(unpool(self.enter(x), switches, source.shape[-2:]))
 
 

@@ -1,0 +1,129 @@
+"""The commands as a person would type them, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import TINY
+from test_data import spoil, write_camvid
+
+from segpipe.data.files import read_image, read_mask
+
+SMALL = [choice for choice in TINY if choice != "logger=none"]
+
+
+def run(*arguments, cwd, status=0):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_train_ends_with_scores_places_and_the_next_command(tmp_path):
+    said = run("segpipe.train", *SMALL, "logger.mode=disabled", "trainer.max_epochs=1", cwd=tmp_path)
+    (folder,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    for expected in ("Test mIoU", "checkered", str(folder), "predictions.png", "python -m segpipe.predict"):
+        assert expected in said
+
+
+def test_a_sweep_names_the_job_that_failed_runs_the_others_and_ends_with_1(tmp_path):
+    """One job's learning rate breaks it; the other two finish. Started again, only the broken one runs."""
+    sweep = ["segpipe.train", "-m", *SMALL, "logger=none", "optimizer=sgd", "optimizer.lr=0.01,1e30", "sweep.name=two"]
+    said = run(*sweep, cwd=tmp_path, status=1)
+    folders = [path for path in (tmp_path / "outputs" / "sweeps" / "two").iterdir() if path.is_dir()]
+    statuses = sorted(json.loads((folder / "run.json").read_text())["status"] for folder in folders)
+    assert statuses == ["failed", "finished"]
+    assert "1 of 2 jobs failed" in said
+    assert "Lower optimizer.lr" in said
+    assert "optimizer.lr=1e+30" in said or "optimizer.lr=1e30" in said
+    finished = next(f for f in folders if json.loads((f / "run.json").read_text())["status"] == "finished")
+    written = (finished / "run.json").stat().st_mtime_ns
+    again = run(*sweep, cwd=tmp_path, status=1)
+    assert "finished before" in again
+    assert (finished / "run.json").stat().st_mtime_ns == written
+
+
+def test_predict_names_what_it_cannot_read_and_goes_on(tmp_path, finished_run):
+    photos = tmp_path / "my photos (1), a=b"
+    photos.mkdir()
+    picture = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(photos / "turned.jpg", exif=exif)
+    picture.convert("L").save(photos / "gray.png")
+    (photos / "broken.png").write_bytes(b"no picture")
+    masks = tmp_path / "masks"
+    said = run("segpipe.predict", finished_run, photos, "--out", masks, cwd=tmp_path, status=1)
+    assert "broken.png: cannot be read" in said
+    assert "2 of 3 pictures" in said
+    written = {path.name: read_mask(path) if "mask" in path.stem else read_image(path) for path in masks.iterdir()}
+    assert sorted(written) == sorted(f"{s}_{k}.png" for s in ("turned", "gray") for k in ("mask", "colour", "overlay"))
+    assert written["turned_mask.png"].shape == (64, 40)
+    assert written["gray_overlay.png"].shape == (40, 64, 3)
+    assert written["gray_mask.png"].max() < 6
+
+
+def test_evaluate_prints_and_writes(tmp_path, finished_run):
+    said = run("segpipe.evaluate", finished_run, "--split", "val", "--out", "again", cwd=tmp_path)
+    assert "val mIoU" in said
+    assert json.loads((tmp_path / "again" / "metrics.json").read_text())["images"] == 5
+
+
+@pytest.mark.parametrize("module", ["segpipe.predict", "segpipe.evaluate"])
+def test_what_is_no_run_is_said_in_a_line(tmp_path, module):
+    said = run(module, "nowhere", *(["."] if module == "segpipe.predict" else []), cwd=tmp_path, status=1)
+    assert said.startswith("segpipe: ")
+    assert len(said.splitlines()) == 1
+
+
+def test_check_data_lists_everything_that_is_wrong(tmp_path):
+    root = write_camvid(tmp_path / "data")
+    spoil(root, "label")
+    (root / "testannot" / "clip1_001.png").unlink()
+    said = run("segpipe.check_data", "data=camvid", f"data.root={root}", cwd=tmp_path, status=1)
+    assert "label 13" in said
+    assert "testannot" in said
+    assert "2 problems found." in said
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_models_prints_a_row_for_every_architecture(tmp_path):
+    said = run("segpipe.models", "--size", 96, 96, cwd=tmp_path)
+    for name in ("fcn32s", "fcn2s", "segnet_basic", "unet", "31.044"):
+        assert name in said
+
+
+def test_installed_without_the_checkout_it_finds_its_configuration(tmp_path):
+    """A wheel, unpacked into an empty folder: no editable install, another working folder."""
+    root = Path(__file__).parent.parent
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site"), str(root)],
+        check=True,
+        capture_output=True,
+    )
+    code = (
+        "import segpipe.config as c; from pathlib import Path; print(c.CONF); print((c.CONF / 'train.yaml').is_file())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [str(tmp_path / "site" / "segpipe" / "conf"), "True"]

@@ -1,0 +1,142 @@
+import subprocess
+import sys
+
+import pytest
+from conftest import configure
+from hydra.errors import HydraException
+
+from segpipe import build, combinations, config
+from segpipe.config import CONF, explain, options
+from segpipe.errors import UserError
+
+GROUPS = [
+    "data", "augment", "encoder", "neck", "decoder", "fusion", "model", "loss", "optimizer", "scheduler", "trainer",
+    "logger", "callbacks", "experiment", "debug",
+]  # fmt: skip
+
+
+def test_the_groups_are_those_that_are_documented():
+    assert sorted(path.name for path in CONF.iterdir() if path.is_dir()) == sorted(GROUPS)
+
+
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in options(group)])
+def test_every_file_under_conf_composes_and_its_values_fit_their_constructors(choice):
+    cfg = configure(choice)
+    combinations.refuse(cfg)
+    for group in ("encoder", "neck", "decoder", "fusion", "model", "loss", "optimizer", "scheduler", "task", "data"):
+        assert build.make(cfg, group) is not None
+    assert build.augment(cfg).compose is not None
+
+
+def test_precedence_is_command_line_experiment_model_root():
+    assert configure().decoder.name == "deconv"
+    assert configure("model=segnet_basic").decoder.name == "unpool"
+    assert configure("model=segnet_basic", "decoder=nearest").decoder.name == "nearest"
+    assert configure("model=unet", "decoder=unpool", "fusion=sum").fusion.name == "sum"
+    assert configure("model=unet").decoder.kernel == 2
+    assert configure("model=fcn_basic").decoder.kernel == 8
+    assert configure("model=fcn_basic", "decoder.kernel=4").decoder.kernel == 4
+    for name in options("experiment"):
+        assert configure(f"experiment={name}", "model=fcn16s").model.stride == 16
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optimizer.lr=abc", ["optimizer.lr=abc", "allowed is a number"]),
+        ("optimizer.lr=-1", ["optimizer.lr=-1", "above 0"]),
+        ("seed=one", ["seed=one", "a whole number"]),
+        ("data.batch_size=2.5", ["data.batch_size=2.5", "a whole number"]),
+        ("decoder.smooth=conv3", ["decoder.smooth=conv3", "conv3x3 or null", "Did you mean 'conv3x3'?"]),
+        ("model.taps=pol", ["model.taps=pol", "conv or pool", "Did you mean 'pool'?"]),
+        ("trainer.precision=bf16", ["trainer.precision", "bf16-mixed"]),
+        ("logger.mode=of", ["logger.mode=of", "offline"]),
+        ("encoder.widths=[8,a]", ["encoder.widths", "a list of whole numbers"]),
+        ("loss.weight=mean_frequency", ["loss.weight", "median_frequency"]),
+        ("model=unet model.refine.count=x", ["model.refine.count=x", "a whole number or null"]),
+        ("+optimizer.momentun=0.9", ["optimizer.momentun", "torch.optim.AdamW takes no"]),
+        ("model.stride=3", ["stride 3", "1, 2, 4, 8, 16, 32", "model.stride=4"]),
+        ("model.stride=64", ["stride 64", "model.stride=32"]),
+        ("encoder=basic model=fcn32s", ["stride 32", "encoder=basic", "take model=fcn16s"]),
+        ("decoder.kernel=3", ["decoder.kernel=3", "an even number"]),
+        ("data.crop=[8,8]", ["data.crop=[8, 8]", "at least 32"]),
+        ("+trainer.gradient_clip_val=1", ["set task.clip"]),
+    ],
+)
+def test_values_that_mean_nothing_are_refused_with_what_is_allowed(override, says):
+    with pytest.raises(UserError) as error:
+        combinations.refuse(configure(*override.split()))
+    assert [word for word in says if word not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            "decoder=unpol",
+            ["decoder=unpol", "bilinear, deconv, nearest, pixelshuffle, unpool", "Did you mean 'unpool'?"],
+        ),
+        ("decodr=unpool", ["decodr", "Did you mean 'decoder'?"]),
+        ("optimizer.lrr=1", ["optimizer.lrr", "Did you mean 'optimizer.lr'?"]),
+        ("data.batchsize=1", ["Did you mean 'data.batch_size'?"]),
+    ],
+)
+def test_names_that_are_not_there_are_explained_with_the_nearest(override, says):
+    with pytest.raises(HydraException) as error:
+        configure(override)
+    message = explain(error.value)
+    assert [word for word in says if word not in message] == []
+    assert len(message.splitlines()) <= 4
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+    assert explain(KeyError("x")) is None
+    around = RuntimeError("around")
+    around.__cause__ = UserError("mend it")
+    assert explain(around) == "mend it"
+
+
+def test_refusals_reach_the_terminal_in_a_few_lines(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "segpipe.train", "optimizer.lr=abc"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == "segpipe: optimizer.lr=abc: allowed is a number.\n"
+    assert list(tmp_path.rglob("*.yaml")) == []
+
+
+def identity(*overrides):
+    return combinations.identity(configure(*overrides))
+
+
+def test_identity_is_of_what_can_change_the_result():
+    same = [
+        [],
+        ["trainer=cpu"],
+        ["logger=none"],
+        ["data.workers=2"],
+        ["data.cache=off"],
+        ["run_dir=x"],
+        ["sweep.name=y"],
+    ]
+    assert len({identity(*overrides) for overrides in same}) == 1
+    others = [["seed=1"], ["decoder=nearest"], ["optimizer.lr=1e-4"], ["data.batch_size=4"], ["data.dataset.seed=1"]]
+    assert len({identity(*overrides) for overrides in [*others, []]}) == len(others) + 1
+
+
+def test_cells_that_are_one_network_have_one_identity():
+    """At the coarsest stride there is no skip: fusion and taps say nothing."""
+    assert len({identity("model=fcn32s", f"fusion={fusion}") for fusion in ("none", "sum", "concat")}) == 1
+    assert len({identity("model=fcn16s", f"fusion={fusion}") for fusion in ("none", "sum", "concat")}) == 3
+
+
+def test_notes_say_what_has_no_effect():
+    assert any("no skip to join" in note for note in combinations.refuse(configure("model=fcn32s", "fusion=sum")))
+    notes = combinations.refuse(configure("model=unet", "decoder.smooth=conv3x3"))
+    assert any("changes nothing here" in note for note in notes)
+    assert combinations.refuse(configure()) == []
+
+
+def test_conf_travels_with_an_installed_package():
+    assert config.CONF.is_dir()
+    assert (config.CONF / "train.yaml").is_file()

@@ -1,0 +1,67 @@
+"""The architecture, guarded: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "segpipe"
+LAYERS = {  # a module may import from segpipe only what stands before it
+    "segpipe.errors": 0, "segpipe.metrics": 1, "segpipe.losses": 1, "segpipe.models": 1, "segpipe.schedules": 1,
+    "segpipe.runs": 1, "segpipe.cost": 1, "segpipe.data": 2, "segpipe.pictures": 3, "segpipe.task": 3,
+    "segpipe.config": 3, "segpipe.tracking": 3, "segpipe.callbacks": 4, "segpipe.build": 5,
+    "segpipe.combinations": 6, "segpipe.predictor": 7, "segpipe.summary": 7, "segpipe.sweep": 8,
+    "segpipe.models.__main__": 9, "segpipe.train": 9, "segpipe.evaluate": 9, "segpipe.predict": 9,
+    "segpipe.check_data": 9, "segpipe": 9,
+}  # fmt: skip
+ONLY_IN = {
+    "hydra": {"config", "build", "combinations", "train", "evaluate", "check_data", "__main__"},
+    "albumentations": {"augment"},
+    "wandb": {"tracking"},
+}
+
+
+def modules():
+    return sorted(ROOT.rglob("*.py"))
+
+
+def dotted(path):
+    return ".".join(("segpipe", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def layer(name):
+    while name not in LAYERS:
+        name = name.rpartition(".")[0]
+    return LAYERS[name]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "segpipe":
+            yield from (f"segpipe.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_imports_run_one_way(path):
+    own = layer(dotted(path))
+    above = [name for name in imports(path) if name.startswith("segpipe") and layer(name) > own]
+    assert above == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_libraries_stay_where_they_belong(path):
+    found = {name.partition(".")[0] for name in imports(path)}
+    strays = [library for library, allowed in ONLY_IN.items() if library in found and path.stem not in allowed]
+    assert strays == []
+    if "models" in path.parts and path.stem != "__main__":
+        foreign = found - {"torch", "torchvision", "segpipe"} - set(__import__("sys").stdlib_module_names)
+        assert foreign == set()
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_files_stay_short_enough_to_be_read(path):
+    assert len(path.read_text().splitlines()) <= 250

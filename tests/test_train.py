@@ -1,0 +1,251 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, configure
+from omegaconf import OmegaConf
+from test_data import write_camvid
+
+import segpipe
+from segpipe import build
+from segpipe.errors import UserError
+from segpipe.evaluate import evaluate
+from segpipe.metrics import scores
+from segpipe.runs import Run, read_history, write_json, write_text
+from segpipe.task import parameter_groups
+from segpipe.train import train
+
+
+def weights(folder, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_is_a_folder(finished_run):
+    record = json.loads((finished_run / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["seed"] == 0
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert record["data_fingerprint"]["train"].startswith("shapes-")
+    assert record["world_size"] == 1
+    assert "${" not in (finished_run / "config.yaml").read_text()
+    assert OmegaConf.load(finished_run / "config.yaml").data.crop is None
+    assert {path.name for path in (finished_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (finished_run / "pictures" / "predictions.png").is_file()
+    assert not list(finished_run.rglob("*.part"))
+
+
+def test_history_has_a_line_an_epoch(finished_run):
+    rows = read_history(finished_run / "history.csv")
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert {"train/loss", "val/loss", "val/miou", "val/iou/disc", "lr"} <= rows[0].keys()
+
+
+def test_scores_are_those_of_the_matrices_of_every_picture(finished_run):
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    for split, count in (("val", 5), ("test", 7)):
+        with np.load(finished_run / "confusion" / f"{split}.npz") as file:
+            names, groups, matrices = file["names"], file["groups"], file["matrices"]
+        assert (len(names), len(groups), matrices.dtype, matrices.shape) == (count, count, np.int32, (count, 6, 6))
+        assert names.tolist() == [f"{split}-{index:04d}" for index in range(count)]
+        assert (matrices.sum((1, 2)) == 96 * 96).all()
+        assert scores(matrices.sum(0))["miou"] == pytest.approx(metrics[split]["miou"])
+
+
+def test_every_run_says_what_it_costs(finished_run):
+    cost = json.loads((finished_run / "metrics.json").read_text())["cost"]
+    network = build.network(OmegaConf.load(finished_run / "config.yaml"), 6)
+    assert cost["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert cost["size"] == [96, 96]
+    assert all(cost[name] > 0 for name in ("gmac", "latency_ms", "images_per_s", "peak_memory_mib"))
+
+
+def test_a_run_repeats_itself_bit_for_bit(finished_run, tmp_path):
+    train(configure(*TINY, f"run_dir={tmp_path / 'again'}"))
+    assert equal(weights(finished_run), weights(tmp_path / "again"))
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(finished_run, tmp_path):
+    """Dropout too: it depends on (seed, epoch). The schedule must be that of the whole."""
+    choices = [*TINY, "neck.dropout=0.3", "scheduler=constant"]
+    train(configure(*choices, f"run_dir={tmp_path / 'whole'}"))
+    train(configure(*choices, "trainer.max_epochs=1", f"run_dir={tmp_path / 'halves'}"))
+    config = tmp_path / "halves" / "config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 2"))
+    train(configure(f"resume={tmp_path / 'halves'}"))
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
+    assert [row["epoch"] for row in read_history(tmp_path / "halves" / "history.csv")] == [0, 1]
+
+
+def test_accumulation_gives_the_step_of_the_whole_batch(tmp_path):
+    """Without batch normalisation, whose statistics are of a part; masks with unequal numbers of valid pixels."""
+    ends = []
+    for parts in (1, 3):
+        choices = [*TINY, "+encoder.norm=false", "optimizer=sgd", "optimizer.lr=0.01", "data.batch_size=6"]
+        cfg = configure(*choices, "trainer.max_epochs=1", f"task.accumulate={parts}")
+        cfg.run_dir = str(tmp_path / str(parts))
+        train(cfg)
+        ends.append(weights(tmp_path / str(parts)))
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(tensor, ends[1][name], atol=1e-5, rtol=1e-4)
+
+
+def test_decay_spares_norms_and_biases():
+    network = build.network(configure(*TINY), 3)
+    decayed, spared = parameter_groups(network)
+    assert all(parameter.ndim == 4 for parameter in decayed["params"])
+    assert all(parameter.ndim == 1 for parameter in spared["params"])
+    assert spared["weight_decay"] == 0.0
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(network.parameters()))
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ["loss=dice", "optimizer=sgd", "scheduler=cosine", "task.clip=1.0", "augment=strong", "data.crop=[64,64]"],
+        ["loss=cross_entropy_dice", "loss.terms.0.weight=median_frequency", "callbacks=early_stopping"],
+        ["loss.weight=median_frequency", "loss.label_smoothing=0.1", "model=ladder", "decoder=unpool", "augment=none"],
+    ],
+)
+def test_every_loss_optimizer_and_schedule_trains(choices, tmp_path):
+    without_neck = [choice for choice in TINY if not ("model=ladder" in choices and choice.startswith("neck."))]
+    metrics = train(configure(*without_neck, "trainer.max_epochs=1", *choices, f"run_dir={tmp_path / 'run'}"))
+    assert 0 <= metrics["test"]["miou"] <= 1
+    assert math.isfinite(read_history(tmp_path / "run" / "history.csv")[0]["train/loss"])
+
+
+def test_warm_start_copies_what_fits_and_names_the_rest(finished_run, tmp_path, capsys):
+    finer = [
+        *TINY,
+        "trainer.max_epochs=1",
+        "model=fcn4s",
+        f"warm_start={finished_run}",
+        f"run_dir={tmp_path / 'finer'}",
+    ]
+    train(configure(*finer, "optimizer.lr=1e-12"))
+    said = capsys.readouterr().out
+    assert "Warm start:" in said
+    assert "decoder.steps.4" in said
+    source, end = weights(finished_run, "best"), weights(tmp_path / "finer")
+    name = "network.decoder.steps.16.upsample.weight"
+    torch.testing.assert_close(end[name], source[name], atol=1e-6, rtol=0)
+    other = configure("model=segnet_basic", "encoder.widths=[4,4,4,4]", "logger=none", f"warm_start={finished_run}")
+    other.run_dir = str(tmp_path / "other")
+    with pytest.raises(UserError, match="none of its"):
+        train(other)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_what_to_do(tmp_path):
+    cfg = configure(*TINY, "optimizer=sgd", "optimizer.lr=1e30", f"run_dir={tmp_path / 'run'}")
+    with pytest.raises(UserError, match=r"loss became (nan|inf).*Lower optimizer.lr"):
+        train(cfg)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert "optimizer.lr" in record["error"]
+
+
+def test_what_is_interrupted_says_so_and_how_to_go_on(tmp_path, monkeypatch, capsys):
+    from segpipe.task import SegmentationTask
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SegmentationTask, "on_train_epoch_end", interrupt)
+    with pytest.raises(SystemExit):
+        train(configure(*TINY, f"run_dir={tmp_path / 'run'}"))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+    assert f"resume={tmp_path / 'run'}" in capsys.readouterr().err
+
+
+def test_a_folder_with_a_run_is_not_written_over(finished_run):
+    before = (finished_run / "run.json").read_text()
+    with pytest.raises(UserError, match="there is a run in this folder already"):
+        train(configure(*TINY, f"run_dir={finished_run}"))
+    assert (finished_run / "run.json").read_text() == before
+
+
+def test_overfit_learns_one_batch(tmp_path):
+    choices = ["debug=overfit", "model=unet", "encoder=small", "data.batch_size=2", "trainer=cpu", "logger=none"]
+    metrics = train(
+        configure(
+            *choices, "trainer.max_epochs=30", "+trainer.enable_progress_bar=false", f"run_dir={tmp_path / 'run'}"
+        )
+    )
+    assert metrics["val"]["images"] == 2
+    assert metrics["val"]["miou"] > 0.6
+
+
+# files are written whole or not at all
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "run.json"
+    write_json(path, {"status": "running", "value": math.nan})
+    with pytest.raises(TypeError):
+        write_json(path, {"status": object()})
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "half of it \ud800")
+    assert json.loads(path.read_text()) == {"status": "running", "value": None}
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_checkpoints_are_written_beside_their_place_and_moved(tmp_path, monkeypatch):
+    from segpipe.callbacks import WholeCheckpoints
+
+    path = tmp_path / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"epoch": 1}, path)
+
+    def half(content, file):
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        WholeCheckpoints().save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+# a finished run as a function
+
+
+def test_load_gives_a_mask_for_a_picture_of_any_size(finished_run):
+    predictor = segpipe.load(finished_run, device="cpu")
+    for size in ((45, 61), (200, 120), (7, 9)):
+        mask = predictor(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+        assert (mask.shape, mask.dtype) == (size, np.uint8)
+        assert mask.max() < 6
+    with pytest.raises(UserError, match=r"float64 \(4, 4\)"):
+        predictor(np.zeros((4, 4)))
+
+
+def test_load_says_what_is_no_run(tmp_path, finished_run):
+    with pytest.raises(UserError, match="no such folder"):
+        segpipe.load(tmp_path / "nothing")
+    (tmp_path / "config.yaml").write_text((finished_run / "config.yaml").read_text())
+    with pytest.raises(UserError, match="no checkpoints/best"):
+        Run.open(tmp_path).best_checkpoint()
+
+
+def test_evaluating_again_gives_the_same_numbers(finished_run, tmp_path):
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    for split in ("val", "test"):
+        again = evaluate(finished_run, overrides=[], split=split, out=tmp_path / split, device="cpu")
+        assert again["miou"] == metrics[split]["miou"]
+        with (
+            np.load(finished_run / "confusion" / f"{split}.npz") as a,
+            np.load(tmp_path / split / "confusion.npz") as b,
+        ):
+            assert (a["matrices"] == b["matrices"]).all()
+    fewer = evaluate(finished_run, overrides=["data.dataset.test=3"], split="test", out=tmp_path / "few", device="cpu")
+    assert fewer["images"] == 3
+    with pytest.raises(UserError, match="trained on the classes background"):
+        evaluate(
+            finished_run, overrides=["data=camvid", f"data.root={write_camvid(tmp_path / 'camvid')}"], split="test"
+        )
