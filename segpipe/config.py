@@ -38,6 +38,7 @@ LABELS: dict[str, Any] = {
     "run_dir": str | None,
     "trainer.precision": Literal["auto", "32-true", "bf16-mixed"],
 }
+INTERRUPTED = 130  # the exit status that shells expect
 POSITIVE = {"data.batch_size", "data.eval_batch_size", "trainer.max_epochs", "model.stride", "optimizer.lr"}
 
 
@@ -151,6 +152,9 @@ def friendly() -> Iterator[None]:
     """Inside, an error that is the user's to mend ends the program in a few lines, with status 1."""
     try:
         yield
+    except KeyboardInterrupt:
+        print("segpipe: interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if (message := explain(error)) is None:
             raise

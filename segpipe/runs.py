@@ -86,6 +86,11 @@ def write_confusion(path: Path, *, names: list[str], groups: list[str], matrices
     write_whole(path, write)
 
 
+def shown(path: Path) -> str:
+    """A path as one would type it: from the working folder, where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 class Run:
     """A run's folder and its record, ``run.json``."""
 

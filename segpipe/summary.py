@@ -1,12 +1,16 @@
 """What a finished training says on the terminal."""
 
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from segpipe.runs import Run
+from segpipe.runs import Run, shown
+
+PYTHON = shown(Path(sys.executable)) if ".venv" in sys.executable else "python"  # make does not activate it
 
 
 def print_summary(run: Run, metrics: dict[str, Any]) -> None:
@@ -23,11 +27,12 @@ def print_summary(run: Run, metrics: dict[str, Any]) -> None:
         f"Cost: {cost['parameters'] / 1e6:.2f} M parameters, {cost['gmac']:.2f} G multiply-adds and "
         f"{cost['latency_ms']:.1f} ms a picture of {cost['size'][0]} x {cost['size'][1]}."
     )
-    console.print(f"Run:      {run.folder}", markup=False)
-    console.print(f"Picture:  {run.pictures / 'predictions.png'}", markup=False)
-    console.print("Next:", markup=False)
-    console.print(f"  python -m segpipe.predict {run.folder} PHOTOS --out masks/     your own pictures", markup=False)
-    console.print("  python -m segpipe.train decoder=unpool fusion=concat     another way up", markup=False)
+    folder = shown(run.folder)
+    console.print(f"Run:      {folder}", markup=False)
+    console.print(f"Picture:  {folder}/pictures/predictions.png", markup=False)
+    console.print("Next, another way up, and your own pictures:")
+    console.print(f"  {PYTHON} -m segpipe.train decoder=unpool fusion=concat", markup=False)
+    console.print(f"  {PYTHON} -m segpipe.predict {folder} PHOTOS --out masks", markup=False)
 
 
 def score_table(found: dict[str, Any], *, title: str) -> Table:

@@ -43,8 +43,8 @@ def dispatch(cfg: DictConfig, overrides: list[str]) -> None:
         jobs.append(Job(folder, overrides, 0))
         return
     resume = (folder / "checkpoints" / "last.ckpt").is_file()
-    command = [sys.executable, "-m", "segpipe.train", *([f"resume={folder}"] if resume else overrides)]
-    command += ["hydra.mode=RUN", f"hydra.run.dir={folder}", *([] if resume else [f"sweep.name={cfg.sweep.name}"])]
+    choices = [f"resume={quoted(folder)}"] if resume else [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"]
+    command = [sys.executable, "-m", "segpipe.train", *choices, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
     environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
     child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -54,6 +54,12 @@ def dispatch(cfg: DictConfig, overrides: list[str]) -> None:
     jobs.append(Job(folder, overrides, child.returncode))
     if child.returncode:
         print(f"[{len(jobs)}] {folder.name}: failed with status {child.returncode}; the sweep goes on.", flush=True)
+
+
+def quoted(value: object) -> str:
+    """A value as Hydra's grammar takes it, whatever signs are in it."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def record(folder: Path) -> dict[str, object]:

@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def evaluate_best(
     metrics: dict[str, Any] = {"best_epoch": best["epoch"]}
     for split in ("val", "test"):
         metrics[split] = describe(run, task, data, split)
-    size = tuple(cfg.data.crop or cfg.data.size or data.split("test").size(0))
+    size = tuple(cfg.data.size or data.split("test").size(0))
     metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
     title = f"{combinations.run_name(cfg)}   validation mIoU {metrics['val']['miou']:.3f}"
     save_sheet(task, data, "val", run, title=title)
@@ -195,8 +196,14 @@ def hydra_main(cfg: DictConfig) -> None:
     if context.mode == RunMode.MULTIRUN:
         sweep.dispatch(cfg, list(context.overrides.task))
         return
-    with config.friendly():  # here as well, or Hydra would add a line of its own
-        train(cfg)
+    try:
+        with config.friendly():  # here as well, or Hydra would add a line of its own
+            train(cfg)
+    finally:
+        with suppress(
+            OSError
+        ):  # Hydra made the folder; a training that was refused, or went on elsewhere, left it empty
+            Path(context.runtime.output_dir).rmdir()
 
 
 def main() -> None:

@@ -1,0 +1,86 @@
+"""Every command of the README, run as it stands there (the long ones with debug=fast)."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import SHARED
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.partition("  #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S)
+    for line in block.splitlines()
+    if line.strip() and not line.startswith("#")
+]
+FAST = ["data.dataset.train=16", "data.dataset.val=4", "data.dataset.test=4", "logger.mode=disabled", "trainer=cpu"]
+MAKE = {line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"[a-z]+:", line)}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory, finished_run):
+    """A folder with what the commands speak of: a run, photos, CamVid."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "RUN").symlink_to(finished_run)
+    (folder / "photos").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    PIL.Image.fromarray(noise).save(folder / "photos" / "one.jpg")
+    return folder
+
+
+def quick(words):
+    """The same command, made short: a tiny data set and two steps."""
+    if words[:3] != ["python", "-m", "segpipe.train"] or any(word.startswith("debug=") for word in words):
+        return words
+    shapes = FAST if not any("camvid" in word for word in words) else FAST[3:]
+    return [*words, "debug=fast", *shapes]
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_make_targets_exist(command):
+    assert shlex.split(command)[1] in MAKE
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python")])
+def test_python_commands_run(command, desk):
+    words = quick(shlex.split(command))
+    if any("CAMVID" in word for word in words):
+        root = SHARED / "data" / "camvid"
+        if not root.is_dir():
+            pytest.skip("CamVid is not here")
+        words = [word.replace("CAMVID", str(root)) for word in words]
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=desk, capture_output=True, text=True, timeout=600, env=os.environ
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_the_python_example_runs(desk, monkeypatch):
+    monkeypatch.chdir(desk)
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_tables_name_what_there_is():
+    for group in ("encoder", "neck", "decoder", "fusion", "model", "data", "augment", "loss", "optimizer", "scheduler"):
+        row = next(line for line in TEXT.splitlines() if line.startswith(f"| `{group}`"))
+        for path in (ROOT / "conf" / group).glob("*.yaml"):
+            assert f"`{path.stem}`" in row, f"{group}: {path.stem} is missing in the README's table"
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
