@@ -1,10 +1,12 @@
 """From configuration to objects."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
@@ -13,12 +15,15 @@ from segpipe.config import LABELS
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
 from segpipe.data.module import SegmentationData
+from segpipe.errors import UserError
 from segpipe.losses import CrossEntropy, Loss
 from segpipe.models.network import Network
 from segpipe.models.refine import Smooth
 from segpipe.models.weights import initialise, keyed_random
 from segpipe.runs import Run
 from segpipe.task import SegmentationTask
+
+SWEEP = "SEGPIPE_SWEEP"  # the environment variable in which a sweep tells its jobs its name
 
 
 def own(node: DictConfig, path: str) -> DictConfig:
@@ -36,7 +41,10 @@ def resolved(node: DictConfig) -> DictConfig:
 
 def make(cfg: DictConfig, group: str) -> Any:
     """What a group's ``_target_`` makes; lists and dicts come as Python's own."""
-    return instantiate(own(resolved(cfg[group]), group), _convert_="all")
+    try:
+        return instantiate(own(resolved(cfg[group]), group), _convert_="all")
+    except InstantiationException as error:
+        raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
 
 
 def network(cfg: DictConfig, num_classes: int) -> Network:
@@ -79,9 +87,12 @@ def data(cfg: DictConfig) -> SegmentationData:
 def loss(cfg: DictConfig, module: SegmentationData) -> Loss:
     """The loss; class weights that depend on the data are counted from the training masks."""
     built: Loss = make(cfg, "loss")
+    num_classes = len(module.split("train").classes)
     for part in built.modules():
         if isinstance(part, CrossEntropy) and part.rule == "median_frequency":
             part.set_weight(module.median_frequency())
+        if isinstance(part, CrossEntropy) and part.weight is not None and len(part.weight) != num_classes:
+            raise UserError(f"loss.weight has {len(part.weight)} entries for {num_classes} classes: give one for each.")
     return built
 
 
@@ -108,14 +119,13 @@ def precision(cfg: DictConfig) -> str:
 
 def logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
     """The W&B logger: group is the sweep, tags are what was chosen on the command line."""
-    in_sweep = run.folder.parent.name == cfg.sweep.name
     return make(cfg, "logger")(
         folder=run.folder,
         config=OmegaConf.to_container(cfg, resolve=True),
         name=run.record["name"],
-        group=cfg.sweep.name if in_sweep else None,
+        group=os.environ.get(SWEEP),
         tags=[override for override in run.record["overrides"] if not override.startswith(("sweep.", "resume="))],
-        run_id=run.folder.name[-64:],
+        run_id=run.folder.name,
     )
 
 

@@ -66,7 +66,7 @@ class Overlays(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Predict and log."""
         logger = trainer.logger
-        if not isinstance(logger, WandbLogger) or trainer.current_epoch % self.every or trainer.sanity_checking:
+        if not isinstance(logger, WandbLogger) or (trainer.current_epoch + 1) % self.every or trainer.sanity_checking:
             return
         assert isinstance(pl_module, SegmentationTask)
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
@@ -86,8 +86,8 @@ def predict_some(
     task: SegmentationTask, data: SegmentationData, split: Split, count: int
 ) -> tuple[list[Sample], list[NDArray[np.uint8]], list[str]]:
     """Samples spread evenly over a split, pictures at their masks' size, with predictions and names."""
-    samples = data.loader(split).dataset
-    number = len(samples)  # type: ignore[arg-type]
+    samples = data.samples_of(split)
+    number = len(samples)
     chosen = sorted({round(i * (number - 1) / max(count - 1, 1)) for i in range(min(count, number))})
     kept, predictions = [], []
     training = task.training

@@ -4,18 +4,19 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build
 from segpipe.config import check
+from segpipe.data.dataset import Split
 from segpipe.errors import UserError
 from segpipe.models.encoders import Encoder
 
 NEVER_CHANGES_THE_RESULT = (
-    "hydra", "run_dir", "resume", "warm_start", "sweep", "logger", "debug", "callbacks.best", "callbacks.last",
+    "hydra", "run_dir", "resume", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath", "callbacks.last",
     "callbacks.overlays", "data.root", "data.dataset.root", "data.workers", "data.cache", "data.eval_batch_size",
     "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
     "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary",
@@ -52,7 +53,10 @@ def refuse(cfg: DictConfig) -> list[str]:
                 f"decoder=unpool needs the encoder to max-pool at every step, and encoder={name} does not at stride "
                 f"{', '.join(map(str, missing or [encoder.strides[0]]))}: take decoder=deconv, or encoder=small."
             )
-    if cfg.decoder.get("kernel", 2) % 2 or cfg.decoder.get("kernel", 2) < 2:
+    for path in ("encoder.kernel", "model.refine.kernel"):
+        if (OmegaConf.select(cfg, path) or 1) % 2 == 0:
+            raise UserError(f"{path}={OmegaConf.select(cfg, path)}: allowed is an odd number, which has a middle.")
+    if cfg.decoder.get("kernel", 2) % 2:
         raise UserError(
             f"decoder.kernel={cfg.decoder.kernel}: allowed is an even number; an odd one would shift the map by half a "
             f"pixel at every step."
@@ -69,6 +73,23 @@ def refuse(cfg: DictConfig) -> list[str]:
             raise UserError(
                 f"{path}={list(pair)}: allowed is [height, width], both at least {encoder.min_size} for encoder={name}."
             )
+    if cfg.data.get("crop") is None and cfg.data.get("size") is None and cfg.augment.before_crop:
+        raise UserError(
+            f"augment={cfg.augment.name} changes the size of pictures, which then make no batch: set "
+            f"data.crop=[HEIGHT,WIDTH]."
+        )
+    left_out = [name for name in ("best", "last") if cfg.callbacks.get(name) is None]
+    if left_out:
+        raise UserError(f"callbacks.{left_out[0]} is left out, but nothing can be tested or gone on with but for it.")
+    if cfg.trainer.check_val_every_n_epoch > cfg.trainer.max_epochs:
+        raise UserError(
+            f"trainer.check_val_every_n_epoch={cfg.trainer.check_val_every_n_epoch} with trainer.max_epochs="
+            f"{cfg.trainer.max_epochs}: no epoch would be validated. Lower the one or raise the other."
+        )
+    if cfg.trainer.devices != 1:
+        raise UserError(
+            f"trainer.devices={cfg.trainer.devices}: several devices are not supported yet. Take trainer.devices=1."
+        )
     if cfg.resume and cfg.warm_start:
         raise UserError("resume and warm_start exclude each other: one goes on with a training, the other begins one.")
     for key, instead in (("gradient_clip_val", "task.clip"), ("accumulate_grad_batches", "task.accumulate")):
@@ -99,7 +120,8 @@ def canonical(cfg: DictConfig) -> dict[str, Any]:
 def identity(cfg: DictConfig) -> str:
     """Eight hexadecimal digits: a digest of what can change the result, the data and the weights it starts from."""
     content = canonical(cfg)
-    content["data_fingerprint"] = build.dataset(cfg, "train").fingerprint()
+    content["data_fingerprint"] = [build.dataset(cfg, split).fingerprint() for split in get_args(Split)]
+    content["trainer"]["precision"] = build.precision(cfg)
     if cfg.warm_start:
         content["warm_start"] = digest(build.weights_file(cfg.warm_start))
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
@@ -112,9 +134,16 @@ def digest(path: Path) -> str:
 
 
 def run_name(_root_: DictConfig) -> str:
-    """What a run's folder is called: its choices, its seed, its identity. Hydra asks for it as ``${run_name:}``."""
+    """What a run's folder is called: its choices, its seed, its identity. Hydra asks for it as ``${run_name:}``.
+
+    Where there is no identity, since the data are missing, say, the training itself will refuse, and say why.
+    """
     choices = [_root_[group].name for group in ("model", "decoder", "fusion")]
-    return "-".join([*choices, f"s{_root_.seed}", identity(_root_)])
+    try:
+        last = identity(_root_)
+    except Exception:
+        last = "refused"
+    return "-".join([*choices, f"s{_root_.seed}", last])
 
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)

@@ -5,6 +5,7 @@ those of LABELS, which further nodes read. The signatures are so the one place w
 """
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.utils import get_object
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -38,8 +40,19 @@ LABELS: dict[str, Any] = {
     "run_dir": str | None,
     "trainer.precision": Literal["auto", "32-true", "bf16-mixed"],
 }
+NARROWER = {"trainer.max_epochs": int}  # than the constructor's own: null would train for ever
 INTERRUPTED = 130  # the exit status that shells expect
-POSITIVE = {"data.batch_size", "data.eval_batch_size", "trainer.max_epochs", "model.stride", "optimizer.lr"}
+MINUTE = 1e-30  # stands for "more than nothing"
+RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest and largest that mean something
+    **dict.fromkeys(
+        ("batch_size", "eval_batch_size", "max_epochs", "check_val_every_n_epoch", "accumulate"), (1, math.inf)
+    ),
+    **dict.fromkeys(("stride", "width", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)),
+    **dict.fromkeys(("seed", "warmup", "workers", "weight_decay", "momentum", "power"), (0, math.inf)),
+    **dict.fromkeys(("lr", "clip", "timeout"), (MINUTE, math.inf)),
+    **dict.fromkeys(("dropout", "label_smoothing"), (0, 0.999)),
+    "side": (32, math.inf),
+}
 
 
 def check(cfg: DictConfig) -> None:
@@ -47,8 +60,16 @@ def check(cfg: DictConfig) -> None:
     for path, value, allowed in leaves(cfg, ""):
         if not fits(value, allowed):
             raise UserError(f"{path}={show(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}")
-        if path in POSITIVE and isinstance(value, int | float) and value <= 0:
-            raise UserError(f"{path}={show(value)}: allowed is a number above 0.")
+        low, high = RANGES.get(path.rpartition(".")[2], (-math.inf, math.inf))
+        if isinstance(value, int | float) and not low <= value <= high:
+            bounds = (
+                "above 0"
+                if low == MINUTE
+                else f"of {low:g} or more"
+                if high == math.inf
+                else f"from {low:g} to {high:g}"
+            )
+            raise UserError(f"{path}={show(value)}: allowed is {describe(type(value))} {bounds}.")
 
 
 def leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
@@ -68,7 +89,9 @@ def leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
         elif full in LABELS:
             yield full, value, LABELS[full]
         elif key in takes:
-            yield full, value, takes[key]
+            yield full, value, NARROWER.get(full, takes[key])
+        elif not target and value is not None:
+            raise UserError(f"{full}: nothing reads this key.{nearest(full, LABELS)}")
         elif target and "**" not in takes:
             raise UserError(f"{full}: {target} takes no '{key}'.{nearest(key, takes)}")
 
@@ -173,13 +196,15 @@ def explain(error: BaseException) -> str | None:
         group, _, given = error.missing_cfg_file.rpartition("/")
         listed = ", ".join(sorted(error.options))
         return f"{group}={given}: allowed is one of {listed}.{nearest(given, error.options)}"
+    if isinstance(error, InstantiationException):  # a value that a constructor would not have; else a bug of ours
+        return str(error) if isinstance(error.__cause__, ValueError) else None
+    if isinstance(error, MisconfigurationException):
+        return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         lines = str(error).strip().splitlines()
         wrong = re.search(r"'([^']+)'", lines[0])
         known = [*keys(), *(path.name for path in CONF.iterdir())]
         return "\n".join([*lines[:3]]) + (nearest(wrong[1].lstrip("+~"), known) if wrong else "")
-    if isinstance(error, InstantiationException):
-        return str(error)
     return None
 
 

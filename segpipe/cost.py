@@ -50,8 +50,10 @@ def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
 def measure(network: nn.Module, size: tuple[int, int], *, batch: int, repeats: int = 10) -> Cost:
     """All figures, on the device the network is on: latency of one picture (median), throughput of a batch."""
     device = next(network.parameters()).device
-    latency = median_seconds(network, torch.zeros(1, 3, *size, device=device), repeats)
-    seconds = median_seconds(network, torch.zeros(batch, 3, *size, device=device), max(3, repeats // 3))
+    images = torch.zeros(batch, 3, *size, device=device, dtype=torch.uint8)
+    images = images.contiguous(memory_format=torch.channels_last)  # as batches come
+    latency = median_seconds(network, images[:1], repeats)
+    seconds = median_seconds(network, images, max(3, repeats // 3))
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
@@ -81,7 +83,7 @@ def median_seconds(network: nn.Module, image: torch.Tensor, repeats: int) -> flo
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that torch held on the GPU; on a CPU, the most that the process held."""
+    """Bytes, training included: the most that torch held on the GPU; on a CPU, the most that the process held."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

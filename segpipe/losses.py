@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpipe.errors import UserError
-
-IGNORE_INDEX = 255
+from segpipe.metrics import IGNORE_INDEX
 
 
 class Loss(nn.Module):
@@ -56,10 +55,6 @@ class CrossEntropy(Loss):
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """See the head of this file."""
-        if self.weight is not None and len(self.weight) != logits.shape[1]:
-            raise UserError(
-                f"loss.weight has {len(self.weight)} entries for {logits.shape[1]} classes: give one for each class."
-            )
         loss = F.cross_entropy(
             logits,
             mask,

@@ -7,15 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+IGNORE_INDEX = 255  # of a mask's pixels about which nothing is to be said
 
-def confusion_matrices(prediction: Tensor, mask: Tensor, num_classes: int, *, ignore_index: int = 255) -> Tensor:
+
+def confusion_matrices(prediction: Tensor, mask: Tensor, num_classes: int) -> Tensor:
     """Count pixels by (true, predicted) class, one matrix for every picture.
 
-    prediction, mask: (N, H, W) of any integer type; pixels of ``ignore_index`` in the mask are dropped.
+    prediction, mask: (N, H, W) of any integer type; pixels of IGNORE_INDEX in the mask are dropped.
     Returns int64 (N, C, C), rows true, columns predicted.
     """
     cells = num_classes**2 + 1  # the last one takes the ignored pixels
-    index = torch.where(mask == ignore_index, cells - 1, mask.long() * num_classes + prediction)
+    index = torch.where(mask == IGNORE_INDEX, cells - 1, mask.long() * num_classes + prediction)
     index = index + cells * torch.arange(len(mask), device=mask.device)[:, None, None]
     counts = torch.bincount(index.flatten(), minlength=cells * len(mask)).view(len(mask), cells)
     return counts[:, :-1].reshape(-1, num_classes, num_classes)

@@ -6,6 +6,7 @@ from typing import cast
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -28,10 +29,12 @@ class Predictor:
     def __init__(self, run: str | Path, *, device: str | None = None) -> None:
         self.run = Run.open(run)
         cfg = cast(DictConfig, OmegaConf.load(self.run.config))
+        if "classes" not in self.run.record:
+            raise UserError(f"{run}: no run.json that names the classes. The run did not start well; train it anew.")
         self.classes: list[str] = self.run.record["classes"]
         self.palette = [tuple(colour) for colour in self.run.record["palette"]]
         self.size: list[int] | None = OmegaConf.to_container(cfg.data).get("size")  # type: ignore[union-attr, assignment]
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = build.network(cfg, len(self.classes))
         state = torch.load(self.run.best_checkpoint(), map_location="cpu", weights_only=True)["state_dict"]
         self.network.load_state_dict(
@@ -58,11 +61,24 @@ class Predictor:
             return F.interpolate(scores.float(), size=(height, width), mode="bilinear")[0]
 
 
+def usable(name: str) -> torch.device:
+    """A device by torch's name. Raises UserError where there is none such."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name}: not to be had here ({str(error).partition(chr(10))[0]}). Take cpu.") from error
+    return device
+
+
 def as_rgb(image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Image:
     """Any of the forms a picture may come in as an RGB array. Raises UserError for what is none of them."""
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, PIL.Image.Image):
+        image = PIL.ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # which Pillow would clip, not scale
+            image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return np.asarray(image.convert("RGB"))
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import platform
 import subprocess
@@ -43,17 +44,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole; NaN as null, since JSON has none."""
+    """Write a JSON file, whole; what is no finite number as null, since JSON has none."""
     write_text(path, json.dumps(without_nan(content), indent=2, ensure_ascii=False) + "\n")
 
 
 def without_nan(content: Any) -> Any:
-    """NaN as None, all the way down."""
+    """NaN and infinities as None, all the way down."""
     if isinstance(content, Mapping):
         return {key: without_nan(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [without_nan(value) for value in content]
-    return None if isinstance(content, float) and content != content else content
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -97,20 +98,23 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record: dict[str, Any] = {}
-        self.started = time.time()
+        self.started, self.spent = time.time(), 0.0  # this session, and seconds of those before
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
         """A run that is there. Raises UserError where the folder is none."""
         run = cls(Path(folder))
         if not run.config.is_file():
-            hint = "no such folder" if not run.folder.is_dir() else "no config.yaml in it"
+            hint = (
+                "no config.yaml in it" if run.folder.is_dir() else "a file" if run.folder.exists() else "no such folder"
+            )
             raise UserError(
                 f"{folder}: not a run ({hint}). Give the folder that a training printed at its end, "
                 f"outputs/runs/... for a single one."
             )
         if run.record_path.is_file():
             run.record = json.loads(run.record_path.read_text(encoding="utf-8"))
+            run.spent = run.record.get("wall_time_s", 0.0)
         return run
 
     @property
@@ -138,11 +142,6 @@ class Run:
         """Predictions to look at."""
         return self.folder / "pictures"
 
-    @property
-    def wandb(self) -> Path:
-        """Where W&B keeps its own."""
-        return self.folder / "wandb"
-
     def confusion(self, split: str) -> Path:
         """The confusion matrix of every picture of a split."""
         return self.folder / "confusion" / f"{split}.npz"
@@ -157,7 +156,7 @@ class Run:
             status = self.record.get("status", "without a record")
             raise UserError(
                 f"{self.folder}: no checkpoints/best.ckpt (the run is {status}). Finish its training first: "
-                f"python -m segpipe.train resume={self.folder} with the overrides it was started with."
+                f"python -m segpipe.train resume={shown(self.folder)}"
             )
         return self.checkpoint("best")
 
@@ -175,7 +174,7 @@ class Run:
     def update(self, **entries: Any) -> None:
         """Put entries into the record, and the record on disk."""
         self.record |= entries
-        self.record["wall_time_s"] = round(time.time() - self.started, 1)
+        self.record["wall_time_s"] = round(self.spent + time.time() - self.started, 1)
         write_json(self.record_path, self.record)
 
 

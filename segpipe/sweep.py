@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from segpipe import build
+from segpipe.errors import UserError
 from segpipe.summary import share
 
 OF_ANOTHER_JOB = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK", "PL_GLOBAL_SEED")
@@ -36,6 +38,8 @@ def dispatch(cfg: DictConfig, overrides: list[str]) -> None:
     The child is told to be a single run in this job's folder: an experiment that asks for a sweep would sweep again.
     A job whose folder says ``finished`` is not run again.
     """
+    if any(override.startswith("run_dir=") for override in overrides):
+        raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     folder = Path(cfg.run_dir)
     print(f"\n[{len(jobs) + 1}] {folder.name}: {' '.join(overrides)}", flush=True)
     if record(folder).get("status") == "finished":
@@ -46,6 +50,7 @@ def dispatch(cfg: DictConfig, overrides: list[str]) -> None:
     choices = [f"resume={quoted(folder)}"] if resume else [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"]
     command = [sys.executable, "-m", "segpipe.train", *choices, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
     environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
+    environment[build.SWEEP] = cfg.sweep.name
     child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         child.wait()

@@ -92,11 +92,13 @@ class SegmentationTask(pl.LightningModule):
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
         # Every rank holds its part of the sum and logs as often as the others, so the mean over ranks is exact.
-        self.log("train/loss", total * self.trainer.world_size, on_step=False, on_epoch=True, sync_dist=True)
+        self.log(
+            "train/loss", total * self.trainer.world_size, on_step=False, on_epoch=True, sync_dist=True, batch_size=1
+        )
 
     def on_train_epoch_end(self) -> None:
         """Stop where there is nothing left to train."""
-        loss = float(self.trainer.callback_metrics["train/loss"])
+        loss = float(self.trainer.callback_metrics.get("train/loss", 0.0))
         if not np.isfinite(loss):
             raise UserError(
                 f"The loss became {loss} in epoch {self.current_epoch}. Lower optimizer.lr (a tenth is a good try), "

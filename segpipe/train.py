@@ -2,7 +2,7 @@
 
 import logging
 import os
-import platform
+import signal
 import sys
 import time
 import warnings
@@ -14,16 +14,15 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from segpipe import build, combinations, config, cost, sweep, tracking
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
-from segpipe.errors import UserError
 from segpipe.metrics import named_scores
-from segpipe.models.weights import copy_matching
-from segpipe.runs import Run, environment, write_confusion, write_json, write_text
-from segpipe.summary import print_summary
+from segpipe.runs import Run, shown, write_confusion, write_json
+from segpipe.start import resumed, start, warm_start
+from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
 
 
@@ -33,15 +32,18 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Returns what ``metrics.json`` holds. Raises UserError for what the user is to mend. After any error the run's
     record says ``failed`` or ``interrupted``, and why.
     """
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     if cfg.resume:
-        cfg = resumed(cfg)
+        cfg = resumed(cfg, overrides=overrides)
     for note in combinations.refuse(cfg):
         print(f"Note: {note}")
     data = build.data(cfg)
+    data.check()
     task = build.task(cfg, data)
     if cfg.warm_start:
         warm_start(task, build.weights_file(cfg.warm_start))
-    run = start(cfg, data)
+    run = start(cfg, data, overrides=overrides)
+    trained_before = run.record.get("wall_time_s", 0.0) if cfg.resume else 0.0
     logger = None
     failed = True
     try:
@@ -52,7 +54,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         seconds = time.time() - began
         metrics = evaluate_best(cfg, run, task, data, trainer)
         metrics["training"] = {
-            "seconds": round(seconds, 1),
+            "seconds": round(trained_before + seconds, 1),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
         }
@@ -66,82 +68,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns the one into the other
         status = "interrupted" if interrupted else "failed"
         run.update(status=status, error=f"{type(error).__name__}: {error}")
-        if interrupted:
-            print(f"\nInterrupted. To go on with it: python -m segpipe.train resume={run.folder}", file=sys.stderr)
+        if interrupted and run.checkpoint("last").is_file():
+            print(
+                f"\nInterrupted. To go on with it: {PYTHON} -m segpipe.train resume={shown(run.folder)}",
+                file=sys.stderr,
+            )
         raise
     finally:
         tracking.finish(logger, failed=failed)
     print_summary(run, metrics)
     return metrics
-
-
-def start(cfg: DictConfig, data: SegmentationData) -> Run:
-    """Make the run's folder: configuration, and the record that says it is running."""
-    run = Run(Path(cfg.run_dir))
-    if run.config.is_file():
-        run = Run.open(run.folder)
-        if run.alive:
-            raise UserError(f"{run.folder}: its process {run.record['pid']} is still at work. Wait for it, or end it.")
-        if not cfg.resume and run.checkpoint("last").is_file():  # one that got nowhere is begun anew
-            raise UserError(
-                f"{run.folder}: there is a run in this folder already. To go on with it: resume={run.folder}; "
-                f"to train anew, give another hydra.run.dir, or remove the folder."
-            )
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    write_text(run.config, OmegaConf.to_yaml(cfg, resolve=True))
-    run.update(
-        status="running",
-        name=combinations.run_name(cfg),
-        seed=cfg.seed,
-        identity=combinations.identity(cfg),
-        data_fingerprint={name: data.split(name).fingerprint() for name in ("train", "val", "test")},
-        classes=data.split("train").classes,
-        palette=data.split("train").palette,
-        overrides=run.record.get("overrides", overrides),
-        warm_start=cfg.warm_start,
-        host=platform.node(),
-        pid=os.getpid(),
-        world_size=1,
-        error=None,
-        **environment(),
-    )
-    return run
-
-
-def resumed(cfg: DictConfig) -> DictConfig:
-    """The configuration of the run to go on with; of the command line, its values (not its groups) are laid over it."""
-    run = Run.open(cfg.resume)
-    if not run.checkpoint("last").is_file():
-        raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start it anew.")
-    kept = OmegaConf.load(run.config)
-    assert isinstance(kept, DictConfig)
-    for override in HydraConfig.get().overrides.task if HydraConfig.initialized() else []:
-        key, _, _ = override.partition("=")
-        path = key.lstrip("+")
-        if path in ("resume", "run_dir"):
-            continue
-        if isinstance(OmegaConf.select(kept, path), DictConfig):
-            raise UserError(
-                f"resume: {override} would make it another training. A run is gone on with as it was, but for single "
-                f"values, as trainer.max_epochs=40. To begin another from its weights: warm_start={run.folder}."
-            )
-        OmegaConf.update(kept, path, OmegaConf.select(cfg, path), force_add=True)
-    kept.update(resume=str(run.folder), run_dir=str(run.folder))
-    return kept
-
-
-def warm_start(task: SegmentationTask, path: Path) -> None:
-    """Copy what fits from a checkpoint, and print what does not."""
-    source = torch.load(path, map_location="cpu", weights_only=True)
-    weights = {name.removeprefix("network."): tensor for name, tensor in source.get("state_dict", source).items()}
-    copied, left = copy_matching(weights, task.network)
-    if not any(weights[name].ndim for name in copied):  # counters of batches fit everywhere
-        raise UserError(
-            f"warm_start={path}: none of its {len(weights)} tensors has a name and shape of this network's. "
-            f"Give a run of a network that shares its encoder or more."
-        )
-    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in left))
-    print(f"Warm start: {len(copied)} tensors from {path}; as initialised: {', '.join(layers) or 'none'}")
 
 
 def evaluate_best(
@@ -157,7 +93,8 @@ def evaluate_best(
     metrics: dict[str, Any] = {"best_epoch": best["epoch"]}
     for split in ("val", "test"):
         metrics[split] = describe(run, task, data, split)
-    size = tuple(cfg.data.size or data.split("test").size(0))
+    size = tuple(cfg.data.get("size") or data.split("test").size(0))
+    task.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
     metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
     title = f"{combinations.run_name(cfg)}   validation mIoU {metrics['val']['miou']:.3f}"
     save_sheet(task, data, "val", run, title=title)
@@ -212,9 +149,16 @@ def main() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*|lightning_fabric\..*|torch\.optim\.lr_scheduler")
+    for end in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: records are written, children ended
+        signal.signal(end, interrupt)
     with config.friendly():
         hydra_main()
     sys.exit(sweep.finish())
+
+
+def interrupt(*signal_and_frame: object) -> None:
+    """What a signal to end does."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -36,7 +36,13 @@ def test_train_ends_with_scores_places_and_the_next_command(tmp_path):
     said = run("segpipe.train", *SMALL, "logger.mode=disabled", "trainer.max_epochs=1", cwd=tmp_path)
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
-    for expected in ("Test mIoU", "checkered", str(folder), "predictions.png", "python -m segpipe.predict"):
+    for expected in (
+        "Test mIoU",
+        "checkered",
+        f"outputs/runs/{folder.name}",
+        "predictions.png",
+        "python -m segpipe.predict",
+    ):
         assert expected in said
 
 

@@ -196,7 +196,7 @@ def test_a_renamed_argument_is_refused_and_not_ignored():
         strict(albumentations.PadIfNeeded, min_height=10, min_width=10, mask_value=255)
 
 
-def drawn(workers, epoch, *, order=None):
+def drawn(workers, epoch):
     """Index to augmented sample, read through a loader of so many processes."""
     data = module("augment=strong", "data.crop=[64,64]", f"data.workers={workers}", "data.batch_size=3")
     loader = data.loader("train", train=True)
@@ -259,7 +259,7 @@ def test_evaluation_keeps_the_stored_size_of_masks(tmp_path):
 
 def test_too_few_pictures_for_a_batch_is_refused_with_the_number_to_give():
     with pytest.raises(UserError, match=r"12 samples.*data.batch_size=12"):
-        module("data.batch_size=16").train_dataloader()
+        module("data.batch_size=16").check()
 
 
 @pytest.mark.parametrize("cache", ["ram", "off"])

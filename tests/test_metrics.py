@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED  # noqa: F401
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from segpipe.data.camvid import CamVid

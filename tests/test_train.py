@@ -34,7 +34,7 @@ def test_a_run_is_a_folder(finished_run):
     assert record["data_fingerprint"]["train"].startswith("shapes-")
     assert record["world_size"] == 1
     assert "${" not in (finished_run / "config.yaml").read_text()
-    assert OmegaConf.load(finished_run / "config.yaml").data.crop is None
+    assert OmegaConf.load(finished_run / "config.yaml").data.crop == [96, 96]
     assert {path.name for path in (finished_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert (finished_run / "pictures" / "predictions.png").is_file()
     assert not list(finished_run.rglob("*.part"))
@@ -81,6 +81,34 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(finished_run, tmp_pa
     train(configure(f"resume={tmp_path / 'halves'}"))
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
     assert [row["epoch"] for row in read_history(tmp_path / "halves" / "history.csv")] == [0, 1]
+
+
+def test_a_built_trainer_has_what_the_configuration_says(tmp_path):
+    """Keys that are checked by hand must still arrive."""
+    trainer = build.trainer(
+        configure("trainer=cpu", "trainer.max_epochs=7", f"run_dir={tmp_path}"), Run(tmp_path), None
+    )
+    assert trainer.max_epochs == 7
+    assert trainer.precision == "32-true"
+    assert trainer.num_devices == 1
+
+
+def test_a_run_validated_every_other_epoch_can_be_resumed_after_a_move(tmp_path):
+    """Between two epochs, with the best of those before still the best, in whatever folder it lies by then."""
+    choices = [*TINY, "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", f"run_dir={tmp_path / 'old'}"]
+    train(configure(*choices))
+    (tmp_path / "old").rename(tmp_path / "new")
+    state = torch.load(tmp_path / "new" / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    best = next(value for name, value in state.items() if "val/miou" in name)["best_model_score"]
+    config = tmp_path / "new" / "config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 4", "max_epochs: 6"))
+    train(configure(f"resume={tmp_path / 'new'}"))
+    assert not (tmp_path / "old").exists()
+    rows = read_history(tmp_path / "new" / "history.csv")
+    assert [("val/miou" in row) for row in rows] == [False, True] * 3
+    metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
+    assert metrics["val"]["miou"] == pytest.approx(max(row["val/miou"] for row in rows if "val/miou" in row), abs=1e-6)
+    assert metrics["val"]["miou"] >= float(best) - 1e-6
 
 
 def test_accumulation_gives_the_step_of_the_whole_batch(tmp_path):
@@ -154,7 +182,8 @@ def test_what_is_interrupted_says_so_and_how_to_go_on(tmp_path, monkeypatch, cap
     from segpipe.task import SegmentationTask
 
     def interrupt(self):
-        raise KeyboardInterrupt
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(SegmentationTask, "on_train_epoch_end", interrupt)
     with pytest.raises(SystemExit):

@@ -29,6 +29,7 @@ class Augment:
         after_crop: Sequence[A.BasicTransform],
         crop: list[int] | None,
     ) -> None:
+        self.crop = crop
         cropping = [PadTo(crop[0], crop[1]), A.RandomCrop(crop[0], crop[1])] if crop else []
         self.compose = A.Compose([*before_crop, *cropping, *after_crop])
 

@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segpipe.metrics import IGNORE_INDEX as IGNORE_INDEX
+
 Split = Literal["train", "val", "test"]
 Image = NDArray[np.uint8]  # (H, W, 3), RGB
 Mask = NDArray[np.uint8]  # (H, W), class indices, IGNORE_INDEX where nothing is to be said
-IGNORE_INDEX = 255
 
 cv2.setNumThreads(0)  # the loader's workers are the parallelism
 

@@ -1,7 +1,7 @@
 """The LightningDataModule: three splits of a data set as batches."""
 
 from collections.abc import Callable
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 import cv2
 import numpy as np
@@ -120,7 +120,7 @@ class SegmentationData(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.size = batch_size, eval_batch_size, size
         self.workers, self.cache, self.overfit = workers, cache, overfit
         self.datasets: dict[Split, SegmentationDataset] = {}
-        self.samples: dict[Split, Samples] = {}
+        self.samples: dict[tuple[Split, bool], Samples] = {}
 
     def split(self, name: Split) -> SegmentationDataset:
         """A split of the data set, made once."""
@@ -129,23 +129,41 @@ class SegmentationData(pl.LightningDataModule):
             self.datasets[name] = First(whole, self.batch_size) if self.overfit else whole
         return self.datasets[name]
 
-    def loader(self, name: Split, *, train: bool = False) -> DataLoader[Batch]:
-        """Batches of a split; ``train`` shuffles and augments."""
-        if name not in self.samples:
+    def check(self) -> None:
+        """Raise UserError for what training would stumble over later."""
+        for name in get_args(Split):
+            if not len(self.split(name)):
+                raise UserError(f"The {name} split has no picture. Add some, or give another data.root.")
+        number = len(self.split("train"))
+        if number < self.batch_size:
+            raise UserError(
+                f"The training split has {number} samples, a batch {self.batch_size}: "
+                f"set data.batch_size={number} or less."
+            )
+        if self.size is None and self.augment.crop is None:
+            sizes = sorted({self.split("train").size(index) for index in range(number)})
+            if len(sizes) > 1:
+                raise UserError(
+                    f"The training pictures are of {len(sizes)} sizes ({sizes[0]} to {sizes[-1]}), which make no "
+                    f"batch: set data.crop=[HEIGHT,WIDTH] to train on crops of one size."
+                )
+
+    def samples_of(self, name: Split, *, train: bool = False) -> Samples:
+        """A split as samples, made once; ``train`` augments."""
+        if (name, train) not in self.samples:
             augment = self.augment if train and not self.overfit else None
-            self.samples[name] = Samples(
+            self.samples[name, train] = Samples(
                 self.split(name), size=self.size, train=train, augment=augment, seed=self.seed, cache=self.cache
             )
-        samples = self.samples[name]
+        return self.samples[name, train]
+
+    def loader(self, name: Split, *, train: bool = False) -> DataLoader[Batch]:
+        """Batches of a split; ``train`` shuffles and augments."""
+        samples = self.samples_of(name, train=train)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         workers = self.workers if self.workers is not None else (0 if samples.kept is not None else 2)
         batches: TrainBatches | EvalBatches
         if train:
-            if len(samples) < self.batch_size:
-                raise UserError(
-                    f"The training split has {len(samples)} samples, a batch {self.batch_size}: "
-                    f"set data.batch_size={len(samples)} or less."
-                )
             batches = TrainBatches(
                 len(samples), batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size
             )

@@ -34,15 +34,15 @@ def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -
         table.add_column(heading)
     table.add_column("M parameters", justify="right")
     table.add_column("G multiply-adds", justify="right")
-    for name in sorted(options("model"), key=lambda name: name[3:-1].rjust(9) if name[3:-1].isdigit() else name):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", [f"model={name}", *overrides])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfgs = [compose("train", [f"model={name}", *overrides]) for name in options("model")]
+    for cfg in sorted(cfgs, key=lambda cfg: (-cfg.model.stride, cfg.model.name)):
         parts = [cfg[group].name for group in ("model", "encoder", "neck", "decoder", "fusion")]
         try:
             combinations.refuse(cfg)
         except UserError as error:
             table.add_row(*parts, str(cfg.model.stride), "refused", "")
-            print(f"{name}: {error}")
+            print(f"{cfg.model.name}: {error}")
             continue
         with torch.device("meta"):
             network = build.network(cfg, num_classes)

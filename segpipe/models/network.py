@@ -102,7 +102,7 @@ def assemble(
     width: channels of the decoder; ``classes`` makes it climb with class scores, and the head is then nothing.
     enlarge: from there to full size by the decoder's own upsampler, or by one fixed bilinear interpolation.
     smooth: its slot after each step of 2 is filled where ``refine`` does not convolve itself.
-    Errors: see ``segpipe.build.refuse``, which asks before anything is built.
+    Errors: see ``segpipe.combinations.refuse``, which asks before anything is built.
     """
     neck_module: Any = neck(encoder)
     stop = max(stride, encoder.strides[0])

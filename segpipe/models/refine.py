@@ -56,7 +56,7 @@ class Mix(nn.Sequential):
     convolves: ClassVar[bool] = False
 
     def __init__(self, in_channels: int, width: int, out_channels: int, depth: int) -> None:
-        if in_channels == 2 * out_channels:
+        if in_channels == 2 * width == 2 * out_channels:
             super().__init__(SumConv2d(in_channels, out_channels))
         else:
             super().__init__(project(in_channels, out_channels))

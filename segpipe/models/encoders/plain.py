@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segpipe.errors import UserError
 from segpipe.models.encoders.encoder import Encoder, Pool
 from segpipe.models.refine import Convolutions
 
@@ -26,9 +27,9 @@ class PlainEncoder(Encoder):
         classifier_kernel: int = 3,
     ) -> None:
         super().__init__()
-        if len(widths) != len(depths):
-            raise ValueError(
-                f"encoder.widths has {len(widths)} entries, encoder.depths {len(depths)}: give one a block."
+        if not widths or len(widths) != len(depths):
+            raise UserError(
+                f"encoder.widths has {len(widths)} entries, encoder.depths {len(depths)}: give one for each block."
             )
         strides = [2**i for i in range(len(widths) + 1)]
         self.channels = dict(zip(strides, [*widths, widths[-1]], strict=True))

@@ -1,0 +1,120 @@
+"""How a training begins: in a new folder, from where another left off, or from another's weights."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from segpipe import combinations
+from segpipe.data.module import SegmentationData
+from segpipe.errors import UserError
+from segpipe.models.weights import copy_matching
+from segpipe.runs import Run, environment, shown, write_text, write_whole
+from segpipe.task import SegmentationTask
+
+MAY_CHANGE = ("trainer.max_epochs", "data.root", "data.workers", "data.cache", "data.eval_batch_size", "logger")
+
+
+def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> Run:
+    """Make the run's folder: configuration, and the record that says it is running.
+
+    Raises UserError where there is a run already that got somewhere, or is still at work.
+    """
+    run = Run(Path(cfg.run_dir))
+    if run.config.is_file():
+        run = Run.open(run.folder)
+        if run.alive:
+            raise UserError(f"{run.folder}: its process {run.record['pid']} is still at work. Wait for it, or end it.")
+        if not cfg.resume and run.checkpoint("last").is_file():  # one that got nowhere is begun anew
+            raise UserError(
+                f"{run.folder}: there is a run in this folder already. To go on with it: resume={shown(run.folder)}; "
+                f"to train anew, give another hydra.run.dir, or remove the folder."
+            )
+    before = run.record if cfg.resume else {}
+    record = {
+        "status": "running",
+        "name": before.get("name") or combinations.run_name(cfg),
+        "seed": cfg.seed,
+        "identity": before.get("identity") or combinations.identity(cfg),
+        "data_fingerprint": {name: data.split(name).fingerprint() for name in ("train", "val", "test")},
+        "classes": data.split("train").classes,
+        "palette": data.split("train").palette,
+        "overrides": before.get("overrides", overrides),
+        "warm_start": before.get("warm_start", cfg.warm_start),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "world_size": 1,
+        "global_batch": cfg.data.batch_size,
+        "error": None,
+    }
+    write_text(run.config, OmegaConf.to_yaml(cfg, resolve=True))
+    run.update(**record, **environment())
+    return run
+
+
+def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
+    """The configuration of the run to go on with, in its folder; of the command line, what MAY_CHANGE is laid over it.
+
+    Raises UserError for what would make it another training.
+    """
+    run = Run.open(cfg.resume)
+    if not run.checkpoint("last").is_file():
+        raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start it anew.")
+    kept = OmegaConf.load(run.config)
+    assert isinstance(kept, DictConfig)
+    for override in overrides:
+        path = override.partition("=")[0].lstrip("+~")
+        if path in ("resume", "run_dir", "sweep.name"):
+            continue
+        if not path.startswith(MAY_CHANGE):
+            raise UserError(
+                f"resume: {override} would make it another training. What may change is {', '.join(MAY_CHANGE)}; to "
+                f"begin another training from its weights: warm_start={shown(run.folder)}."
+            )
+        OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
+    relocate(run, Path(kept.run_dir))
+    folder = str(run.folder.absolute())
+    kept.update(resume=folder, run_dir=folder, warm_start=None)
+    for name in ("best", "last"):
+        kept.callbacks[name].dirpath = str(run.checkpoint("last").parent.absolute())
+    return kept
+
+
+def relocate(run: Run, old: Path) -> None:
+    """Tell the last checkpoint that its folder was moved, or Lightning would forget which one was the best."""
+    if old.absolute() == run.folder.absolute():
+        return
+    path = run.checkpoint("last")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+
+    def moved(content: Any) -> Any:
+        if isinstance(content, dict):
+            return {moved(key): moved(value) for key, value in content.items()}
+        return content.replace(str(old), str(run.folder.absolute())) if isinstance(content, str) else content
+
+    checkpoint["callbacks"] = moved(checkpoint["callbacks"])
+    write_whole(path, lambda temporary: torch.save(checkpoint, temporary))
+
+
+def warm_start(task: SegmentationTask, path: Path) -> None:
+    """Copy what fits from a checkpoint, and print what does not. Raises UserError where it is none, or nothing fits."""
+    try:
+        source = torch.load(path, map_location="cpu", weights_only=True)
+        source = source.get("state_dict", source)
+        weights = {name.removeprefix("network."): tensor for name, tensor in source.items()}
+    except Exception as error:  # whatever a file that is no checkpoint makes of it
+        first = str(error).partition("\n")[0]
+        raise UserError(
+            f"warm_start={path}: not a checkpoint that can be read ({first}). Give a run's folder."
+        ) from error
+    copied, left = copy_matching(weights, task.network)
+    if not any(weights[name].ndim for name in copied):  # counters of batches fit everywhere
+        raise UserError(
+            f"warm_start={path}: none of its {len(weights)} tensors has a name and shape of this network's. "
+            f"Give a run of a network that shares its encoder or more."
+        )
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in left))
+    print(f"Warm start: {len(copied)} tensors from {path}; as initialised: {', '.join(layers) or 'none'}")
