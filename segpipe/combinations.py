@@ -33,25 +33,35 @@ def refuse(cfg: DictConfig) -> list[str]:
     """Raise UserError for a combination that means nothing; return notes on what a combination does otherwise."""
     check(cfg)
     encoder = encoder_on_paper(cfg)
-    stride, name = cfg.model.stride, cfg.encoder.name
-    notes = []
-    if stride not in encoder.strides and not (stride < encoder.strides[0] and stride in (1, 2, 4, 8)):
-        allowed = [s for s in (1, *encoder.strides) if s <= encoder.coarsest]
+    for refusal in (refuse_stride, refuse_decoder, refuse_pictures):
+        refusal(cfg, encoder)
+    refuse_training(cfg)
+    return notes(cfg, encoder)
+
+
+def refuse_stride(cfg: DictConfig, encoder: Encoder) -> None:
+    """A model may stop at any stride that the encoder has, or finer than its finest."""
+    stride = cfg.model.stride
+    allowed = [s for s in (1, 2, 4, 8) if s < encoder.strides[0]] + encoder.strides
+    if stride not in allowed:
         closest = min(allowed, key=lambda s: (abs(s - stride), -s))
-        fcn = f"model=fcn{closest}s" if cfg.model.name == f"fcn{stride}s" else f"model.stride={closest}"
+        instead = f"model=fcn{closest}s" if cfg.model.name == f"fcn{stride}s" else f"model.stride={closest}"
         raise UserError(
-            f"model={cfg.model.name} stops at stride {stride}, which encoder={name} (strides "
-            f"{', '.join(map(str, encoder.strides))}) has not: take {fcn}, or another encoder."
+            f"model={cfg.model.name} stops at stride {stride}, which encoder={cfg.encoder.name} (strides "
+            f"{', '.join(map(str, encoder.strides))}) has not: take {instead}, or another encoder."
         )
-    if stride < encoder.strides[0]:
-        notes.append(f"encoder={name} has no map finer than stride {encoder.strides[0]}: enlarge does the rest.")
+
+
+def refuse_decoder(cfg: DictConfig, encoder: Encoder) -> None:
+    """Unpooling needs poolings; kernels need a middle, or an edge there."""
     if cfg.decoder.name == "unpool":
-        lowest = 1 if cfg.model.enlarge == "same" else stride
-        missing = [s for s in encoder.strides if s > lowest and s not in encoder.pools]
-        if missing or encoder.strides[0] > lowest:
+        lowest = 1 if cfg.model.enlarge == "same" else cfg.model.stride
+        without = [s for s in encoder.strides if s > lowest and s not in encoder.pools]
+        if without or encoder.strides[0] > lowest:
+            places = ", ".join(map(str, without or encoder.strides[:1]))
             raise UserError(
-                f"decoder=unpool needs the encoder to max-pool at every step, and encoder={name} does not at stride "
-                f"{', '.join(map(str, missing or [encoder.strides[0]]))}: take decoder=deconv, or encoder=small."
+                f"decoder=unpool needs the encoder to max-pool at every step, and encoder={cfg.encoder.name} does not "
+                f"at stride {places}: take decoder=deconv, or encoder=small."
             )
     for path in ("encoder.kernel", "model.refine.kernel"):
         if (OmegaConf.select(cfg, path) or 1) % 2 == 0:
@@ -61,41 +71,55 @@ def refuse(cfg: DictConfig) -> list[str]:
             f"decoder.kernel={cfg.decoder.kernel}: allowed is an even number; an odd one would shift the map by half a "
             f"pixel at every step."
         )
-    if cfg.fusion.name != "none" and stride == encoder.coarsest:
-        notes.append(f"fusion={cfg.fusion.name} has no skip to join at stride {stride}: the same as fusion=none.")
-    if cfg.decoder.smooth and cfg.model.refine._target_.endswith("Convolutions") and cfg.decoder.name != "unpool":
-        notes.append(
-            f"decoder.smooth={cfg.decoder.smooth} changes nothing here: model={cfg.model.name} convolves itself."
-        )
+
+
+def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
+    """Pictures have to make batches, and to be large enough for the encoder."""
     for path in ("data.crop", "data.size"):
         pair = OmegaConf.select(cfg, path)
         if pair is not None and (len(pair) != 2 or min(pair) < encoder.min_size):
             raise UserError(
-                f"{path}={list(pair)}: allowed is [height, width], both at least {encoder.min_size} for encoder={name}."
+                f"{path}={list(pair)}: allowed is [height, width], both at least {encoder.min_size} for "
+                f"encoder={cfg.encoder.name}."
             )
-    if cfg.data.get("crop") is None and cfg.data.get("size") is None and cfg.augment.before_crop:
+    if cfg.data.get("crop") is None and cfg.augment.before_crop:
         raise UserError(
             f"augment={cfg.augment.name} changes the size of pictures, which then make no batch: set "
             f"data.crop=[HEIGHT,WIDTH]."
         )
-    left_out = [name for name in ("best", "last") if cfg.callbacks.get(name) is None]
-    if left_out:
-        raise UserError(f"callbacks.{left_out[0]} is left out, but nothing can be tested or gone on with but for it.")
-    if cfg.trainer.check_val_every_n_epoch > cfg.trainer.max_epochs:
+
+
+def refuse_training(cfg: DictConfig) -> None:
+    """What Lightning would take, and we cannot keep."""
+    trainer = cfg.trainer
+    for name in ("best", "last"):
+        if cfg.callbacks.get(name) is None:
+            raise UserError(f"callbacks.{name} is left out, but nothing can be tested or gone on with but for it.")
+    if trainer.check_val_every_n_epoch > trainer.max_epochs:
         raise UserError(
-            f"trainer.check_val_every_n_epoch={cfg.trainer.check_val_every_n_epoch} with trainer.max_epochs="
-            f"{cfg.trainer.max_epochs}: no epoch would be validated. Lower the one or raise the other."
+            f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch} with trainer.max_epochs="
+            f"{trainer.max_epochs}: no epoch would be validated. Lower the one or raise the other."
         )
-    if cfg.trainer.devices != 1:
-        raise UserError(
-            f"trainer.devices={cfg.trainer.devices}: several devices are not supported yet. Take trainer.devices=1."
-        )
+    if trainer.devices != 1:
+        raise UserError(f"trainer.devices={trainer.devices}: several devices are not supported yet. Take 1.")
     if cfg.resume and cfg.warm_start:
         raise UserError("resume and warm_start exclude each other: one goes on with a training, the other begins one.")
     for key, instead in (("gradient_clip_val", "task.clip"), ("accumulate_grad_batches", "task.accumulate")):
-        if cfg.trainer.get(key):
+        if trainer.get(key):
             raise UserError(f"trainer.{key} is not used here, since losses are divided exactly: set {instead}.")
-    return notes
+
+
+def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
+    """What is allowed, but does something else than one might think."""
+    found = []
+    model, smooth = cfg.model, cfg.decoder.smooth
+    if model.stride < encoder.strides[0]:
+        found.append(f"encoder={cfg.encoder.name} has no map finer than {encoder.strides[0]}: enlarge does the rest.")
+    if cfg.fusion.name != "none" and model.stride == encoder.coarsest:
+        found.append(f"fusion={cfg.fusion.name} has no skip to join at stride {model.stride}: the same as fusion=none.")
+    if smooth and cfg.decoder.name != "unpool" and model.refine._target_.endswith("Convolutions"):
+        found.append(f"decoder.smooth={smooth} changes nothing here: model={model.name} convolves itself.")
+    return found
 
 
 def canonical(cfg: DictConfig) -> dict[str, Any]:

@@ -42,14 +42,14 @@ LABELS: dict[str, Any] = {
 }
 NARROWER = {"trainer.max_epochs": int}  # than the constructor's own: null would train for ever
 INTERRUPTED = 130  # the exit status that shells expect
-MINUTE = 1e-30  # stands for "more than nothing"
+SMALLEST = 1e-30  # stands for "more than nothing"
 RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest and largest that mean something
     **dict.fromkeys(
         ("batch_size", "eval_batch_size", "max_epochs", "check_val_every_n_epoch", "accumulate"), (1, math.inf)
     ),
     **dict.fromkeys(("stride", "width", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)),
     **dict.fromkeys(("seed", "warmup", "workers", "weight_decay", "momentum", "power"), (0, math.inf)),
-    **dict.fromkeys(("lr", "clip", "timeout"), (MINUTE, math.inf)),
+    **dict.fromkeys(("lr", "clip", "timeout"), (SMALLEST, math.inf)),
     **dict.fromkeys(("dropout", "label_smoothing"), (0, 0.999)),
     "side": (32, math.inf),
 }
@@ -62,14 +62,14 @@ def check(cfg: DictConfig) -> None:
             raise UserError(f"{path}={show(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}")
         low, high = RANGES.get(path.rpartition(".")[2], (-math.inf, math.inf))
         if isinstance(value, int | float) and not low <= value <= high:
-            bounds = (
-                "above 0"
-                if low == MINUTE
-                else f"of {low:g} or more"
-                if high == math.inf
-                else f"from {low:g} to {high:g}"
-            )
-            raise UserError(f"{path}={show(value)}: allowed is {describe(type(value))} {bounds}.")
+            raise UserError(f"{path}={show(value)}: allowed is {describe(type(value))} {between(low, high)}.")
+
+
+def between(low: float, high: float) -> str:
+    """A range in words."""
+    if high < math.inf:
+        return f"from {low:g} to {high:g}"
+    return "above 0" if low == SMALLEST else f"of {low:g} or more"
 
 
 def leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any]]:

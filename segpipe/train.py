@@ -44,6 +44,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         warm_start(task, build.weights_file(cfg.warm_start))
     run = start(cfg, data, overrides=overrides)
     trained_before = run.record.get("wall_time_s", 0.0) if cfg.resume else 0.0
+    print(f"Training {run.record['name']} in {shown(run.folder)}", flush=True)
     logger = None
     failed = True
     try:

@@ -8,6 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -49,7 +50,8 @@ class Samples(Dataset[Batch]):
         self.dataset, self.size, self.train, self.augment, self.seed = dataset, size, train, augment, seed
         self.kept: list[Sample] | None = None
         if cache == "ram" or (cache == "auto" and self.bytes() <= RAM_LIMIT):
-            self.kept = [self.load(index) for index in range(len(dataset))]
+            reading = track(range(len(dataset)), f"Reading {len(dataset)} samples", transient=True)
+            self.kept = [self.load(index) for index in reading]
 
     def bytes(self) -> int:
         """An estimate of the memory that the split takes when decoded, from its first picture."""
