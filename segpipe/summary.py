@@ -30,6 +30,8 @@ def print_summary(run: Run, metrics: dict[str, Any]) -> None:
     folder = shown(run.folder)
     console.print(f"Run:      {folder}", markup=False)
     console.print(f"Picture:  {folder}/pictures/predictions.png", markup=False)
+    for profile in sorted(run.folder.glob("fit-*profile*.txt")):  # debug=profile
+        console.print(f"Profile:  {shown(profile)}", markup=False)
     console.print("Next, another way up, and your own pictures:")
     console.print(f"  {PYTHON} -m segpipe.train decoder=unpool fusion=concat", markup=False)
     console.print(f"  {PYTHON} -m segpipe.predict {folder} PHOTOS --out masks", markup=False)

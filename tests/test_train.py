@@ -210,6 +210,13 @@ def test_overfit_learns_one_batch(tmp_path):
     assert metrics["val"]["miou"] > 0.6
 
 
+def test_profiling_leaves_a_table(tmp_path, capsys):
+    train(configure(*TINY, "debug=profile", "logger=none", f"run_dir={tmp_path / 'run'}"))
+    (table,) = (tmp_path / "run").glob("fit-*profile*.txt")
+    assert "training_step" in table.read_text()
+    assert table.name in capsys.readouterr().out
+
+
 # files are written whole or not at all
 
 

@@ -1,5 +1,6 @@
 """The LightningDataModule: three splits of a data set as batches."""
 
+import sys
 from collections.abc import Callable
 from typing import Literal, TypedDict, get_args
 
@@ -50,7 +51,8 @@ class Samples(Dataset[Batch]):
         self.dataset, self.size, self.train, self.augment, self.seed = dataset, size, train, augment, seed
         self.kept: list[Sample] | None = None
         if cache == "ram" or (cache == "auto" and self.bytes() <= RAM_LIMIT):
-            reading = track(range(len(dataset)), f"Reading {len(dataset)} samples", transient=True)
+            hidden = not sys.stdout.isatty()
+            reading = track(range(len(dataset)), f"Reading {len(dataset)} samples", transient=True, disable=hidden)
             self.kept = [self.load(index) for index in reading]
 
     def bytes(self) -> int:
