@@ -197,7 +197,7 @@ def explain(error: BaseException) -> str | None:
         listed = ", ".join(sorted(error.options))
         return f"{group}={given}: allowed is one of {listed}.{nearest(given, error.options)}"
     if isinstance(error, InstantiationException):  # a value that a constructor would not have; else a bug of ours
-        return str(error) if isinstance(error.__cause__, ValueError) else None
+        return str(error.__cause__) if isinstance(error.__cause__, ValueError | MisconfigurationException) else None
     if isinstance(error, MisconfigurationException):
         return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):

@@ -34,7 +34,7 @@ def composed(overrides):
 def camvid_root():
     root = SHARED / "data" / "camvid"
     if not root.is_dir():
-        pytest.skip(f"CamVid is not here ({root.name} beside the checkout, in shared/data)")
+        pytest.skip("CamVid is not here: it is looked for in shared/data/camvid beside the checkout")
     return root
 
 

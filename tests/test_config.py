@@ -3,7 +3,8 @@ import sys
 
 import pytest
 from conftest import configure
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from segpipe import build, combinations, config
 from segpipe.config import CONF, explain, options
@@ -105,6 +106,10 @@ def test_an_error_of_ours_keeps_its_traceback():
     around = RuntimeError("around")
     around.__cause__ = UserError("mend it")
     assert explain(around) == "mend it"
+    failed = InstantiationException("Error in call to target")
+    assert explain(failed) is None
+    failed.__cause__ = MisconfigurationException("no such accelerator")
+    assert explain(failed) == "no such accelerator"
 
 
 def test_refusals_reach_the_terminal_in_a_few_lines(tmp_path):

@@ -58,7 +58,7 @@ def test_python_commands_run(command, desk):
     if any("CAMVID" in word for word in words):
         root = SHARED / "data" / "camvid"
         if not root.is_dir():
-            pytest.skip("CamVid is not here")
+            pytest.skip("CamVid is not here: it is looked for in shared/data/camvid beside the checkout")
         words = [word.replace("CAMVID", str(root)) for word in words]
     done = subprocess.run(
         [sys.executable, *words[1:]], cwd=desk, capture_output=True, text=True, timeout=600, env=os.environ
