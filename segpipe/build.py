@@ -29,7 +29,7 @@ SWEEP = "SEGPIPE_SWEEP"  # the environment variable in which a sweep tells its j
 def own(node: DictConfig, path: str) -> DictConfig:
     """A node without the keys that are there for other nodes or for the reader."""
     kept = {key: node[key] for key in map(str, node) if key != "name" and f"{path}.{key}" not in LABELS}
-    return OmegaConf.create(kept, parent=None)
+    return OmegaConf.create(kept)
 
 
 def resolved(node: DictConfig) -> DictConfig:

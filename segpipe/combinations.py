@@ -82,6 +82,13 @@ def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
                 f"{path}={list(pair)}: allowed is [height, width], both at least {encoder.min_size} for "
                 f"encoder={cfg.encoder.name}."
             )
+    smallest = cfg.data.get("crop") or cfg.data.get("size")
+    alone = cfg.data.batch_size // cfg.task.accumulate <= 1
+    if alone and smallest and max(smallest) <= encoder.coarsest and cfg.neck.get("norm"):
+        raise UserError(
+            f"data.batch_size={cfg.data.batch_size} in {cfg.task.accumulate} parts of pictures of {list(smallest)}: batch "
+            f"normalisation would see a single value. Take a larger batch or larger pictures, or neck.norm=false."
+        )
     if cfg.data.get("crop") is None and cfg.augment.before_crop:
         raise UserError(
             f"augment={cfg.augment.name} changes the size of pictures, which then make no batch: set "

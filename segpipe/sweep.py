@@ -94,12 +94,9 @@ def finish() -> int:
         path = job.folder / "metrics.json"
         metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         found = [share(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
-        said = record(job.folder)
-        error = (
-            "" if job.returncode == 0 else str(said.get("error") or f"refused or ended with status {job.returncode}")
-        )
-        status = "finished" if job.returncode == 0 else "failed"
-        table.add_row(job.folder.name, status, *found, error.splitlines()[0] if error else "")
+        error = str(record(job.folder).get("error") or f"refused, or ended with status {job.returncode}")
+        status, error = ("failed", error.splitlines()[0]) if job.returncode else ("finished", "")
+        table.add_row(job.folder.name, status, *found, error)
     console = Console()
     console.print()
     console.print(table)

@@ -67,13 +67,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         failed = False
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns the one into the other
-        status = "interrupted" if interrupted else "failed"
-        run.update(status=status, error=f"{type(error).__name__}: {error}")
+        run.update(status="interrupted" if interrupted else "failed", error=f"{type(error).__name__}: {error}")
         if interrupted and run.checkpoint("last").is_file():
-            print(
-                f"\nInterrupted. To go on with it: {PYTHON} -m segpipe.train resume={shown(run.folder)}",
-                file=sys.stderr,
-            )
+            command = f"{PYTHON} -m segpipe.train resume={shown(run.folder)}"
+            print(f"\nInterrupted. To go on with it: {command}", file=sys.stderr)
         raise
     finally:
         tracking.finish(logger, failed=failed)
@@ -138,9 +135,8 @@ def hydra_main(cfg: DictConfig) -> None:
         with config.friendly():  # here as well, or Hydra would add a line of its own
             train(cfg)
     finally:
-        with suppress(
-            OSError
-        ):  # Hydra made the folder; a training that was refused, or went on elsewhere, left it empty
+        # Hydra made the folder; a training that was refused, or went on elsewhere, left it empty.
+        with suppress(OSError):
             Path(context.runtime.output_dir).rmdir()
 
 

@@ -68,6 +68,7 @@ def test_precedence_is_command_line_experiment_model_root():
         ("encoder=basic encoder.kernel=4", ["encoder.kernel=4", "odd number"]),
         ("+foo=1", ["foo", "nothing reads this key"]),
         ("augment=strong data.crop=null", ["augment=strong", "set data.crop"]),
+        ("model=unet encoder=small data.crop=[32,32] data.batch_size=1", ["a single value", "larger batch"]),
         ("trainer.check_val_every_n_epoch=20", ["no epoch would be validated"]),
         ("trainer.devices=2", ["trainer.devices=2", "not supported yet", "Take 1"]),
         ("~callbacks.best", ["callbacks.best is left out"]),
