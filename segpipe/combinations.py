@@ -86,8 +86,8 @@ def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
     alone = cfg.data.batch_size // cfg.task.accumulate <= 1
     if alone and smallest and max(smallest) <= encoder.coarsest and cfg.neck.get("norm"):
         raise UserError(
-            f"data.batch_size={cfg.data.batch_size} in {cfg.task.accumulate} parts of pictures of {list(smallest)}: batch "
-            f"normalisation would see a single value. Take a larger batch or larger pictures, or neck.norm=false."
+            f"data.batch_size={cfg.data.batch_size} in {cfg.task.accumulate} parts of pictures of {list(smallest)}: "
+            f"batch normalisation would see a single value. Take a larger batch or larger pictures, or neck.norm=false."
         )
     if cfg.data.get("crop") is None and cfg.augment.before_crop:
         raise UserError(
