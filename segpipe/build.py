@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
+from segpipe.callbacks import History, WholeCheckpoints
 from segpipe.config import LABELS
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
@@ -131,8 +132,6 @@ def logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
 
 def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None) -> pl.Trainer:
     """The trainer with its callbacks."""
-    from segpipe.callbacks import History, WholeCheckpoints  # Lightning's callbacks take time to import
-
     callbacks = [*make_all(cfg.callbacks), History(run)]
     if logger is not None:
         callbacks.append(pl.callbacks.LearningRateMonitor(logging_interval="epoch"))

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
@@ -15,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from segpipe import pictures, tracking
 from segpipe.data.dataset import Sample, Split
 from segpipe.data.module import SegmentationData
+from segpipe.models.network import at_size
 from segpipe.runs import Run, read_history, write_history, write_whole
 from segpipe.task import SegmentationTask
 
@@ -95,9 +95,8 @@ def predict_some(
     for index in chosen:
         batch = samples[[(0, index)]]
         with torch.inference_mode():
-            logits = task(batch["image"].to(task.device))
-            logits = F.interpolate(logits, size=batch["mask"].shape[-2:], mode="bilinear")
-            image = F.interpolate(batch["image"].float(), size=batch["mask"].shape[-2:], mode="bilinear")
+            logits = at_size(task(batch["image"].to(task.device)), batch["mask"].shape[-2:])
+            image = at_size(batch["image"].float(), batch["mask"].shape[-2:])
         kept.append(Sample(image[0].byte().permute(1, 2, 0).numpy(), batch["mask"][0].numpy()))
         predictions.append(logits.argmax(1)[0].byte().cpu().numpy())
     task.train(training)

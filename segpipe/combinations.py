@@ -131,10 +131,7 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
 
 def canonical(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
-    resolved = OmegaConf.create(
-        OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in map(str, cfg) if k != "hydra"]), resolve=True)
-    )
-    assert isinstance(resolved, DictConfig)
+    resolved = build.resolved(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"]))
     if cfg.model.stride == encoder_on_paper(cfg).coarsest:  # nothing to fuse
         resolved.fusion = {"name": "none"}
         resolved.model.update(taps="conv", narrow="refine")
@@ -169,12 +166,15 @@ def run_name(_root_: DictConfig) -> str:
 
     Where there is no identity, since the data are missing, say, the training itself will refuse, and say why.
     """
-    choices = [_root_[group].name for group in ("model", "decoder", "fusion")]
     try:
-        last = identity(_root_)
+        return named(_root_, identity(_root_))
     except Exception:
-        last = "refused"
-    return "-".join([*choices, f"s{_root_.seed}", last])
+        return named(_root_, "refused")
+
+
+def named(cfg: DictConfig, last: str) -> str:
+    """A run's choices and seed, with ``last`` behind them."""
+    return "-".join([*(cfg[group].name for group in ("model", "decoder", "fusion")), f"s{cfg.seed}", last])
 
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)

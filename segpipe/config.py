@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import pydantic
 from hydra import compose, initialize_config_dir
@@ -214,10 +214,10 @@ def keys() -> list[str]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train")
 
-    def walk(node: DictConfig, path: str) -> Iterator[str]:
-        for key, value in OmegaConf.to_container(node, resolve=False).items():  # type: ignore[union-attr]
-            yield f"{path}{key!s}"
+    def walk(node: dict[Any, Any], path: str) -> Iterator[str]:
+        for key, value in node.items():
+            yield f"{path}{key}"
             if isinstance(value, dict):
-                yield from walk(OmegaConf.create(value), f"{path}{key!s}.")
+                yield from walk(value, f"{path}{key}.")
 
-    return list(walk(cfg, ""))
+    return list(walk(cast(dict[Any, Any], OmegaConf.to_container(cfg)), ""))

@@ -6,7 +6,6 @@ from typing import Any, cast, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -16,6 +15,7 @@ from segpipe.config import CONF, friendly
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
 from segpipe.metrics import confusion_matrices, named_scores
+from segpipe.models.network import at_size
 from segpipe.predictor import Predictor
 from segpipe.runs import write_confusion, write_json
 from segpipe.summary import score_table
@@ -46,8 +46,8 @@ def evaluate(
     matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
     for batch in data.loader(split):
         with torch.inference_mode():
-            logits = predictor.network(batch["image"].to(predictor.device))
-            logits = F.interpolate(logits.float(), size=batch["mask"].shape[-2:], mode="bilinear")
+            logits = predictor.network(batch["image"].to(predictor.device)).float()
+            logits = at_size(logits, batch["mask"].shape[-2:])
         found = confusion_matrices(logits.argmax(1).cpu(), batch["mask"], len(dataset.classes))
         matrices[batch["index"].numpy()] = found.numpy()
     out = out or predictor.run.folder / "evaluations" / f"{cfg.data.name}-{split}"

@@ -67,8 +67,8 @@ class CrossEntropy(Loss):
 
     def counts(self, mask: Tensor) -> Tensor:
         """The sum of the weights of the pixels that count; their number where all weigh alike."""
-        valid = mask[mask != IGNORE_INDEX]
-        return (self.weight[valid].sum() if self.weight is not None else torch.tensor(len(valid)).to(mask.device))[None]
+        valid = mask != IGNORE_INDEX
+        return ((self.weight[mask.where(valid, 0)] * valid) if self.weight is not None else valid).sum()[None]
 
 
 class Dice(Loss):

@@ -8,7 +8,6 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +15,7 @@ from segpipe import build
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import read_image
 from segpipe.errors import UserError
+from segpipe.models.network import at_size
 from segpipe.runs import Run
 
 
@@ -57,8 +57,7 @@ class Predictor:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)  # type: ignore[assignment]
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).to(self.device)
-            scores = self.network(batch)
-            return F.interpolate(scores.float(), size=(height, width), mode="bilinear")[0]
+            return at_size(self.network(batch).float(), (height, width))[0]
 
 
 def usable(name: str) -> torch.device:

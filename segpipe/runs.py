@@ -93,12 +93,14 @@ def shown(path: Path) -> str:
 
 
 class Run:
-    """A run's folder and its record, ``run.json``."""
+    """A run's folder and its record, ``run.json``; the record is empty where there is none yet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.record: dict[str, Any] = {}
-        self.started, self.spent = time.time(), 0.0  # this session, and seconds of those before
+        path = self.record_path
+        self.record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.started = time.time()
+        self.spent: float = self.record.get("wall_time_s", 0.0)  # seconds of the sessions before
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
@@ -112,9 +114,6 @@ class Run:
                 f"{folder}: not a run ({hint}). Give the folder that a training printed at its end, "
                 f"outputs/runs/... for a single one."
             )
-        if run.record_path.is_file():
-            run.record = json.loads(run.record_path.read_text(encoding="utf-8"))
-            run.spent = run.record.get("wall_time_s", 0.0)
         return run
 
     @property
@@ -170,6 +169,10 @@ class Run:
         except ProcessLookupError:
             return False
         return True
+
+    def forget(self) -> None:
+        """Begin with an empty record."""
+        self.record, self.spent = {}, 0.0
 
     def update(self, **entries: Any) -> None:
         """Put entries into the record, and the record on disk."""

@@ -24,21 +24,22 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> R
     Raises UserError where there is a run already that got somewhere, or is still at work.
     """
     run = Run(Path(cfg.run_dir))
-    if run.config.is_file():
-        run = Run.open(run.folder)
-        if run.alive:
-            raise UserError(f"{run.folder}: its process {run.record['pid']} is still at work. Wait for it, or end it.")
-        if not cfg.resume and run.checkpoint("last").is_file():  # one that got nowhere is begun anew
+    if run.alive:
+        raise UserError(f"{run.folder}: its process {run.record['pid']} is still at work. Wait for it, or end it.")
+    if not cfg.resume:
+        if run.config.is_file() and run.checkpoint("last").is_file():
             raise UserError(
                 f"{run.folder}: there is a run in this folder already. To go on with it: resume={shown(run.folder)}; "
                 f"to train anew, give another hydra.run.dir, or remove the folder."
             )
-    before = run.record if cfg.resume else {}
+        run.forget()  # one that got nowhere is begun anew
+    before = run.record
+    identity = before.get("identity") or combinations.identity(cfg)
     record = {
         "status": "running",
-        "name": before.get("name") or combinations.run_name(cfg),
+        "name": before.get("name") or combinations.named(cfg, identity),
         "seed": cfg.seed,
-        "identity": before.get("identity") or combinations.identity(cfg),
+        "identity": identity,
         "data_fingerprint": {name: data.split(name).fingerprint() for name in ("train", "val", "test")},
         "classes": data.split("train").classes,
         "palette": data.split("train").palette,

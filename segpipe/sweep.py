@@ -15,6 +15,7 @@ from rich.table import Table
 
 from segpipe import build
 from segpipe.errors import UserError
+from segpipe.runs import Run
 from segpipe.summary import share
 
 OF_ANOTHER_JOB = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK", "PL_GLOBAL_SEED")
@@ -42,11 +43,12 @@ def dispatch(cfg: DictConfig, overrides: list[str]) -> None:
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     folder = Path(cfg.run_dir)
     print(f"\n[{len(jobs) + 1}] {folder.name}: {' '.join(overrides)}", flush=True)
-    if record(folder).get("status") == "finished":
+    run = Run(folder)
+    if run.record.get("status") == "finished":
         print("finished before", flush=True)
         jobs.append(Job(folder, overrides, 0))
         return
-    resume = (folder / "checkpoints" / "last.ckpt").is_file()
+    resume = run.checkpoint("last").is_file()
     choices = [f"resume={quoted(folder)}"] if resume else [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"]
     command = [sys.executable, "-m", "segpipe.train", *choices, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
     environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
@@ -67,12 +69,6 @@ def quoted(value: object) -> str:
     return f"'{escaped}'"
 
 
-def record(folder: Path) -> dict[str, object]:
-    """A run's record; empty where there is none."""
-    path = folder / "run.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def end_group(child: subprocess.Popen[bytes]) -> None:
     """Leave nothing of a job running; one that has not ended yet is interrupted first, as by Ctrl-C."""
     with suppress(subprocess.TimeoutExpired):
@@ -91,10 +87,10 @@ def finish() -> int:
     for heading in ("job", "status", "val mIoU", "test mIoU", "error"):
         table.add_column(heading, overflow="fold")
     for job in jobs:
-        path = job.folder / "metrics.json"
-        metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        run = Run(job.folder)
+        metrics = json.loads(run.metrics.read_text(encoding="utf-8")) if run.metrics.is_file() else {}
         found = [share(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
-        error = str(record(job.folder).get("error") or f"refused, or ended with status {job.returncode}")
+        error = str(run.record.get("error") or f"refused, or ended with status {job.returncode}")
         status, error = ("failed", error.splitlines()[0]) if job.returncode else ("finished", "")
         table.add_row(job.folder.name, status, *found, error)
     console = Console()

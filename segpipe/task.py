@@ -8,7 +8,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,6 +17,7 @@ from segpipe.data.module import Batch
 from segpipe.errors import UserError
 from segpipe.losses import Loss
 from segpipe.metrics import confusion_matrices, scores
+from segpipe.models.network import at_size
 from segpipe.models.weights import key
 
 
@@ -65,9 +65,7 @@ class SegmentationTask(pl.LightningModule):
 
     def step(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits at the mask's size and the loss's sums: what training, validation and test share."""
-        logits = self(image)
-        if logits.shape[-2:] != mask.shape[-2:]:
-            logits = F.interpolate(logits, size=mask.shape[-2:], mode="bilinear")
+        logits = at_size(self(image), mask.shape[-2:])
         return logits, self.loss(logits, mask)
 
     def on_train_epoch_start(self) -> None:

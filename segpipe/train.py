@@ -43,7 +43,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if cfg.warm_start:
         warm_start(task, build.weights_file(cfg.warm_start))
     run = start(cfg, data, overrides=overrides)
-    trained_before = run.record.get("wall_time_s", 0.0) if cfg.resume else 0.0
     print(f"Training {run.record['name']} in {shown(run.folder)}", flush=True)
     logger = None
     failed = True
@@ -55,7 +54,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         seconds = time.time() - began
         metrics = evaluate_best(cfg, run, task, data, trainer)
         metrics["training"] = {
-            "seconds": round(trained_before + seconds, 1),
+            "seconds": round(run.spent + seconds, 1),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
         }
@@ -94,7 +93,7 @@ def evaluate_best(
     size = tuple(cfg.data.get("size") or data.split("test").size(0))
     task.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
     metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
-    title = f"{combinations.run_name(cfg)}   validation mIoU {metrics['val']['miou']:.3f}"
+    title = f"{run.record['name']}   validation mIoU {metrics['val']['miou']:.3f}"
     save_sheet(task, data, "val", run, title=title)
     return metrics
 

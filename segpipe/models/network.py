@@ -1,5 +1,6 @@
 """The whole network: image -> encoder -> neck -> decoder -> head -> enlarge -> logits."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -55,6 +56,12 @@ class Network(nn.Module):
         stride = self.encoder.coarsest
         down, right = -height % stride, -width % stride
         return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
+
+
+def at_size(scores: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, K, h, w) scores interpolated to a picture's or a mask's own (H, W), where they differ."""
+    same = tuple(scores.shape[-2:]) == tuple(size)
+    return scores if same else F.interpolate(scores, size=tuple(size), mode="bilinear")
 
 
 class Jump(nn.Module):
