@@ -52,6 +52,7 @@ def network(cfg: DictConfig, num_classes: int) -> Network:
     """The network, its weights drawn from generators keyed by (seed, part)."""
     with keyed_random(cfg.seed, "encoder"):
         encoder = make(cfg, "encoder")
+    encoder.freeze(cfg.encoder.get("freeze", 0))
     with keyed_random(cfg.seed, "network"):
         built: Network = make(cfg, "model")(
             encoder=encoder,

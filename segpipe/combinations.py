@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build
+from segpipe import build, pretrained
 from segpipe.config import check
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
@@ -150,6 +150,8 @@ def identity(cfg: DictConfig) -> str:
     content = canonical(cfg)
     content["data_fingerprint"] = [build.dataset(cfg, split).fingerprint() for split in get_args(Split)]
     content["trainer"]["precision"] = build.precision(cfg)
+    if (weights := cfg.encoder.get("weights")) and pretrained.is_file(weights) and Path(weights).is_file():
+        content["encoder"]["weights"] = digest(Path(weights))  # by what is in it, wherever it lies
     if cfg.warm_start:
         content["warm_start"] = digest(build.weights_file(cfg.warm_start))
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()

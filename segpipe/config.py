@@ -35,6 +35,8 @@ LABELS: dict[str, Any] = {
     "sweep.name": str,
     "data.root": str | None,
     "data.crop": list[int] | None,
+    "encoder.weights": str | None,
+    "encoder.freeze": int,
     "decoder.smooth": Literal["conv3x3"] | None,
     "model.deconv_kernel": int,
     "run_dir": str | None,
@@ -48,8 +50,8 @@ RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest an
         ("batch_size", "eval_batch_size", "max_epochs", "check_val_every_n_epoch", "accumulate"), (1, math.inf)
     ),
     **dict.fromkeys(("stride", "width", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)),
-    **dict.fromkeys(("seed", "warmup", "workers", "weight_decay", "momentum", "power"), (0, math.inf)),
-    **dict.fromkeys(("lr", "clip", "timeout"), (SMALLEST, math.inf)),
+    **dict.fromkeys(("seed", "warmup", "workers", "weight_decay", "momentum", "power", "freeze"), (0, math.inf)),
+    **dict.fromkeys(("lr", "clip", "timeout", "encoder_lr"), (SMALLEST, math.inf)),
     **dict.fromkeys(("dropout", "label_smoothing"), (0, 0.999)),
     "side": (32, math.inf),
 }

@@ -1,4 +1,4 @@
-"""How a training begins: in a new folder, from where another left off, or from another's weights."""
+"""How a training begins: in a new folder, or from where another left off."""
 
 import os
 import platform
@@ -11,9 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from segpipe import combinations
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
-from segpipe.models.weights import copy_matching
 from segpipe.runs import Run, environment, shown, write_text, write_whole
-from segpipe.task import SegmentationTask
 
 MAY_CHANGE = ("trainer.max_epochs", "data.root", "data.workers", "data.cache", "data.eval_batch_size", "logger")
 
@@ -98,24 +96,3 @@ def relocate(run: Run, old: Path) -> None:
 
     checkpoint["callbacks"] = moved(checkpoint["callbacks"])
     write_whole(path, lambda temporary: torch.save(checkpoint, temporary))
-
-
-def warm_start(task: SegmentationTask, path: Path) -> None:
-    """Copy what fits from a checkpoint, and print what does not. Raises UserError where it is none, or nothing fits."""
-    try:
-        source = torch.load(path, map_location="cpu", weights_only=True)
-        source = source.get("state_dict", source)
-        weights = {name.removeprefix("network."): tensor for name, tensor in source.items()}
-    except Exception as error:  # whatever a file that is no checkpoint makes of it
-        first = str(error).partition("\n")[0]
-        raise UserError(
-            f"warm_start={path}: not a checkpoint that can be read ({first}). Give a run's folder."
-        ) from error
-    copied, left = copy_matching(weights, task.network)
-    if not any(weights[name].ndim for name in copied):  # counters of batches fit everywhere
-        raise UserError(
-            f"warm_start={path}: none of its {len(weights)} tensors has a name and shape of this network's. "
-            f"Give a run of a network that shares its encoder or more."
-        )
-    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in left))
-    print(f"Warm start: {len(copied)} tensors from {path}; as initialised: {', '.join(layers) or 'none'}")

@@ -35,6 +35,7 @@ class SegmentationTask(pl.LightningModule):
     optimizer: called with parameter groups. scheduler: (step, total) to a factor of the rate, per step.
     accumulate: parts that a batch is taken in, one after another, before the optimizer's step. clip: largest norm of
     the gradient. channels_last: order of the weights' bytes. seed: of dropout, with the epoch.
+    encoder_lr: factor of the learning rate for the encoder, below 1 where its weights are good already.
     The loss of a step is divided by the counts of the *global* batch: all parts, all ranks.
     """
 
@@ -50,12 +51,14 @@ class SegmentationTask(pl.LightningModule):
         accumulate: int = 1,
         clip: float | None = None,
         channels_last: bool = True,
+        encoder_lr: float = 1.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network  # type: ignore[call-overload]
         self.loss, self.make_optimizer, self.schedule = loss, optimizer, scheduler
         self.classes, self.seed, self.accumulate, self.clip = classes, seed, accumulate, clip
+        self.encoder_lr = encoder_lr
         self.evaluations: dict[str, Evaluation] = {}
         self.pending: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
@@ -145,7 +148,9 @@ class SegmentationTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer without weight decay on norms and biases, and the schedule by step."""
-        optimizer = self.make_optimizer(parameter_groups(self))
+        optimizer = self.make_optimizer(parameter_groups(self, encoder_lr=self.encoder_lr))
+        for group in optimizer.param_groups:
+            group["lr"] *= group["factor"]
         total = int(self.trainer.estimated_stepping_batches)
         return [optimizer], [LambdaLR(optimizer, lambda step: self.schedule(step, total))]
 
@@ -171,10 +176,17 @@ class SegmentationTask(pl.LightningModule):
         return np.concatenate(parts)
 
 
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Convolutions with the optimizer's weight decay, norms and biases (one-dimensional tensors) without."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in trained if parameter.ndim > 1]
-    others = [parameter for parameter in trained if parameter.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+def parameter_groups(module: nn.Module, *, encoder_lr: float = 1.0) -> list[dict[str, Any]]:
+    """Convolutions with the optimizer's weight decay, norms and biases (one-dimensional tensors) without.
+
+    Each group has the ``factor`` of its learning rate: ``encoder_lr`` for what lies in a part named encoder, else 1.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            slowed = encoder_lr != 1 and "encoder" in name.split(".")
+            groups.setdefault((parameter.ndim > 1, slowed), []).append(parameter)
+    return [
+        {"params": members, "factor": encoder_lr if slowed else 1.0} | ({} if decayed else {"weight_decay": 0.0})
+        for (decayed, slowed), members in sorted(groups.items(), reverse=True)
+    ]

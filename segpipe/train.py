@@ -16,12 +16,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from segpipe import build, combinations, config, cost, sweep, tracking
+from segpipe import build, combinations, config, cost, pretrained, sweep, tracking
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
 from segpipe.metrics import named_scores
 from segpipe.runs import Run, shown, write_confusion, write_json
-from segpipe.start import resumed, start, warm_start
+from segpipe.start import resumed, start
 from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
 
@@ -40,8 +40,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     data = build.data(cfg)
     data.check()
     task = build.task(cfg, data)
-    if cfg.warm_start:
-        warm_start(task, build.weights_file(cfg.warm_start))
+    if not cfg.resume and cfg.encoder.get("weights"):
+        pretrained.load_encoder(task.network, cfg)
+    if not cfg.resume and cfg.warm_start:
+        pretrained.warm_start(task.network, build.weights_file(cfg.warm_start))
     run = start(cfg, data, overrides=overrides)
     print(f"Training {run.record['name']} in {shown(run.folder)}", flush=True)
     logger = None

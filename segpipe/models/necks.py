@@ -32,6 +32,17 @@ class FullyConvolutional(nn.Module):
         self.activation = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(dropout)
 
+    def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """From a classifier of torchvision's (VGG, AlexNet): its linear layers, the first as a kernel over the map."""
+        linear = [name for name, weight in published.items() if name.startswith("classifier.") and weight.ndim == 2]
+        found: dict[str, Tensor] = {}
+        for name, own in zip(linear, ("fc6.weight", "fc7.weight"), strict=False):
+            kernel = self.get_parameter(own)
+            if published[name].numel() == kernel.numel():
+                found[own] = published[name].view_as(kernel)
+                found[own.replace("weight", "bias")] = published[name.replace("weight", "bias")]
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) to (N, width, h, w)."""
         x = self.dropout(self.activation(self.fc6(self.pad(x))))

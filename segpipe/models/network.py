@@ -45,7 +45,7 @@ class Network(nn.Module):
                 f"{self.encoder.min_size} and more. Enlarge the picture, or take an encoder with fewer reductions."
             )
         x = self.pad((image - self.mean) / self.std)
-        features = self.encoder(x)  # stride: (N, C, H/stride, W/stride)
+        features = {1: x} | self.encoder(x)  # stride: (N, C, H/stride, W/stride); the picture where there is no map
         x = self.neck(features[self.encoder.coarsest])
         scores = self.head(self.decoder(x, features))  # (N, K, H/stop, W/stop)
         return self.enlarge(scores, features)[..., :height, :width]
@@ -67,17 +67,13 @@ def at_size(scores: Tensor, size: Sequence[int]) -> Tensor:
 class Jump(nn.Module):
     """Enlarges the scores to full size in one step of one upsampler."""
 
-    def __init__(self, upsample: nn.Module, *, factor: int) -> None:
+    def __init__(self, upsample: nn.Module) -> None:
         super().__init__()
-        self.upsample, self.factor = upsample, factor
+        self.upsample = upsample
 
     def forward(self, scores: Tensor, features: dict[int, Tensor]) -> Tensor:
         """(N, K, H/factor, W/factor) to (N, K, H, W)."""
-        height, width = scores.shape[-2:]
-        full = features.get(1)
-        if full is None:
-            full = scores.new_empty(0, 0, height * self.factor, width * self.factor)
-        return self.upsample(scores, full)
+        return self.upsample(scores, features[1])
 
 
 class Already(nn.Module):
@@ -155,7 +151,7 @@ def to_full_size(
             width=num_classes,
         )
     source_channels = encoder.channels.get(1, num_classes)
-    return Jump(upsample(num_classes, num_classes, factor=stride, source_channels=source_channels), factor=stride)
+    return Jump(upsample(num_classes, num_classes, factor=stride, source_channels=source_channels))
 
 
 def maker(factory: Factory) -> Any:

@@ -16,11 +16,14 @@ from segpipe.models.weights import Conv2d, project
 
 
 def fit(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Crop, or repeat the edge, at the right and the bottom, until ``x`` has the ``size`` (H, W)."""
+    """Crop, or repeat the edge, on all sides alike, until ``x`` has the ``size`` (H, W).
+
+    Where an encoder pads everywhere there is nothing to do; AlexNet's maps are smaller, and centred on the picture.
+    """
     down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
-    if down > 0 or right > 0:
-        x = F.pad(x, (0, max(right, 0), 0, max(down, 0)), mode="replicate")
-    return x[..., : size[0], : size[1]]
+    if not down and not right:
+        return x
+    return F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate")
 
 
 class Interpolate(nn.Module):
@@ -31,11 +34,12 @@ class Interpolate(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, factor: int, source_channels: int) -> None:
         super().__init__()
+        self.factor = factor
         self.project = project(in_channels, out_channels)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(N, in, h, w) to (N, out, H, W), H and W being the source's."""
-        return F.interpolate(self.project(x), size=source.shape[-2:], mode=self.mode)
+        return fit(F.interpolate(self.project(x), scale_factor=self.factor, mode=self.mode), source.shape[-2:])
 
 
 class Nearest(Interpolate):

@@ -1,7 +1,7 @@
 """The contract of an encoder."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -32,6 +32,12 @@ class Encoder(nn.Module, ABC):
     pools: dict[int, Pool]
     min_size: int
     classifier_kernel: int
+    frozen: int = 0  # stages
+
+    @property
+    @abstractmethod
+    def stages(self) -> list[nn.Module]:
+        """What ``freeze`` counts: the layers of each stride, finest first."""
 
     @property
     def strides(self) -> list[int]:
@@ -43,6 +49,27 @@ class Encoder(nn.Module, ABC):
         """The stride of the last map."""
         return max(self.channels)
 
+    def freeze(self, count: int) -> None:
+        """Keep the first stages as they are: no gradient, and norms as in evaluation."""
+        self.frozen = count
+        for stage in self.stages[:count]:
+            stage.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's, but for the frozen stages."""
+        super().train(mode)
+        for stage in self.stages[: self.frozen]:
+            stage.eval()
+        return self
+
+    def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A published state dict (torchvision's, timm's) in this encoder's own names; what it has no use for stays."""
+        return published
+
     @abstractmethod
     def forward(self, image: Tensor) -> dict[int, Tensor]:
-        """(N, 3, H, W), multiples of the coarsest stride, to stride: (N, channels[stride], H/stride, W/stride)."""
+        """(N, 3, H, W), multiples of the coarsest stride, to stride: (N, channels[stride], H/stride, W/stride).
+
+        An encoder that does not pad everywhere (AlexNet) gives maps a little smaller.
+        """

@@ -1,4 +1,4 @@
-"""Encoders that only convolve and pool: SegNet-Basic's, U-Net's, and our small one."""
+"""Encoders that only convolve and pool: VGG, SegNet-Basic's, U-Net's, and our small one."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,6 +44,24 @@ class PlainEncoder(Encoder):
                 for stride, entering, width, depth in zip(strides[:-1], before, widths, depths, strict=True)
             }
         )
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The blocks."""
+        return list(self.blocks.values())
+
+    def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """From torchvision's VGG, which counts all layers in one row (``features.17.weight``), poolings too."""
+        names: dict[str, str] = {}
+        place = 0
+        for stride, block in self.blocks.items():
+            for number, layers in enumerate(block):
+                for position, _ in enumerate(layers):  # convolution, norm, activation
+                    names[f"features.{place}"] = f"blocks.{stride}.{number}.{position}"
+                    place += 1
+            place += 1  # the pooling
+        split = {name: name.rpartition(".") for name in published}
+        return {f"{names.get(layer, layer)}.{leaf}": published[name] for name, (layer, _, leaf) in split.items()}
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         """See ``Encoder.forward``."""

@@ -1,0 +1,52 @@
+"""AlexNet (Krizhevsky et al. 2012) as torchvision has it, without its classifier."""
+
+from torch import Tensor, nn
+
+from segpipe.models.encoders.encoder import Encoder, Pool
+from segpipe.models.weights import Conv2d
+
+
+class AlexNet(Encoder):
+    """Five convolutions, three poolings of 3x3 that overlap; strides 4 to 32.
+
+    Its maps shrink at the borders: 55, 27, 13, 6 at 224, centred on the picture.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = {4: 64, 8: 192, 16: 256, 32: 256}
+        self.depths = {4: 1, 8: 1, 16: 3, 32: 0}
+        self.pools = {stride: Pool(kernel=3, stride=2, padding=0) for stride in (8, 16, 32)}
+        self.min_size = 33  # padded to 64, where its last map is one pixel
+        self.classifier_kernel = 6
+        self.features = nn.Sequential(  # in torchvision's order, so that names agree
+            Conv2d(3, 64, 11, stride=4, padding=2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2),
+            Conv2d(64, 192, 5, padding=2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2),
+            Conv2d(192, 384, 3, padding=1),
+            nn.ReLU(inplace=True),
+            Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(inplace=True),
+            Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2),
+        )
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """Between the poolings."""
+        return [self.features[:3], self.features[3:6], self.features[6:]]
+
+    def forward(self, image: Tensor) -> dict[int, Tensor]:
+        """See ``Encoder.forward``."""
+        features: dict[int, Tensor] = {}
+        x, stride = image, 4
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                features[stride] = x  # (N, C, about H/stride, W/stride)
+                stride *= 2
+            x = layer(x)
+        return features | {stride: x}

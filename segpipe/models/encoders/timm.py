@@ -1,0 +1,58 @@
+"""Any backbone of the timm library that gives maps at several strides; an extra: ``pip install segpipe[timm]``."""
+
+import importlib
+from typing import Any
+
+from torch import Tensor, nn
+
+from segpipe.errors import UserError
+from segpipe.models.encoders.encoder import Encoder
+
+
+class Timm(Encoder):
+    """A backbone by timm's name, as ``convnext_tiny``; none of its steps down counts as a max-pooling.
+
+    backbone: its name. Raises UserError where timm is not installed, or has no such backbone, or none with maps.
+    """
+
+    def __init__(self, *, backbone: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        try:
+            self.body: Any = library().create_model(backbone, pretrained=False, features_only=True)
+        except (RuntimeError, AttributeError) as error:
+            raise UserError(
+                f"encoder.backbone={backbone}: timm makes no backbone with maps of that name ({error}). Its names: "
+                f"python -c \"import timm; print(timm.list_models())\""
+            ) from error
+        strides, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
+        self.places = dict(zip(strides, range(len(strides)), strict=True))  # of equal strides, the last
+        self.channels = dict(zip(strides, channels, strict=True))
+        self.depths = dict.fromkeys(strides, 2)  # what mirrors it has two convolutions a stride
+        self.pools = {}
+        self.min_size = max(strides)
+        self.classifier_kernel = 3
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The whole: timm's backbones have no common parts."""
+        return [self.body]
+
+    def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """From timm's classifier of the same name; with maps only, some of its names use _ for a dot."""
+        own = {name.removeprefix("body."): name for name in self.state_dict()}
+        flat = {name.replace(".", "_"): name for name in published}
+        return {name: published[flat[key]] for short, name in own.items() if (key := short.replace(".", "_")) in flat}
+
+    def forward(self, image: Tensor) -> dict[int, Tensor]:
+        """See ``Encoder.forward``."""
+        maps = self.body(image)
+        return {stride: maps[place] for stride, place in self.places.items()}
+
+
+def library() -> Any:
+    """The timm library. Raises UserError where it is not installed."""
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise UserError("encoder=timm needs the timm library: pip install 'segpipe[timm]'.") from error
