@@ -61,6 +61,7 @@ def network(cfg: DictConfig, num_classes: int) -> Network:
             smooth=Smooth if cfg.decoder.smooth else None,
             fusion=make(cfg, "fusion"),
             num_classes=num_classes,
+            local_contrast=cfg.augment.get("local_contrast", False),
         )
     for name in ("neck", "decoder", "head", "enlarge"):  # each layer by its own key, whatever was drawn before it
         initialise(getattr(built, name), seed=cfg.seed, prefix=name)

@@ -40,7 +40,12 @@ def refuse(cfg: DictConfig) -> list[str]:
 
 
 def refuse_stride(cfg: DictConfig, encoder: Encoder) -> None:
-    """A model may stop at any stride that the encoder has, or finer than its finest."""
+    """A model may stop at any stride that the encoder has, or finer than its finest; freezing has to leave something."""
+    if cfg.encoder.get("freeze", 0) > len(encoder.stages):
+        raise UserError(
+            f"encoder.freeze={cfg.encoder.freeze}: allowed is 0 to {len(encoder.stages)}, the stages of "
+            f"encoder={cfg.encoder.name}."
+        )
     stride = cfg.model.stride
     allowed = [s for s in (1, 2, 4, 8) if s < encoder.strides[0]] + encoder.strides
     if stride not in allowed:
@@ -63,6 +68,13 @@ def refuse_decoder(cfg: DictConfig, encoder: Encoder) -> None:
                 f"decoder=unpool needs the encoder to max-pool at every step, and encoder={cfg.encoder.name} does not "
                 f"at stride {places}: take decoder=deconv, or encoder=small."
             )
+    overlapping = {s: pool for s, pool in encoder.pools.items() if (pool.kernel, pool.stride) != (2, 2)}
+    if cfg.decoder.name == "unpool" and overlapping:
+        raise UserError(
+            f"decoder=unpool: the windows of encoder={cfg.encoder.name}'s max-poolings overlap (stride "
+            f"{', '.join(map(str, overlapping))}), so a maximum may be two windows' and the values would fall on one "
+            f"another. Take decoder=deconv, or encoder=vgg16."
+        )
     for path in ("encoder.kernel", "model.refine.kernel"):
         if (OmegaConf.select(cfg, path) or 1) % 2 == 0:
             raise UserError(f"{path}={OmegaConf.select(cfg, path)}: allowed is an odd number, which has a middle.")
@@ -124,6 +136,8 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
         found.append(f"encoder={cfg.encoder.name} has no map finer than {encoder.strides[0]}: enlarge does the rest.")
     if cfg.fusion.name != "none" and model.stride == encoder.coarsest:
         found.append(f"fusion={cfg.fusion.name} has no skip to join at stride {model.stride}: the same as fusion=none.")
+    if cfg.encoder.get("freeze", 0) and not (cfg.encoder.get("weights") or cfg.warm_start):
+        found.append(f"encoder.freeze={cfg.encoder.freeze} keeps random weights, since encoder.weights is null.")
     if smooth and cfg.decoder.name != "unpool" and model.refine._target_.endswith("Convolutions"):
         found.append(f"decoder.smooth={smooth} changes nothing here: model={model.name} convolves itself.")
     return found

@@ -37,6 +37,7 @@ LABELS: dict[str, Any] = {
     "data.crop": list[int] | None,
     "encoder.weights": str | None,
     "encoder.freeze": int,
+    "augment.local_contrast": bool,
     "decoder.smooth": Literal["conv3x3"] | None,
     "model.deconv_kernel": int,
     "run_dir": str | None,

@@ -9,7 +9,7 @@ from segpipe import build, combinations
 from segpipe.config import CONF, options
 from segpipe.errors import UserError
 
-ENCODERS = ["small", "basic", "unet"]
+ENCODERS = ["small", "basic", "unet", "alexnet", "vgg11", "resnet18"]
 MODELS = options("model")
 
 
@@ -19,7 +19,8 @@ def build_tiny(model, *, seed=0, **choices):
     for group in ("encoder", "neck", "decoder", "fusion"):
         if group in choices:
             cfg[group] = OmegaConf.load(CONF / group / f"{choices[group]}.yaml")
-    cfg.encoder.widths = [8] * len(cfg.encoder.widths)
+    if "widths" in cfg.encoder:
+        cfg.encoder.widths = [8] * len(cfg.encoder.widths)
     if cfg.neck.name != "none":
         cfg.neck.width = 8
     cfg.seed = seed

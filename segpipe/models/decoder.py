@@ -9,12 +9,14 @@ At each stride, from coarse to fine:   upsample x2  ->  smooth  ->  fuse with th
     U-Net        deconv 2x2     concat    two 3x3                      the encoder's    upsample
 """
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segpipe.errors import UserError
 from segpipe.models.encoders import Encoder
 from segpipe.models.weights import project
 
@@ -24,11 +26,13 @@ Factory = Callable[..., nn.Module]
 class Decoder(nn.Module):
     """Climbs from stride ``start`` to stride ``stop``; upsample, fusion, refine, smooth make the modules of the slots.
 
-    width: channels of every map on the way; None keeps the encoder's.
+    width: channels of every map on the way; None keeps the encoder's; a list has one number for each step up.
     taps: where a skip is taken: ``conv``, the encoder's last map at the stride; ``pool``, what leads to the stride by
         max-pooling (FCN's pool3 and pool4).
     narrow: where the channels become the next finer map's: in ``upsample`` (U-Net), or in the last convolution of
         ``refine`` (SegNet, DeconvNet: the map then fits the switches of the next unpooling).
+    skip_scales: a factor for the skip of each step up (FCN-8s trained at once); None for 1.
+    zero_start: the first projection starts at zero, so that class scores do, as FCN's.
     """
 
     def __init__(
@@ -42,19 +46,22 @@ class Decoder(nn.Module):
         fusion: Factory,
         refine: Factory,
         smooth: Factory | None = None,
-        width: int | None = None,
+        width: int | Sequence[int] | None = None,
         taps: Literal["conv", "pool"] = "conv",
         narrow: Literal["refine", "upsample"] = "refine",
+        skip_scales: Sequence[float] | None = None,
+        zero_start: bool = False,
     ) -> None:
         super().__init__()
         self.steps = nn.ModuleDict()  # keyed by stride: the names survive from FCN-32s to 16s to 8s
-        channels = width or in_channels
-        self.project = project(in_channels, channels)
-        for stride in [s for s in reversed(encoder.strides) if stop <= s < start]:
-            own = width or encoder.channels[stride]
-            finer = width or encoder.channels[stride if stride == stop else stride // 2]
+        strides = [stride for stride in reversed(encoder.strides) if stop <= stride < start]
+        widths = each_step(width, strides) or [encoder.channels[stride] for stride in strides]
+        scales = each_step(skip_scales, strides) or [1.0] * len(strides)
+        channels = width if isinstance(width, int) else in_channels
+        self.project = project(in_channels, channels, zero=zero_start)
+        for stride, scale, (own, finer) in zip(strides, scales, pairwise([*widths, *widths[-1:]]), strict=True):
             raised, refined = (own, own) if narrow == "upsample" else (channels, finer)
-            tap = Tap(encoder, stride=stride, pooled=taps == "pool")
+            tap = Tap(encoder, stride=stride, pooled=taps == "pool", scale=scale)
             fuse = fusion(tap.channels, raised)
             self.steps[str(stride)] = Step(
                 upsample=upsample(channels, raised, factor=2, source_channels=encoder.channels[stride]),
@@ -72,6 +79,20 @@ class Decoder(nn.Module):
         for stride, step in self.steps.items():
             x = step(x, features, features[int(stride)])  # (N, C, H/stride, W/stride)
         return x
+
+
+def each_step(given: Any, strides: list[int]) -> list[Any] | None:
+    """One value for each step up, coarse to fine. Raises UserError for a list of another length."""
+    if given is None:
+        return None
+    if not isinstance(given, Sequence):
+        return [given] * len(strides)
+    if len(given) != len(strides):
+        raise UserError(
+            f"{list(given)} has {len(given)} entries: give one for each of the {len(strides)} steps up, to strides "
+            f"{', '.join(map(str, strides))}."
+        )
+    return list(given)
 
 
 class Step(nn.Module):
@@ -93,8 +114,9 @@ class Step(nn.Module):
 class Tap(nn.Module):
     """Takes the skip of a stride from the encoder's maps: the map itself, or the pooling that leads to it."""
 
-    def __init__(self, encoder: Encoder, *, stride: int, pooled: bool) -> None:
+    def __init__(self, encoder: Encoder, *, stride: int, pooled: bool, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.pool = encoder.pools.get(stride) if pooled else None  # not pooled there: the map itself
         self.source = stride if self.pool is None else stride // 2
         self.channels = encoder.channels[self.source]
@@ -102,4 +124,5 @@ class Tap(nn.Module):
     def forward(self, features: dict[int, Tensor]) -> Tensor:
         """stride: (N, C, H/stride, W/stride) to (N, channels, H/s, W/s)."""
         skip = features[self.source]
-        return skip if self.pool is None else F.max_pool2d(skip, *self.pool)
+        skip = skip if self.pool is None else F.max_pool2d(skip, *self.pool)
+        return skip if self.scale == 1 else skip * self.scale

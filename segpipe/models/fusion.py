@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from segpipe.models.weights import ZeroConv2d
+from segpipe.models.weights import project
 
 
 class NoSkip(nn.Module):
@@ -35,7 +35,7 @@ class Sum(nn.Module):
     def __init__(self, skip_channels: int, width: int) -> None:
         super().__init__()
         self.out_channels = width
-        self.lateral = lateral(skip_channels, width)
+        self.lateral = project(skip_channels, width, zero=True)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(N, width, H, W) and (N, skip_channels, H, W) to (N, width, H, W)."""
@@ -50,13 +50,8 @@ class Concat(nn.Module):
     def __init__(self, skip_channels: int, width: int) -> None:
         super().__init__()
         self.out_channels = 2 * width
-        self.lateral = lateral(skip_channels, width)
+        self.lateral = project(skip_channels, width, zero=True)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(N, width, H, W) and (N, skip_channels, H, W) to (N, 2 * width, H, W)."""
         return torch.cat([x, self.lateral(skip)], dim=1)
-
-
-def lateral(skip_channels: int, width: int) -> nn.Module:
-    """A zero-started 1x1 convolution where the widths differ."""
-    return nn.Identity() if skip_channels == width else ZeroConv2d(skip_channels, width)

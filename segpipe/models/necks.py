@@ -1,9 +1,11 @@
 """Between encoder and decoder, on the coarsest map. Built from the encoder; ``out_channels`` says what leaves."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpipe.models.encoders import Encoder
-from segpipe.models.refine import Convolutions
+from segpipe.models.refine import Convolutions, TransposedConv2d
+from segpipe.models.upsample import fit
 from segpipe.models.weights import Conv2d
 
 
@@ -33,20 +35,45 @@ class FullyConvolutional(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        """From a classifier of torchvision's (VGG, AlexNet): its linear layers, the first as a kernel over the map."""
-        linear = [name for name, weight in published.items() if name.startswith("classifier.") and weight.ndim == 2]
-        found: dict[str, Tensor] = {}
-        for name, own in zip(linear, ("fc6.weight", "fc7.weight"), strict=False):
-            kernel = self.get_parameter(own)
-            if published[name].numel() == kernel.numel():
-                found[own] = published[name].view_as(kernel)
-                found[own.replace("weight", "bias")] = published[name.replace("weight", "bias")]
-        return found
+        """See ``from_classifier``."""
+        return from_classifier(published, {"fc6": self.fc6, "fc7": self.fc7})
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) to (N, width, h, w)."""
         x = self.dropout(self.activation(self.fc6(self.pad(x))))
         return self.dropout(self.activation(self.fc7(x)))
+
+
+class Bottleneck(nn.Module):
+    """DeconvNet's middle (Noh et al. 2015, section 3.2): the classifier's layers, and a deconvolution back to the map.
+
+    fc6 is not padded: at 224 x 224 its ``kernel`` covers the whole map of a VGG, and what passes is one vector. Smaller
+    maps are padded with zeros to the kernel first. width: channels between. kernel: null takes the encoder's classifier's.
+    """
+
+    def __init__(self, encoder: Encoder, *, width: int = 4096, kernel: int | None = None, norm: bool = True) -> None:
+        super().__init__()
+        self.out_channels = encoder.channels[encoder.coarsest]
+        self.kernel = kernel or encoder.classifier_kernel
+        self.fc6 = self.block(Conv2d(self.out_channels, width, self.kernel), norm)
+        self.fc7 = self.block(Conv2d(width, width, 1), norm)
+        self.deconv = self.block(TransposedConv2d(width, self.out_channels, self.kernel), norm)
+
+    def block(self, layer: nn.Conv2d | nn.ConvTranspose2d, norm: bool) -> nn.Sequential:
+        """The layer, batch normalisation where asked for, ReLU."""
+        norms = [nn.BatchNorm2d(layer.out_channels)] if norm else []
+        return nn.Sequential(layer, *norms, nn.ReLU(inplace=True))
+
+    def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See ``from_classifier``."""
+        return from_classifier(published, {"fc6.0": self.fc6[0], "fc7.0": self.fc7[0]})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) to (N, C, h, w); between, the map is kernel - 1 smaller."""
+        size = x.shape[-2:]
+        down, right = (max(self.kernel - side, 0) for side in size)
+        x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
+        return fit(self.deconv(self.fc7(self.fc6(x))), size)
 
 
 class DoubleConv(Convolutions):
@@ -56,3 +83,18 @@ class DoubleConv(Convolutions):
         channels = encoder.channels[encoder.coarsest]
         self.out_channels = width or 2 * channels
         super().__init__(channels, self.out_channels, self.out_channels, 2, norm=norm)
+
+
+def from_classifier(published: dict[str, Tensor], layers: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """The linear layers of a classifier of torchvision's (VGG, AlexNet) as kernels, under the names of ``layers``.
+
+    The first becomes a kernel over the whole map (Long et al. 2015, section 3.1); those of other sizes are left out.
+    """
+    linear = [name for name, weight in published.items() if name.startswith("classifier.") and weight.ndim == 2]
+    found: dict[str, Tensor] = {}
+    for name, (own, layer) in zip(linear, layers.items(), strict=False):
+        kernel = layer.get_parameter("weight")
+        if published[name].numel() == kernel.numel():
+            found[f"{own}.weight"] = published[name].view_as(kernel)
+            found[f"{own}.bias"] = published[name.replace("weight", "bias")]
+    return found

@@ -23,18 +23,22 @@ class Network(nn.Module):
     """Five parts in a row. It alone pads: any height and width from ``encoder.min_size`` will do.
 
     enlarge: from the decoder's last stride to full size; called with the scores and the encoder's maps.
+    normalise: of the picture; what is not at hand at prediction belongs into the augmentation.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
-        self, *, encoder: Encoder, neck: nn.Module, decoder: Decoder, head: nn.Module, enlarge: nn.Module
+        self,
+        *,
+        encoder: Encoder,
+        neck: nn.Module,
+        decoder: Decoder,
+        head: nn.Module,
+        enlarge: nn.Module,
+        normalise: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.normalise = normalise or ImageNetNorm()
         self.encoder, self.neck, self.decoder, self.head, self.enlarge = encoder, neck, decoder, head, enlarge
-        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """RGB images (N, 3, H, W), values 0 to 255 of any type, to logits (N, K, H, W)."""
@@ -44,7 +48,7 @@ class Network(nn.Module):
                 f"The picture is {height} x {width}; this encoder takes {self.encoder.min_size} x "
                 f"{self.encoder.min_size} and more. Enlarge the picture, or take an encoder with fewer reductions."
             )
-        x = self.pad((image - self.mean) / self.std)
+        x = self.pad(self.normalise(image))
         features = {1: x} | self.encoder(x)  # stride: (N, C, H/stride, W/stride); the picture where there is no map
         x = self.neck(features[self.encoder.coarsest])
         scores = self.head(self.decoder(x, features))  # (N, K, H/stop, W/stop)
@@ -56,6 +60,50 @@ class Network(nn.Module):
         stride = self.encoder.coarsest
         down, right = -height % stride, -width % stride
         return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
+
+
+class ImageNetNorm(nn.Module):
+    """By the mean and standard deviation of ImageNet's channels."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W), 0 to 255, to about -2 to 2.6."""
+        return (image - self.mean) / self.std
+
+
+class LocalContrast(nn.Module):
+    """Local contrast normalisation (Jarrett et al. 2009, section 2.1), as SegNet-Basic's input has it.
+
+    From each value its neighbourhood's mean over all channels is taken, and what is left divided by the
+    neighbourhood's deviation, or by the picture's mean deviation where that is larger. The neighbourhood is a Gaussian
+    window of 9 x 9, standard deviation 1.6 (the window's is not published); beyond the border, the picture mirrored.
+    """
+
+    window: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        line = torch.exp(-((torch.arange(9) - 4.0) ** 2) / (2 * 1.6**2))
+        window = (line[:, None] * line / line.sum() ** 2).expand(1, 3, 9, 9) / 3
+        self.register_buffer("window", window.contiguous(), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W), 0 to 255, to values around 0, a few at most."""
+        centred = image - self.mean_around(image.to(self.window))
+        deviation = self.mean_around(centred**2).clamp(min=0).sqrt()  # (N, 1, H, W)
+        floor = deviation.mean((2, 3), keepdim=True).clamp(min=1e-2)
+        return centred / torch.maximum(deviation, floor)
+
+    def mean_around(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to its weighted mean over each neighbourhood and all channels, (N, 1, H, W)."""
+        return F.conv2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), self.window)
 
 
 def at_size(scores: Tensor, size: Sequence[int]) -> Tensor:
@@ -94,16 +142,20 @@ def assemble(
     refine: Factory,
     num_classes: int,
     stride: int,
-    width: int | Literal["classes"] | None = None,
+    width: int | list[int] | Literal["classes"] | None = None,
     taps: Literal["conv", "pool"] = "conv",
     narrow: Literal["refine", "upsample"] = "refine",
     enlarge: Literal["same", "bilinear"] = "same",
+    skip_scales: list[float] | None = None,
+    zero_start: bool = False,
+    local_contrast: bool = False,
 ) -> Network:
     """Put the parts together: every named architecture is a set of these arguments (``conf/model``).
 
     stride: where the decoder stops; where the encoder has no map so fine, at its finest.
     width: channels of the decoder; ``classes`` makes it climb with class scores, and the head is then nothing.
     enlarge: from there to full size by the decoder's own upsampler, or by one fixed bilinear interpolation.
+    skip_scales, zero_start: see ``Decoder``. local_contrast: normalise pictures by ``LocalContrast``.
     smooth: its slot after each step of 2 is filled where ``refine`` does not convolve itself.
     Errors: see ``segpipe.combinations.refuse``, which asks before anything is built.
     """
@@ -121,6 +173,8 @@ def assemble(
         width=num_classes if width == "classes" else width,
         taps=taps,
         narrow=narrow,
+        skip_scales=skip_scales,
+        zero_start=zero_start,
     )
     head = nn.Identity() if width == "classes" else Conv2d(decoder.out_channels, num_classes, 1)
     return Network(
@@ -129,6 +183,7 @@ def assemble(
         decoder=decoder,
         head=head,
         enlarge=to_full_size(encoder, upsample if enlarge == "same" else Bilinear, smooth, num_classes, stride=stop),
+        normalise=LocalContrast() if local_contrast else ImageNetNorm(),
     )
 
 

@@ -31,9 +31,11 @@ class ZeroConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
 
-def project(in_channels: int, out_channels: int) -> nn.Module:
-    """A 1x1 convolution where the widths differ, nothing where they agree."""
-    return nn.Identity() if in_channels == out_channels else Conv2d(in_channels, out_channels, kernel_size=1)
+def project(in_channels: int, out_channels: int, *, zero: bool = False) -> nn.Module:
+    """A 1x1 convolution where the widths differ, nothing where they agree. zero: it starts at zero."""
+    if in_channels == out_channels:
+        return nn.Identity()
+    return ZeroConv2d(in_channels, out_channels) if zero else Conv2d(in_channels, out_channels, kernel_size=1)
 
 
 def key(seed: int, name: str) -> int:
