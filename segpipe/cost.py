@@ -42,7 +42,7 @@ def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
     network.eval()
     counter = FlopCounterMode(display=False, custom_mapping={aten.upsample_bilinear2d: bilinear_flops})
     with torch.no_grad(), counter:
-        network.forward(image)  # past torch.compile, whose operations the counter does not know
+        network(image)
     network.train(was_training)
     return counter.get_total_flops() // 2
 

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-
 from conftest import configure
+
 from segpipe import build
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
