@@ -27,7 +27,7 @@ class Lovasz(Loss):
         present = truth.any(2)  # (N, K)
         picture, name = present.nonzero(as_tuple=True)  # (R,), (R,)
         own = truth[picture, name]
-        errors = (own.to(shares) - shares[picture, name]).abs() * valid[picture]
+        errors = (own.to(shares) - shares[picture, name]).abs()
         errors, order = errors.sort(1, descending=True)
         rises = jaccard_rises(own.gather(1, order), valid[picture].gather(1, order)).to(errors)
         return ((errors * rises).sum(1) / present.sum(1)[picture]).sum()[None]

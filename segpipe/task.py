@@ -73,8 +73,7 @@ class SegmentationTask(pl.LightningModule):
         In single precision, whatever the network computed in: sums over a picture's pixels need the digits.
         """
         logits = at_size(self(image).float(), mask.shape[-2:])
-        with torch.autocast(self.device.type, enabled=False):
-            return logits, self.loss(logits, mask)
+        return logits, self.loss(logits, mask)
 
     def on_train_epoch_start(self) -> None:
         """Dropout depends on (seed, epoch): a training that was interrupted goes on as if it had not been."""
