@@ -17,7 +17,7 @@ from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
-from segpipe.losses import CrossEntropy, Loss
+from segpipe.losses import ClassWeighted, Loss
 from segpipe.models.network import Network
 from segpipe.models.refine import Smooth
 from segpipe.models.weights import initialise, keyed_random
@@ -92,9 +92,9 @@ def loss(cfg: DictConfig, module: SegmentationData) -> Loss:
     built: Loss = make(cfg, "loss")
     num_classes = len(module.split("train").classes)
     for part in built.modules():
-        if isinstance(part, CrossEntropy) and part.rule == "median_frequency":
+        if isinstance(part, ClassWeighted) and part.rule == "median_frequency":
             part.set_weight(module.median_frequency())
-        if isinstance(part, CrossEntropy) and part.weight is not None and len(part.weight) != num_classes:
+        if isinstance(part, ClassWeighted) and part.weight is not None and len(part.weight) != num_classes:
             raise UserError(f"loss.weight has {len(part.weight)} entries for {num_classes} classes: give one for each.")
     return built
 

@@ -30,28 +30,46 @@ class Loss(nn.Module):
         return (self.factors * sums / counts.clamp(min=1e-12)).sum()
 
 
-class CrossEntropy(Loss):
-    """Pixelwise cross-entropy over the pixels that are not ignored, divided by their weights' sum.
+class ClassWeighted(Loss):
+    """A sum over the pixels that are not ignored, each weighed by its class and divided by the weights' sum.
 
     weight: one per class; ``median_frequency`` (Eigen and Fergus 2015: median of the classes' frequencies over the
         class's own) is counted from the training masks, see ``set_weight``; None for all alike.
-    label_smoothing: share of the target spread over all classes.
     """
 
     weight: Tensor | None
 
-    def __init__(
-        self, *, weight: list[float] | Literal["median_frequency"] | None = None, label_smoothing: float = 0.0
-    ) -> None:
+    def __init__(self, *, weight: list[float] | Literal["median_frequency"] | None = None) -> None:
         super().__init__()
         self.rule = weight if isinstance(weight, str) else None
-        self.label_smoothing = label_smoothing
         self.register_buffer("factors", torch.ones(1), persistent=False)
         self.register_buffer("weight", None if weight is None or self.rule else torch.tensor(weight), persistent=False)
 
     def set_weight(self, weight: Tensor) -> None:
         """Give the (K,) class weights that the rule asks for."""
         self.weight = weight.float()
+
+    def weights(self, mask: Tensor) -> Tensor:
+        """(N, H, W) masks to what their pixels weigh: 0 where they are ignored, 1 where all classes weigh alike."""
+        valid = mask != IGNORE_INDEX
+        return self.weight[mask.where(valid, 0)] * valid if self.weight is not None else valid
+
+    def counts(self, mask: Tensor) -> Tensor:
+        """The sum of the weights of the pixels that count; their number where all weigh alike."""
+        return self.weights(mask).sum()[None]
+
+
+class CrossEntropy(ClassWeighted):
+    """Pixelwise cross-entropy.
+
+    weight: see ``ClassWeighted``. label_smoothing: share of the target spread over all classes.
+    """
+
+    def __init__(
+        self, *, weight: list[float] | Literal["median_frequency"] | None = None, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__(weight=weight)
+        self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """See the head of this file."""
@@ -65,10 +83,58 @@ class CrossEntropy(Loss):
         )
         return loss[None]
 
+
+class Focal(ClassWeighted):
+    """Focal loss (Lin et al. 2017): cross-entropy times (1 - p)^gamma, p being the true class's probability.
+
+    The paper takes a sigmoid per class and divides by the number of objects; here it is the softmax over the classes,
+    and the pixels' weights, so that ``gamma=0`` is ``CrossEntropy``.
+
+    gamma: how much what is right already is passed over. weight: see ``ClassWeighted``; the paper's alpha.
+    """
+
+    def __init__(self, *, gamma: float = 2.0, weight: list[float] | Literal["median_frequency"] | None = None) -> None:
+        super().__init__(weight=weight)
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """See the head of this file."""
+        surprise = F.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX, reduction="none")  # -log p, (N, H, W)
+        missing = (-torch.expm1(-surprise)).clamp(min=1e-12)  # 1 - p; at 0 a gamma below 1 would have no gradient
+        return (missing**self.gamma * surprise * self.weights(mask)).sum()[None]
+
+
+class HardCrossEntropy(Loss):
+    """Cross-entropy over a share of each picture's labelled pixels: those where it is largest.
+
+    Online hard example mining (Shrivastava et al. 2016) keeps a fixed number of a picture's regions, after suppressing
+    neighbours; here it is pixels, as a share, and nothing is suppressed. Variants that keep all pixels below some
+    probability, and a least number in a batch, depend in their count on the predictions and on how a batch is dealt
+    out: the number kept here follows from the mask alone. So there are no class weights either.
+
+    share: of the labelled pixels, rounded to a whole number of them and at least one; 1 is ``CrossEntropy``.
+    """
+
+    def __init__(self, *, share: float = 0.25) -> None:
+        super().__init__()
+        self.share = share
+        self.register_buffer("factors", torch.ones(1), persistent=False)
+
+    def kept(self, mask: Tensor) -> Tensor:
+        """(N, H, W) masks to the number of pixels that count in each, (N,)."""
+        valid = (mask != IGNORE_INDEX).flatten(1).sum(1)
+        return (self.share * valid).round().long().clamp(min=1).minimum(valid)
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """See the head of this file."""
+        loss = F.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX, reduction="none")
+        hardest = loss.masked_fill(mask == IGNORE_INDEX, -1.0).flatten(1).sort(descending=True)[0]  # (N, H * W)
+        rank = torch.arange(hardest.shape[1], device=mask.device)
+        return hardest.where(rank < self.kept(mask)[:, None], 0).sum()[None]
+
     def counts(self, mask: Tensor) -> Tensor:
-        """The sum of the weights of the pixels that count; their number where all weigh alike."""
-        valid = mask != IGNORE_INDEX
-        return ((self.weight[mask.where(valid, 0)] * valid) if self.weight is not None else valid).sum()[None]
+        """The number of pixels kept."""
+        return self.kept(mask).sum()[None]
 
 
 class Dice(Loss):

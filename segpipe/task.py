@@ -34,7 +34,8 @@ class SegmentationTask(pl.LightningModule):
 
     optimizer: called with parameter groups. scheduler: (step, total) to a factor of the rate, per step.
     accumulate: parts that a batch is taken in, one after another, before the optimizer's step. clip: largest norm of
-    the gradient. channels_last: order of the weights' bytes. seed: of dropout, with the epoch.
+    the gradient. channels_last: order of the weights' bytes. compile: let torch.compile make the network faster, which
+    takes a while at first and again for pictures of other sizes. seed: of dropout, with the epoch.
     encoder_lr: factor of the learning rate for the encoder, below 1 where its weights are good already.
     The loss of a step is divided by the counts of the *global* batch: all parts, all ranks.
     """
@@ -52,10 +53,13 @@ class SegmentationTask(pl.LightningModule):
         clip: float | None = None,
         channels_last: bool = True,
         encoder_lr: float = 1.0,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network  # type: ignore[call-overload]
+        if compile:
+            self.network.compile()  # in place, or every name in the checkpoints would change
         self.loss, self.make_optimizer, self.schedule = loss, optimizer, scheduler
         self.classes, self.seed, self.accumulate, self.clip = classes, seed, accumulate, clip
         self.encoder_lr = encoder_lr
@@ -67,8 +71,11 @@ class SegmentationTask(pl.LightningModule):
         return self.network(image)
 
     def step(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits at the mask's size and the loss's sums: what training, validation and test share."""
-        logits = at_size(self(image), mask.shape[-2:])
+        """Logits at the mask's size and the loss's sums: what training, validation and test share.
+
+        In single precision, whatever the network computed in: sums over a picture's pixels need the digits.
+        """
+        logits = at_size(self(image).float(), mask.shape[-2:])
         return logits, self.loss(logits, mask)
 
     def on_train_epoch_start(self) -> None:

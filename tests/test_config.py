@@ -64,6 +64,10 @@ def test_precedence_is_command_line_experiment_model_root():
         ("trainer.max_epochs=0", ["trainer.max_epochs=0", "1 or more"]),
         ("neck.dropout=2", ["neck.dropout=2", "from 0 to 0.999"]),
         ("seed=-1", ["seed=-1", "0 or more"]),
+        ("loss=focal loss.gamma=-1", ["loss.gamma=-1", "0 or more"]),
+        ("loss=ohem loss.share=0", ["loss.share=0", "from 0.001 to 1"]),
+        ("loss=ohem +loss.weight=median_frequency", ["loss.weight", "takes no 'weight'"]),
+        ("loss=focal loss.weight=mean_frequency", ["loss.weight", "median_frequency"]),
         ("encoder.widths=[]", ["encoder.widths has 0"]),
         ("encoder=basic encoder.kernel=4", ["encoder.kernel=4", "odd number"]),
         ("+foo=1", ["foo", "nothing reads this key"]),
@@ -135,6 +139,7 @@ def test_identity_is_of_what_can_change_the_result():
         ["data.cache=off"],
         ["run_dir=x"],
         ["sweep.name=y"],
+        ["task.compile=true"],
     ]
     assert len({identity(*overrides) for overrides in same}) == 1
     others = [["seed=1"], ["decoder=nearest"], ["optimizer.lr=1e-4"], ["data.batch_size=4"], ["data.dataset.seed=1"]]

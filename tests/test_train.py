@@ -138,6 +138,10 @@ def test_decay_spares_norms_and_biases():
     [
         ["loss=dice", "optimizer=sgd", "scheduler=cosine", "task.clip=1.0", "augment=strong", "data.crop=[64,64]"],
         ["loss=cross_entropy_dice", "loss.terms.0.weight=median_frequency", "callbacks=early_stopping"],
+        ["loss=focal", "loss.weight=median_frequency", "scheduler=cosine", "task.accumulate=2"],
+        ["loss=ohem", "callbacks=ema", "optimizer=sgd", "data.crop=[64,64]"],
+        ["loss=lovasz", "task.clip=1.0"],
+        ["loss=cross_entropy_lovasz", "loss.terms.0.weight=median_frequency"],
         ["loss.weight=median_frequency", "loss.label_smoothing=0.1", "model=ladder", "decoder=unpool", "augment=none"],
     ],
 )
