@@ -32,6 +32,7 @@ LABELS: dict[str, Any] = {
     "seed": int,
     "resume": str | None,
     "warm_start": str | None,
+    "stages": list[str] | None,
     "sweep.name": str,
     "data.root": str | None,
     "data.crop": list[int] | None,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import combinations
+from segpipe import build, combinations
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
 from segpipe.runs import Run, environment, shown, write_text, write_whole
@@ -43,6 +43,7 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> R
         "palette": data.split("train").palette,
         "overrides": before.get("overrides", overrides),
         "warm_start": before.get("warm_start", cfg.warm_start),
+        "lineage": before.get("lineage", lineage(cfg.warm_start)),
         "host": platform.node(),
         "pid": os.getpid(),
         "world_size": 1,
@@ -52,6 +53,18 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> R
     write_text(run.config, OmegaConf.to_yaml(cfg, resolve=True))
     run.update(**record, **environment())
     return run
+
+
+def lineage(warm_start: str | None) -> list[dict[str, str]]:
+    """The runs whose weights a training starts from, the oldest first: name, identity and folder."""
+    if not warm_start:
+        return []
+    checkpoint = build.weights_file(warm_start)
+    parent = Run(checkpoint.parent.parent)  # of RUN/checkpoints/best.ckpt
+    if not parent.record:
+        return [{"checkpoint": shown(checkpoint)}]
+    own = {key: str(parent.record.get(key)) for key in ("name", "identity")} | {"folder": shown(parent.folder)}
+    return [*parent.record.get("lineage", []), own]
 
 
 def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:

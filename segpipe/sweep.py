@@ -34,33 +34,41 @@ jobs: list[Job] = []  # of the sweep that runs in this process
 
 
 def dispatch(cfg: DictConfig, overrides: list[str]) -> None:
-    """Train one job in a child process with a process group of its own; a failure is noted, and the sweep goes on.
+    """Train one job in a child process; a failure is noted, and the sweep goes on.
 
-    The child is told to be a single run in this job's folder: an experiment that asks for a sweep would sweep again.
     A job whose folder says ``finished`` is not run again.
     """
     if any(override.startswith("run_dir=") for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     folder = Path(cfg.run_dir)
     print(f"\n[{len(jobs) + 1}] {folder.name}: {' '.join(overrides)}", flush=True)
-    run = Run(folder)
-    if run.record.get("status") == "finished":
+    if Run(folder).record.get("status") == "finished":
         print("finished before", flush=True)
         jobs.append(Job(folder, overrides, 0))
         return
-    resume = run.checkpoint("last").is_file()
-    choices = [f"resume={quoted(folder)}"] if resume else [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"]
+    returncode = child(folder, [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"], sweep=cfg.sweep.name)
+    jobs.append(Job(folder, overrides, returncode))
+    if returncode:
+        print(f"[{len(jobs)}] {folder.name}: failed with status {returncode}; the sweep goes on.", flush=True)
+
+
+def child(folder: Path, overrides: list[str], *, sweep: str | None = None) -> int:
+    """Train in ``folder`` in a process with a process group of its own, and return its exit status.
+
+    A training that was interrupted there is gone on with. The child is told to be a single run: an experiment that asks
+    for a sweep would sweep again.
+    """
+    resume = Run(folder).checkpoint("last").is_file()
+    choices = [f"resume={quoted(folder)}"] if resume else overrides
     command = [sys.executable, "-m", "segpipe.train", *choices, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
     environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
-    environment[build.SWEEP] = cfg.sweep.name
-    child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    if sweep:
+        environment[build.SWEEP] = sweep
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
-        child.wait()
+        return process.wait()
     finally:
-        end_group(child)
-    jobs.append(Job(folder, overrides, child.returncode))
-    if child.returncode:
-        print(f"[{len(jobs)}] {folder.name}: failed with status {child.returncode}; the sweep goes on.", flush=True)
+        end_group(process)
 
 
 def quoted(value: object) -> str:
@@ -69,14 +77,14 @@ def quoted(value: object) -> str:
     return f"'{escaped}'"
 
 
-def end_group(child: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
     """Leave nothing of a job running; one that has not ended yet is interrupted first, as by Ctrl-C."""
     with suppress(subprocess.TimeoutExpired):
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGINT)
-            child.wait(timeout=GRACE)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(timeout=GRACE)
     with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def finish() -> int:

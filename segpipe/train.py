@@ -21,6 +21,7 @@ from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
 from segpipe.metrics import named_scores
 from segpipe.runs import Run, shown, write_confusion, write_json
+from segpipe.stages import run_stages
 from segpipe.start import resumed, start
 from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
@@ -132,6 +133,8 @@ def hydra_main(cfg: DictConfig) -> None:
     if context.mode == RunMode.MULTIRUN:
         sweep.dispatch(cfg, list(context.overrides.task))
         return
+    if cfg.stages:
+        sys.exit(run_stages(cfg, list(context.overrides.task)))
     try:
         with config.friendly():  # here as well, or Hydra would add a line of its own
             train(cfg)

@@ -1,0 +1,255 @@
+"""Published encoders: their layers against torchvision's, their weights read, their stages frozen."""
+
+import urllib.error
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from conftest import SHARED, TINY, configure
+from torch import nn
+
+from segpipe import build, combinations, pretrained
+from segpipe.errors import UserError
+from segpipe.models.encoders import AlexNet, PlainEncoder
+from segpipe.models.network import IMAGENET_MEAN, IMAGENET_STD
+from segpipe.models.upsample import Nearest
+from segpipe.task import parameter_groups
+from segpipe.train import train
+
+VGG = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
+
+
+def picture(size=64):
+    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1)) * 255
+
+
+def normalised(image):
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (image / 255 - mean) / std
+
+
+def features_of(name):
+    """torchvision's convolutions, made without the classifier, which would be most of the time; ResNets whole."""
+    torch.manual_seed(3)
+    if name.startswith("vgg"):
+        letter = {"11": "A", "13": "B", "16": "D", "19": "E"}[name.removesuffix("_bn")[3:]]
+        return nn.ModuleDict(
+            {"features": torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[letter], name.endswith("_bn"))}
+        )
+    return torchvision.models.get_model(name, weights=None)
+
+
+def randomise_norms(module):
+    """Statistics of their own, so that a swapped pair would show."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.running_mean, -0.1, 0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 2.0)
+            nn.init.uniform_(layer.weight, 0.5, 2.0)
+
+
+@pytest.mark.parametrize("name", [*VGG, "alexnet", "resnet18", "resnet50"])
+def test_encoders_are_torchvisions_with_its_weights(name, capsys, tmp_path):
+    published = features_of(name).eval()
+    randomise_norms(published)
+    torch.save(published.state_dict(), tmp_path / "weights.pth")
+    cfg = configure(f"encoder={name}", f"encoder.weights={tmp_path / 'weights.pth'}", "neck=none", "model=fcn32s")
+    network = build.network(cfg, 3).eval()
+    pretrained.load_encoder(network, cfg)
+    x = normalised(picture())
+    with torch.no_grad():
+        maps = network.encoder(x)
+        if name.startswith("resnet"):
+            x = published.maxpool(published.relu(published.bn1(published.conv1(x))))
+            expected = published.layer4(published.layer3(published.layer2(published.layer1(x))))
+        else:
+            expected = published["features"](x) if name != "alexnet" else published.features(x)
+    torch.testing.assert_close(maps[32], expected)
+    total = len([t for t in network.encoder.state_dict().values() if t.ndim])
+    assert f"{total} of the encoder's {total} tensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "places"), [("vgg16", (0, 3, 6)), ("alexnet", (1, 4, 6))])
+def test_the_neck_is_the_convolutionalised_classifier(name, places, tmp_path):
+    """Long et al. 2015, section 3.1: at 224 x 224 the one pixel that sees the whole map has the classifier's logits."""
+    torch.manual_seed(3)
+    classifier = torchvision.models.get_model(name, weights=None).eval()
+    torch.save(classifier.state_dict(), tmp_path / "weights.pth")
+    cfg = configure(
+        "model=fcn32s", f"encoder={name}", "neck.width=4096", f"encoder.weights={tmp_path / 'weights.pth'}"
+    )
+    network = build.network(cfg, 1000).eval()
+    pretrained.load_encoder(network, cfg)
+    last = classifier.classifier[places[2]]
+    with torch.no_grad():
+        network.decoder.project.weight.copy_(last.weight[:, :, None, None])
+        network.decoder.project.bias.copy_(last.bias)
+        image = picture(224)
+        maps = network.encoder(network.normalise(image))
+        scores = network.decoder(network.neck(maps[32]), maps)
+        expected = classifier(normalised(image))[0]
+    middle = (network.encoder.classifier_kernel - 1) // 2
+    torch.testing.assert_close(scores[0, :, middle, middle], expected, atol=1e-4, rtol=1e-3)
+    assert expected.std() > 1e-3  # there is something to compare
+
+
+@pytest.fixture(scope="module")
+def weights():
+    folder = SHARED / "weights"
+    if not folder.is_dir():
+        pytest.skip("ImageNet's weights are not here: they are looked for in shared/weights beside the checkout")
+    return folder
+
+
+def test_vgg16s_features_in_half_precision_fill_the_encoder(weights, capsys):
+    path = weights / "vgg16_imagenet_features.pth"
+    cfg = configure("encoder=vgg16", f"encoder.weights={path}")
+    network = build.network(cfg, 3)
+    pretrained.load_encoder(network, cfg)
+    published = torch.load(path, weights_only=True)
+    last = network.encoder.blocks["16"][2][0].weight
+    assert torch.equal(last, published["features.28.weight"].float())
+    assert last.dtype == torch.float32
+    assert "26 of the encoder's 26 tensors" in capsys.readouterr().out
+
+
+def test_weights_of_another_network_are_refused(weights):
+    cfg = configure("encoder=vgg16", f"encoder.weights={weights / 'squeezenet1_1_imagenet.pth'}")
+    with pytest.raises(UserError, match=r"2 of the 26 tensors of encoder=vgg16 .* another network's"):
+        pretrained.load_encoder(build.network(cfg, 3), cfg)
+
+
+def test_what_does_not_match_is_named(tmp_path, capsys):
+    published = features_of("vgg11").state_dict()
+    published["features.0.weight"] = torch.zeros(64, 1, 3, 3)  # of gray pictures
+    torch.save({"state_dict": published}, tmp_path / "gray.pth")
+    cfg = configure("encoder=vgg11", f"encoder.weights={tmp_path / 'gray.pth'}", "neck=none")
+    pretrained.load_encoder(build.network(cfg, 3), cfg)
+    said = capsys.readouterr().out
+    assert "15 of the encoder's 16 tensors; as initialised: encoder.blocks.1.0.0; 1 of the file's not used" in said
+
+
+@pytest.mark.parametrize(
+    ("encoder", "given", "says"),
+    [
+        ("vgg11", "nowhere.pth", "there is no such file"),
+        ("vgg11", "IMAGENET1K_V9", "torchvision has IMAGENET1K_V1"),
+        ("small", "IMAGENET1K_V1", "nobody has published weights for encoder=small"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_said(encoder, given, says):
+    cfg = configure(f"encoder={encoder}", f"encoder.weights={given}", "neck=none")
+    with pytest.raises(UserError, match=says):
+        pretrained.load_encoder(build.network(cfg, 3), cfg)
+
+
+def test_a_file_that_is_no_state_dict_is_said(tmp_path):
+    (tmp_path / "x.pth").write_text("no weights")
+    with pytest.raises(UserError, match="not a state dict that can be read"):
+        pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
+
+
+def test_without_a_network_the_way_out_is_said(monkeypatch):
+    def refused(*args, **kwargs):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", refused)
+    cfg = configure("encoder=vgg11", "encoder.weights=IMAGENET1K_V1", "neck=none")
+    with pytest.raises(UserError, match=r"cannot be downloaded .*Name or service.*encoder.weights=FILE"):
+        pretrained.load_encoder(build.network(cfg, 3), cfg)
+
+
+def test_weights_that_are_named_are_torchvisions(monkeypatch, capsys):
+    published = features_of("vgg11").state_dict()
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *args, **kwargs: published)
+    cfg = configure("encoder=vgg11", "encoder.weights=VGG11_Weights.IMAGENET1K_V1", "neck=none")
+    network = build.network(cfg, 3)
+    pretrained.load_encoder(network, cfg)
+    assert torch.equal(network.encoder.blocks["1"][0][0].weight, published["features.0.weight"])
+
+
+def test_frozen_stages_keep_weights_and_statistics(tmp_path):
+    train(configure(*TINY, "encoder.freeze=2", f"run_dir={tmp_path / 'run'}"))
+    after = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    before = build.network(configure(*TINY, "encoder.freeze=2"), 6).encoder.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[f"network.encoder.{name}"])}
+    assert moved
+    assert not [name for name in moved if name.split(".")[1] in ("1", "2")]
+    assert any(name.split(".")[1] == "4" for name in moved)
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "alexnet"])
+def test_freezing_counts_stages_from_the_finest(name):
+    encoder = build.network(configure(f"encoder={name}", "encoder.freeze=1", "neck=none", "model=fcn16s"), 3).encoder
+    encoder.train()
+    frozen = [any(not p.requires_grad for p in stage.parameters()) for stage in encoder.stages]
+    assert frozen == [True] + [False] * (len(encoder.stages) - 1)
+    modes = [{m.training for m in stage.modules() if isinstance(m, nn.BatchNorm2d)} for stage in encoder.stages]
+    assert modes[0] in ({False}, set())
+    assert modes[1] in ({True}, set())
+
+
+def test_freezing_more_than_there_is_is_refused_and_freezing_chance_is_noted():
+    with pytest.raises(UserError, match="allowed is 0 to 5, the stages of encoder=vgg16"):
+        combinations.refuse(configure("encoder=vgg16", "encoder.freeze=6"))
+    assert any("keeps random weights" in note for note in combinations.refuse(configure("encoder.freeze=1")))
+
+
+def test_the_encoder_may_have_a_rate_of_its_own():
+    network = build.network(configure(), 3)
+    groups = parameter_groups(nn.ModuleDict({"network": network}), encoder_lr=0.1)
+    own = {id(p) for p in network.encoder.parameters()}
+    for group in groups:
+        assert {id(p) in own for p in group["params"]} == {group["factor"] == 0.1}
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+
+
+def test_identity_is_of_the_weights_content_not_of_their_place(tmp_path):
+    for name, value in (("a", 0.0), ("b", 0.0), ("c", 1.0)):
+        torch.save({"x": torch.full((3,), value)}, tmp_path / f"{name}.pth")
+    same, other = (tmp_path / "b.pth"), (tmp_path / "c.pth")
+    identities = [
+        combinations.identity(configure("encoder=vgg11", f"encoder.weights={path}"))
+        for path in (tmp_path / "a.pth", same, other)
+    ]
+    assert identities[0] == identities[1] != identities[2]
+
+
+def test_alexnets_maps_are_centred_on_the_picture():
+    """Cell i of its last map looks at the pixels around 31.5 + 32 i; so does what nearest makes of it."""
+    encoder = AlexNet()
+    maps = encoder(torch.zeros(1, 3, 224, 224))
+    assert [x.shape[-1] for x in maps.values()] == [55, 27, 13, 6]
+    up = Nearest(1, 1, factor=32, source_channels=3)
+    found = up(torch.arange(6.0).view(1, 1, 1, 6).expand(1, 1, 6, 6), torch.zeros(1, 3, 224, 224))[0, 0, 100]
+    assert [int(found[31 + 32 * i]) for i in range(6)] == list(range(6))
+    assert [int((found == i).sum()) for i in (1, 2, 3, 4)] == [32] * 4
+
+
+def test_timm_backbones_carry_every_model(monkeypatch):
+    timm = pytest.importorskip("timm", reason="timm is an extra")
+    cfg = configure("encoder=timm", "encoder.backbone=resnet10t", "model=unet", "neck=none", "model.width=16")
+    assert combinations.refuse(cfg)
+    network = build.network(cfg, 3).eval()
+    assert network(torch.zeros(1, 3, 70, 65)).shape == (1, 3, 70, 65)
+    published = timm.create_model("resnet10t", pretrained=False)
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: published)
+    cfg.encoder.weights = "DEFAULT"
+    pretrained.load_encoder(network, cfg)
+    assert torch.equal(network.encoder.body.conv1[0].weight, published.conv1[0].weight)
+    with pytest.raises(UserError, match="timm makes no backbone"):
+        monkeypatch.undo()
+        build.make(configure("encoder=timm", "encoder.backbone=no_such_net"), "encoder")
+
+
+def test_vgg_is_five_blocks_of_the_plain_encoder():
+    """By hand, from torch's functions: what a block is."""
+    encoder = build.make(configure("encoder=vgg13"), "encoder").eval()
+    assert isinstance(encoder, PlainEncoder)
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = x
+        for conv in (encoder.blocks["1"][0][0], encoder.blocks["1"][1][0]):
+            expected = F.relu(F.conv2d(expected, conv.weight, conv.bias, padding=1))
+        torch.testing.assert_close(encoder(x)[1], expected)
