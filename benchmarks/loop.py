@@ -1,9 +1,9 @@
 """Does Lightning cost time? Our training against a plain PyTorch loop on the same network, batches and device.
 
-One fit, set up as ``segpipe.train`` does it, callbacks and logger included, without validation. After every STEPS of its
-steps a callback stops the clock, lets the plain loop do its own STEPS on the same batches, and starts the clock again. A
-segment lasts from the start of a batch to the start of the one STEPS later, loading of data included. What happens
-between two epochs (checkpoint, history) is shown by itself.
+One fit, set up as ``segpipe.train`` does it, callbacks and logger included, without validation. After every STEPS of
+its steps a callback stops the clock, lets the plain loop do its own STEPS on the same batches, and starts the clock
+again. A segment lasts from the start of a batch to the start of the one STEPS later, loading of data included. What
+happens between two epochs (checkpoint, history) is shown by itself.
 """
 
 import tempfile
@@ -147,11 +147,8 @@ def main() -> None:
 def report(turns: TakeTurns, *, batches: int) -> None:
     """Print; the first segment of each side warmed up."""
     lightning, plain = turns.times["lightning"][1:], turns.times["plain"][1:]
-    print(
-        f"\nsegments of {turns.steps} steps, without validation; after the first, the two sides' weights differ by",
-        end=" ",
-    )
-    print(f"{turns.difference:.1g} of the largest")
+    print(f"\nsegments of {turns.steps} steps, without validation")
+    print(f"weights after the first: {turns.difference:.1g} of the largest apart")
     print(f"a step: Lightning {milliseconds(np.divide(lightning, turns.steps))}", end=", ")
     print(f"plain {milliseconds(np.divide(plain, turns.steps))}")
     print(f"Lightning / plain: {ratio(lightning, plain)}")
