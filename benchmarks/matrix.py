@@ -1,7 +1,8 @@
 """What does counting cost? Our confusion matrices against torchmetrics' MulticlassConfusionMatrix, as it comes.
 
 On (8, 360, 480) pixels of 11 classes, a tenth of them ignored. Ours makes a matrix for every picture, which the
-statistics need; torchmetrics' makes one for all. Counted from predictions, and from logits, argmax included.
+statistics need; torchmetrics' makes one for all. Counted from predictions, and from logits
+with the class of the highest taken first; ours by torch.max, which gives what argmax gives and is the faster.
 """
 
 import torch
@@ -23,15 +24,16 @@ def main() -> None:
     logits = logits.contiguous(memory_format=torch.channels_last)  # as our networks leave them
     mask = torch.randint(given.classes, (number, height, width), device=device)
     mask[torch.rand(mask.shape, device=device) < 0.1] = IGNORE_INDEX
-    prediction = logits.argmax(1)
+    prediction = logits.max(1).indices
 
     def ours(predicted: torch.Tensor) -> torch.Tensor:
         return confusion_matrices(predicted, mask, given.classes)
 
     sides = {
         "argmax alone": lambda: logits.argmax(1),
+        "max alone": lambda: logits.max(1).indices,
         "ours": lambda: ours(prediction),
-        "ours, argmax included": lambda: ours(logits.argmax(1)),
+        "ours, from logits": lambda: ours(logits.max(1).indices),
     }
     try:
         from torchmetrics.classification import MulticlassConfusionMatrix
@@ -46,17 +48,18 @@ def main() -> None:
         sides |= {
             "torchmetrics": lambda: metric.update(prediction, mask),
             "torchmetrics, unchecked": lambda: unchecked.update(prediction, mask),
-            "torchmetrics, argmax included": lambda: metric.update(logits, mask),
+            "torchmetrics, from logits": lambda: metric.update(logits, mask),
         }
     times = interleaved({name: timed(side, device) for name, side in sides.items()}, rounds=given.rounds)
     for name, seconds in times.items():
         print(f"{name:32}{milliseconds(seconds):>14}")
-    print(f"argmax alone / ours, argmax included: {ratio(times['argmax alone'], times['ours, argmax included'])}")
+    print(f"max / argmax: {ratio(times['max alone'], times['argmax alone'])}")
+    print(f"max alone / ours, from logits: {ratio(times['max alone'], times['ours, from logits'])}")
     for below in ("torchmetrics", "torchmetrics, unchecked"):
         if below in times:
             print(f"ours / {below}: {ratio(times['ours'], times[below])}")
-    if (below := "torchmetrics, argmax included") in times:
-        print(f"ours / torchmetrics, argmax included in both: {ratio(times['ours, argmax included'], times[below])}")
+    if (below := "torchmetrics, from logits") in times:
+        print(f"ours / torchmetrics, from logits in both: {ratio(times['ours, from logits'], times[below])}")
 
 
 if __name__ == "__main__":
