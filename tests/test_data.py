@@ -1,3 +1,4 @@
+import albumentations as A
 import cv2
 import numpy as np
 import PIL.Image
@@ -224,6 +225,14 @@ def test_draws_do_not_depend_on_what_was_drawn_before():
     first = augment(sample, seed=1, epoch=2, index=3)
     augment(sample, seed=1, epoch=2, index=4)
     assert (augment(sample, seed=1, epoch=2, index=3).image == first.image).all()
+
+
+def test_transforms_draw_independently_of_one_another():
+    flips = [strict(flip, p=0.5) for flip in (A.HorizontalFlip, A.VerticalFlip)]
+    augment = Augment(before_crop=flips[:1], after_crop=flips[1:], crop=None)
+    sample = Sample(np.zeros((2, 2, 3), np.uint8), np.array([[0, 1], [2, 3]], np.uint8))
+    corners = [int(augment(sample, seed=0, epoch=0, index=index).mask[0, 0]) for index in range(200)]
+    assert np.bincount(corners, minlength=4).min() > 30  # neither, one, the other, both: 50 of each
 
 
 # sampling and batches

@@ -1,6 +1,7 @@
 """Augmentation by albumentations, with every draw a function of (seed, epoch, sample index)."""
 
 import os
+import random
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -35,7 +36,10 @@ class Augment:
 
     def __call__(self, sample: Sample, *, seed: int, epoch: int, index: int) -> Sample:
         """The augmented sample: the same for the same (seed, epoch, index), in whatever process."""
-        self.compose.set_random_seed(int(np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0]))
+        # One stream for all transforms: set_random_seed would start each of them alike, so that what is rotated, and
+        # nothing else, is flipped as well.
+        seeds = np.random.SeedSequence((seed, epoch, index))
+        self.compose.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
         done = self.compose(image=sample.image, mask=sample.mask)
         return Sample(done["image"], done["mask"])
 
@@ -59,10 +63,14 @@ class PadTo(A.DualTransform):
 
     def apply(self, img: Image, **params: Any) -> Image:
         """Repeat the edge."""
+        if not any(self.border(img)):
+            return img  # copyMakeBorder would copy it
         return cv2.copyMakeBorder(img, *self.border(img), borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
 
     def apply_to_mask(self, mask: Mask, **params: Any) -> Mask:
         """Ignore what is added."""
+        if not any(self.border(mask)):
+            return mask
         return cv2.copyMakeBorder(  # type: ignore[return-value]
             mask, *self.border(mask), borderType=cv2.BORDER_CONSTANT, value=[IGNORE_INDEX]
         )

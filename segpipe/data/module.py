@@ -1,5 +1,6 @@
 """The LightningDataModule: three splits of a data set as batches."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Literal, TypedDict, get_args
@@ -100,7 +101,7 @@ class SegmentationData(pl.LightningDataModule):
     """Batches of a data set.
 
     dataset: called with ``split=``. batch_size: global, over all ranks and accumulation steps.
-    size: see ``Samples``. workers: loader processes; None takes 2 where the data are decoded at each reading, else 0.
+    size: see ``Samples``. workers: loader processes; None: see ``own_workers``.
     cache: keep the decoded (and resized) pictures in memory; ``auto`` does where a split takes less than 2 GiB.
     overfit: put the first batch of the training split, as it is, in the place of every split (debug=overfit).
     seed: of order and augmentation.
@@ -165,7 +166,7 @@ class SegmentationData(pl.LightningDataModule):
         """Batches of a split; ``train`` shuffles and augments."""
         samples = self.samples_of(name, train=train)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        workers = self.workers if self.workers is not None else (0 if samples.kept is not None else 2)
+        workers = self.workers if self.workers is not None else self.own_workers(samples)
         batches: TrainBatches | EvalBatches
         if train:
             batches = TrainBatches(
@@ -183,6 +184,16 @@ class SegmentationData(pl.LightningDataModule):
             generator=torch.Generator(),  # its own: starting an epoch must not move the one that dropout draws from
             pin_memory=torch.cuda.is_available(),
         )
+
+    def own_workers(self, samples: Samples) -> int:
+        """None where nothing is to be decoded or, beside a GPU, augmented; else 2, and beside a GPU up to 8.
+
+        A GPU waits for what the CPU has not made ready; a CPU that trains has to make it itself, at once or later.
+        """
+        gpu = torch.cuda.is_available()
+        if samples.kept is not None and not (gpu and samples.augment):
+            return 0
+        return min(8, os.cpu_count() or 2) if gpu else 2
 
     def median_frequency(self) -> Tensor:
         """(K,) class weights of Eigen and Fergus (2015): the classes' median frequency over the class's own.

@@ -1,0 +1,58 @@
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import TINY
+
+ROOT = Path(__file__).parent.parent
+SMALL = [word for word in TINY if word.startswith(("data.dataset.", "encoder.", "neck."))]
+NARROW = [word for word in SMALL if not word.startswith("data.")]
+SMP = find_spec("segmentation_models_pytorch")
+CALLS = {  # of each script, as short as it goes; and what it has to print
+    "loop": ([*SMALL, "--steps", "1"], ["after the first: 0 of the largest apart", "Lightning / plain: "]),
+    "input": (
+        [*NARROW, "data.batch_size=2", "--steps", "2", "--batch", "1", "--root", "{camvid}"],
+        ["torchvision's time / ours: ", "shapes: ", "waiting for data"],
+    ),
+    "step": (
+        ["--size", "32", "32", "--batch", "2", "--side", "64", "--models", "fcn8s"],
+        ["fcn8s", "product's speed: ", "segmentation_models_pytorch is not" if SMP is None else "ours / smp: "],
+    ),
+    "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
+}
+
+
+@pytest.fixture(scope="module")
+def tiny_camvid(tmp_path_factory):
+    root = tmp_path_factory.mktemp("camvid")
+    for split in ("train", "val", "test"):
+        for folder, picture in ((split, np.zeros((48, 64, 3), np.uint8)), (f"{split}annot", np.eye(48, 64))):
+            (root / folder).mkdir()
+            for number in range(3):
+                cv2.imwrite(str(root / folder / f"{number}.png"), picture.astype(np.uint8))
+    return root
+
+
+@pytest.mark.parametrize("script", CALLS)
+def test_it_runs_and_prints_what_it_asks_for(script, tiny_camvid):
+    arguments, printed = CALLS[script]
+    arguments = [argument.format(camvid=tiny_camvid) for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{script}", *arguments, "--threads", "1", "--rounds", "1"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in printed if line not in done.stdout] == []
+
+
+def test_each_script_is_named_in_their_readme():
+    readme = (ROOT / "benchmarks" / "README.md").read_text()
+    assert all(f"benchmarks.{script}" in readme for script in CALLS)
