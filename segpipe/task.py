@@ -96,7 +96,7 @@ class SegmentationTask(pl.LightningModule):
                 self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean over ranks
             total += loss.detach()
         if self.clip:
-            self.clip_gradients(optimizer, gradient_clip_val=self.clip, gradient_clip_algorithm="norm")
+            nn.utils.clip_grad_norm_(self.parameters(), self.clip)  # Lightning's refuses fused optimizers
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
         # Every rank holds its part of the sum and logs as often as the others, so the mean over ranks is exact.

@@ -186,7 +186,7 @@ class SegmentationData(pl.LightningDataModule):
         )
 
     def own_workers(self, samples: Samples) -> int:
-        """None where nothing is to be decoded or, beside a GPU, augmented; else 2, and beside a GPU up to 8.
+        """0 where nothing is to be decoded or, beside a GPU, augmented; else 2, and beside a GPU up to 8.
 
         A GPU waits for what the CPU has not made ready; a CPU that trains has to make it itself, at once or later.
         """
