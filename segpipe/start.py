@@ -15,7 +15,10 @@ from segpipe.models.weights import copy_matching
 from segpipe.runs import Run, environment, shown, write_text, write_whole
 from segpipe.task import SegmentationTask
 
-MAY_CHANGE = ("trainer.max_epochs", "data.root", "data.workers", "data.cache", "data.eval_batch_size", "logger")
+MAY_CHANGE = (
+    "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
+    "data.eval_batch_size", "logger",
+)  # fmt: skip
 
 
 def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> Run:

@@ -39,6 +39,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         print(f"Note: {note}")
     data = build.data(cfg)
     data.check()
+    for note in data.notes():
+        print(f"Data: {note}")
     task = build.task(cfg, data)
     if cfg.warm_start:
         warm_start(task, build.weights_file(cfg.warm_start))
