@@ -5,7 +5,6 @@ data set, not of a file, and it is said (``note``).
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from segpipe.data.classes import MOST_CLASSES, Classes, colours_for
 from segpipe.data.dataset import IGNORE_INDEX, Mask
-from segpipe.data.survey import GRAY, Look, Stored, look
+from segpipe.data.survey import GRAY, MOST, Look, Stored, look
 from segpipe.errors import UserError
 
 UNKNOWN = 254  # while a mask is translated: a value that stands for nothing
@@ -58,7 +57,7 @@ class Encoding:
         if seen.values is None:
             return f"{path}: more than a thousand colours, so not a mask{lossy(seen, many=True)}"
         if seen.kind == "colour" and not self.by_colour:
-            return f"{path}: a mask in colours{no_colours(seen)}"
+            return f"{path}: a mask in colours, where others hold values. Save it as the others are."
         unknown = sorted(code for code in self.codes(seen) if code not in self.table)
         if not unknown:
             return None
@@ -82,15 +81,16 @@ def lossy(seen: Look, *, many: bool) -> str:
     return ". Correct the mask, or name the class: data.dataset.classes, or classes.json."
 
 
-def no_colours(seen: Look) -> str:
-    """The advice for a mask in colours where none are named."""
-    codes = list(seen.values or {})[:MOST_FOUND]
-    if seen.format == "JPEG" or len(codes) > MOST_FOUND // 2:
-        return lossy(seen, many=True)
+def no_colours(looks: Sequence[Look]) -> str:
+    """The advice for masks in colours where none are named."""
+    codes = sorted({code for seen in looks for code in colours(seen)})
+    if len(codes) > MOST_FOUND or any(seen.values is None for seen in looks):
+        most = max(looks, key=lambda seen: MOST if seen.values is None else len(seen.values))
+        return f", of {len(codes)} colours or more{lossy(most, many=True)}"
     table = {f"class{index}": rgb(code) for index, code in enumerate(codes)}
     return (
-        f" ({len(codes)} of them in this one). Say which is which class in classes.json beside the folder of masks, "
-        f"with names of your own: {json.dumps(table)}"
+        f". Say in classes.json, beside the folder of masks, which colour is which class, with names of your own: "
+        f"{json.dumps(table)}"
     )
 
 
@@ -103,42 +103,40 @@ def decide(looks: Sequence[Look], paths: Sequence[Path], given: Classes | None) 
         return tabled(usable, given)
     coloured = [path for path, seen in zip(paths, looks, strict=True) if seen.kind == "colour"]
     if 2 * len(coloured) > len(usable):
-        seen = looks[paths.index(coloured[0])]
-        raise UserError(f"{coloured[0]}: a mask in colours{no_colours(seen)}")
+        raise UserError(
+            f"{coloured[0]}: a mask in colours, as {len(coloured)} of {len(usable)} are{no_colours(usable)}"
+        )
     flat = [seen for seen in usable if seen.kind != "colour" and seen.values is not None]
     values = sorted(set().union(*(seen.values or {} for seen in flat)))
-    number = len(given.names) if given else None
-    return (
-        binary(flat, values, given) if is_binary(flat, values, number) else indexed(flat, paths, looks, values, given)
-    )
+    if is_binary(flat, len(given.names) if given else None):
+        return binary(flat, values, given)
+    return indexed(flat, paths, looks, values, given)
 
 
-def is_binary(flat: Sequence[Look], values: list[int], number: int | None) -> bool:
-    """Whether 255 is the foreground: in all masks, or in most where the rest holds what no list of classes would.
+def is_binary(flat: Sequence[Look], number: int | None) -> bool:
+    """Whether 255 is the foreground: where more masks hold 0 and 255 alone than hold anything else.
 
-    Raises UserError where some masks say 1 and others 255.
+    Raises UserError where some masks say 1 and others 255, and none says both.
     """
-    holds = Counter("both" if {1, 255} <= set(seen.values or {}) else
-                    "one" if 1 in (seen.values or {}) else
-                    "last" if 255 in (seen.values or {}) else "none" for seen in flat)  # fmt: skip
-    two = sum(set(seen.values or {}) <= {0, 255} for seen in flat)
-    if not holds["last"] or (number or 2) > 2:
+    held = [set(seen.values or {}) for seen in flat]
+    two = sum({255} <= values <= {0, 255} for values in held)
+    one = sum({1} <= values <= {0, 1} for values in held)
+    other = sum(not values <= {0, 255} for values in held)
+    if not two or (number or 2) > 2:
         return False
-    if set(values) <= {0, 255}:
-        return True
-    if set(values) == {0, 1, 255} and holds["one"] and not holds["both"]:
+    if one and one == other:
         raise UserError(
-            f"{holds['last']} masks hold 0 and 255, {holds['one']} hold 0 and 1: is 255 foreground or ignored? Write "
-            f"all masks in one way, or say it in classes.json."
+            f"{two} masks hold 0 and 255, {one} hold 0 and 1: is 255 foreground or ignored? Write all masks in one "
+            f'way, or say it in classes.json: {{"background": 0, "foreground": 1}} ignores 255.'
         )
-    return 2 * two > len(flat) and not holds["both"] and not holds["one"]
+    return two > other
 
 
 def binary(flat: Sequence[Look], values: list[int], given: Classes | None) -> Encoding:
     """Masks of 0 and 255."""
     names = given.names if given else NAMES
     names = names if len(names) == 2 else [NAMES[0], names[0]]
-    if values == [255] or (values and len(values) == 1):
+    if len(values) == 1:
         raise UserError(f"Every pixel of all {len(flat)} masks is {values[0]}: there is nothing to tell apart.")
     note = f"the masks hold 0 and 255: 0 is read as {names[0]}, 255 as {names[1]} (elsewhere 255 means ignored)."
     return Encoding(names, colours_for(2), {0: 0, 255: 1}, note=note)
@@ -156,12 +154,12 @@ def indexed(
         most = max(flat, key=lambda seen: len(seen.values or {}))
         raise UserError(
             f"{paths[looks.index(most)]}: {len(most.values or {})} different values "
-            f"({shown(sorted(most.values or {}))}), {len(labels)} in all masks{lossy(most, many=True)}"
+            f"({numbers(sorted(most.values or {}))}), {len(labels)} in all masks{lossy(most, many=True)}"
         )
     elif labels != list(range(len(labels))):
         table = {f"class{value}": value for value in labels}
         raise UserError(
-            f"The masks hold {shown(labels)}, and no one says what these are. Name them in classes.json beside the "
+            f"The masks hold {shown(labels)}, and nothing says what these are. Name them in classes.json beside the "
             f"folder of masks: {json.dumps(table)}"
         )
     else:
@@ -220,7 +218,11 @@ def rgb(code: int) -> tuple[int, int, int]:
 
 def shown(codes: Sequence[int], *, colour: bool = False) -> str:
     """Values or colours in a few words."""
-    words = [str(list(rgb(code))) if colour else str(code) for code in codes]
-    more = f" and {len(words) - 6} more" if len(words) > 6 else ""
     kind = "colour" if colour else "value"
-    return f"{kind}{'s' if len(words) > 1 else ''} {', '.join(words[:6])}{more}"
+    return f"{kind}{'s' if len(codes) > 1 else ''} {numbers([list(rgb(code)) if colour else code for code in codes])}"
+
+
+def numbers(found: Sequence[object]) -> str:
+    """The first of them."""
+    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+    return f"{', '.join(map(str, found[:6]))}{more}"

@@ -116,7 +116,9 @@ def divide(
         wrong = {name: problems for name, (_, problems) in read.items()}
         everything, notes = [pair for part in parts.values() for pair in part], []
     if "test" not in parts:
-        notes.append("there are no test pictures with masks: val serves as test, too, and its score is a little kind.")
+        notes.append(
+            "there are no test pictures with masks: val serves as test, too, where the best epoch is chosen: its score flatters."
+        )
         parts["test"], wrong["test"] = parts["val"], wrong["val"]
     return everything, (parts[split], list(wrong[split])), notes
 

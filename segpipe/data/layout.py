@@ -46,26 +46,30 @@ def find(root: Path | None, images: Path | None, masks: Path | None) -> dict[Spl
         for key, path in (("images", images), ("masks", masks)):
             if not path.is_dir():
                 raise UserError(f"data.dataset.{key}={path}: there is no such folder.")
-        whole: Folders | None = Folders(images, masks)
-    elif root is None:
+        return below(Folders(images, masks))
+    if root is None:
         raise UserError(f"data=folder needs data.root=FOLDER. Allowed is {LAYOUTS}.")
-    elif not root.is_dir():
+    if not root.is_dir():
         raise UserError(f"data.root={root}: there is no such folder.")
-    else:
-        whole = two(root)
-        if inside(root, "train") or (whole is None and (inside(root, "val") or inside(root, "test"))):
-            return by_split({split: inside(root, split) for split in get_args(Split)}, root)
-        if whole is None:
-            found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-            raise UserError(
-                f"{root}: neither images and masks nor train and val in it (but {found}). Allowed: {LAYOUTS}."
-            )
-    below: dict[Split, Folders] = {}
+    whole = two(root)
+    if inside(root, "train") or (whole is None and (inside(root, "val") or inside(root, "test"))):
+        return by_split({split: inside(root, split) for split in get_args(Split)}, root)
+    if whole is None:
+        found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+        raise UserError(
+            f"{root}: neither images and masks nor train and val are in it (but {found}). Allowed is {LAYOUTS}."
+        )
+    return below(whole)
+
+
+def below(whole: Folders) -> dict[Split, Folders] | Folders:
+    """The folders of each split below one of pictures and one of masks, if they are divided so; else the two."""
+    found: dict[Split, Folders] = {}
     for split in get_args(Split):
         pictures, labels = inside(whole.images, split), inside(whole.masks, split)
         if pictures and labels:
-            below[split] = Folders(pictures, labels)
-    return demand(below, whole.images) if below else whole
+            found[split] = Folders(pictures, labels)
+    return demand(found, whole.images) if found else whole
 
 
 def by_split(folders: dict[Split, Path | None], root: Path) -> dict[Split, Folders]:

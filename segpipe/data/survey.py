@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -56,9 +57,7 @@ def decode(path: Path) -> Stored:
     try:
         with PIL.Image.open(path) as picture:
             mode, form = picture.mode, picture.format or ""
-            if mode == "1":
-                picture = picture.convert("L")
-            pixels = np.asarray(picture)
+            pixels = np.asarray(picture.convert("L") if mode == "1" else picture)
             colours = picture.getpalette("RGB") if mode == "P" else None
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
         raise unreadable(path, error) from error
@@ -79,9 +78,7 @@ def decode(path: Path) -> Stored:
 
 
 MODES = {
-    **dict.fromkeys(
-        ("I;16", "I;16B", "I;16L", "I", "F"), "more than 8 bits (often numbers of objects, not of classes)"
-    ),
+    **dict.fromkeys(("I;16", "I;16B", "I;16L", "I", "F"), "more than 8 bits (often numbers of objects, not classes)"),
     **dict.fromkeys(("LA", "RGBA", "PA"), "transparent pixels"),
 }
 INSTEAD = "Masks are 8-bit: class indices, 0 and 255, or colours that classes.json names. Save it so, as PNG."
@@ -120,10 +117,8 @@ def survey(paths: list[Path]) -> list[Look]:
     name = f"masks-{hashlib.blake2b(chr(10).join(folders).encode(), digest_size=8).hexdigest()}"
     stamps = [f"{path.absolute()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
     if any(stamp not in seen for stamp in stamps):
-        try:
+        with suppress(pydantic.ValidationError):  # a damaged cache is none
             seen.update(KEPT.validate_python(cache.read(name) or {}))
-        except pydantic.ValidationError:  # damaged
-            pass
     if new := [index for index, stamp in enumerate(stamps) if stamp not in seen]:
         hidden = not sys.stdout.isatty()
         for index in track(new, f"Looking at {len(new)} masks", transient=True, disable=hidden):
