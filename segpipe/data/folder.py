@@ -58,7 +58,7 @@ class Folder(SegmentationDataset):
             problems += [problem for problem in wrong if problem]
         except UserError as error:
             self.encoding, self.classes, self.palette = error, [], []
-            problems.append(str(error))
+            problems += [str(error)] if everything or not problems else []
         self.notes, self.problems = notes, problems
 
     @property
@@ -116,9 +116,7 @@ def divide(
         wrong = {name: problems for name, (_, problems) in read.items()}
         everything, notes = [pair for part in parts.values() for pair in part], []
     if "test" not in parts:
-        notes.append(
-            "there are no test pictures with masks: val serves as test, too, where the best epoch is chosen: its score flatters."
-        )
+        notes.append("there are no test pictures with masks: val serves as test, too, which flatters the test score.")
         parts["test"], wrong["test"] = parts["val"], wrong["val"]
     return everything, (parts[split], list(wrong[split])), notes
 
