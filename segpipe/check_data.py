@@ -22,6 +22,7 @@ from segpipe.data.dataset import IGNORE_INDEX, SegmentationDataset, Split
 from segpipe.errors import UserError
 from segpipe.summary import PYTHON
 
+DARK = 32  # a picture without a value of this or more is suspicious
 SHOWN = 20  # problems printed, if not all are asked for
 
 
@@ -34,6 +35,7 @@ class Report:
         self.where: dict[str, list[str]] = {}  # problem to splits
         self.notes: list[str] = []
         self.uniform: dict[str, list[str]] = {}  # class to the masks that hold nothing else
+        self.dark: list[str] = []  # pictures
         self.digests: dict[str, dict[bytes, str]] = {}  # split to the names of its pictures, by content
         self.read_before: dict[str, NDArray[np.int64]] = {}  # fingerprint to pixels
 
@@ -73,6 +75,8 @@ class Report:
             if np.count_nonzero(counts) == 1:
                 name = [*dataset.classes, "ignored"][int(counts.argmax())]
                 self.uniform.setdefault(name, []).append(f"{split}/{dataset.names[index]}")
+            if image.max() < DARK:
+                self.dark.append(f"{split}/{dataset.names[index]}")
             digests[hashlib.blake2b(image.tobytes(), digest_size=16).digest()] = dataset.names[index]
         if pixels.any():
             self.pixels[heading] = self.read_before[mark] = pixels
@@ -86,6 +90,11 @@ class Report:
         for name, masks in self.uniform.items():
             alone = f"hold{'s' if len(masks) == 1 else ''} {name} alone, which may be right: {some(masks)}"
             self.notes.append(f"{len(masks)} mask{'s' if len(masks) > 1 else ''} {alone}")
+        if self.dark:
+            self.notes.append(
+                f"nearly black pictures: {some(self.dark)}. If that is not meant, they may have 16 bits, of which "
+                f"the upper 8 are read: stretch them to 0..255 and save them with 8 bits."
+            )
         for first, second in combinations(self.digests, 2):
             shared = self.digests[first].keys() & self.digests[second].keys()
             names = sorted(self.digests[second][digest] for digest in shared)

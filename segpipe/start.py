@@ -79,6 +79,8 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
                 f"begin another training from its weights: warm_start={shown(run.folder)}."
             )
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
+        if path == "data.root":  # what took its value from there was filled in long ago
+            OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
     relocate(run, Path(kept.run_dir))
     folder = str(run.folder.absolute())
     kept.update(resume=folder, run_dir=folder, warm_start=None)

@@ -7,14 +7,17 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import configure
+from omegaconf import OmegaConf
 
 from segpipe import build, check_data
+from segpipe.config import explain
 from segpipe.data import survey
 from segpipe.data.classes import read_classes
 from segpipe.data.dataset import IGNORE_INDEX
 from segpipe.data.folder import Folder
 from segpipe.data.layout import place
 from segpipe.errors import UserError
+from segpipe.start import resumed
 
 RNG = np.random.default_rng(0)
 SIZE = (20, 24)
@@ -329,6 +332,36 @@ def test_masks_that_are_named_otherwise_are_one_problem(tmp_path):
     found = report(tmp_path)
     assert len(found.problems) == 1
     assert "none of its 4 masks is named as a picture" in found.problems[0]
+
+
+def test_a_picture_that_cannot_be_read_is_a_line_from_a_worker_too(tmp_path):
+    nested(tmp_path)
+    (tmp_path / "val" / "images" / "val0_0.png").write_bytes(b"no picture")
+    data = build.data(configure("data=folder", f"data.root={tmp_path}", "data.cache=off", "data.workers=1"))
+    with pytest.raises(UserError) as error:
+        list(data.val_dataloader())
+    said = explain(error.value)
+    assert said.startswith(str(tmp_path))
+    assert len(said.splitlines()) == 1
+
+
+def test_nearly_black_pictures_are_noted(tmp_path):
+    nested(tmp_path)
+    save(tmp_path / "val" / "images" / "val0_0.png", np.full(SIZE, 4095, np.uint16))
+    found = report(tmp_path)
+    assert found.problems == []
+    assert any("nearly black" in note and "val/val0_0" in note for note in found.notes)
+
+
+def test_a_run_goes_on_where_its_data_were_moved_to(tmp_path):
+    run = tmp_path / "run"
+    cfg = configure("data=folder", "data.root=old", f"run_dir={run}")
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    overrides = [f"resume={run}", "+data.root=new"]
+    kept = resumed(configure(*overrides), overrides=overrides)
+    assert kept.data.root == kept.data.dataset.root == "new"
 
 
 # fingerprint, and the memory of masks

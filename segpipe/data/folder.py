@@ -54,17 +54,12 @@ class Folder(SegmentationDataset):
             self.encoding = decide(list(looks.values()), paths, given)
             self.classes, self.palette = self.encoding.classes, self.encoding.palette
             notes += [*said, *([self.encoding.note] if self.encoding.note else [])]
-            wrong = [self.encoding.wrong(seen, path) for path, seen in looks.items() if path in self.masks]
+            wrong = [self.encoding.wrong(seen, pair.mask) for pair, seen in zip(self.pairs, self.looks, strict=True)]
             problems += [problem for problem in wrong if problem]
         except UserError as error:
             self.encoding, self.classes, self.palette = error, [], []
             problems += [str(error)] if everything or not problems else []
         self.notes, self.problems = notes, problems
-
-    @property
-    def masks(self) -> set[Path]:
-        """The files of this split's masks."""
-        return {pair.mask for pair in self.pairs}
 
     def read(self, index: int) -> Sample:
         """Decode a picture and its mask, and translate the mask's values."""

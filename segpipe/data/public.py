@@ -16,9 +16,11 @@ def located(make: Callable[[], T], *, title: str, root: str, hint: str) -> T:
     """What torchvision's reader makes. Raises UserError where the data are not there, or cannot be downloaded."""
     try:
         return make()
-    except (RuntimeError, OSError) as error:  # OSError: no network, too
-        first = str(error).partition("\n")[0]
-        raise UserError(f"data.root={root}: {title} cannot be read there ({first}). {hint}") from error
+    except RuntimeError as error:  # what torchvision says of this is advice for callers of its own
+        raise UserError(f"data.root={root}: {title} is not there, or not whole. {hint}") from error
+    except OSError as error:  # no network, no list of pictures
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"data.root={root}: {title} cannot be read there ({reason}). {hint}") from error
 
 
 def present(paths: list[Path], *, title: str) -> list[Path]:
