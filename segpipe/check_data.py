@@ -1,7 +1,10 @@
-"""``python -m segpipe.check_data data=camvid data.root=...``: what is wrong with the data, before training."""
+"""``python -m segpipe.check_data data=folder data.root=...``: what is wrong with the data, before training."""
 
 import argparse
+import hashlib
+import shlex
 import sys
+from itertools import combinations
 from typing import get_args
 
 import numpy as np
@@ -9,70 +12,151 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from segpipe import build
 from segpipe.config import CONF, check, friendly
 from segpipe.data.dataset import IGNORE_INDEX, SegmentationDataset, Split
 from segpipe.errors import UserError
+from segpipe.summary import PYTHON
 
-SHOWN = 20  # problems printed in full
+DARK = 32  # a picture without a value of this or more is suspicious
+SHOWN = 20  # problems printed, if not all are asked for
 
 
-def check_data(cfg: DictConfig) -> tuple[Table, list[str]]:
-    """Read all data once: a table of the classes' shares of pixels in every split, and everything that is wrong."""
-    problems: list[str] = []
-    pixels: dict[str, NDArray[np.int64]] = {}
-    classes: list[str] = []
+class Report:
+    """What was found: pixels of each class in every split, what is wrong, what is worth knowing; each thing once."""
+
+    def __init__(self) -> None:
+        self.classes: list[str] = []
+        self.pixels: dict[str, NDArray[np.int64]] = {}  # heading to (K + 1,), the ignored last
+        self.where: dict[str, list[str]] = {}  # problem to splits
+        self.notes: list[str] = []
+        self.uniform: dict[str, list[str]] = {}  # class to the masks that hold nothing else
+        self.dark: list[str] = []  # pictures
+        self.digests: dict[str, dict[bytes, str]] = {}  # split to the names of its pictures, by content
+        self.read_before: dict[str, NDArray[np.int64]] = {}  # fingerprint to pixels
+
+    def problem(self, split: str, text: str) -> None:
+        """Take note of what is wrong."""
+        splits = self.where.setdefault(text, [])
+        if split not in splits:
+            splits.append(split)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, each with the splits that it is wrong in."""
+        return [f"{', '.join(splits)}: {text}" for text, splits in self.where.items()]
+
+    def read(self, split: Split, dataset: SegmentationDataset) -> None:
+        """Read every sample of a split, unless it is another split as well."""
+        self.classes = self.classes or dataset.classes
+        self.notes += [note for note in dataset.notes if note not in self.notes]
+        for text in dataset.problems:
+            self.problem(split, text)
+        heading, mark = f"{split} ({len(dataset)})", dataset.fingerprint()
+        if mark in self.read_before:
+            self.pixels[heading] = self.read_before[mark]
+            return
+        pixels = np.zeros(len(dataset.classes) + 1, np.int64)
+        hidden = not sys.stdout.isatty()
+        digests = self.digests.setdefault(split, {})
+        for index in track(range(len(dataset)), f"Reading {split}", transient=True, disable=hidden):
+            try:
+                image, mask = dataset.read(index)
+            except UserError as error:
+                self.problem(split, str(error))
+                continue
+            counts = np.bincount(mask.ravel(), minlength=256)
+            counts = np.append(counts[: len(dataset.classes)], counts[IGNORE_INDEX])
+            pixels += counts
+            if np.count_nonzero(counts) == 1:
+                name = [*dataset.classes, "ignored"][int(counts.argmax())]
+                self.uniform.setdefault(name, []).append(f"{split}/{dataset.names[index]}")
+            if image.max() < DARK:
+                self.dark.append(f"{split}/{dataset.names[index]}")
+            digests[hashlib.blake2b(image.tobytes(), digest_size=16).digest()] = dataset.names[index]
+        if pixels.any():
+            self.pixels[heading] = self.read_before[mark] = pixels
+
+    def conclude(self) -> None:
+        """What only shows when all is read: classes without a pixel, masks of one class, pictures in two splits."""
+        trained = next((pixels for heading, pixels in self.pixels.items() if heading.startswith("train")), None)
+        for index, name in enumerate(self.classes if trained is not None else []):
+            if trained is not None and not trained[index]:
+                self.problem("train", f"class {name}: not a pixel of it in the masks, so nothing can learn it.")
+        for name, masks in self.uniform.items():
+            alone = f"hold{'s' if len(masks) == 1 else ''} {name} alone, which may be right: {some(masks)}"
+            self.notes.append(f"{len(masks)} mask{'s' if len(masks) > 1 else ''} {alone}")
+        if self.dark:
+            self.notes.append(
+                f"nearly black pictures: {some(self.dark)}. If that is not meant, they may have 16 bits, of which "
+                f"the upper 8 are read: stretch them to 0..255 and save them with 8 bits."
+            )
+        for first, second in combinations(self.digests, 2):
+            shared = self.digests[first].keys() & self.digests[second].keys()
+            names = sorted(self.digests[second][digest] for digest in shared)
+            if shared:
+                self.problem(second, f"pictures that are in {first}, too: {some(names)}. Keep each in one split.")
+
+    def table(self, title: str) -> Table:
+        """The classes' shares of the pixels of every split."""
+        table = Table(title=escape(title), title_justify="left")
+        table.add_column("class")
+        for heading in self.pixels:
+            table.add_column(heading, justify="right")
+        for index, name in enumerate([*self.classes, "ignored"]):
+            shares = [counts[index] / max(counts.sum(), 1) for counts in self.pixels.values()]
+            table.add_row(escape(name), *[f"{share:.2%}" if share else "-" for share in shares])
+        return table
+
+
+def some(names: list[str]) -> str:
+    """A few names of many."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def check_data(cfg: DictConfig) -> Report:
+    """Read all data once, and gather everything that is wrong; nothing stops at the first."""
+    report = Report()
     for split in get_args(Split):
         try:
             dataset = build.dataset(cfg, split)
         except UserError as error:
-            problems.append(f"{split}: {error}")
+            report.problem(split, str(error))
             continue
-        classes = dataset.classes
-        pixels[f"{split} ({len(dataset)})"] = count_pixels(dataset, split, problems)
-    table = Table(title=f"data={cfg.data.name}: share of pixels", title_justify="left")
-    table.add_column("class")
-    for heading in pixels:
-        table.add_column(heading, justify="right")
-    for index, name in enumerate([*classes, "ignored"]):
-        shares = [counts[index] / max(counts.sum(), 1) for counts in pixels.values()]
-        table.add_row(name, *[f"{share:.2%}" if share else "-" for share in shares])
-        if name != "ignored" and next(iter(pixels)).startswith("train") and not shares[0]:
-            problems.append(f"class {name}: not a pixel of it in the training masks, so nothing can learn it.")
-    return table, problems
-
-
-def count_pixels(dataset: SegmentationDataset, split: Split, problems: list[str]) -> NDArray[np.int64]:
-    """Pixels of each class, and of the ignored last; what cannot be read goes into ``problems``."""
-    pixels = np.zeros(len(dataset.classes) + 1, np.int64)
-    for index in range(len(dataset)):
-        try:
-            mask = dataset.read(index).mask
-        except UserError as error:
-            problems.append(f"{split}: {error}")
-            continue
-        counts = np.bincount(mask.ravel(), minlength=256)
-        pixels += np.append(counts[: len(dataset.classes)], counts[IGNORE_INDEX])
-    return pixels
+        report.read(split, dataset)
+    report.conclude()
+    return report
 
 
 def main() -> None:
     """The command line; status 1 if anything is wrong."""
     parser = argparse.ArgumentParser(prog="python -m segpipe.check_data", description=__doc__)
-    parser.add_argument("overrides", nargs="*", help="as for train: data=camvid data.root=...")
+    parser.add_argument("overrides", nargs="*", help="as for train: data=folder data.root=...")
+    parser.add_argument("--all", action="store_true", help=f"print all problems, not {SHOWN} of them")
+    given = parser.parse_args()
     with friendly():
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", parser.parse_args().overrides)
+            cfg = compose("train", given.overrides)
         check(cfg)
-        table, problems = check_data(cfg)
-    Console().print(table)
-    for problem in problems[:SHOWN]:
+        report = check_data(cfg)
+    if report.pixels:
+        Console().print(report.table(f"data={cfg.data.name}: share of pixels"))
+    for note in report.notes:
+        print(f"Note: {note}")
+    problems = report.problems
+    printed = problems if given.all else problems[:SHOWN]
+    for problem in printed:
         print(f"- {problem}")
-    if len(problems) > SHOWN:
-        print(f"... and {len(problems) - SHOWN} more")
-    print(f"{len(problems)} problems found." if problems else "Nothing wrong was found.")
+    if len(problems) > len(printed):
+        print(f"... and {len(problems) - len(printed)} more, with --all.")
+    if problems:
+        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found.")
+    else:
+        print(f"Nothing wrong was found. Next:\n  {PYTHON} -m segpipe.train {shlex.join(given.overrides)}")
     sys.exit(int(bool(problems)))
 
 

@@ -196,7 +196,9 @@ def explain(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:  # ours may lie below what Hydra makes of it
         if isinstance(cause, UserError):
-            return str(cause)
+            return (
+                str(cause).rpartition(f"{UserError.__name__}: ")[2].strip()
+            )  # a loader's worker puts its stack before
         cause = cause.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, given = error.missing_cfg_file.rpartition("/")

@@ -41,8 +41,11 @@ def evaluate(
     if dataset.classes != predictor.classes:
         raise UserError(
             f"{run} was trained on the classes {', '.join(predictor.classes)}; these data have "
-            f"{', '.join(dataset.classes)}. Give data of the same classes, in the same order."
+            f"{', '.join(dataset.classes)}. Give data of the same classes, in the same order (data=folder takes their "
+            f"names as data.dataset.classes=[NAME,NAME])."
         )
+    for note in dataset.notes:
+        print(f"Data: {note}")
     matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
     for batch in data.loader(split):
         with torch.inference_mode():

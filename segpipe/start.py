@@ -13,7 +13,10 @@ from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
 from segpipe.runs import Run, environment, shown, write_text, write_whole
 
-MAY_CHANGE = ("trainer.max_epochs", "data.root", "data.workers", "data.cache", "data.eval_batch_size", "logger")
+MAY_CHANGE = (
+    "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
+    "data.eval_batch_size", "logger",
+)  # fmt: skip
 
 
 def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> Run:
@@ -87,6 +90,8 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
                 f"begin another training from its weights: warm_start={shown(run.folder)}."
             )
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
+        if path == "data.root":  # what took its value from there was filled in long ago
+            OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
     relocate(run, Path(kept.run_dir))
     folder = str(run.folder.absolute())
     kept.update(resume=folder, run_dir=folder, warm_start=None)

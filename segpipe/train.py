@@ -40,6 +40,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         print(f"Note: {note}")
     data = build.data(cfg)
     data.check()
+    for note in data.notes():
+        print(f"Data: {note}")
     task = build.task(cfg, data)
     if not cfg.resume and cfg.encoder.get("weights"):
         pretrained.load_encoder(task.network, cfg)

@@ -1,9 +1,14 @@
+import atexit
 import os
+import shutil
+import tempfile
 from functools import cache
 from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # of children, too: nets this small only wait for their threads
+
+os.environ["SEGPIPE_CACHE"] = tempfile.mkdtemp(prefix="segpipe-cache-")  # a process's own, and its children's
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from segpipe import combinations  # noqa: F401  (the resolver of run names)
 from segpipe.config import CONF
 
+atexit.register(shutil.rmtree, os.environ["SEGPIPE_CACHE"], ignore_errors=True)
 SHARED = Path(os.environ.get("SEGPIPE_SHARED", Path(__file__).parent.parent.parent / "shared"))
 TINY = [
     "data.dataset.train=16", "data.dataset.val=5", "data.dataset.test=7", "data.eval_batch_size=4",
@@ -35,6 +41,14 @@ def camvid_root():
     root = SHARED / "data" / "camvid"
     if not root.is_dir():
         pytest.skip("CamVid is not here: it is looked for in shared/data/camvid beside the checkout")
+    return root
+
+
+@pytest.fixture(scope="session")
+def nuclei_root():
+    root = SHARED / "data" / "nuclei"
+    if not root.is_dir():
+        pytest.skip("The nuclei are not here: they are looked for in shared/data/nuclei beside the checkout")
     return root
 
 

@@ -1,4 +1,4 @@
-"""Every command of the README, run as it stands there (the long ones with debug=fast)."""
+"""Every command of the README and of docs/data.md, run as it stands there (the long ones with debug=fast)."""
 
 import os
 import re
@@ -14,24 +14,27 @@ from conftest import SHARED
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.partition("  #")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S)
-    for line in block.splitlines()
-    if line.strip() and not line.startswith("#")
-]
+BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT + (ROOT / "docs" / "data.md").read_text(), re.S)
+LINES = [line.partition("  #")[0].strip() for line in "".join(BLOCKS).splitlines() if not line.startswith("#")]
+COMMANDS = list(dict.fromkeys(line for line in LINES if line))
 FAST = ["data.dataset.train=16", "data.dataset.val=4", "data.dataset.test=4", "logger.mode=disabled", "trainer=cpu"]
+EXPERIMENTS = [f"experiment={path.stem}" for path in (ROOT / "conf" / "experiment").glob("*.yaml")]
+ROOTS = {"CAMVID": SHARED / "data" / "camvid", "NUCLEI": SHARED / "data" / "nuclei"}
 MAKE = {line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"[a-z]+:", line)}
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, finished_run):
-    """A folder with what the commands speak of: a run, photos, CamVid."""
+    """A folder with what the commands speak of: a run, photos, pictures with masks."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "RUN").symlink_to(finished_run)
     (folder / "photos").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     PIL.Image.fromarray(noise).save(folder / "photos" / "one.jpg")
+    for number in range(30):
+        for kind, array in (("images", noise), ("masks", np.uint8(255) * (noise[..., 0] > 127))):
+            (folder / "PICTURES" / kind).mkdir(parents=True, exist_ok=True)
+            PIL.Image.fromarray(np.roll(array, number, 0)).save(folder / "PICTURES" / kind / f"{number}.png")
     return folder
 
 
@@ -39,7 +42,7 @@ def quick(words):
     """The same command, made short: a tiny data set and two steps."""
     if words[:3] != ["python", "-m", "segpipe.train"] or any(word.startswith("debug=") for word in words):
         return words
-    shapes = FAST if not any("camvid" in word for word in words) else FAST[3:]
+    shapes = FAST[3:] if any(word in ("data=folder", *EXPERIMENTS) for word in words) else FAST
     return [*words, "debug=fast", *shapes]
 
 
@@ -55,11 +58,11 @@ def test_make_targets_exist(command):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python")])
 def test_python_commands_run(command, desk):
     words = quick(shlex.split(command))
-    if any("CAMVID" in word for word in words):
-        root = SHARED / "data" / "camvid"
-        if not root.is_dir():
-            pytest.skip("CamVid is not here: it is looked for in shared/data/camvid beside the checkout")
-        words = [word.replace("CAMVID", str(root)) for word in words]
+    for name, root in ROOTS.items():
+        if any(name in word for word in words):
+            if not root.is_dir():
+                pytest.skip(f"{name} is not here: it is looked for in shared/data/{root.name} beside the checkout")
+            words = [word.replace(name, str(root)) for word in words]
     done = subprocess.run(
         [sys.executable, *words[1:]], cwd=desk, capture_output=True, text=True, timeout=600, env=os.environ
     )

@@ -1,6 +1,7 @@
 """What a data set is: pictures with masks, split in three, with named and coloured classes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import cv2
@@ -28,12 +29,16 @@ class SegmentationDataset(ABC):
 
     classes: names, in the order of the masks' indices. palette: one RGB colour each.
     names: one for every sample. groups: which samples belong together (a clip, a tile); statistics resample groups.
+    notes: how the data were understood, where nobody said so; printed before a training.
+    problems: what is wrong with the data as a whole, or with files; nothing is trained on data with a problem.
     """
 
     classes: list[str]
     palette: list[tuple[int, int, int]]
     names: list[str]
     groups: list[str]
+    notes: Sequence[str] = ()
+    problems: Sequence[str] = ()
 
     def __len__(self) -> int:
         """Number of samples."""

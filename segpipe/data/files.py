@@ -95,13 +95,18 @@ def unreadable(path: Path, reason: object) -> UserError:
     return UserError(f"{path}: cannot be read as a picture ({reason}; {size}). Replace or remove it.")
 
 
-def check_pair(image: Image, mask: Mask, num_classes: int, image_path: Path, mask_path: Path) -> None:
-    """Raise UserError for a mask that does not fit its picture, or has an index that is no class."""
+def check_sizes(image: Image, mask: np.ndarray, image_path: Path, mask_path: Path) -> None:
+    """Raise UserError for a mask that is not of its picture's size."""
     if image.shape[:2] != mask.shape:
         raise UserError(
             f"{mask_path}: a mask of {mask.shape[0]} x {mask.shape[1]} for a picture of {image.shape[0]} x "
             f"{image.shape[1]} ({image_path}). Make the two of one size."
         )
+
+
+def check_pair(image: Image, mask: Mask, num_classes: int, image_path: Path, mask_path: Path) -> None:
+    """Raise UserError for a mask that does not fit its picture, or has an index that is no class."""
+    check_sizes(image, mask, image_path, mask_path)
     wrong = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[num_classes:IGNORE_INDEX]) + num_classes
     if len(wrong):
         raise UserError(

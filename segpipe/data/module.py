@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segpipe.data.augment import Augment
+from segpipe.data.counts import remembered_counts
 from segpipe.data.dataset import First, Sample, SegmentationDataset, Split
 from segpipe.data.sampler import EvalBatches, TrainBatches
 from segpipe.errors import UserError
 
 RAM_LIMIT = 2 * 2**30  # bytes that cache=auto allows a split
+SHOWN = 3  # problems that a refusal prints
 
 
 class Batch(TypedDict):
@@ -57,9 +59,9 @@ class Samples(Dataset[Batch]):
             self.kept = [self.load(index) for index in reading]
 
     def bytes(self) -> int:
-        """An estimate of the memory that the split takes when decoded, from its first picture."""
-        height, width = self.size or self.dataset.size(0)
-        return len(self.dataset) * height * width * 4
+        """The memory that the split takes when decoded: four bytes a pixel."""
+        sizes = [self.size or self.dataset.size(index) for index in range(len(self.dataset))]
+        return sum(height * width * 4 for height, width in sizes)
 
     def load(self, index: int) -> Sample:
         """Decode and resize."""
@@ -128,11 +130,22 @@ class SegmentationData(pl.LightningDataModule):
         self.samples: dict[tuple[Split, bool], Samples] = {}
 
     def split(self, name: Split) -> SegmentationDataset:
-        """A split of the data set, made once."""
+        """A split of the data set, made once. Raises UserError if something is wrong with it."""
         if name not in self.datasets:
             whole = self.make_dataset(split="train" if self.overfit else name)
+            if problems := whole.problems:
+                more = f"\nand {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+                raise UserError(
+                    f"The {name} split has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n"
+                    + "\n".join(problems[:SHOWN])
+                    + f"{more}\nAll of them: python -m segpipe.check_data, with the same data=... data.root=..."
+                )
             self.datasets[name] = First(whole, self.batch_size) if self.overfit else whole
         return self.datasets[name]
+
+    def notes(self) -> list[str]:
+        """What the splits have to say, each thing once."""
+        return list(dict.fromkeys(note for name in get_args(Split) for note in self.split(name).notes))
 
     def check(self) -> None:
         """Raise UserError for what training would stumble over later."""
@@ -201,11 +214,7 @@ class SegmentationData(pl.LightningDataModule):
         A class's frequency is its share of the pixels of the training pictures that it is in; an absent class weighs 0.
         """
         dataset = self.split("train")
-        pixels, around = np.zeros(len(dataset.classes)), np.zeros(len(dataset.classes))
-        for index in range(len(dataset)):
-            counts = np.bincount(dataset.read(index).mask.ravel(), minlength=256)[: len(dataset.classes)]
-            pixels += counts
-            around += (counts > 0) * counts.sum()
+        pixels, around = remembered_counts(dataset)
         frequency = pixels / np.maximum(around, 1)
         median = np.median(frequency[pixels > 0])
         return torch.from_numpy(np.where(pixels > 0, median / np.maximum(frequency, 1e-12), 0.0))

@@ -1,0 +1,49 @@
+"""How many pixels each class has, counted once for a data set and kept in the user's cache."""
+
+import hashlib
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from segpipe.data import cache
+from segpipe.data.dataset import SegmentationDataset
+
+Counts = NDArray[np.int64]  # (K,)
+
+
+def remembered_counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
+    """Pixels of each class, and the pixels that count in the pictures that it is in; from the cache if they are there.
+
+    The cache goes by the data set's fingerprint: data that change are counted again.
+    """
+    known = f"{dataset.fingerprint()} {len(dataset)} {dataset.classes}"
+    name = f"pixels-{hashlib.blake2b(known.encode(), digest_size=8).hexdigest()}"
+    if (kept := cache.read(name)) is not None and is_whole(kept, len(dataset.classes)):
+        return np.array(kept["pixels"]), np.array(kept["around"])
+    pixels, around = counts(dataset)
+    cache.write(name, {"pixels": pixels.tolist(), "around": around.tolist()})
+    return pixels, around
+
+
+def is_whole(kept: Any, num_classes: int) -> bool:
+    """Whether what the cache holds are counts of so many classes."""
+    lists = [kept.get(key) for key in ("pixels", "around")] if isinstance(kept, dict) else [None]
+    return all(
+        isinstance(found, list) and len(found) == num_classes and all(type(n) is int and n >= 0 for n in found)
+        for found in lists
+    )
+
+
+def counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
+    """See ``remembered_counts``; reads every mask."""
+    number = len(dataset.classes)
+    pixels, around = np.zeros(number, np.int64), np.zeros(number, np.int64)
+    hidden = not sys.stdout.isatty()
+    for index in track(range(len(dataset)), f"Counting {len(dataset)} masks", transient=True, disable=hidden):
+        found = np.bincount(dataset.read(index).mask.ravel(), minlength=256)[:number]
+        pixels += found
+        around += (found > 0) * found.sum()
+    return pixels, around

@@ -1,0 +1,127 @@
+"""What mask files hold, before it is known what it means: kinds, sizes and values, looked at once and remembered."""
+
+import hashlib
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import PIL.Image
+import pydantic
+from numpy.typing import NDArray
+from rich.progress import track
+
+from segpipe.data import cache
+from segpipe.data.files import unreadable
+from segpipe.errors import UserError
+
+MOST = 1024  # values that are told apart; class masks hold a few
+GRAY = 0x010101  # times a gray value: the same as a colour
+
+
+class Stored(NamedTuple):
+    """A mask file decoded.
+
+    values: (H, W) uint8 for ``gray`` and ``palette`` (indices), int32 0xRRGGBB for ``colour``.
+    palette: the (256,) colours 0xRRGGBB that a palette file gives its indices.
+    """
+
+    kind: Literal["gray", "palette", "colour"]
+    values: NDArray[np.uint8] | NDArray[np.int32]
+    palette: NDArray[np.int32] | None
+    format: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """A mask file in a few words: its values with their pixels, None where there are more than MOST.
+
+    palette: the colours of its values, in their order. error: why it cannot be read; all else is empty then.
+    """
+
+    kind: str = ""
+    format: str = ""
+    size: tuple[int, int] = (0, 0)
+    values: dict[int, int] | None = None
+    palette: list[int] | None = None
+    error: str | None = None
+
+
+def decode(path: Path) -> Stored:
+    """Decode a mask: colours that are all gray, and one bit a pixel (0 and 255), come as gray.
+
+    Raises UserError for what is no picture, or a kind that cannot hold classes.
+    """
+    try:
+        with PIL.Image.open(path) as picture:
+            mode, form = picture.mode, picture.format or ""
+            pixels = np.asarray(picture.convert("L") if mode == "1" else picture)
+            colours = picture.getpalette("RGB") if mode == "P" else None
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise unreadable(path, error) from error
+    if mode in ("LA", "RGBA") and (pixels[..., -1] == 255).all():
+        mode, pixels = mode[:-1], pixels[..., :-1]
+        pixels = pixels[..., 0] if mode == "L" else pixels
+    if mode in ("L", "1"):
+        return Stored("gray", pixels, None, form)
+    if mode == "P":
+        table = np.zeros((256, 3), np.int32)
+        table[: len(colours or []) // 3] = np.reshape(colours or [], (-1, 3))
+        return Stored("palette", pixels, packed(table), form)
+    if mode == "RGB":
+        if (pixels == pixels[..., :1]).all():
+            return Stored("gray", np.ascontiguousarray(pixels[..., 0]), None, form)
+        return Stored("colour", packed(pixels), None, form)
+    raise UserError(f"{path}: a mask of {MODES.get(mode, f'mode {mode}')}. {INSTEAD}")
+
+
+MODES = {
+    **dict.fromkeys(("I;16", "I;16B", "I;16L", "I", "F"), "more than 8 bits (often numbers of objects, not classes)"),
+    **dict.fromkeys(("LA", "RGBA", "PA"), "transparent pixels"),
+}
+INSTEAD = "Masks are 8-bit: class indices, 0 and 255, or colours that classes.json names. Save it so, as PNG."
+
+
+def packed(colours: NDArray) -> NDArray[np.int32]:
+    """(..., 3) RGB to (...) 0xRRGGBB."""
+    return (colours.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1, dtype=np.int32)
+
+
+def look(path: Path) -> Look:
+    """Decode a mask and say what is in it."""
+    try:
+        stored = decode(path)
+    except UserError as error:
+        return Look(error=str(error))
+    height, width = stored.values.shape
+    if stored.kind == "colour":
+        values, counts = np.unique(stored.values, return_counts=True)
+    else:
+        counts = np.bincount(stored.values.ravel(), minlength=256)
+        values = np.flatnonzero(counts)
+        counts = counts[values]
+    found = dict(zip(values.tolist(), counts.tolist(), strict=True)) if len(values) <= MOST else None
+    palette = None if stored.palette is None else stored.palette[values].tolist()
+    return Look(stored.kind, stored.format, (height, width), found, palette)
+
+
+KEPT = pydantic.TypeAdapter(dict[str, Look])
+seen: dict[str, Look] = {}  # by path and stamp; for this process, should the cache not be writable
+
+
+def survey(paths: list[Path]) -> list[Look]:
+    """A look at every mask: at those that are new or changed since the last time, the others from the cache."""
+    folders = sorted({str(path.absolute().parent) for path in paths})
+    name = f"masks-{hashlib.blake2b(chr(10).join(folders).encode(), digest_size=8).hexdigest()}"
+    stamps = [f"{path.absolute()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
+    if any(stamp not in seen for stamp in stamps):
+        with suppress(pydantic.ValidationError):  # a damaged cache is none
+            seen.update(KEPT.validate_python(cache.read(name) or {}))
+    if new := [index for index, stamp in enumerate(stamps) if stamp not in seen]:
+        hidden = not sys.stdout.isatty()
+        for index in track(new, f"Looking at {len(new)} masks", transient=True, disable=hidden):
+            seen[stamps[index]] = look(paths[index])
+        cache.write(name, {stamp: asdict(seen[stamp]) for stamp in stamps})
+    return [seen[stamp] for stamp in stamps]
