@@ -38,7 +38,7 @@ def test_precedence_is_command_line_experiment_model_root():
     assert configure("model=fcn_basic").decoder.kernel == 8
     assert configure("model=fcn_basic", "decoder.kernel=4").decoder.kernel == 4
     for name in options("experiment"):
-        assert configure(f"experiment={name}", "model=fcn16s").model.stride == 16
+        assert configure(f"experiment={name}", "model=fcn16s").model.name == "fcn16s"
 
 
 @pytest.mark.parametrize(

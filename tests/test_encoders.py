@@ -1,5 +1,6 @@
 """Published encoders: their layers against torchvision's, their weights read, their stages frozen."""
 
+import shutil
 import urllib.error
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from segpipe import build, combinations, pretrained
 from segpipe.errors import UserError
 from segpipe.models.encoders import AlexNet, PlainEncoder
-from segpipe.models.network import IMAGENET_MEAN, IMAGENET_STD
+from segpipe.models.network import IMAGENET_MEAN, IMAGENET_STD, ImageNetNorm
 from segpipe.models.upsample import Nearest
 from segpipe.task import parameter_groups
 from segpipe.train import train
@@ -70,16 +71,26 @@ def test_encoders_are_torchvisions_with_its_weights(name, capsys, tmp_path):
     assert f"{total} of the encoder's {total} tensors" in capsys.readouterr().out
 
 
+def unfilled(make):
+    """A large module without the time to initialise it."""
+    with torch.device("meta"):
+        module = make()
+    return module.to_empty(device="cpu").eval()
+
+
 @pytest.mark.parametrize(("name", "places"), [("vgg16", (0, 3, 6)), ("alexnet", (1, 4, 6))])
-def test_the_neck_is_the_convolutionalised_classifier(name, places, tmp_path):
+def test_the_neck_is_the_convolutionalised_classifier(name, places, monkeypatch):
     """Long et al. 2015, section 3.1: at 224 x 224 the one pixel that sees the whole map has the classifier's logits."""
+    classifier = unfilled(lambda: torchvision.models.get_model(name, weights=None))
     torch.manual_seed(3)
-    classifier = torchvision.models.get_model(name, weights=None).eval()
-    torch.save(classifier.state_dict(), tmp_path / "weights.pth")
-    cfg = configure(
-        "model=fcn32s", f"encoder={name}", "neck.width=4096", f"encoder.weights={tmp_path / 'weights.pth'}"
-    )
-    network = build.network(cfg, 1000).eval()
+    for parameter in classifier.parameters():
+        bound = (6 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
+        nn.init.uniform_(parameter, -bound, bound)
+    published = classifier.state_dict()
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *args, **kwargs: published)
+    cfg = configure("model=fcn32s", f"encoder={name}", "neck.width=4096", "encoder.weights=DEFAULT")
+    network = unfilled(lambda: build.network(cfg, 1000))
+    network.normalise = ImageNetNorm()
     pretrained.load_encoder(network, cfg)
     last = classifier.classifier[places[2]]
     with torch.no_grad():
@@ -90,8 +101,8 @@ def test_the_neck_is_the_convolutionalised_classifier(name, places, tmp_path):
         scores = network.decoder(network.neck(maps[32]), maps)
         expected = classifier(normalised(image))[0]
     middle = (network.encoder.classifier_kernel - 1) // 2
-    torch.testing.assert_close(scores[0, :, middle, middle], expected, atol=1e-4, rtol=1e-3)
-    assert expected.std() > 1e-3  # there is something to compare
+    torch.testing.assert_close(scores[0, :, middle, middle], expected, atol=1e-3, rtol=1e-3)
+    assert expected.std() > 0.1  # there is something to compare
 
 
 @pytest.fixture(scope="module")
@@ -206,8 +217,9 @@ def test_the_encoder_may_have_a_rate_of_its_own():
 
 
 def test_identity_is_of_the_weights_content_not_of_their_place(tmp_path):
-    for name, value in (("a", 0.0), ("b", 0.0), ("c", 1.0)):
+    for name, value in (("a", 0.0), ("c", 1.0)):
         torch.save({"x": torch.full((3,), value)}, tmp_path / f"{name}.pth")
+    shutil.copy(tmp_path / "a.pth", tmp_path / "b.pth")
     same, other = (tmp_path / "b.pth"), (tmp_path / "c.pth")
     identities = [
         combinations.identity(configure("encoder=vgg11", f"encoder.weights={path}"))
