@@ -2,8 +2,8 @@
 
 A step is forward, loss, backward and optimizer on one batch that lies ready. Its arithmetic is taken as three times the
 forward pass's multiply-adds, two operations each; the share is that of what one large matrix product achieves in turn
-with it, in the same type. Then U-Net with VGG16's encoder against segmentation_models_pytorch's Unet: time for a
-multiply-add, as the two are not quite of one size (theirs gets its picture normalised, ours does that itself).
+with it, in the same type. Then U-Net with VGG16's encoder and one decoder width a step against segmentation_models_pytorch's Unet: time for
+a multiply-add, as the two are not quite of one size (theirs has no skip at full size and gets its picture normalised).
 """
 
 import argparse
@@ -20,7 +20,7 @@ from segpipe.cost import multiply_adds
 from segpipe.errors import UserError
 from segpipe.task import parameter_groups
 
-VGG16 = "encoder=small encoder.widths=[64,128,256,512,512] encoder.depths=[2,2,3,3,3]"
+VGG16 = ["model=unet", "decoder=nearest", "encoder=vgg16_bn", "neck=none", "model.width=[256,128,64,32,16]"]
 CLASSES = 11
 
 
@@ -89,9 +89,8 @@ def against_smp(given: argparse.Namespace, device: torch.device) -> None:
     except ModuleNotFoundError:
         print("segmentation_models_pytorch is not installed (pip install '.[bench]'): the comparison is left out")
         return
-    own = ("model=unet", "decoder=nearest", "neck.width=512", f"model.width={given.width}", *given.encoder.split())
     sides = {
-        "ours": Subject(build.network(configure(*own), CLASSES), given, device),
+        "ours": Subject(build.network(configure(*VGG16), CLASSES), given, device),
         "smp": Subject(smp.Unet("vgg16_bn", encoder_weights=None, classes=CLASSES), given, device, normalised=True),
     }
     times = interleaved({side: timed(work, device) for side, work in sides.items()}, rounds=given.rounds, warmup=2)
@@ -112,8 +111,6 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="the networks, by torch.compile")
     parser.add_argument("--side", type=int, default=None, help="of the product's matrices")
     parser.add_argument("--models", nargs="*", default=None, help="names; all where none are given")
-    parser.add_argument("--encoder", default=VGG16, help="overrides that make VGG16's encoder (%(default)s)")
-    parser.add_argument("--width", type=int, default=48, help="of our decoder beside smp's, which has 256 to 16")
     parser.add_argument("--only", choices=["models", "smp"], default=None, help="one of the two parts")
     parser.add_argument("overrides", nargs="*", help="laid over every model: encoder=basic")
     given = parser.parse_args()
