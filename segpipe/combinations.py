@@ -41,7 +41,7 @@ def refuse(cfg: DictConfig) -> list[str]:
 
 
 def refuse_stride(cfg: DictConfig, encoder: Encoder) -> None:
-    """A model may stop at any stride that the encoder has, or finer than its finest; freezing has to leave something."""
+    """A model may stop at any stride that the encoder has, or finer than its finest; so many stages can be frozen."""
     if cfg.encoder.get("freeze", 0) > len(encoder.stages):
         raise UserError(
             f"encoder.freeze={cfg.encoder.freeze}: allowed is 0 to {len(encoder.stages)}, the stages of "

@@ -52,7 +52,9 @@ RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest an
         ("batch_size", "eval_batch_size", "max_epochs", "check_val_every_n_epoch", "accumulate"), (1, math.inf)
     ),
     **dict.fromkeys(("stride", "width", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)),
-    **dict.fromkeys(("seed", "warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)),
+    **dict.fromkeys(
+        ("seed", "warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)
+    ),
     **dict.fromkeys(("lr", "clip", "timeout", "encoder_lr"), (SMALLEST, math.inf)),
     **dict.fromkeys(("dropout", "label_smoothing"), (0, 0.999)),
     "decay": (0, 0.999999),

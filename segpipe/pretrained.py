@@ -12,6 +12,7 @@ from torch import Tensor
 from segpipe.errors import UserError, nearest
 from segpipe.models.encoders import Encoder
 from segpipe.models.encoders.timm import Timm, library
+from segpipe.models.necks import Bottleneck, FullyConvolutional
 from segpipe.models.network import Network
 from segpipe.models.weights import copy_matching
 from segpipe.runs import shown
@@ -26,7 +27,7 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
     given = str(cfg.encoder.weights)
     published = read_state_dict(Path(given), f"encoder.weights={given}") if is_file(given) else download(cfg, network)
     found = {f"encoder.{name}": tensor for name, tensor in network.encoder.translate(published).items()}
-    if hasattr(network.neck, "translate"):
+    if isinstance(network.neck, FullyConvolutional | Bottleneck):
         found |= {f"neck.{name}": tensor for name, tensor in network.neck.translate(published).items()}
     of_encoder = tensors(network.encoder)
     fitting = [name for name in of_encoder if f"encoder.{name}" in found]

@@ -17,7 +17,7 @@ from segpipe.data.module import Batch
 from segpipe.errors import UserError
 from segpipe.losses import Loss
 from segpipe.metrics import confusion_matrices, scores
-from segpipe.models.network import at_size
+from segpipe.models.network import Network, at_size
 from segpipe.models.weights import key
 
 
@@ -43,7 +43,7 @@ class SegmentationTask(pl.LightningModule):
     def __init__(
         self,
         *,
-        network: nn.Module,
+        network: Network,
         loss: Loss,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[[int, int], float],

@@ -250,9 +250,10 @@ def test_timm_backbones_carry_every_model(monkeypatch):
     cfg.encoder.weights = "DEFAULT"
     pretrained.load_encoder(network, cfg)
     assert torch.equal(network.encoder.body.conv1[0].weight, published.conv1[0].weight)
+    monkeypatch.undo()
+    unknown = configure("encoder=timm", "encoder.backbone=no_such_net")
     with pytest.raises(UserError, match="timm makes no backbone"):
-        monkeypatch.undo()
-        build.make(configure("encoder=timm", "encoder.backbone=no_such_net"), "encoder")
+        build.make(unknown, "encoder")
 
 
 def test_vgg_is_five_blocks_of_the_plain_encoder():

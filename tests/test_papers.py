@@ -60,7 +60,7 @@ def test_fcn8s_is_the_papers():
 
 
 def test_deconvnet_is_the_papers_backwards():
-    """Noh et al. 2015, figure 2: unpool with the encoder's switches, as many transposed convolutions, narrowing last."""
+    """Noh et al. 2015, figure 2: unpool with the switches, as many transposed convolutions, narrowing last."""
     cfg = configure("model=deconvnet", "encoder=vgg16", "encoder.widths=[4,6,8,10,12]", "neck.width=16")
     network = fill(build.network(cfg, 5))
     image = torch.randint(0, 256, (1, 3, 224, 224), generator=torch.Generator().manual_seed(2)).float()
@@ -148,7 +148,12 @@ def test_every_paper_can_be_asked_for(name):
 
 def test_published_recipes():
     fcn = configure("experiment=paper/fcn8s")
-    assert (fcn.neck.width, fcn.optimizer.momentum, fcn.model.enlarge, fcn.data.batch_size) == (4096, 0.99, "bilinear", 1)
+    assert (fcn.neck.width, fcn.optimizer.momentum, fcn.model.enlarge, fcn.data.batch_size) == (
+        4096,
+        0.99,
+        "bilinear",
+        1,
+    )
     segnet = configure("experiment=paper/segnet_basic")
     assert (segnet.optimizer.lr, segnet.optimizer.weight_decay, segnet.data.batch_size) == (0.1, 5e-4, 12)
     assert segnet.loss.weight == "median_frequency"
@@ -169,7 +174,9 @@ def test_skips_are_scaled_where_fcn8s_is_trained_at_once():
 
 
 def test_a_list_of_another_length_is_said():
-    with pytest.raises(UserError, match=r"\[0.5\] has 1 entries: give one for each of the 2 steps up, to strides 16, 8"):
+    with pytest.raises(
+        UserError, match=r"\[0.5\] has 1 entries: give one for each of the 2 steps up, to strides 16, 8"
+    ):
         build.network(configure("model=fcn8s", "+model.skip_scales=[0.5]"), 3)
 
 
@@ -187,7 +194,9 @@ def test_local_contrast_is_jarretts():
     line = [2.718281828 ** (-(k**2) / (2 * 1.6**2)) for k in range(-4, 5)]
 
     def mean_around(x, i, j):
-        total = sum(line[p] * line[q] * x[0, c, i + p - 4, j + q - 4] for c in range(3) for p in range(9) for q in range(9))
+        total = sum(
+            line[p] * line[q] * x[0, c, i + p - 4, j + q - 4] for c in range(3) for p in range(9) for q in range(9)
+        )
         return total / (3 * sum(line) ** 2)
 
     one = torch.tensor(float(mean_around(image, 12, 15)))

@@ -48,7 +48,8 @@ class Bottleneck(nn.Module):
     """DeconvNet's middle (Noh et al. 2015, section 3.2): the classifier's layers, and a deconvolution back to the map.
 
     fc6 is not padded: at 224 x 224 its ``kernel`` covers the whole map of a VGG, and what passes is one vector. Smaller
-    maps are padded with zeros to the kernel first. width: channels between. kernel: null takes the encoder's classifier's.
+    maps are padded with zeros to the kernel first. width: channels between. kernel: null takes that of the encoder's
+    classifier.
     """
 
     def __init__(self, encoder: Encoder, *, width: int = 4096, kernel: int | None = None, norm: bool = True) -> None:

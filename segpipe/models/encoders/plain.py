@@ -55,8 +55,8 @@ class PlainEncoder(Encoder):
         names: dict[str, str] = {}
         place = 0
         for stride, block in self.blocks.items():
-            for number, layers in enumerate(block):
-                for position, _ in enumerate(layers):  # convolution, norm, activation
+            for number, layers in block.named_children():
+                for position, _ in layers.named_children():  # convolution, norm, activation
                     names[f"features.{place}"] = f"blocks.{stride}.{number}.{position}"
                     place += 1
             place += 1  # the pooling

@@ -23,7 +23,7 @@ class Timm(Encoder):
         except (RuntimeError, AttributeError) as error:
             raise UserError(
                 f"encoder.backbone={backbone}: timm makes no backbone with maps of that name ({error}). Its names: "
-                f"python -c \"import timm; print(timm.list_models())\""
+                f'python -c "import timm; print(timm.list_models())"'
             ) from error
         strides, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
         self.places = dict(zip(strides, range(len(strides)), strict=True))  # of equal strides, the last
