@@ -3,7 +3,8 @@
 A step is forward, loss, backward and optimizer on one batch that lies ready. Its arithmetic is taken as three times the
 forward pass's multiply-adds, two operations each; the share is that of what one large matrix product achieves in turn
 with it, in the same type. Then U-Net with VGG16's encoder and one decoder width a step against the Unet of
-segmentation_models_pytorch: time for a multiply-add, as the two are not quite of one size (theirs has no skip at full size and gets its picture normalised).
+segmentation_models_pytorch: time for a multiply-add, as the two are not quite of one size (theirs has no skip at full
+size, and gets its picture normalised).
 """
 
 import argparse
