@@ -16,7 +16,7 @@ from segpipe.errors import UserError
 from segpipe.models.encoders import Encoder
 
 NEVER_CHANGES_THE_RESULT = (
-    "hydra", "run_dir", "resume", "warm_start", "stages", "sweep", "logger", "debug", "callbacks.best.dirpath",
+    "hydra", "run_dir", "resume", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath",
     "callbacks.last", "callbacks.overlays", "data.root", "data.dataset.root", "data.dataset.images",
     "data.dataset.masks", "data.dataset.download", "data.workers", "data.cache", "data.eval_batch_size",
     "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
@@ -88,6 +88,11 @@ def refuse_decoder(cfg: DictConfig, encoder: Encoder) -> None:
 
 def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
     """Pictures have to make batches, and to be large enough for the encoder."""
+    if cfg.data.name == "shapes" and cfg.data.get("root"):
+        raise UserError(
+            f"data.root={cfg.data.root}: data=shapes is drawn and has no folder. Say what lies there: data=folder for "
+            f"pictures of your own, or data=camvid, voc, pets, cityscapes."
+        )
     for path in ("data.crop", "data.size"):
         pair = OmegaConf.select(cfg, path)
         if pair is not None and (len(pair) != 2 or min(pair) < encoder.min_size):
@@ -139,6 +144,8 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
         found.append(f"fusion={cfg.fusion.name} has no skip to join at stride {model.stride}: the same as fusion=none.")
     if cfg.encoder.get("freeze", 0) and not (cfg.encoder.get("weights") or cfg.warm_start):
         found.append(f"encoder.freeze={cfg.encoder.freeze} keeps random weights, since encoder.weights is null.")
+    if cfg.encoder.get("weights") and cfg.warm_start:
+        found.append("warm_start is given, so encoder.weights are not read.")
     if smooth and cfg.decoder.name != "unpool" and model.refine._target_.endswith("Convolutions"):
         found.append(f"decoder.smooth={smooth} changes nothing here: model={model.name} convolves itself.")
     return found
@@ -150,6 +157,8 @@ def canonical(cfg: DictConfig) -> dict[str, Any]:
     if cfg.model.stride == encoder_on_paper(cfg).coarsest:  # nothing to fuse
         resolved.fusion = {"name": "none"}
         resolved.model.update(taps="conv", narrow="refine")
+    if not cfg.get("stages"):
+        resolved.pop("stages", None)
     for path in NEVER_CHANGES_THE_RESULT:
         parent, _, key = path.rpartition(".")
         node = OmegaConf.select(resolved, parent) if parent else resolved

@@ -69,8 +69,9 @@ def check(cfg: DictConfig) -> None:
         if not fits(value, allowed):
             raise UserError(f"{path}={show(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}")
         low, high = RANGES.get(path.rpartition(".")[2], (-math.inf, math.inf))
-        if isinstance(value, int | float) and not low <= value <= high:
-            raise UserError(f"{path}={show(value)}: allowed is {describe(type(value))} {between(low, high)}.")
+        for number in value if isinstance(value, ListConfig) else [value]:
+            if isinstance(number, int | float) and not low <= number <= high:
+                raise UserError(f"{path}={show(value)}: allowed is {describe(type(number))} {between(low, high)}.")
 
 
 def between(low: float, high: float) -> str:
@@ -214,6 +215,9 @@ def explain(error: BaseException) -> str | None:
         lines = str(error).strip().splitlines()
         wrong = re.search(r"'([^']+)'", lines[0])
         known = [*keys(), *(path.name for path in CONF.iterdir())]
+        if "=~" in str(error):
+            lines = [*lines[:3], "The shell leaves ~ as it is here, and Hydra cannot read it: write $HOME."][-4:]
+            return "\n".join(lines)
         return "\n".join([*lines[:3]]) + (nearest(wrong[1].lstrip("+~"), known) if wrong else "")
     return None
 

@@ -43,7 +43,9 @@ class ClassWeighted(Loss):
         super().__init__()
         self.rule = weight if isinstance(weight, str) else None
         self.register_buffer("factors", torch.ones(1), persistent=False)
-        self.register_buffer("weight", None if weight is None or self.rule else torch.tensor(weight), persistent=False)
+        self.register_buffer("weight", None, persistent=False)
+        if isinstance(weight, list):
+            self.set_weight(torch.tensor(weight))
 
     def set_weight(self, weight: Tensor) -> None:
         """Give the (K,) class weights that the rule asks for."""

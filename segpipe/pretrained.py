@@ -32,6 +32,8 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
     of_encoder = tensors(network.encoder)
     fitting = [name for name in of_encoder if f"encoder.{name}" in found]
     fitting = [name for name in fitting if found[f"encoder.{name}"].shape == of_encoder[name].shape]
+    if any(name.startswith("network.") for name in published):
+        raise UserError(f"encoder.weights={given}: a checkpoint of a run. Start from it by warm_start={given}.")
     if 2 * len(fitting) < len(of_encoder):
         raise UserError(
             f"encoder.weights={given}: {len(fitting)} of the {len(of_encoder)} tensors of encoder={cfg.encoder.name} "
@@ -65,6 +67,8 @@ def download(cfg: DictConfig, network: Network) -> dict[str, Tensor]:
     given, name = str(cfg.encoder.weights), cfg.encoder.name
     try:
         if isinstance(network.encoder, Timm):
+            if given != "DEFAULT":
+                raise UserError(f"encoder.weights={given}: for encoder=timm it is DEFAULT, or a state dict's path.")
             return library().create_model(network.encoder.backbone, pretrained=True).state_dict()
         if name not in torchvision.models.list_models(torchvision.models):
             raise UserError(

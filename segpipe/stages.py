@@ -4,8 +4,11 @@ import shlex
 import sys
 from pathlib import Path
 
+from hydra import compose
 from omegaconf import DictConfig
 
+from segpipe import combinations, config
+from segpipe.errors import UserError
 from segpipe.runs import Run, shown
 from segpipe.summary import PYTHON
 from segpipe.sweep import child, quoted
@@ -16,23 +19,44 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
 
     Each stage is the command line with the stage's overrides laid over. Started again with the same folder, it leaves
     out what is finished and goes on with what is not. Returns the exit status of the stage that failed, else 0.
+    Raises UserError for any stage that means nothing, before the first is begun.
     """
+    config.check(cfg)
+    lines = [[*command_line(overrides, stage), "stages=null"] for stage in cfg.stages]
+    for line in lines:
+        combinations.refuse(compose("train", line))
     final = Path(cfg.run_dir)
     before: Path | None = None
-    for number, stage in enumerate(cfg.stages, start=1):
-        own = shlex.split(stage)
-        last = number == len(cfg.stages)
-        folder = final if last else final / "stages" / f"{number}-{own[0].rpartition('=')[2]}"
-        print(f"\nStage {number} of {len(cfg.stages)}: {stage}", flush=True)
+    for number, (stage, line) in enumerate(zip(cfg.stages, lines, strict=True), start=1):
+        name = shlex.split(stage)[0].rpartition("=")[2]
+        folder = final if number == len(lines) else final / "stages" / f"{number}-{name}"
+        print(f"\nStage {number} of {len(lines)}: {stage}", flush=True)
         if Run(folder).record.get("status") == "finished":
             print("finished before", flush=True)
         else:
-            laid_over = [*own, "stages=null", *([f"warm_start={quoted(before)}"] if before else [])]
-            replaced = {override.partition("=")[0] for override in [*laid_over, "run_dir="]}
-            kept = [override for override in overrides if override.partition("=")[0].lstrip("+~") not in replaced]
-            if status := child(folder, [*kept, *laid_over]):
-                again = f"{PYTHON} -m segpipe.train {' '.join(overrides)} hydra.run.dir={shown(final)}"
-                print(f"Stage {number} ended with status {status}. To go on with it: {again}", file=sys.stderr)
+            status = -1
+            try:
+                status = child(folder, [*line, *([f"warm_start={quoted(before)}"] if before else [])])
+            finally:
+                if status:
+                    again = shlex.join([*overrides, f"hydra.run.dir={shown(final)}"])
+                    print(
+                        f"Stage {number} did not finish. To go on: {PYTHON} -m segpipe.train {again}", file=sys.stderr
+                    )
+            if status:
                 return status
         before = folder
     return 0
+
+
+def command_line(overrides: list[str], stage: str) -> list[str]:
+    """The overrides of the command line with a stage's. Raises UserError where both set the same."""
+    own = shlex.split(stage)
+    if not own:
+        raise UserError("stages: an empty entry. Give each stage its overrides, as model=fcn16s.")
+    set_by_stage = {override.partition("=")[0] for override in own}
+    kept = [override for override in overrides if override.partition("=")[0].lstrip("+~") not in ("stages", "run_dir")]
+    for override in kept:
+        if override.partition("=")[0].lstrip("+~") in set_by_stage:
+            raise UserError(f"{override}: the stage '{stage}' sets that itself. Leave it out, or change stages=[...].")
+    return [*kept, *own]

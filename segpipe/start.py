@@ -3,12 +3,13 @@
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build, combinations
+from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
 from segpipe.runs import Run, environment, shown, write_text, write_whole
@@ -35,13 +36,19 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> R
             )
         run.forget()  # one that got nowhere is begun anew
     before = run.record
+    fingerprints = {name: data.split(name).fingerprint() for name in get_args(Split)}
+    if changed := [name for name, old in before.get("data_fingerprint", {}).items() if fingerprints[name] != old]:
+        raise UserError(
+            f"{run.folder}: the data are not those that it was trained on ({', '.join(changed)} differ). Give their "
+            f"folder, data.root=FOLDER; or begin another training from its weights: warm_start={shown(run.folder)}."
+        )
     identity = before.get("identity") or combinations.identity(cfg)
     record = {
         "status": "running",
         "name": before.get("name") or combinations.named(cfg, identity),
         "seed": cfg.seed,
         "identity": identity,
-        "data_fingerprint": {name: data.split(name).fingerprint() for name in ("train", "val", "test")},
+        "data_fingerprint": fingerprints,
         "classes": data.split("train").classes,
         "palette": data.split("train").palette,
         "overrides": before.get("overrides", overrides),

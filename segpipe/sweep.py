@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -108,5 +109,5 @@ def finish() -> int:
     if failed:
         console.print(f"{len(failed)} of {len(jobs)} jobs failed:", highlight=False)
         for job in failed:
-            print("  python -m segpipe.train", *job.overrides)
+            print("  python -m segpipe.train", shlex.join(job.overrides))
     return int(bool(failed))

@@ -39,11 +39,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     for note in combinations.refuse(cfg):
         print(f"Note: {note}")
     data = build.data(cfg)
-    data.check()
+    data.check(smallest=combinations.encoder_on_paper(cfg).min_size)
     for note in data.notes():
         print(f"Data: {note}")
     task = build.task(cfg, data)
-    if not cfg.resume and cfg.encoder.get("weights"):
+    if cfg.encoder.get("weights") and not (cfg.resume or cfg.warm_start):
         pretrained.load_encoder(task.network, cfg)
     if not cfg.resume and cfg.warm_start:
         pretrained.warm_start(task.network, build.weights_file(cfg.warm_start))
@@ -135,10 +135,10 @@ def hydra_main(cfg: DictConfig) -> None:
     if context.mode == RunMode.MULTIRUN:
         sweep.dispatch(cfg, list(context.overrides.task))
         return
-    if cfg.stages:
-        sys.exit(run_stages(cfg, list(context.overrides.task)))
     try:
         with config.friendly():  # here as well, or Hydra would add a line of its own
+            if cfg.stages:
+                sys.exit(run_stages(cfg, list(context.overrides.task)))
             train(cfg)
     finally:
         # Hydra made the folder; a training that was refused, or went on elsewhere, left it empty.

@@ -286,3 +286,29 @@ def test_median_frequency_weights():
     frequency = [sum((m == c).sum() for m in masks) / sum(m.size for m in masks if (m == c).any()) for c in range(6)]
     expected = np.median(frequency) / np.array(frequency)
     np.testing.assert_allclose(data.median_frequency().numpy(), expected)
+
+
+def uneven(root, sizes):
+    """CamVid's layout with pictures of several sizes."""
+    write_camvid(root)
+    rng = np.random.default_rng(0)
+    for split, size in sizes.items():
+        path = sorted((root / split).iterdir())[0]
+        PIL.Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
+        PIL.Image.fromarray(rng.integers(0, 11, size, np.uint8)).save(root / f"{split}annot" / path.name)
+    return module("data=camvid", f"data.root={root}", "data.batch_size=1", "data.crop=null", "augment=none")
+
+
+def test_pictures_of_several_sizes_make_batches_of_one(tmp_path):
+    """FCN's release trains so: whole pictures, one at a time."""
+    data = uneven(tmp_path, {"train": (36, 50)})
+    data.check(smallest=32)
+    assert {tuple(batch["image"].shape[2:]) for batch in data.loader("train", train=True)} == {(40, 48), (36, 50)}
+    data.batch_size = 2
+    with pytest.raises(UserError, match=r"2 sizes.*data\.batch_size=1"):
+        data.check()
+
+
+def test_too_small_a_picture_is_named_before_training(tmp_path):
+    with pytest.raises(UserError, match=r"\(val\) is 20 x 48 pixels, and this encoder takes 32 x 32 and more"):
+        uneven(tmp_path, {"val": (20, 48)}).check(smallest=32)

@@ -14,8 +14,8 @@ from segpipe.callbacks import Overlays
 from segpipe.ema import RAW, MovingAverage
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
+from segpipe.pretrained import warm_start
 from segpipe.runs import read_history
-from segpipe.start import warm_start
 from segpipe.train import train
 
 EMA = [*TINY, "callbacks=ema", "callbacks.ema.decay=0.9"]
@@ -96,7 +96,7 @@ def test_the_best_checkpoint_is_the_average_for_all_who_read_it(averaged_run, tm
     assert all(torch.equal(state[f"network.{name}"], tensor) for name, tensor in network.state_dict().items())
     cfg = configure(*TINY)
     begun = build.task(cfg, build.data(cfg))
-    warm_start(begun, averaged_run / "checkpoints" / "best.ckpt")
+    warm_start(begun.network, averaged_run / "checkpoints" / "best.ckpt")
     assert equal(begun.state_dict(), state)
 
 

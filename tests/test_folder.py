@@ -359,7 +359,7 @@ def test_a_run_goes_on_where_its_data_were_moved_to(tmp_path):
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.ckpt").touch()
     (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
-    overrides = [f"resume={run}", "+data.root=new"]
+    overrides = [f"resume={run}", "data.root=new"]
     kept = resumed(configure(*overrides), overrides=overrides)
     assert kept.data.root == kept.data.dataset.root == "new"
 

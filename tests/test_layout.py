@@ -17,7 +17,7 @@ LAYERS = {  # a module may import from segpipe only what stands before it
     "segpipe.check_data": 9, "segpipe": 9,
 }  # fmt: skip
 ONLY_IN = {
-    "hydra": {"config", "build", "combinations", "train", "evaluate", "check_data", "__main__"},
+    "hydra": {"config", "build", "combinations", "stages", "train", "evaluate", "check_data", "__main__"},
     "albumentations": {"augment"},
     "wandb": {"tracking"},
 }

@@ -123,6 +123,11 @@ def test_focal_pixel_by_pixel():
     assert value(Focal(gamma=3.0, weight=weight), logits, mask).item() == pytest.approx(total / divisor, rel=1e-5)
 
 
+def test_whole_numbers_are_weights_too():
+    logits, mask = torch.randn(1, 2, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long)
+    assert torch.equal(CrossEntropy(weight=[1, 2])(logits, mask), CrossEntropy(weight=[1.0, 2.0])(logits, mask))
+
+
 def test_class_weights_are_made_and_refused_alike_for_all_that_take_them():
     cfg = configure("data.dataset.train=8", "loss=focal", "loss.weight=median_frequency")
     data: SegmentationData = build.data(cfg)

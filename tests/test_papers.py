@@ -1,6 +1,7 @@
 """The papers' networks: sizes as published, and forward passes written a second time."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -8,12 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY, configure
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
 from test_models import count
 
 from segpipe import build, combinations
-from segpipe.config import options
+from segpipe.config import CONF, options
 from segpipe.errors import UserError
 from segpipe.models.network import IMAGENET_MEAN, IMAGENET_STD, LocalContrast
+from segpipe.stages import run_stages
 
 NARROW = ["encoder=vgg16", "encoder.widths=[4,6,8,10,12]", "neck.width=16"]
 
@@ -143,7 +147,9 @@ def test_every_paper_can_be_asked_for(name):
     cfg = configure(f"experiment={name}")
     combinations.refuse(cfg)
     with torch.device("meta"):
-        assert build.network(cfg, 21) is not None
+        network = build.network(cfg, 21)
+        logits = network.eval()(torch.zeros(1, 3, 256, 320))
+    assert logits.shape == (1, 21, 256, 320)
 
 
 def test_published_recipes():
@@ -164,7 +170,7 @@ def test_published_recipes():
 
 def test_skips_are_scaled_where_fcn8s_is_trained_at_once():
     plain = fill(build.network(configure("model=fcn8s", *NARROW), 5))
-    scaled = build.network(configure("model=fcn8s", "+model.skip_scales=[0.01,0.0001]", *NARROW), 5).eval()
+    scaled = build.network(configure("model=fcn8s", "model.skip_scales=[0.01,0.0001]", *NARROW), 5).eval()
     state = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
     for stride, factor in ((16, 100), (8, 10_000)):  # a lateral so much larger takes the scale back
         state[f"decoder.steps.{stride}.fuse.lateral.weight"] *= factor
@@ -175,9 +181,10 @@ def test_skips_are_scaled_where_fcn8s_is_trained_at_once():
 
 def test_a_list_of_another_length_is_said():
     with pytest.raises(
-        UserError, match=r"\[0.5\] has 1 entries: give one for each of the 2 steps up, to strides 16, 8"
+        UserError,
+        match=r"model.skip_scales=\[0.5\] has 1 entries: give one for each of the 2 steps up, to strides 16, 8",
     ):
-        build.network(configure("model=fcn8s", "+model.skip_scales=[0.5]"), 3)
+        build.network(configure("model=fcn8s", "model.skip_scales=[0.5]"), 3)
 
 
 def test_widths_may_be_given_for_each_step():
@@ -207,7 +214,7 @@ def test_stages_run_one_after_another_and_remember_where_they_come_from(tmp_path
     """FCN-16s from FCN-32s in one command; started again, nothing is trained twice."""
     tiny = [word for word in TINY if not word.startswith("trainer.max_epochs")]
     command = [
-        sys.executable, "-m", "segpipe.train", *tiny, "trainer.max_epochs=1", "model=fcn8s",
+        sys.executable, "-m", "segpipe.train", *tiny, "trainer.max_epochs=1",
         "stages=['model=fcn32s','model=fcn16s optimizer.lr=1e-4']", f"hydra.run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -221,3 +228,41 @@ def test_stages_run_one_after_another_and_remember_where_they_come_from(tmp_path
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert again.stdout.count("finished before") == 2
+
+
+@pytest.mark.parametrize(
+    ("stages", "given", "says"),
+    [
+        (["model=fcn32s", "optimizer.lrr=1"], [], "optimizer.lrr"),
+        (["model=fcn32s", "model=fcn16s"], ["model=fcn8s"], "the stage 'model=fcn32s' sets that itself"),
+        (["model=fcn32s", ""], [], "an empty entry"),
+        (["model=fcn32s", "encoder=basic model=fcn32s"], [], "stride 32"),
+        ("model=fcn32s", [], "stages=model=fcn32s: allowed is a list"),
+    ],
+)
+def test_stages_that_mean_nothing_are_refused_before_the_first_is_begun(stages, given, says, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr("segpipe.stages.child", lambda *args: begun.append(args) or 0)
+    cfg = configure(f"run_dir={tmp_path / 'run'}")
+    cfg.stages = stages
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises((UserError, HydraException), match=says):
+        run_stages(cfg, given)
+    assert begun == []
+
+
+def test_an_interrupted_stage_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segpipe.stages.child", interrupted)
+    cfg = configure("stages=['model=fcn32s','model=fcn16s']", f"run_dir={tmp_path / 'run'}")
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(KeyboardInterrupt):
+        run_stages(cfg, ["stages=['model=fcn32s','model=fcn16s']"])
+    said = capsys.readouterr().err
+    assert "Stage 1 did not finish" in said
+    assert shlex.quote("stages=['model=fcn32s','model=fcn16s']") in said
+
+
+def test_staged_and_unstaged_are_two_experiments():
+    staged, at_once = (configure(*choice) for choice in (["stages=['model=fcn32s','model=fcn8s']"], []))
+    assert combinations.identity(staged) != combinations.identity(at_once)

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -81,6 +82,14 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(finished_run, tmp_pa
     train(configure(f"resume={tmp_path / 'halves'}"))
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
     assert [row["epoch"] for row in read_history(tmp_path / "halves" / "history.csv")] == [0, 1]
+
+
+def test_a_run_is_not_gone_on_with_on_other_data(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("train: 16", "train: 17"))
+    with pytest.raises(UserError, match=r"the data are not those that it was trained on \(train differ\)"):
+        train(configure(f"resume={tmp_path / 'run'}"))
 
 
 def test_a_built_trainer_has_what_the_configuration_says(tmp_path):

@@ -147,8 +147,8 @@ class SegmentationData(pl.LightningDataModule):
         """What the splits have to say, each thing once."""
         return list(dict.fromkeys(note for name in get_args(Split) for note in self.split(name).notes))
 
-    def check(self) -> None:
-        """Raise UserError for what training would stumble over later."""
+    def check(self, *, smallest: int = 1) -> None:
+        """Raise UserError for what training would stumble over later. smallest: height and width the network takes."""
         for name in get_args(Split):
             if not len(self.split(name)):
                 raise UserError(f"The {name} split has no picture. Add some, or give another data.root.")
@@ -158,13 +158,23 @@ class SegmentationData(pl.LightningDataModule):
                 f"The training split has {number} samples, a batch {self.batch_size}: "
                 f"set data.batch_size={number} or less."
             )
-        if self.size is None and self.augment.crop is None:
+        if self.size is None and self.augment.crop is None and self.batch_size > 1:
             sizes = sorted({self.split("train").size(index) for index in range(number)})
             if len(sizes) > 1:
                 raise UserError(
                     f"The training pictures are of {len(sizes)} sizes ({sizes[0]} to {sizes[-1]}), which make no "
-                    f"batch: set data.crop=[HEIGHT,WIDTH] to train on crops of one size."
+                    f"batch: set data.crop=[HEIGHT,WIDTH] to train on crops of one size, or data.batch_size=1."
                 )
+        for name in () if self.size else get_args(Split):
+            if name == "train" and self.augment.crop:
+                continue
+            dataset = self.split(name)
+            for index in range(len(dataset)):
+                if min(size := dataset.size(index)) < smallest:
+                    raise UserError(
+                        f"{dataset.names[index]} ({name}) is {size[0]} x {size[1]} pixels, and this encoder takes "
+                        f"{smallest} x {smallest} and more: set data.size=[HEIGHT,WIDTH], or remove the picture."
+                    )
 
     def samples_of(self, name: Split, *, train: bool = False) -> Samples:
         """A split as samples, made once; ``train`` augments."""

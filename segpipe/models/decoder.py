@@ -55,8 +55,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.steps = nn.ModuleDict()  # keyed by stride: the names survive from FCN-32s to 16s to 8s
         strides = [stride for stride in reversed(encoder.strides) if stop <= stride < start]
-        widths = each_step(width, strides) or [encoder.channels[stride] for stride in strides]
-        scales = each_step(skip_scales, strides) or [1.0] * len(strides)
+        widths = each_step(width, strides, "model.width") or [encoder.channels[stride] for stride in strides]
+        scales = each_step(skip_scales, strides, "model.skip_scales") or [1.0] * len(strides)
         channels = width if isinstance(width, int) else in_channels
         self.project = project(in_channels, channels, zero=zero_start)
         for stride, scale, (own, finer) in zip(strides, scales, pairwise([*widths, *widths[-1:]]), strict=True):
@@ -81,7 +81,7 @@ class Decoder(nn.Module):
         return x
 
 
-def each_step(given: Any, strides: list[int]) -> list[Any] | None:
+def each_step(given: Any, strides: list[int], option: str) -> list[Any] | None:
     """One value for each step up, coarse to fine. Raises UserError for a list of another length."""
     if given is None:
         return None
@@ -89,8 +89,8 @@ def each_step(given: Any, strides: list[int]) -> list[Any] | None:
         return [given] * len(strides)
     if len(given) != len(strides):
         raise UserError(
-            f"{list(given)} has {len(given)} entries: give one for each of the {len(strides)} steps up, to strides "
-            f"{', '.join(map(str, strides))}."
+            f"{option}={list(given)} has {len(given)} entries: give one for each of the {len(strides)} steps up, to "
+            f"strides {', '.join(map(str, strides))}."
         )
     return list(given)
 
