@@ -76,7 +76,7 @@ def test_precedence_is_command_line_experiment_model_root():
         ("trainer.check_val_every_n_epoch=20", ["no epoch would be validated"]),
         ("trainer.devices=2", ["trainer.devices=2", "not supported yet", "Take 1"]),
         ("~callbacks.best", ["callbacks.best is left out"]),
-        ("model=unet model.width=[8,8,8,-8]", ["model.width=[8, 8, 8, -8]", "1 or more"]),
+        ("model=unet model.width=[8,8,8,-8]", ["model.width=[8,8,8,-8]", "1 or more"]),
         ("data.root=photos", ["data=shapes is drawn", "data=folder"]),
         ("data.crop=[8,8]", ["data.crop=[8, 8]", "at least 32"]),
         ("+trainer.gradient_clip_val=1", ["set task.clip"]),

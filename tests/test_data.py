@@ -296,7 +296,7 @@ def uneven(root, sizes):
         path = sorted((root / split).iterdir())[0]
         PIL.Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
         PIL.Image.fromarray(rng.integers(0, 11, size, np.uint8)).save(root / f"{split}annot" / path.name)
-    return module("data=camvid", f"data.root={root}", "data.batch_size=1", "data.crop=null", "augment=none")
+    return build.data(configure("data=camvid", f"data.root={root}", "data.batch_size=1", "augment=none"))
 
 
 def test_pictures_of_several_sizes_make_batches_of_one(tmp_path):
