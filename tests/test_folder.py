@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from segpipe import build, check_data
 from segpipe.config import explain
-from segpipe.data import survey
+from segpipe.data import folder, survey
 from segpipe.data.classes import read_classes
 from segpipe.data.dataset import IGNORE_INDEX
 from segpipe.data.folder import Folder
@@ -55,6 +55,11 @@ def splits(**arguments):
 
 def values(dataset):
     return set(np.unique(np.concatenate([dataset.read(index).mask.ravel() for index in range(len(dataset))])).tolist())
+
+
+def in_another_process():
+    survey.seen.clear()
+    folder.known.clear()
 
 
 def report(root, *overrides):
@@ -141,7 +146,12 @@ def test_without_test_pictures_val_serves_and_it_is_said(tmp_path):
         (lambda root: nested(root, splits=("train",)), {}, ["no folder val", "fractions"]),
         (lambda root: nested(root), {"fractions": [0.8, 0.2]}, ["fractions", "train, val, test", "Leave it out"]),
         (lambda root: flat(root), {"fractions": [0.8, 0.3]}, ["fractions=[0.8, 0.3]", "add up to 1"]),
-        (lambda root: flat(root, count=2), {}, ["of 2 pictures, none goes to", "fractions"]),
+        (lambda root: flat(root, count=2), {}, ["of 2 pictures in 2 groups", "none goes to", "fractions"]),
+        (
+            lambda root: write(root / "images", root / "masks", count=5, first="scan_"),
+            {"groups": "prefix"},
+            ["groups=prefix", "5 pictures are 1 group,", "name, prefix, folder"],
+        ),
         (lambda root: flat(root), {"images": "x"}, ["go together"]),
         (lambda root: flat(root), {"images": "x", "masks": "y"}, ["data.dataset.images=x", "no such folder"]),
     ],
@@ -156,6 +166,15 @@ def test_layouts_that_cannot_be_understood_are_refused(tmp_path, make, arguments
 def test_no_root_at_all_says_what_to_give():
     with pytest.raises(UserError, match=r"data=folder needs data\.root=FOLDER"):
         Folder(split="train")
+
+
+def test_a_tilde_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    nested(tmp_path / "set", values=(0, 1))
+    (tmp_path / "set" / "classes.json").write_text('["a", "b"]')
+    assert Folder(split="train", root="~/set").classes == ["a", "b"]
+    train, val, _ = splits(images="~/set/train/images", masks="~/set/train/masks", fractions=[0.4, 0.6])
+    assert len(train) + len(val) == 4
 
 
 # what masks mean
@@ -214,6 +233,59 @@ def test_classes_json_names_values_and_colours(tmp_path, stored, content, expect
     assert dataset.problems == []
     assert dataset.classes == [name for name in content if name != "ignored"]
     assert (dataset.read(0).mask == np.array(expected, np.uint8)[STEPS]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "foreground"),
+    [
+        ({"background": [0, 0, 0], "cell": [255, 0, 0]}, 1),
+        ({"cell": [255, 0, 0], "background": [0, 0, 0]}, 0),
+        ({"background": 0, "cell": 1}, 1),
+        ({"cell": 1, "background": 0}, 0),
+        ({"background": 0, "cell": 255}, 1),
+    ],
+)
+def test_0_and_255_are_two_classes_whatever_classes_json_calls_them(tmp_path, content, foreground):
+    nested(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps(content))
+    dataset = Folder(split="train", root=str(tmp_path))
+    assert dataset.problems == []
+    assert dataset.classes == list(content)
+    raw = np.asarray(PIL.Image.open(dataset.pairs[0].mask))
+    assert (dataset.read(0).mask == np.where(raw > 0, foreground, 1 - foreground)).all()
+    noted = any("0 is read as background, 255 as cell" in note for note in dataset.notes)
+    assert noted == (content["cell"] != 255)
+
+
+@pytest.mark.parametrize(
+    ("stored", "content", "says"),
+    [
+        ((0, 255), {"a": [9, 0, 0], "b": [0, 9, 0], "c": [0, 0, 9]}, ["values 0, 255", "makes a and ignored"]),
+        ((0, 255), {"a": 0, "b": 1, "c": 2}, ["values 0, 255", "makes a and ignored"]),
+        ((0, 255), {"a": 0, "b": 1, "ignored": 255}, ["values 0, 255", "makes a and ignored"]),
+        ((0, 255), {"a": [0, 0, 0], "b": [9, 0, 0], "ignored": [255, 255, 255]}, ["255", "makes a and ignored"]),
+        ((5,), {"a": 5, "b": 6}, ["value 5 alone", "makes a:"]),
+        (([9, 0, 0], [0, 9, 0]), {"a": 0, "b": 1}, ["classes.json names values", '"class1": [9, 0, 0]']),
+    ],
+)
+def test_classes_json_that_tells_nothing_apart_is_refused_in_one_line(tmp_path, stored, content, says):
+    nested(tmp_path, values=stored)
+    (tmp_path / "classes.json").write_text(json.dumps(content))
+    (problem,) = report(tmp_path).problems
+    assert [word for word in says if word not in problem] == []
+
+
+def test_a_mask_that_is_spoiled_changes_nothing_in_what_the_others_mean(tmp_path):
+    for stored, content in [
+        ((0, 255), {"a": [0, 0, 0], "b": [9, 0, 0]}),
+        (([0, 0, 0], [9, 0, 0]), {"a": [0, 0, 0], "b": [9, 0, 0]}),
+        ((0, 255), {"a": 0, "b": 1}),
+    ]:
+        nested(tmp_path, values=stored)
+        (tmp_path / "classes.json").write_text(json.dumps(content))
+        save(tmp_path / "train" / "masks" / "train0_0.png", RNG.integers(0, 255, (*SIZE, 3), np.uint8))
+        (problem,) = report(tmp_path).problems
+        assert "train0_0.png" in problem
 
 
 def test_palette_files_are_indices_unless_classes_json_names_their_colours(tmp_path):
@@ -327,6 +399,20 @@ def test_check_data_lists_every_file_that_is_wrong_and_training_refuses(tmp_path
     assert "segpipe.check_data" in str(error.value)
 
 
+def test_links_to_nothing_are_problems(tmp_path):
+    nested(tmp_path)
+    for path in (tmp_path / "train" / "images" / "train0_0.png", tmp_path / "val" / "masks" / "val0_0.png"):
+        path.unlink()
+        path.symlink_to(tmp_path / "gone.png")
+    (tmp_path / "test" / "masks" / "folder.png").mkdir()
+    found = report(tmp_path).problems
+    assert len([problem for problem in found if "a link to nothing, or a folder" in problem]) == 3
+    for path in (tmp_path / "val" / "masks").iterdir():
+        path.unlink()
+        path.symlink_to(tmp_path / "gone.png")
+    assert len([problem for problem in report(tmp_path).problems if "val/masks/" in problem]) == 4
+
+
 def test_masks_that_are_named_otherwise_are_one_problem(tmp_path):
     write(tmp_path / "images", tmp_path / "masks", ending="_xyz")
     found = report(tmp_path)
@@ -377,8 +463,6 @@ def test_the_fingerprint_is_of_what_the_data_say_and_not_of_where_they_lie(tmp_p
     assert mark(tmp_path / "two") == first
     assert mark(tmp_path / "one", classes=["sky", "sea"]) != first
     path = tmp_path / "two" / "train" / "masks" / "train0_0.png"
-    path.with_suffix(".bmp").write_bytes(b"")
-    path.with_suffix(".bmp").unlink()
     save(path, 255 - np.asarray(PIL.Image.open(path)))
     assert mark(tmp_path / "two") != first
 
@@ -390,12 +474,46 @@ def test_masks_are_looked_at_once_and_again_when_they_change(tmp_path, monkeypat
     monkeypatch.setattr(survey, "look", lambda path: looked.append(path) or look(path))
     splits(root=str(tmp_path))
     assert len(looked) == 12
-    survey.seen.clear()  # another process
+    in_another_process()
     splits(root=str(tmp_path))
     assert len(looked) == 12
     save(tmp_path / "val" / "masks" / "val0_0.png", np.full(SIZE, 255, np.uint8))
     splits(root=str(tmp_path))
     assert len(looked) == 13
+    in_another_process()
+    monkeypatch.setattr(survey, "FORMAT", survey.FORMAT + 1)  # another version of the code
+    splits(root=str(tmp_path))
+    assert len(looked) == 25
+
+
+def test_an_error_of_a_moment_is_not_kept(tmp_path, monkeypatch):
+    nested(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(survey, "look", lambda path: survey.Look(error=f"{path}: permission denied"))
+        assert len(Folder(split="train", root=str(tmp_path)).problems) == 1
+    assert Folder(split="train", root=str(tmp_path)).problems == []
+    save(tmp_path / "train" / "masks" / "train0_0.png", np.full((9, 9), 255, np.uint8))
+    with monkeypatch.context() as patch:  # the others are kept
+        patch.setattr(survey, "look", lambda path: survey.Look(error=f"{path}: permission denied"))
+        assert len(Folder(split="train", root=str(tmp_path)).problems) == 1
+    in_another_process()
+    assert Folder(split="train", root=str(tmp_path)).problems == []
+
+
+def test_files_are_read_once_for_all_splits_and_again_when_one_changes(tmp_path, monkeypatch):
+    nested(tmp_path)
+    asked = []
+    monkeypatch.setattr(folder, "survey", lambda paths: asked.append(len(paths)) or survey.survey(paths))
+    splits(root=str(tmp_path))
+    splits(root=str(tmp_path))
+    assert asked == [12]
+    (tmp_path / "val" / "images" / "val0_0.png").unlink()
+    assert len(splits(root=str(tmp_path))[1].problems) == 1
+    (tmp_path / "classes.json").write_text('["a", "b"]')
+    assert splits(root=str(tmp_path))[0].classes == ["a", "b"]
+    save(tmp_path / "train" / "masks" / "train0_0.png", np.full(SIZE, 7, np.uint8))
+    assert len(splits(root=str(tmp_path))[0].problems) == 1
+    assert asked == [12, 11, 11, 11]
 
 
 @pytest.mark.parametrize("damage", ["not JSON", '{"x": {"values": "y"}}', "[1]", "null"])
@@ -405,7 +523,7 @@ def test_a_damaged_cache_is_none(tmp_path, monkeypatch, damage):
     first = Folder(split="train", root=str(tmp_path / "data")).fingerprint()
     (kept,) = (tmp_path / "cache").iterdir()
     kept.write_text(damage)
-    survey.seen.clear()
+    in_another_process()
     assert Folder(split="train", root=str(tmp_path / "data")).fingerprint() == first
 
 

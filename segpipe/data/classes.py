@@ -7,6 +7,7 @@ The name ``ignored`` is not a class: pixels of its value or colour are left out 
 
 import colorsys
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,7 +34,7 @@ class Classes(NamedTuple):
     ignored: int | None = None
 
 
-def listed(names: list[str], where: str) -> Classes:
+def from_names(names: list[str], where: str) -> Classes:
     """Classes of which only the names are given. Raises UserError for names that are none, or not told apart."""
     if not names or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"{where}: {names}; allowed is {ALLOWED}.")
@@ -51,7 +52,7 @@ def read_classes(path: Path) -> Classes:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}). Allowed is {ALLOWED}.") from error
     if isinstance(content, list):
-        return listed(content, str(path))
+        return from_names(content, str(path))
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: holds {content!r}; allowed is {ALLOWED}.")
     by_colour = all(isinstance(value, list) for value in content.values())
@@ -64,7 +65,7 @@ def read_classes(path: Path) -> Classes:
     if twins := [name for name, found in codes.items() if list(codes.values()).count(found) > 1]:
         raise UserError(f"{path}: {' and '.join(twins[:2])} have the same value. Give each its own.")
     ignored = codes.pop(IGNORED, None)
-    listed(list(codes), str(path))
+    from_names(list(codes), str(path))
     return Classes(list(codes), "colour" if by_colour else "value", list(codes.values()), ignored)  # type: ignore[arg-type]
 
 
@@ -89,3 +90,20 @@ def colours_for(number: int) -> list[tuple[int, int, int]]:
     """Colours to show classes in, where none are given: gray for the first, then hues far from one another."""
     hues = [colorsys.hsv_to_rgb(0.08 + index * 0.618034 % 1, 0.7 - 0.25 * (index % 2), 0.9) for index in range(number)]
     return [(60, 60, 60), *(tuple(round(255 * part) for part in hue) for hue in hues)][:number]  # type: ignore[return-value]
+
+
+def rgb(code: int) -> tuple[int, int, int]:
+    """0xRRGGBB as three numbers."""
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+def shown(codes: Sequence[int], *, colour: bool = False) -> str:
+    """Values or colours in a few words."""
+    kind = "colour" if colour else "value"
+    return f"{kind}{'s' if len(codes) > 1 else ''} {numbers([list(rgb(code)) if colour else code for code in codes])}"
+
+
+def numbers(found: Sequence[object]) -> str:
+    """The first of them."""
+    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+    return f"{', '.join(map(str, found[:6]))}{more}"

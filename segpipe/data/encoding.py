@@ -5,13 +5,14 @@ data set, not of a file, and it is said (``note``).
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from segpipe.data.classes import MOST_CLASSES, Classes, colours_for
+from segpipe.data.classes import Classes, colours_for, numbers, rgb, shown
 from segpipe.data.dataset import IGNORE_INDEX, Mask
 from segpipe.data.survey import GRAY, MOST, Look, Stored, look
 from segpipe.errors import UserError
@@ -99,18 +100,25 @@ def decide(looks: Sequence[Look], paths: Sequence[Path], given: Classes | None) 
     usable = [seen for seen in looks if not seen.error]
     if not usable:
         raise UserError(looks[0].error if looks else "There are no masks.")
-    if given is not None and given.by != "index":
-        return tabled(usable, given)
+    if given is not None and given.by == "colour":
+        return by_colours(usable, given)
     coloured = [path for path, seen in zip(paths, looks, strict=True) if seen.kind == "colour"]
     if 2 * len(coloured) > len(usable):
         raise UserError(
-            f"{coloured[0]}: a mask in colours, as {len(coloured)} of {len(usable)} are{no_colours(usable)}"
+            f"{coloured[0]}: a mask in colours, as {len(coloured)} of {len(usable)} are"
+            f"{', but classes.json names values' if given and given.by == 'value' else ''}{no_colours(usable)}"
         )
     flat = [seen for seen in usable if seen.kind != "colour" and seen.values is not None]
-    values = sorted(set().union(*(seen.values or {} for seen in flat)))
+    if given is not None and given.by == "value":
+        return by_values(flat, given)
     if is_binary(flat, len(given.names) if given else None):
-        return binary(flat, values, given)
-    return indexed(flat, paths, looks, values, given)
+        return binary(flat, given)
+    return indexed(flat, paths, looks, given)
+
+
+def values_of(looks: Sequence[Look]) -> list[int]:
+    """All values of some masks."""
+    return sorted(set().union(*{tuple(seen.values or ()) for seen in looks}))
 
 
 def is_binary(flat: Sequence[Look], number: int | None) -> bool:
@@ -118,10 +126,10 @@ def is_binary(flat: Sequence[Look], number: int | None) -> bool:
 
     Raises UserError where some masks say 1 and others 255, and none says both.
     """
-    held = [set(seen.values or {}) for seen in flat]
-    two = sum({255} <= values <= {0, 255} for values in held)
-    one = sum({1} <= values <= {0, 1} for values in held)
-    other = sum(not values <= {0, 255} for values in held)
+    masks = Counter(tuple(seen.values or ()) for seen in flat)
+    two = sum(number for values, number in masks.items() if {255} <= {*values} <= {0, 255})
+    one = sum(number for values, number in masks.items() if {1} <= {*values} <= {0, 1})
+    other = sum(number for values, number in masks.items() if not {*values} <= {0, 255})
     if not two or (number or 2) > 2:
         return False
     if one and one == other:
@@ -132,25 +140,27 @@ def is_binary(flat: Sequence[Look], number: int | None) -> bool:
     return two > other
 
 
-def binary(flat: Sequence[Look], values: list[int], given: Classes | None) -> Encoding:
-    """Masks of 0 and 255."""
+def binary(flat: Sequence[Look], given: Classes | None) -> Encoding:
+    """Masks of 0 and 255. 0 is the first class, or the one that classes.json gives 0 or black; 255 is the other."""
     names = given.names if given else NAMES
     names = names if len(names) == 2 else [NAMES[0], names[0]]
-    if len(values) == 1:
+    if len(values := values_of(flat)) == 1:
         raise UserError(f"Every pixel of all {len(flat)} masks is {values[0]}: there is nothing to tell apart.")
-    note = f"the masks hold 0 and 255: 0 is read as {names[0]}, 255 as {names[1]} (elsewhere 255 means ignored)."
-    return Encoding(names, colours_for(2), {0: 0, 255: 1}, note=note)
+    zero = int(given is not None and given.codes[1:] == [0])
+    read = f"0 is read as {names[zero]}, 255 as {names[1 - zero]}"
+    note = f"the masks hold 0 and 255: {read} (elsewhere 255 means ignored)."
+    palette = [rgb(code) for code in given.codes] if given and given.by == "colour" else colours_for(2)
+    return Encoding(names, palette, {0: zero, 255: 1 - zero}, note=note)
 
 
-def indexed(
-    flat: Sequence[Look], paths: Sequence[Path], looks: Sequence[Look], values: list[int], given: Classes | None
-) -> Encoding:
+def indexed(flat: Sequence[Look], paths: Sequence[Path], looks: Sequence[Look], given: Classes | None) -> Encoding:
     """Masks whose values are class indices, and 255 for ignored."""
+    values = values_of(flat)
     labels = [value for value in values if value != IGNORE_INDEX]
     if given is not None:
         names = given.names if len(given.names) > 1 else [NAMES[0], *given.names]
         note = f"0 is read as {names[0]}, 1 as {names[1]}." if len(given.names) == 1 else ""
-    elif len(labels) > min(MOST_FOUND, MOST_CLASSES):
+    elif len(labels) > MOST_FOUND:
         most = max(flat, key=lambda seen: len(seen.values or {}))
         raise UserError(
             f"{paths[looks.index(most)]}: {len(most.values or {})} different values "
@@ -166,32 +176,61 @@ def indexed(
         names = NAMES if len(labels) == 2 else [f"class{label}" for label in labels]
         note = f"classes found in the masks: {', '.join(names)}. To name them: data.dataset.classes=[NAME,NAME,...]"
     if len(labels) < 2:
-        held = ", ".join(map(str, values))
         raise UserError(
-            f"All {len(flat)} masks together hold {held} alone"
+            f"All {len(flat)} masks together hold {', '.join(map(str, values))} alone"
             f"{' (255 is read as ignored)' if IGNORE_INDEX in values else ''}: there is nothing to tell apart."
         )
     palette = shown_palette(flat, len(names))
     return Encoding(names, palette, {**{i: i for i in range(len(names))}, IGNORE_INDEX: IGNORE_INDEX}, note=note)
 
 
-def tabled(usable: Sequence[Look], given: Classes) -> Encoding:
-    """Masks whose values or colours classes.json names."""
-    table = {code: label for label, code in enumerate(given.codes)}
-    if given.ignored is not None:
-        table[given.ignored] = IGNORE_INDEX
-    names, number = given.names, len(given.names)
-    if number < 2:
-        raise UserError(f"classes.json names {names[0]} alone: name what is around it, too (background, say).")
-    if given.by == "value":
-        return Encoding(names, shown_palette(usable, number), {IGNORE_INDEX: IGNORE_INDEX, **table})
-    palette = [rgb(code) for code in given.codes]
-    by_colour = all(code in table for seen in usable for code in colours(seen))
-    small = all(seen.kind != "colour" and set(seen.values or {}) <= {*range(number), IGNORE_INDEX} for seen in usable)
-    if small and not by_colour:
+def by_values(flat: Sequence[Look], given: Classes) -> Encoding:
+    """Masks whose values classes.json names; 255 is ignored unless it is named.
+
+    Where it names 0 and 1, and no mask holds anything but 0 and 255, 255 stands for 1.
+    """
+    if sorted(given.codes) == [0, 1] and given.ignored is None and set(values_of(flat)) <= {0, 255}:
+        return binary(flat, given)
+    palette = shown_palette(flat, len(given.names))
+    return told_apart(Encoding(given.names, palette, {IGNORE_INDEX: IGNORE_INDEX, **table_of(given)}), flat)
+
+
+def by_colours(usable: Sequence[Look], given: Classes) -> Encoding:
+    """Masks whose colours classes.json names; or masks of indices, or of 0 and 255, for which it names colours."""
+    number, palette, table = len(given.names), [rgb(code) for code in given.codes], table_of(given)
+    fits = [seen for seen in usable if seen.values is not None and all(code in table for code in colours(seen))]
+    flat = [seen for seen in usable if seen.kind != "colour" and seen.values is not None]
+    in_colours = any(seen.kind == "colour" for seen in fits) or 2 * len(flat) < len(usable)
+    if in_colours or len(fits) == len(usable):
+        return told_apart(Encoding(given.names, palette, table, by_colour=True), usable)
+    if given.ignored is None and is_binary(flat, number):
+        return binary(flat, given)
+    if set(values_of(flat)) <= {*range(number), IGNORE_INDEX}:
         note = "the masks hold indices; the colours of classes.json are only shown."
-        return Encoding(names, palette, {**{i: i for i in range(number)}, IGNORE_INDEX: IGNORE_INDEX}, note=note)
-    return Encoding(names, palette, table, by_colour=True)
+        indices = {**{i: i for i in range(number)}, IGNORE_INDEX: IGNORE_INDEX}
+        return told_apart(Encoding(given.names, palette, indices, note=note), usable)
+    return Encoding(given.names, palette, table, by_colour=True)
+
+
+def table_of(given: Classes) -> dict[int, int]:
+    """From the values or colours of classes.json to indices."""
+    if len(given.names) < 2:
+        raise UserError(f"classes.json names {given.names[0]} alone: name what is around it, too (background, say).")
+    table = {code: label for label, code in enumerate(given.codes)}
+    return table if given.ignored is None else {**table, given.ignored: IGNORE_INDEX}
+
+
+def told_apart(encoding: Encoding, usable: Sequence[Look]) -> Encoding:
+    """The same encoding. Raises UserError where all that the masks hold is named, but is less than two classes."""
+    codes = sorted(set().union(*{tuple(encoding.codes(seen)) for seen in usable}))
+    labels = {encoding.table.get(code, UNKNOWN) for code in codes}
+    if any(seen.values is None for seen in usable) or UNKNOWN in labels or len(labels - {IGNORE_INDEX}) > 1:
+        return encoding  # what is not named is said of each file
+    read = [encoding.classes[label] if label != IGNORE_INDEX else "ignored" for label in sorted(labels)]
+    raise UserError(
+        f"All {len(usable)} masks together hold {shown(codes, colour=encoding.by_colour)} alone, which classes.json "
+        f"makes {' and '.join(read)}: there is nothing to tell apart. Correct classes.json, or the masks."
+    )
 
 
 def colours(seen: Look) -> list[int]:
@@ -209,20 +248,3 @@ def shown_palette(flat: Sequence[Look], number: int) -> list[tuple[int, int, int
         found |= dict(zip(seen.values or {}, seen.palette or [], strict=False))
     own = [found.get(label) for label in range(number)]
     return [rgb(code) for code in own if code is not None] if len({*own} - {None}) == number else colours_for(number)
-
-
-def rgb(code: int) -> tuple[int, int, int]:
-    """0xRRGGBB as three numbers."""
-    return code >> 16, code >> 8 & 255, code & 255
-
-
-def shown(codes: Sequence[int], *, colour: bool = False) -> str:
-    """Values or colours in a few words."""
-    kind = "colour" if colour else "value"
-    return f"{kind}{'s' if len(codes) > 1 else ''} {numbers([list(rgb(code)) if colour else code for code in codes])}"
-
-
-def numbers(found: Sequence[object]) -> str:
-    """The first of them."""
-    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-    return f"{', '.join(map(str, found[:6]))}{more}"

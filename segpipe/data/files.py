@@ -64,20 +64,28 @@ def read_image(path: Path) -> Image:
     return picture  # type: ignore[return-value]
 
 
-def read_mask(path: Path) -> Mask:
-    """A mask file as one channel of indices; of a palette picture its indices, not its colours."""
+def opened(path: Path) -> PIL.Image.Image:
+    """A picture file as Pillow has it, decoded. Raises UserError where it cannot be."""
     try:
         with PIL.Image.open(path) as picture:
-            mask = np.asarray(picture)
-            mode = picture.mode
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+            picture.load()
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:  # Pillow's, for damaged files
         raise unreadable(path, error) from error
-    if mode not in ("L", "P", "1"):
+    return picture
+
+
+def read_mask(path: Path) -> Mask:
+    """A mask file as one channel of indices; of a palette picture its indices, not its colours.
+
+    For data sets whose format is known, so nothing is guessed; ``survey.decode`` is for those of which it is not.
+    """
+    picture = opened(path)
+    if picture.mode not in ("L", "P", "1"):
         raise UserError(
-            f"{path}: a mask of mode {mode} and shape {mask.shape}; masks are single-channel 8-bit pictures whose "
-            f"values are class indices. Convert it, then start again."
+            f"{path}: a mask of mode {picture.mode} and {picture.height} x {picture.width}; masks are single-channel "
+            f"8-bit pictures whose values are class indices. Convert it, then start again."
         )
-    return mask.astype(np.uint8)
+    return np.array(picture).astype(np.uint8)
 
 
 def read_size(path: Path) -> tuple[int, int]:

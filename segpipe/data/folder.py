@@ -2,20 +2,41 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
-from segpipe.data.classes import Classes, listed, read_classes
+from segpipe.data.classes import Classes, from_names, read_classes
 from segpipe.data.dataset import Sample, SegmentationDataset, Split
 from segpipe.data.encoding import Encoding, decide
 from segpipe.data.files import check_sizes, read_image
-from segpipe.data.layout import Folders, Pair, find, pairs, place
-from segpipe.data.survey import decode, survey
+from segpipe.data.layout import Found, Pair, find, pairs, place, stamp
+from segpipe.data.survey import Look, decode, survey
 from segpipe.errors import UserError
 
 FRACTIONS = [0.7, 0.15, 0.15]
+FEW = 20  # groups, of which a split of 15 % may well get none
 Groups = Literal["name", "prefix", "folder"]
+
+
+class Part(NamedTuple):
+    """A split's pictures with masks, and what is wrong with its files."""
+
+    pairs: list[Pair]
+    problems: list[str]
+
+
+class Whole(NamedTuple):
+    """All splits; a look at each of their masks, and what the masks mean, or why that cannot be known."""
+
+    parts: dict[Split, Part]
+    notes: list[str]
+    looks: dict[Path, Look]
+    encoding: Encoding | UserError
+
+
+known: dict[str, Whole] = {}  # the last, which is the same for the splits of a data set
 
 
 class Folder(SegmentationDataset):
@@ -40,26 +61,26 @@ class Folder(SegmentationDataset):
         classes: list[str] | None = None,
         groups: Groups = "name",
     ) -> None:
-        found = find(*(Path(path) if path else None for path in (root, images, masks)))
-        everything, mine, notes = divide(found, split, fractions, groups)
-        self.pairs, problems = mine
-        self.names = [pair.name for pair in self.pairs]
-        self.groups = [group_of(pair.name, groups) for pair in self.pairs]
-        paths = [pair.mask for pair in everything]
-        looks = dict(zip(paths, survey(paths), strict=True))
-        self.looks = [looks[pair.mask] for pair in self.pairs]
-        self.encoding: Encoding | UserError
+        found = find(*(Path(os.path.expanduser(path)) if path else None for path in (root, images, masks)))
+        given: Classes | UserError | None
         try:
             given, said = given_classes(classes, root, found)
-            self.encoding = decide(list(looks.values()), paths, given)
-            self.classes, self.palette = self.encoding.classes, self.encoding.palette
-            notes += [*said, *([self.encoding.note] if self.encoding.note else [])]
-            wrong = [self.encoding.wrong(seen, pair.mask) for pair, seen in zip(self.pairs, self.looks, strict=True)]
-            problems += [problem for problem in wrong if problem]
         except UserError as error:
-            self.encoding, self.classes, self.palette = error, [], []
-            problems += [str(error)] if everything or not problems else []
-        self.notes, self.problems = notes, problems
+            given, said = error, []
+        whole = known_or_read(found, fractions, groups, given)
+        self.pairs, self.encoding = whole.parts[split].pairs, whole.encoding
+        self.names = [pair.name for pair in self.pairs]
+        self.groups = [group_of(pair.name, groups) for pair in self.pairs]
+        self.looks = [whole.looks[pair.mask] for pair in self.pairs]
+        self.notes, self.problems = [*whole.notes, *said], list(whole.parts[split].problems)
+        if isinstance(self.encoding, UserError):
+            self.classes, self.palette = [], []
+            self.problems += [str(self.encoding)] if whole.looks or not self.problems else []
+            return
+        self.classes, self.palette = self.encoding.classes, self.encoding.palette
+        self.notes += [self.encoding.note] if self.encoding.note else []
+        wrong = [self.encoding.wrong(seen, pair.mask) for pair, seen in zip(self.pairs, self.looks, strict=True)]
+        self.problems += [problem for problem in wrong if problem]
 
     def read(self, index: int) -> Sample:
         """Decode a picture and its mask, and translate the mask's values."""
@@ -85,35 +106,71 @@ class Folder(SegmentationDataset):
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
-def divide(
-    found: dict[Split, Folders] | Folders, split: Split, fractions: list[float] | None, groups: Groups
-) -> tuple[list[Pair], tuple[list[Pair], list[str]], list[str]]:
-    """All pairs of all splits; those of one split with what is wrong with them; and what is to be said."""
-    if fractions is not None and not isinstance(found, Folders):
+def known_or_read(
+    found: Found, fractions: list[float] | None, groups: Groups, given: Classes | UserError | None
+) -> Whole:
+    """What is the same for all splits: read once in a process, and again when a file below the folders changes."""
+    folders = dict.fromkeys(folder for both in found.values() for folder in both)
+    key = repr([found, fractions, groups, given, str(Path.cwd()), stamp(folders)])
+    if key in known:
+        return known[key]
+    parts, notes = divide(found, fractions, groups)
+    paths = list(dict.fromkeys(pair.mask for part in parts.values() for pair in part.pairs))
+    looks = survey(paths)
+    encoding: Encoding | UserError
+    try:
+        if isinstance(given, UserError):
+            raise given
+        encoding = decide(looks, paths, given)
+    except UserError as error:
+        encoding = error
+    whole = Whole(parts, notes, dict(zip(paths, looks, strict=True)), encoding)
+    known.clear()
+    if not any(seen.error for seen in looks):  # which may be of a moment
+        known[key] = whole
+    return whole
+
+
+def divide(found: Found, fractions: list[float] | None, groups: Groups) -> tuple[dict[Split, Part], list[str]]:
+    """Each split's pictures, and what is to be said."""
+    parts: dict[Split, Part]
+    if "all" in found:
+        everything, problems = pairs(found["all"])
+        by_name = by_fractions(everything, fractions or FRACTIONS, groups)
+        demand_some(by_name, found["all"].images, groups)
+        parts = {split: Part(part, problems) for split, part in by_name.items()}
+        shares = ", ".join(f"{split} {len(part)}" for split, part in by_name.items())
+        notes = [f"no folders train and val: split by name into {shares} (data.dataset.fractions)."]
+    elif fractions is not None:
         raise UserError(
             f"data.dataset.fractions={fractions}: there are folders {', '.join(found)}, which say what goes where. "
             f"Leave it out."
         )
-    if isinstance(found, Folders):
-        everything, problems = pairs(found)
-        parts = by_fractions(everything, fractions or FRACTIONS, groups)
-        wrong = dict.fromkeys(get_args(Split), problems)
-        shares = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
-        notes = [f"no folders train and val: split by name into {shares} (data.dataset.fractions)."]
-        if everything and (empty := [name for name, part in parts.items() if not part]):
-            raise UserError(
-                f"{found.images}: of {len(everything)} pictures, none goes to {empty[0]} by its name. Raise its share "
-                f"in data.dataset.fractions, or make folders train and val."
-            )
     else:
-        read = {name: pairs(folders) for name, folders in found.items()}
-        parts = {name: part for name, (part, _) in read.items()}
-        wrong = {name: problems for name, (_, problems) in read.items()}
-        everything, notes = [pair for part in parts.values() for pair in part], []
+        parts, notes = {split: Part(*pairs(found[split])) for split in get_args(Split) if split in found}, []
     if "test" not in parts:
         notes.append("there are no test pictures with masks: val serves as test, too, which flatters the test score.")
-        parts["test"], wrong["test"] = parts["val"], wrong["val"]
-    return everything, (parts[split], list(wrong[split])), notes
+        parts["test"] = parts["val"]
+    return parts, notes
+
+
+def demand_some(by_name: dict[Split, list[Pair]], images: Path, groups: Groups) -> None:
+    """Raise UserError where there are pictures, and none of them goes to one of the splits."""
+    empty = next((split for split, part in by_name.items() if not part), None)
+    everything = [pair for part in by_name.values() for pair in part]
+    if empty is None or not everything:
+        return
+    number = len({group_of(pair.name, groups) for pair in everything})
+    if groups != "name" and number < FEW:
+        raise UserError(
+            f"{images}: by data.dataset.groups={groups}, its {len(everything)} pictures are {number} "
+            f"group{'s' if number > 1 else ''}, and none goes to {empty}: a group is never divided. Take another of "
+            f"{', '.join(get_args(Groups))}, or make folders train and val."
+        )
+    raise UserError(
+        f"{images}: of {len(everything)} pictures in {number} groups (data.dataset.groups={groups}), none goes to "
+        f"{empty} by its name. Raise its share in data.dataset.fractions, or make folders train and val."
+    )
 
 
 def by_fractions(everything: list[Pair], fractions: list[float], groups: Groups) -> dict[Split, list[Pair]]:
@@ -142,17 +199,14 @@ def group_of(name: str, groups: Groups) -> str:
     return f"{folder}/{last.partition('_')[0]}" if groups == "prefix" else name
 
 
-def given_classes(
-    names: list[str] | None, root: str | None, found: dict[Split, Folders] | Folders
-) -> tuple[Classes | None, list[str]]:
+def given_classes(names: list[str] | None, root: str | None, found: Found) -> tuple[Classes | None, list[str]]:
     """The classes that are stated, and what is to be said; None where none are."""
-    if isinstance(found, Folders):
-        places = [found.masks.parent]
-    else:  # ROOT/train/masks, or ROOT/masks/train
-        places = [place for folders in found.values() for place in (folders.masks.parent.parent, folders.masks.parent)]
-    places = [Path(root), *places] if root else places
+    places = [Path(os.path.expanduser(root))] if root else []
+    for split, folders in found.items():  # ROOT/train/masks, or ROOT/masks/train
+        places += [] if split == "all" else [folders.masks.parent.parent]
+        places += [folders.masks.parent]
     path = next((place / "classes.json" for place in places if (place / "classes.json").is_file()), None)
     if names is not None:
         said = [f"data.dataset.classes is given: {path} is not read."] if path else []
-        return listed(names, "data.dataset.classes"), said
+        return from_names(names, "data.dataset.classes"), said
     return (read_classes(path) if path else None), []

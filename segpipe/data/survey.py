@@ -1,6 +1,7 @@
 """What mask files hold, before it is known what it means: kinds, sizes and values, looked at once and remembered."""
 
 import hashlib
+import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -8,15 +9,15 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import PIL.Image
 import pydantic
 from numpy.typing import NDArray
 from rich.progress import track
 
 from segpipe.data import cache
-from segpipe.data.files import unreadable
+from segpipe.data.files import opened
 from segpipe.errors import UserError
 
+FORMAT = 2  # of what is kept: a higher number where Look changes, or what a file is taken for
 MOST = 1024  # values that are told apart; class masks hold a few
 GRAY = 0x010101  # times a gray value: the same as a colour
 
@@ -54,13 +55,10 @@ def decode(path: Path) -> Stored:
 
     Raises UserError for what is no picture, or a kind that cannot hold classes.
     """
-    try:
-        with PIL.Image.open(path) as picture:
-            mode, form = picture.mode, picture.format or ""
-            pixels = np.asarray(picture.convert("L") if mode == "1" else picture)
-            colours = picture.getpalette("RGB") if mode == "P" else None
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise unreadable(path, error) from error
+    picture = opened(path)
+    mode, form = picture.mode, picture.format or ""
+    pixels = np.asarray(picture.convert("L") if mode == "1" else picture)
+    colours = picture.getpalette("RGB") if mode == "P" else None
     if mode in ("LA", "RGBA") and (pixels[..., -1] == 255).all():
         mode, pixels = mode[:-1], pixels[..., :-1]
         pixels = pixels[..., 0] if mode == "L" else pixels
@@ -113,15 +111,21 @@ seen: dict[str, Look] = {}  # by path and stamp; for this process, should the ca
 
 def survey(paths: list[Path]) -> list[Look]:
     """A look at every mask: at those that are new or changed since the last time, the others from the cache."""
-    folders = sorted({str(path.absolute().parent) for path in paths})
-    name = f"masks-{hashlib.blake2b(chr(10).join(folders).encode(), digest_size=8).hexdigest()}"
-    stamps = [f"{path.absolute()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-    if any(stamp not in seen for stamp in stamps):
+    absolute = [os.path.join(os.getcwd(), path) for path in paths]
+    folders = sorted({os.path.dirname(path) for path in absolute})
+    name = f"masks-{FORMAT}-{hashlib.blake2b(chr(10).join(folders).encode(), digest_size=8).hexdigest()}"
+    found = [os.stat(path) for path in absolute]
+    stamps = [f"{path} {at.st_size} {at.st_mtime_ns}" for path, at in zip(absolute, found, strict=True)]
+    if not seen.keys() >= set(stamps):
         with suppress(pydantic.ValidationError):  # a damaged cache is none
             seen.update(KEPT.validate_python(cache.read(name) or {}))
-    if new := [index for index, stamp in enumerate(stamps) if stamp not in seen]:
+    looks = {stamp: seen[stamp] for stamp in stamps if stamp in seen}
+    if new := [index for index, stamp in enumerate(stamps) if stamp not in looks]:
         hidden = not sys.stdout.isatty()
         for index in track(new, f"Looking at {len(new)} masks", transient=True, disable=hidden):
-            seen[stamps[index]] = look(paths[index])
-        cache.write(name, {stamp: asdict(seen[stamp]) for stamp in stamps})
-    return [seen[stamp] for stamp in stamps]
+            looks[stamps[index]] = look(paths[index])
+        whole = {stamp: one for stamp, one in looks.items() if not one.error}  # errors may be of a moment
+        seen.update(whole)
+        if any(stamps[index] in whole for index in new):
+            cache.write(name, {stamp: asdict(one) for stamp, one in whole.items()})
+    return [looks[stamp] for stamp in stamps]
