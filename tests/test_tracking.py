@@ -544,7 +544,7 @@ def test_each_job_of_a_sweep_is_a_run_of_its_group(ended, alone):
     assert child.status == 1  # one of its jobs diverges
     files = {}
     for folder in (alone / "sweeps" / "rates").glob("fcn8s-*"):
-        (rate,) = re.findall(r"lr: (\S+)", (folder / "config.yaml").read_text())
+        (rate,) = re.findall(r"(?m)^  lr: (\S+)", (folder / "config.yaml").read_text())
         files[float(rate)] = read_wandb(folder)
         assert f"wandb sync {files[float(rate)].path.parent}" in child.said
     assert {rate: file.exit_code for rate, file in files.items()} == {3e-3: 0, 1e30: 1}
