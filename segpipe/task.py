@@ -64,6 +64,7 @@ class SegmentationTask(pl.LightningModule):
         self.classes, self.seed, self.accumulate, self.clip = classes, seed, accumulate, clip
         self.encoder_lr = encoder_lr
         self.evaluations: dict[str, Evaluation] = {}
+        self.epoch_losses: list[Tensor] = []
         self.pending: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def forward(self, image: Tensor) -> Tensor:
@@ -80,6 +81,7 @@ class SegmentationTask(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Dropout depends on (seed, epoch): a training that was interrupted goes on as if it had not been."""
+        self.epoch_losses = []
         torch.manual_seed(key(self.seed, f"epoch {self.current_epoch}"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -99,10 +101,10 @@ class SegmentationTask(pl.LightningModule):
             nn.utils.clip_grad_norm_(self.parameters(), self.clip)  # Lightning's refuses fused optimizers
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
-        # Every rank holds its part of the sum and logs as often as the others, so the mean over ranks is exact.
-        self.log(
-            "train/loss", total * self.trainer.world_size, on_step=False, on_epoch=True, sync_dist=True, batch_size=1
-        )
+        self.epoch_losses.append(total)
+        if self.trainer.is_last_batch:  # once an epoch, since logging costs a small network a share of its step
+            mean = self.summed(torch.stack(self.epoch_losses).mean())  # every rank holds its part of each sum
+            self.log("train/loss", mean, on_step=False, on_epoch=True)
 
     def on_train_epoch_end(self) -> None:
         """Stop where there is nothing left to train."""
