@@ -102,7 +102,8 @@ def leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
         elif not target and value is not None:
             raise UserError(f"{full}: nothing reads this key.{nearest(full, LABELS)}")
         elif target and "**" not in takes:
-            raise UserError(f"{full}: {target} takes no '{key}'.{nearest(key, takes)}")
+            hint = nearest(key, takes) or f" If an experiment sets it, take it away: '~{full}'."
+            raise UserError(f"{full}: {target} takes no '{key}'.{hint}")
 
 
 @cache
@@ -204,9 +205,8 @@ def explain(error: BaseException) -> str | None:
             )  # a loader's worker puts its stack before
         cause = cause.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, given = error.missing_cfg_file.rpartition("/")
-        listed = ", ".join(sorted(error.options))
-        return f"{group}={given}: allowed is one of {listed}.{nearest(given, error.options)}"
+        group, _, given = error.missing_cfg_file.partition("/")  # a name may have a folder: paper/fcn8s
+        return f"{group}={given}: allowed is one of {', '.join(options(group))}.{nearest(given, options(group))}"
     if isinstance(error, InstantiationException):  # a value that a constructor would not have; else a bug of ours
         return str(error.__cause__) if isinstance(error.__cause__, ValueError | MisconfigurationException) else None
     if isinstance(error, MisconfigurationException):

@@ -77,6 +77,10 @@ def test_precedence_is_command_line_experiment_model_root():
         ("trainer.devices=2", ["trainer.devices=2", "not supported yet", "Take 1"]),
         ("~callbacks.best", ["callbacks.best is left out"]),
         ("model=unet model.width=[8,8,8,-8]", ["model.width=[8,8,8,-8]", "1 or more"]),
+        (
+            "experiment=paper/fcn8s data=camvid",
+            ["data.dataset.sbd", "takes no 'sbd'", "take it away: '~data.dataset.sbd'"],
+        ),
         ("data.root=photos", ["data=shapes is drawn", "data=folder"]),
         ("data.crop=[8,8]", ["data.crop=[8, 8]", "at least 32"]),
         ("+trainer.gradient_clip_val=1", ["set task.clip"]),
@@ -94,6 +98,10 @@ def test_values_that_mean_nothing_are_refused_with_what_is_allowed(override, say
         (
             "decoder=unpol",
             ["decoder=unpol", "bilinear, deconv, nearest, pixelshuffle, unpool", "Did you mean 'unpool'?"],
+        ),
+        (
+            "experiment=paper/fcn8",
+            ["experiment=paper/fcn8:", "paper/fcn16s", "camvid_cpu", "Did you mean 'paper/fcn8s'?"],
         ),
         ("decodr=unpool", ["decodr", "Did you mean 'decoder'?"]),
         ("optimizer.lrr=1", ["optimizer.lrr", "Did you mean 'optimizer.lr'?"]),
