@@ -200,9 +200,8 @@ def explain(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:  # ours may lie below what Hydra makes of it
         if isinstance(cause, UserError):
-            return (
-                str(cause).rpartition(f"{UserError.__name__}: ")[2].strip()
-            )  # a loader's worker puts its stack before
+            # A loader's worker puts its stack before the message.
+            return str(cause).rpartition(f"{UserError.__name__}: ")[2].strip()
         cause = cause.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, given = error.missing_cfg_file.partition("/")  # a name may have a folder: paper/fcn8s
@@ -216,10 +215,14 @@ def explain(error: BaseException) -> str | None:
         wrong = re.search(r"'([^']+)'", lines[0])
         known = [*keys(), *(path.name for path in CONF.iterdir())]
         if "=~" in str(error):
-            lines = [*lines[:3], "The shell leaves ~ as it is here, and Hydra cannot read it: write $HOME."][-4:]
-            return "\n".join(lines)
+            return "\n".join([*lines[:3], "The shell leaves ~ as it is here, and Hydra cannot read it: write $HOME."])
         return "\n".join([*lines[:3]]) + (nearest(wrong[1].lstrip("+~"), known) if wrong else "")
     return None
+
+
+def key_of(override: str) -> str:
+    """What an override of the command line sets: ``data.root`` for ``+data.root=photos``."""
+    return override.partition("=")[0].lstrip("+~")
 
 
 def keys() -> list[str]:

@@ -139,12 +139,20 @@ class HardCrossEntropy(Loss):
         return self.kept(mask).sum()[None]
 
 
-class Dice(Loss):
-    """Soft Dice (Milletari et al. 2016): one minus its mean over the classes in a picture, meant over pictures."""
+class PictureMean(Loss):
+    """A sum over pictures, divided by the number of those with anything to learn from."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("factors", torch.ones(1), persistent=False)
+
+    def counts(self, mask: Tensor) -> Tensor:
+        """The number of pictures with a pixel that is not ignored."""
+        return (mask != IGNORE_INDEX).flatten(1).any(1).sum()[None]
+
+
+class Dice(PictureMean):
+    """Soft Dice (Milletari et al. 2016): one minus its mean over the classes in a picture, meant over pictures."""
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """See the head of this file."""
@@ -155,10 +163,6 @@ class Dice(Loss):
         present = truth.sum((2, 3)) > 0
         dice = (2 * both / all_of.clamp(min=1e-6) * present).sum(1) / present.sum(1).clamp(min=1)
         return ((1 - dice) * present.any(1)).sum()[None]
-
-    def counts(self, mask: Tensor) -> Tensor:
-        """The number of pictures with anything to learn from."""
-        return (mask != IGNORE_INDEX).flatten(1).any(1).sum()[None]
 
 
 class WeightedSum(Loss):

@@ -3,20 +3,16 @@
 import torch
 from torch import Tensor
 
-from segpipe.losses import Loss
+from segpipe.losses import PictureMean
 from segpipe.metrics import IGNORE_INDEX
 
 
-class Lovasz(Loss):
+class Lovasz(PictureMean):
     """Lovasz-softmax (Berman et al. 2018): one minus IoU, extended from right and wrong to probabilities.
 
     For each class in a picture, meant over them, and over pictures: the paper's ``classes=present``, ``per_image``.
     Where the network is certain of every pixel it is 1 - IoU exactly.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("factors", torch.ones(1), persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """See the head of losses.py. Pairs of a picture and a class in it make the rows (R, H * W) that are sorted."""
@@ -31,10 +27,6 @@ class Lovasz(Loss):
         errors, order = errors.sort(1, descending=True)
         rises = jaccard_rises(own.gather(1, order), valid[picture].gather(1, order)).to(errors)
         return ((errors * rises).sum(1) / present.sum(1)[picture]).sum()[None]
-
-    def counts(self, mask: Tensor) -> Tensor:
-        """The number of pictures with anything to learn from."""
-        return (mask != IGNORE_INDEX).flatten(1).any(1).sum()[None]
 
 
 def jaccard_rises(own: Tensor, valid: Tensor) -> Tensor:

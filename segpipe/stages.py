@@ -54,9 +54,9 @@ def command_line(overrides: list[str], stage: str) -> list[str]:
     own = shlex.split(stage)
     if not own:
         raise UserError("stages: an empty entry. Give each stage its overrides, as model=fcn16s.")
-    set_by_stage = {override.partition("=")[0] for override in own}
-    kept = [override for override in overrides if override.partition("=")[0].lstrip("+~") not in ("stages", "run_dir")]
+    set_by_stage = {config.key_of(override) for override in own}
+    kept = [override for override in overrides if config.key_of(override) not in ("stages", "run_dir")]
     for override in kept:
-        if override.partition("=")[0].lstrip("+~") in set_by_stage:
+        if config.key_of(override) in set_by_stage:
             raise UserError(f"{override}: the stage '{stage}' sets that itself. Leave it out, or change stages=[...].")
     return [*kept, *own]

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build, combinations
+from segpipe.config import key_of
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
@@ -88,7 +89,7 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     kept = OmegaConf.load(run.config)
     assert isinstance(kept, DictConfig)
     for override in overrides:
-        path = override.partition("=")[0].lstrip("+~")
+        path = key_of(override)
         if path in ("resume", "run_dir", "sweep.name"):
             continue
         if not path.startswith(MAY_CHANGE):

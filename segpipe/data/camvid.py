@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset, Split
-from segpipe.data.files import check_pair, fingerprint, pair, read_image, read_mask, read_size
+import numpy as np
+
+from segpipe.data.dataset import IGNORE_INDEX, Split
+from segpipe.data.files import pair
+from segpipe.data.paired import PairedFiles
 
 VOID = 11
 COLOURS = {
@@ -21,7 +24,7 @@ COLOURS = {
 }
 
 
-class CamVid(SegmentationDataset):
+class CamVid(PairedFiles):
     """``root`` holds pictures in ``train val test``, masks of the same stems in ``trainannot valannot testannot``."""
 
     classes = list(COLOURS)
@@ -31,18 +34,5 @@ class CamVid(SegmentationDataset):
         self.images, self.masks = pair(Path(root) / split, Path(root) / f"{split}annot")
         self.names = [path.stem for path in self.images]
         self.groups = [name.split("_")[0] for name in self.names]  # the clip a frame is from
-
-    def read(self, index: int) -> Sample:
-        """Decode a picture and its mask."""
-        image, mask = read_image(self.images[index]), read_mask(self.masks[index])
-        mask[mask == VOID] = IGNORE_INDEX
-        check_pair(image, mask, len(self.classes), self.images[index], self.masks[index])
-        return Sample(image, mask)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """From the mask's header."""
-        return read_size(self.masks[index])
-
-    def fingerprint(self) -> str:
-        """A digest of the files' names and sizes."""
-        return fingerprint([*self.images, *self.masks])
+        self.table = np.arange(256, dtype=np.uint8)
+        self.table[VOID] = IGNORE_INDEX

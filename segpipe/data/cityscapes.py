@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import Cityscapes as Reader
 
-from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset, Split
-from segpipe.data.files import check_pair, fingerprint, read_image, read_mask, read_size
+from segpipe.data.dataset import IGNORE_INDEX, Split
+from segpipe.data.paired import PairedFiles
 from segpipe.data.public import located, present
 
 TRAINED = [label for label in Reader.classes if 0 <= label.train_id < IGNORE_INDEX]  # in the order of train ids
@@ -17,7 +17,7 @@ HINT = (
 )
 
 
-class Cityscapes(SegmentationDataset):
+class Cityscapes(PairedFiles):
     """``root`` holds ``leftImg8bit`` and ``gtFine``, or the two zip files.
 
     The labels of the official test split are not public. So ``test`` is the official val (500 pictures, which papers
@@ -52,17 +52,3 @@ class Cityscapes(SegmentationDataset):
         self.table[len(Reader.classes) - 1 : IGNORE_INDEX] = IGNORE_INDEX - 1  # no id at all: refused when read
         for label in TRAINED:
             self.table[label.id] = label.train_id
-
-    def read(self, index: int) -> Sample:
-        """Decode a picture and its mask of ids, which become train ids."""
-        image, mask = read_image(self.images[index]), self.table[read_mask(self.masks[index])]
-        check_pair(image, mask, len(self.classes), self.images[index], self.masks[index])
-        return Sample(image, mask)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """From the mask's header."""
-        return read_size(self.masks[index])
-
-    def fingerprint(self) -> str:
-        """A digest of the files' names and sizes."""
-        return fingerprint([*self.images, *self.masks])

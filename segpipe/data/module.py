@@ -127,6 +127,7 @@ class SegmentationData(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.size = batch_size, eval_batch_size, size
         self.workers, self.cache, self.overfit = workers, cache, overfit
         self.datasets: dict[Split, SegmentationDataset] = {}
+        self.read_sizes: dict[Split, list[tuple[int, int]]] = {}
         self.samples: dict[tuple[Split, bool], Samples] = {}
 
     def split(self, name: Split) -> SegmentationDataset:
@@ -142,6 +143,13 @@ class SegmentationData(pl.LightningDataModule):
                 )
             self.datasets[name] = First(whole, self.batch_size) if self.overfit else whole
         return self.datasets[name]
+
+    def sizes(self, name: Split) -> list[tuple[int, int]]:
+        """Height and width of each picture of a split, from the files' headers, read once."""
+        if name not in self.read_sizes:
+            dataset = self.split(name)
+            self.read_sizes[name] = [dataset.size(index) for index in range(len(dataset))]
+        return self.read_sizes[name]
 
     def notes(self) -> list[str]:
         """What the splits have to say, each thing once."""
@@ -159,7 +167,7 @@ class SegmentationData(pl.LightningDataModule):
                 f"set data.batch_size={number} or less."
             )
         if self.size is None and self.augment.crop is None and self.batch_size > 1:
-            sizes = sorted({self.split("train").size(index) for index in range(number)})
+            sizes = sorted(set(self.sizes("train")))
             if len(sizes) > 1:
                 raise UserError(
                     f"The training pictures are of {len(sizes)} sizes ({sizes[0]} to {sizes[-1]}), which make no "
@@ -168,11 +176,10 @@ class SegmentationData(pl.LightningDataModule):
         for name in () if self.size else get_args(Split):
             if name == "train" and self.augment.crop:
                 continue
-            dataset = self.split(name)
-            for index in range(len(dataset)):
-                if min(size := dataset.size(index)) < smallest:
+            for picture, size in zip(self.split(name).names, self.sizes(name), strict=True):
+                if min(size) < smallest:
                     raise UserError(
-                        f"{dataset.names[index]} ({name}) is {size[0]} x {size[1]} pixels, and this encoder takes "
+                        f"{picture} ({name}) is {size[0]} x {size[1]} pixels, and this encoder takes "
                         f"{smallest} x {smallest} and more: set data.size=[HEIGHT,WIDTH], or remove the picture."
                     )
 
@@ -196,8 +203,7 @@ class SegmentationData(pl.LightningDataModule):
                 len(samples), batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size
             )
         else:
-            sizes = [samples.dataset.size(index) for index in range(len(samples))]
-            batches = EvalBatches(sizes, batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
+            batches = EvalBatches(self.sizes(name), batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
         return DataLoader(
             samples,
             sampler=batches,  # as the sampler, so that Lightning tells it the epoch

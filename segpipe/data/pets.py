@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from torchvision.datasets import OxfordIIITPet
 
-from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset, Split
-from segpipe.data.files import check_pair, fingerprint, read_image, read_mask, read_size
+from segpipe.data.dataset import IGNORE_INDEX, Split
+from segpipe.data.paired import PairedFiles
 from segpipe.data.public import located, part, present
 
 COLOURS = {"background": (60, 60, 60), "pet": (230, 120, 40), "border": (240, 240, 240)}
@@ -16,7 +16,7 @@ FOLDER = "oxford-iiit-pet"
 HINT = f"Let it be downloaded (data.dataset.download=true, 0.8 GB), or put {FOLDER} with images and annotations there."
 
 
-class Pets(SegmentationDataset):
+class Pets(PairedFiles):
     """``root`` holds ``oxford-iiit-pet`` with ``images`` and ``annotations``, as torchvision puts them.
 
     ``test`` is the official test split (3,669 pictures), ``val`` a tenth of the official trainval (3,680), by name.
@@ -49,16 +49,6 @@ class Pets(SegmentationDataset):
         self.images = present([folder / "images" / f"{name}.jpg" for name in self.names], title=title)
         self.masks = present([folder / "annotations" / "trimaps" / f"{name}.png" for name in self.names], title=title)
 
-    def read(self, index: int) -> Sample:
-        """Decode a picture and its trimap."""
-        image, mask = read_image(self.images[index]), self.table[read_mask(self.masks[index])]
-        check_pair(image, mask, len(self.classes), self.images[index], self.masks[index])
-        return Sample(image, mask)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """From the trimap's header."""
-        return read_size(self.masks[index])
-
     def fingerprint(self) -> str:
-        """A digest of the files' names and sizes, and of how borders are taken."""
-        return f"{fingerprint([*self.images, *self.masks])}-{len(self.classes)}"
+        """Of the files, and of how borders are taken."""
+        return f"{super().fingerprint()}-{len(self.classes)}"

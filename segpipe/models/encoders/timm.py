@@ -1,6 +1,5 @@
 """Backbones of the timm library that give maps at several strides; an extra: ``pip install segpipe[timm]``."""
 
-import copy
 import importlib
 from typing import Any
 
@@ -34,17 +33,19 @@ class Timm(Encoder):
         self.pools = {}
         self.min_size = max(strides)
         self.classifier_kernel = 3
-        self.try_out()
+        if next(self.body.parameters()).is_meta:  # every combination is built so before anything is trained
+            self.try_out()
 
     def try_out(self) -> None:
         """Raise UserError for a backbone that takes one size of picture only, or whose maps are not H/stride."""
         side = 3 * max(self.channels)
         try:
-            with torch.no_grad(), torch.device("meta"):
-                maps = copy.deepcopy(self.body).to("meta").eval()(torch.zeros(1, 3, side, 2 * side))
+            with torch.no_grad():
+                maps = self.body.eval()(torch.zeros(1, 3, side, 2 * side, device="meta"))
             found = {stride: tuple(maps[place].shape[-2:]) for stride, place in self.places.items()}
         except Exception as error:  # whatever a backbone makes of a picture that it does not take
             found = {0: (str(error),)}
+        self.body.train()
         if wrong := {s: size for s, size in found.items() if not s or size != (side // s, 2 * side // s)}:
             raise UserError(
                 f"encoder.backbone={self.backbone}: for pictures of {side} x {2 * side} pixels its maps are not a "
