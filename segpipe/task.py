@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -19,6 +19,8 @@ from segpipe.losses import Loss
 from segpipe.metrics import confusion_matrices, scores
 from segpipe.models.network import Network, at_size
 from segpipe.models.weights import key
+
+LR_RULES = {"constant": 0.0, "linear": 1.0, "sqrt": 0.5}
 
 
 class Evaluation(NamedTuple):
@@ -37,6 +39,8 @@ class SegmentationTask(pl.LightningModule):
     the gradient. channels_last: order of the weights' bytes. compile: let torch.compile make the network faster, which
     takes a while at first and again for pictures of other sizes. seed: of dropout, with the epoch.
     encoder_lr: factor of the learning rate for the encoder, below 1 where its weights are good already.
+    lr_rule, lr_batch: the optimizer's rate times (global batch / lr_batch) to the power of LR_RULES (linear: Goyal et
+    al. 2017); the number of devices says nothing, since it does not change the global batch.
     The loss of a step is divided by the counts of the *global* batch: all parts, all ranks.
     """
 
@@ -53,6 +57,8 @@ class SegmentationTask(pl.LightningModule):
         clip: float | None = None,
         channels_last: bool = True,
         encoder_lr: float = 1.0,
+        lr_rule: Literal["constant", "linear", "sqrt"] = "constant",
+        lr_batch: int = 8,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -62,7 +68,7 @@ class SegmentationTask(pl.LightningModule):
             self.network.compile()  # in place, or every name in the checkpoints would change
         self.loss, self.make_optimizer, self.schedule = loss, optimizer, scheduler
         self.classes, self.seed, self.accumulate, self.clip = classes, seed, accumulate, clip
-        self.encoder_lr = encoder_lr
+        self.encoder_lr, self.lr_rule, self.lr_batch = encoder_lr, lr_rule, lr_batch
         self.evaluations: dict[str, Evaluation] = {}
         self.epoch_losses: list[Tensor] = []
         self.pending: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -159,8 +165,9 @@ class SegmentationTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer without weight decay on norms and biases, and the schedule by step."""
         optimizer = self.make_optimizer(parameter_groups(self, encoder_lr=self.encoder_lr))
+        batch = self.trainer.datamodule.batch_size / self.lr_batch  # type: ignore[attr-defined]
         for group in optimizer.param_groups:
-            group["lr"] *= group["factor"]
+            group["lr"] *= group["factor"] * batch ** LR_RULES[self.lr_rule]
         total = int(self.trainer.estimated_stepping_batches)
         return [optimizer], [LambdaLR(optimizer, lambda step: self.schedule(step, total))]
 
