@@ -52,8 +52,7 @@ RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest an
         ("batch_size", "eval_batch_size", "lr_batch", "max_epochs", "check_val_every_n_epoch", "accumulate"),
         (1, math.inf),
     ),
-    **dict.fromkeys(("accumulate", "stride", "width", "count", "kernel", "every", "patience"), (1, math.inf)),
-    **dict.fromkeys(("train", "val", "test"), (1, math.inf)),
+    **dict.fromkeys(("stride", "width", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)),
     **dict.fromkeys(
         ("seed", "warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)
     ),
