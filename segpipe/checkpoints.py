@@ -9,7 +9,7 @@ DAMAGED = ".damaged"  # what the name of a file that was set aside ends with
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is as it was written, by the checksums that torch's zip files carry and torch does not check."""
+    """Whether a checkpoint is as it was written, by the checksums in the zip that torch writes and does not check."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -29,7 +29,7 @@ def newest_whole(run: Run) -> Path | None:
 
 
 def set_aside(run: Run) -> list[str]:
-    """Rename the run's checkpoints, so that a training may begin anew in its folder; return what they are called now."""
+    """Rename the run's checkpoints, so that a training may begin anew there; return what they are called now."""
     renamed = []
     for name in ("last", "best"):
         path = run.checkpoint(name)  # type: ignore[arg-type]

@@ -96,6 +96,29 @@ def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
         child.close()
 
 
+def training(folder: Path, overrides: list[str]) -> list[str]:
+    """The arguments of a single training in ``folder``, which goes on with what lies there.
+
+    An experiment that asks for a sweep would sweep again, so it is told not to.
+    """
+    return [*overrides, "resume=auto", "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
+
+
+def train_in(folder: Path, overrides: list[str]) -> int:
+    """Train in ``folder`` in a process of its own, and return its exit status."""
+    child = Child(training(folder, overrides))
+    try:
+        return child.wait() or 0
+    finally:
+        end([child])
+
+
+def quoted(value: object) -> str:
+    """A value as Hydra's grammar takes it, whatever signs are in it."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def told(status: int) -> str:
     """An exit status in words."""
     if status >= 0:
