@@ -4,6 +4,7 @@ A config node with ``_target_`` may hold what the constructor takes, of the type
 those of LABELS, which further nodes read. The signatures are so the one place where types are written down.
 """
 
+import errno
 import inspect
 import math
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import pydantic
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
@@ -205,6 +207,16 @@ def explain(error: BaseException) -> str | None:
             # A loader's worker puts its stack before the message.
             return str(cause).rpartition(f"{UserError.__name__}: ")[2].strip()
         cause = cause.__cause__
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{error}. Free some space, then give the same command again: a sweep with its sweep.name, a training with "
+            f"resume=FOLDER. What is finished is kept, what had begun goes on."
+        )
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return (
+            f"Out of memory ({str(error).strip().partition(chr(10))[0]}). Take a smaller data.batch_size, the same in "
+            f"parts with task.accumulate=2 or more, a smaller data.crop, or fewer sweep.workers."
+        )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, given = error.missing_cfg_file.partition("/")  # a name may have a folder: paper/fcn8s
         return f"{group}={given}: allowed is one of {', '.join(options(group))}.{nearest(given, options(group))}"

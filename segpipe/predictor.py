@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build
+from segpipe import build, checkpoints
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import read_image
 from segpipe.errors import UserError
@@ -36,7 +36,7 @@ class Predictor:
         self.size: list[int] | None = OmegaConf.to_container(cfg.data).get("size")  # type: ignore[union-attr, assignment]
         self.device = usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = build.network(cfg, len(self.classes))
-        state = torch.load(self.run.best_checkpoint(), map_location="cpu", weights_only=True)["state_dict"]
+        state = checkpoints.read(self.run.best_checkpoint())["state_dict"]
         self.network.load_state_dict(
             {name.removeprefix("network."): state[name] for name in state if name.startswith("network.")}
         )

@@ -2,19 +2,20 @@
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build, combinations
-from segpipe.checkpoints import newest_whole, set_aside
+from segpipe.checkpoints import newest_whole, read, set_aside, write
 from segpipe.config import key_of
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
-from segpipe.runs import Run, environment, shown, write_text, write_whole
+from segpipe.runs import Run, environment, shown, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
@@ -89,10 +90,19 @@ def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if begun and newest_whole(run) is None:
             print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(set_aside(run))}.")
             begun = False
-        if begun and run.record.get("identity") != combinations.identity(cfg):
+        if begun and identity(run) != combinations.identity(cfg):
             raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
         return laid_over(cfg, resume=cfg.run_dir, warm_start=None) if begun else laid_over(cfg, resume=None)
     return resumed(cfg, overrides=overrides) if cfg.resume else cfg
+
+
+def identity(run: Run) -> str | None:
+    """What the record says; where that is damaged, of the configuration."""
+    kept = run.record.get("identity")
+    if kept is None and run.config.is_file():
+        with suppress(Exception):  # whatever is wrong with it
+            kept = combinations.identity(cast(DictConfig, OmegaConf.load(run.config)))
+    return kept
 
 
 def laid_over(cfg: DictConfig, **entries: Any) -> DictConfig:
@@ -147,11 +157,12 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
 
 
 def relocate(run: Run, old: Path) -> None:
-    """Tell the last checkpoint that its folder was moved, or Lightning would forget which one was the best."""
+    """Tell the checkpoint to go on with that its folder was moved, or Lightning would forget which one was the best."""
     if old.absolute() == run.folder.absolute():
         return
-    path = run.checkpoint("last")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    path = newest_whole(run)
+    assert path is not None
+    checkpoint = read(path)
 
     def moved(content: Any) -> Any:
         if isinstance(content, dict):
@@ -159,4 +170,4 @@ def relocate(run: Run, old: Path) -> None:
         return content.replace(str(old), str(run.folder.absolute())) if isinstance(content, str) else content
 
     checkpoint["callbacks"] = moved(checkpoint["callbacks"])
-    write_whole(path, lambda temporary: torch.save(checkpoint, temporary))
+    write(path, checkpoint)

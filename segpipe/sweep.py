@@ -2,8 +2,10 @@
 
 import math
 import os
+import sys
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -109,8 +111,10 @@ class Slots:
         end(job.child for job in self.jobs)
         for job in self.jobs:
             settle(job.run.folder, job.child.poll() or 0, state="interrupted")
-        self.jobs = []
         self.board.close()
+        if self.left:
+            print(f"To go on with the sweep: the same command with sweep.name={self.name}", file=sys.stderr)
+        self.jobs = []
 
 
 slots: list[Slots] = []  # of this process: none or one
@@ -179,7 +183,10 @@ def settle(folder: Path, returncode: int, *, state: str = "failed") -> str:
         error = next((line for line in reversed(lines) if line.startswith("segpipe: ")), None)
     else:
         error = None
-    run.update(status=state, error=(error or f"Its process {told(returncode)}. See {LOG}.").removeprefix("segpipe: "))
+    with suppress(OSError):  # the disk is full, say: that the process is gone tells the rest
+        run.update(
+            status=state, error=(error or f"Its process {told(returncode)}. See {LOG}.").removeprefix("segpipe: ")
+        )
     return state
 
 
