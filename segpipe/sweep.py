@@ -6,6 +6,7 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -111,10 +112,8 @@ class Slots:
         end(job.child for job in self.jobs)
         for job in self.jobs:
             settle(job.run.folder, job.child.poll() or 0, state="interrupted")
-        self.board.close()
-        if self.left:
-            print(f"To go on with the sweep: the same command with sweep.name={self.name}", file=sys.stderr)
         self.jobs = []
+        self.board.close()
 
 
 slots: list[Slots] = []  # of this process: none or one
@@ -198,11 +197,15 @@ def finish() -> int:
         slots[0].drain()
         slots[0].board.close()
     whole = print_cells(Asked.folder)
-    print(f"Report: {PYTHON} -m segpipe.report {shown(Asked.folder)}")
+    if find_spec("segpipe.report"):
+        print(f"Report: {PYTHON} -m segpipe.report {shown(Asked.folder)}")
     return int(not whole)
 
 
 def abandon() -> None:
     """End what is still at work, if anything is: after Ctrl-C, say."""
     while slots:
-        slots.pop().close()
+        stopped = slots.pop()
+        if stopped.left:
+            print(f"\nInterrupted. To go on: the same command with sweep.name={stopped.name}", file=sys.stderr)
+        stopped.close()

@@ -1,4 +1,4 @@
-"""A sweep is ended, or one of its jobs is, by a signal: what is finished stays, nothing lives on, the next start goes on."""
+"""A sweep or a job is ended by a signal: what is finished stays, nothing lives on, the next start goes on."""
 
 import os
 import signal
