@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from segpipe.errors import UserError
-from segpipe.runs import Run, shown, write_whole
+from segpipe.runs import Run, anew, shown, write_whole
 
 SET_ASIDE = ".damaged"  # what the name of a file that was set aside ends with
 
@@ -28,10 +28,7 @@ def write(path: Path, checkpoint: dict[str, Any]) -> None:
 def read(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint. Raises UserError where it is damaged: torch would take weights with a bit flipped."""
     if not is_whole(path):
-        raise UserError(
-            f"{shown(path)} is damaged. Train it anew: the same command with resume=auto "
-            f"hydra.run.dir={shown(path.parent.parent)}, which goes on with what is whole."
-        )
+        raise UserError(f"{shown(path)} is damaged. {anew(path.parent.parent)}")
     return torch.load(path, map_location=device, weights_only=True)
 
 

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segpipe.errors import UserError, nearest
+from segpipe.runs import Run, anew
 
 INSTALLED = Path(__file__).parent / "conf"
 CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"
@@ -47,6 +48,7 @@ LABELS: dict[str, Any] = {
     "run_dir": str | None,
     "trainer.precision": Literal["auto", "32-true", "bf16-mixed"],
 }
+GROUPS = {"run_dir", "data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks"}  # in any run
 NARROWER = {"trainer.max_epochs": int}  # than the constructor's own: null would train for ever
 INTERRUPTED = 130  # the exit status that shells expect
 SMALLEST = 1e-30  # stands for "more than nothing"
@@ -232,6 +234,17 @@ def explain(error: BaseException) -> str | None:
             return "\n".join([*lines[:3], "The shell leaves ~ as it is here, and Hydra cannot read it: write $HOME."])
         return "\n".join([*lines[:3]]) + (nearest(wrong[1].lstrip("+~"), known) if wrong else "")
     return None
+
+
+def read(run: Run) -> DictConfig:
+    """What a run was started with. Raises UserError where that is damaged."""
+    try:
+        kept = OmegaConf.load(run.config)
+    except Exception:  # whatever a damaged file leads its reader to
+        kept = OmegaConf.create()
+    if not isinstance(kept, DictConfig) or not {*map(str, kept)} >= GROUPS:
+        raise UserError(f"{run.folder}: its config.yaml is damaged. {anew(run.folder)}")
+    return kept
 
 
 def key_of(override: str) -> str:

@@ -21,7 +21,7 @@ from segpipe.metrics import named_scores
 from segpipe.processes import on_leash
 from segpipe.runs import LOCK, Run, read_json, shown, write_confusion, write_json
 from segpipe.stages import run_stages
-from segpipe.start import settled, start
+from segpipe.start import intact, settled, start
 from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
 
@@ -36,7 +36,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     auto = cfg.resume == "auto"
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
     with run.held(wait=auto):
-        if auto and run.record.get("status") == "finished" and not checkpoints.damaged(run):
+        if auto and run.record.get("status") == "finished" and intact(run):
             print(f"{shown(run.folder)} is finished already.")
             return read_json(run.metrics)
         return carry_out(settled(cfg, overrides=overrides), overrides)

@@ -152,10 +152,11 @@ def sweep(tmp_path):
     """Makes sweeps, and ends what is left of them."""
     made = []
 
-    def make(*choices, **more):
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(Sweep(folder, *choices, **more))
+    def make(*choices, folder=None, **more):
+        if folder is None:
+            folder = tmp_path / str(len(made))
+            folder.mkdir()
+        made.append(Sweep(Path(folder), *choices, **more))
         return made[-1]
 
     yield make
