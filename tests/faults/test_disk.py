@@ -107,6 +107,7 @@ def test_nothing_can_be_written(disk, sweep):  # noqa: F811
     """Not a line of the history, not the record, not the log. A start on the full disk says so, and loses nothing."""
     two = sweep("seed=0,1", folder=disk.root, inside=disk.inside)
     said = run_out_of_space(two, disk, left=0)
+    assert "its last state could not be written ([Errno 28] No space left on device)" in said
     assert "its process is gone, and could not write why" in said
     assert (two.status(0), two.status(1)) == ("finished", "running")
     before = two.files(0)

@@ -17,8 +17,7 @@ runpy.run_module("segpipe.train", run_name="__main__", alter_sys=True)
 
 def test_a_job_that_gets_no_more_memory(sweep):  # noqa: F811
     """Its address space is limited, so that torch's allocator fails in the first step with the larger crop."""
-    crops = "data.crop=[96,96],[640,640]"
-    small = sweep(crops, main=("-W", "ignore", "-c", LIMITED))
+    small = sweep("data.crop=[96,96],[640,640]", "trainer.max_epochs=1", main=("-W", "ignore", "-c", LIMITED))
     said = small.run(1)
     failed, finished = sorted((small.folder / "outputs" / "sweeps" / "x").glob("*-s0-*"), key=has_failed)[::-1]
     assert "failed" in said
