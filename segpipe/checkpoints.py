@@ -26,10 +26,15 @@ def write(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def read(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint. Raises UserError where it is damaged: torch would take weights with a bit flipped."""
+    """Read a checkpoint of a run. Raises UserError where it is damaged."""
+    return torch.load(whole(path), map_location=device, weights_only=True)
+
+
+def whole(path: Path) -> Path:
+    """A checkpoint of a run. Raises UserError where it is damaged: torch would take weights with a bit flipped."""
     if not is_whole(path):
         raise UserError(f"{shown(path)} is damaged. {anew(path.parent.parent)}")
-    return torch.load(path, map_location=device, weights_only=True)
+    return path
 
 
 def is_whole(path: Path) -> bool:
