@@ -1,0 +1,110 @@
+"""One job whose moments are taken down: ``python -m segpipe.train`` with clocks around what it calls, from outside.
+
+Started by ``benchmarks.overhead``. It loads nothing before the product does, so that imports are counted, all of them.
+"""
+
+import time
+
+ENTERED = time.monotonic()  # before anything else: a clock that parent and child share
+
+import functools
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BEGAN, WRITTEN = "SEGPIPE_BENCHMARK_BEGAN", "SEGPIPE_BENCHMARK_MOMENTS"  # when the parent started us; where to write
+PLACES = (  # (where, what, the part that it is); time is the innermost part's
+    ("segpipe.train", "main", "configuration"),
+    ("segpipe.train", "train", "between the parts"),
+    ("segpipe.combinations", "refuse", "refusals"),
+    ("segpipe.data.module:SegmentationData", "check", "refusals"),
+    ("segpipe.combinations", "identity", "identity"),
+    ("segpipe.build", "data", "data"),
+    ("segpipe.data.module:Samples", "__init__", "data"),
+    ("segpipe.build", "task", "network"),
+    ("segpipe.train", "start", "record"),
+    ("segpipe.runs:Run", "update", "record"),
+    ("segpipe.build", "logger", "logger starts"),
+    ("segpipe.build", "trainer", "Lightning"),
+    ("pytorch_lightning:Trainer", "fit", "Lightning"),
+    ("segpipe.task:SegmentationTask", "training_step", "steps"),
+    ("segpipe.callbacks:Overlays", "on_validation_end", "overlays for W&B"),
+    ("segpipe.callbacks:WholeCheckpoints", "save_checkpoint", "checkpoints"),
+    ("pytorch_lightning.loops.evaluation_loop:_EvaluationLoop", "run", "validation and test"),
+    ("segpipe.cost", "measure", "cost"),
+    ("segpipe.train", "save_sheet", "picture"),
+    ("segpipe.train", "log_result", "logger ends"),
+    ("segpipe.tracking", "finish", "logger ends"),
+    ("segpipe.train", "print_summary", "summary"),
+)
+
+
+class Clock:
+    """Seconds by part. A part that is entered inside another stops the other's clock until it is left."""
+
+    def __init__(self, first: str, since: float) -> None:
+        self.seconds: dict[str, float] = {}
+        self.inside = [first]
+        self.since = since
+        self.steps: list[float] = []
+
+    def turn(self) -> None:
+        """Give the time since the last turn to the part that we are in."""
+        now = time.monotonic()
+        part = self.inside[-1]
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.since
+        self.since = now
+
+    def around(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        """The function with its part's clock around it."""
+
+        @functools.wraps(function)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            self.turn()
+            self.inside.append(part)
+            began = self.since
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.turn()
+                self.inside.pop()
+                if part == "steps":
+                    self.steps.append(self.since - began)
+
+        return timed
+
+
+def put_clocks(clock: Clock) -> None:
+    """Around everything in PLACES."""
+    for where, name, part in PLACES:
+        module, _, owner = where.partition(":")
+        target: Any = importlib.import_module(module)
+        target = getattr(target, owner) if owner else target
+        setattr(target, name, clock.around(getattr(target, name), part))
+
+
+def job(clock: Clock) -> None:
+    """Train as the command line says; write down the moments, ``left`` being the last."""
+    from segpipe import train
+
+    put_clocks(clock)
+    clock.turn()
+    clock.inside = ["between the parts"]
+    try:
+        train.main()
+    finally:
+        clock.turn()
+        found = {"seconds": clock.seconds, "steps": clock.steps, "left": clock.since}
+        Path(os.environ[WRITTEN]).write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    began = float(os.environ[BEGAN])
+    times = Clock("imports", ENTERED)
+    times.seconds["Python"] = ENTERED - began
+    sys.argv[0] = "segpipe/train.py"
+    job(times)
