@@ -1,21 +1,19 @@
 """One job whose moments are taken down: ``python -m segpipe.train`` with clocks around what it calls, from outside.
 
-Started by ``benchmarks.overhead``. It loads nothing before the product does, so that imports are counted, all of them.
+Started by ``benchmarks.overhead``. It loads nothing large before the product does, so that the imports are all counted.
 """
-
-import time
-
-ENTERED = time.monotonic()  # before anything else: a clock that parent and child share
 
 import functools
 import importlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ENTERED = time.monotonic()  # a clock that parent and child share
 BEGAN, WRITTEN = "SEGPIPE_BENCHMARK_BEGAN", "SEGPIPE_BENCHMARK_MOMENTS"  # when the parent started us; where to write
 PLACES = (  # (where, what, the part that it is); time is the innermost part's
     ("segpipe.train", "main", "configuration"),
@@ -48,16 +46,18 @@ class Clock:
 
     def __init__(self, first: str, since: float) -> None:
         self.seconds: dict[str, float] = {}
+        self.busy: dict[str, float] = {}  # seconds of a processor
         self.inside = [first]
-        self.since = since
-        self.steps: list[float] = []
+        self.since, self.used = since, time.process_time()
+        self.steps: list[tuple[float, float]] = []
 
     def turn(self) -> None:
         """Give the time since the last turn to the part that we are in."""
-        now = time.monotonic()
+        now, used = time.monotonic(), time.process_time()
         part = self.inside[-1]
         self.seconds[part] = self.seconds.get(part, 0.0) + now - self.since
-        self.since = now
+        self.busy[part] = self.busy.get(part, 0.0) + used - self.used
+        self.since, self.used = now, used
 
     def around(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
         """The function with its part's clock around it."""
@@ -66,14 +66,14 @@ class Clock:
         def timed(*arguments: Any, **named: Any) -> Any:
             self.turn()
             self.inside.append(part)
-            began = self.since
+            began, used = self.since, self.used
             try:
                 return function(*arguments, **named)
             finally:
                 self.turn()
                 self.inside.pop()
                 if part == "steps":
-                    self.steps.append(self.since - began)
+                    self.steps.append((self.since - began, self.used - used))
 
         return timed
 
@@ -91,20 +91,23 @@ def job(clock: Clock) -> None:
     """Train as the command line says; write down the moments, ``left`` being the last."""
     from segpipe import train
 
-    put_clocks(clock)
     clock.turn()
+    put_clocks(clock)
+    clock.since, clock.used = time.monotonic(), time.process_time()
     clock.inside = ["between the parts"]
     try:
         train.main()
     finally:
         clock.turn()
-        found = {"seconds": clock.seconds, "steps": clock.steps, "left": clock.since}
+        found = {"seconds": clock.seconds, "busy": clock.busy, "steps": clock.steps, "left": clock.since}
         Path(os.environ[WRITTEN]).write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
     began = float(os.environ[BEGAN])
     times = Clock("imports", ENTERED)
-    times.seconds["Python"] = ENTERED - began
+    times.seconds["Python"], times.busy["Python"] = ENTERED - began, times.used
     sys.argv[0] = "segpipe/train.py"
-    job(times)
+    from segpipe.leaving import leave_after  # loads nothing
+
+    leave_after(lambda: job(times))

@@ -2,10 +2,12 @@
 
 The job is the default one with few steps, a process of its own, nothing sent anywhere. The first has nothing in its
 cache; the table is of those that follow. A step's time is the median one's: what the first takes longer is overhead.
+Seconds of the clock grow with whatever else the machine does; those of the processor, in the last column, hardly.
 """
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -19,39 +21,46 @@ from benchmarks.timing import arguments, begin
 
 STEPS = 10
 JOB = ["trainer=cpu", "trainer.max_epochs=1", f"+trainer.limit_train_batches={STEPS}", "logger.mode=offline"]
-Parts = dict[str, float]
+Parts = dict[str, tuple[float, float]]  # seconds of the clock, and of the processor
 
 
 def one(folder: Path, overrides: list[str]) -> Parts:
-    """Seconds of a job by part, ``steps`` among them."""
+    """What each part of a job takes, its steps left out."""
     written = folder / "moments.json"
     run = Path(tempfile.mkdtemp(dir=folder)) / "run"
     command = [sys.executable, "-m", "benchmarks.moments", *JOB, f"hydra.run.dir={run}", *overrides]
     own = {"SEGPIPE_CACHE": str(folder / "cache"), WRITTEN: str(written), BEGAN: str(time.monotonic())}
+    before = busy()
     done = subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True)
-    ended = time.monotonic()
+    ended, used = time.monotonic(), busy() - before
     if done.returncode:
         sys.exit(f"The job failed:\n{done.stdout}\n{done.stderr}")
     found = json.loads(written.read_text(encoding="utf-8"))
-    seconds, steps = dict(found["seconds"]), found["steps"]
-    usual = float(np.median(steps))
-    seconds["first step, beyond the usual"] = max(0.0, steps[0] - usual)
-    seconds["steps"] -= seconds["first step, beyond the usual"]
-    return seconds | {"exit": ended - found["left"]}
+    parts = {name: (seconds, found["busy"][name]) for name, seconds in found["seconds"].items()}
+    parts.pop("steps")
+    seconds = np.array(found["steps"])  # of the clock and of the processor
+    parts["first step, beyond the usual"] = tuple(np.maximum(0, seconds[0] - np.median(seconds, axis=0)))
+    return parts | {"exit": (ended - found["left"], used - sum(found["busy"].values()))}
+
+
+def busy() -> float:
+    """Seconds of a processor that the children which have ended took, with their own."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def table(first: Parts, rounds: list[Parts]) -> str:
-    """A line a part, in the order of the job; below, everything but the steps."""
-    lines = [f"{'part':<30}{'first':>8}{'median':>9}{'range':>17}"]
-    names = [name for name in dict.fromkeys(name for parts in [first, *rounds] for name in parts) if name != "steps"]
-    rows = {name: [parts.get(name, 0.0) for parts in [first, *rounds]] for name in names}
-    rows["beyond its steps"] = [sum(column) for column in zip(*rows.values(), strict=True)]
-    rows["the same without imports"] = [
-        everything - python - imports
-        for everything, python, imports in zip(rows["beyond its steps"], rows["Python"], rows["imports"], strict=True)
-    ]
-    for name, (began, *later) in rows.items():
-        lines.append(f"{name:<30}{began:8.2f}{np.median(later):9.2f}{f'{min(later):.2f} to {max(later):.2f}':>17}")
+    """A line a part, in the order of the job; below, all of them together."""
+    names = list(dict.fromkeys(name for parts in [first, *rounds] for name in parts))
+    jobs = [first, *rounds]
+    rows = {name: np.array([parts.get(name, (0.0, 0.0)) for parts in jobs]) for name in names}
+    rows["all"] = np.sum([rows[name] for name in names], axis=0)
+    rows["all but Python and imports"] = rows["all"] - rows["Python"] - rows["imports"]
+    lines = [f"{'part':<30}{'first':>8}{'median':>9}{'range':>17}{'processor':>12}"]
+    for name, both in rows.items():
+        clock, processor = both[1:].T
+        extent = f"{clock.min():.2f} to {clock.max():.2f}"
+        lines.append(f"{name:<30}{both[0, 0]:8.2f}{np.median(clock):9.2f}{extent:>17}{np.median(processor):12.2f}")
     return "\n".join(lines)
 
 

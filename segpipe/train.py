@@ -10,6 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from segpipe import loading  # noqa: F401  (before all the others: see there)
+
+# isort: split
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +22,7 @@ from omegaconf import DictConfig
 from segpipe import build, combinations, config, cost, pretrained, sweep, tracking
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
+from segpipe.leaving import leave_after
 from segpipe.metrics import named_scores
 from segpipe.runs import Run, shown, write_confusion, write_json
 from segpipe.stages import run_stages
@@ -165,4 +169,4 @@ def interrupt(*signal_and_frame: object) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)
