@@ -127,7 +127,7 @@ def refuse_training(cfg: DictConfig) -> None:
         )
     if trainer.devices != 1:
         raise UserError(f"trainer.devices={trainer.devices}: several devices are not supported yet. Take 1.")
-    if cfg.resume and cfg.warm_start:
+    if cfg.resume not in (None, "auto") and cfg.warm_start:
         raise UserError("resume and warm_start exclude each other: one goes on with a training, the other begins one.")
     for key, instead in (("gradient_clip_val", "task.clip"), ("accumulate_grad_batches", "task.accumulate")):
         if trainer.get(key):
@@ -151,12 +151,30 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     return found
 
 
+def least(cfg: DictConfig) -> tuple[int, str]:
+    """Stride and fusion of the network in the fewest words: cells of which these are equal are one network.
+
+    Where nothing is climbed, nothing is joined. Repetition by 2 and 2 and 8 is repetition by 32; so is unpooling, whose
+    steps are the same wherever the decoder stops: without skips and convolutions the stride then says nothing.
+    """
+    model, coarsest = cfg.model, encoder_on_paper(cfg).coarsest
+    stride, fusion = model.stride, cfg.fusion.name
+    alike = cfg.decoder.name == "unpool" or (cfg.decoder.name == "nearest" and not cfg.decoder.smooth)
+    linear = model.refine._target_.endswith("Mix") and model.width == "classes" and model.enlarge == "same"
+    if alike and linear and fusion == "none":
+        stride = coarsest
+    return stride, "none" if stride == coarsest else fusion
+
+
 def canonical(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
     resolved = build.resolved(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"]))
-    if cfg.model.stride == encoder_on_paper(cfg).coarsest:  # nothing to fuse
+    stride, fusion = least(cfg)
+    if fusion == "none":
         resolved.fusion = {"name": "none"}
-        resolved.model.update(taps="conv", narrow="refine")
+        resolved.model.update(taps="conv", stride=stride)
+    if stride == encoder_on_paper(cfg).coarsest:
+        resolved.model.narrow = "refine"
     if not cfg.get("stages"):
         resolved.pop("stages", None)
     for path in NEVER_CHANGES_THE_RESULT:
@@ -199,8 +217,18 @@ def run_name(_root_: DictConfig) -> str:
 
 
 def named(cfg: DictConfig, last: str) -> str:
-    """A run's choices and seed, with ``last`` behind them."""
-    return "-".join([*(cfg[group].name for group in ("model", "decoder", "fusion")), f"s{cfg.seed}", last])
+    """A run's choices, as ``least`` has them, and seed, with ``last`` behind them."""
+    stride, fusion = least(cfg)
+    return "-".join(
+        [model_name(cfg.model.name, cfg.model.stride, stride), cfg.decoder.name, fusion, f"s{cfg.seed}", last]
+    )
+
+
+def model_name(name: str, given: int, stride: int) -> str:
+    """``fcn8s`` for itself, ``ladder8`` for model=ladder model.stride=8."""
+    if name == f"fcn{given}s":
+        return f"fcn{stride}s"
+    return name if stride == 1 else f"{name}{stride}"
 
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)

@@ -34,6 +34,7 @@ LABELS: dict[str, Any] = {
     "warm_start": str | None,
     "stages": list[str] | None,
     "sweep.name": str,
+    "sweep.workers": int,
     "data.root": str | None,
     "data.crop": list[int] | None,
     "encoder.weights": str | None,

@@ -1,6 +1,7 @@
 """A run is a folder: what lies in it, and how it is written (whole or not at all) and read."""
 
 import csv
+import fcntl
 import io
 import json
 import math
@@ -8,7 +9,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from segpipe.errors import UserError
 
 Status = Literal["running", "finished", "failed", "interrupted"]
+LOCK = ".lock"  # in a run's folder
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "albumentations", "numpy", "wandb")
 
 
@@ -55,6 +58,15 @@ def without_nan(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [without_nan(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where there is none, or one that is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -97,8 +109,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        path = self.record_path
-        self.record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.record: dict[str, Any] = read_json(self.record_path)
         self.started = time.time()
         self.spent: float = self.record.get("wall_time_s", 0.0)  # seconds of the sessions before
 
@@ -159,16 +170,38 @@ class Run:
             )
         return self.checkpoint("best")
 
+    @contextmanager
+    def held(self, *, wait: bool = False) -> Iterator[None]:
+        """Inside, the run is this process's alone; the system lets go of it however the process ends.
+
+        wait: until another process has let go of it. Raises UserError where one has it, and ``wait`` is not asked for.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOCK).open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = f"{self.folder}: a process ({self.record.get('pid', 'another')}) is still at work on it."
+                if not wait:
+                    raise UserError(f"{holder} Wait for it, or end it.") from None
+                print(f"{holder} Waiting for it.", flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self.__init__(self.folder)  # type: ignore[misc]  # what it has written meanwhile
+            except OSError:  # a file system without locks
+                pass
+            yield
+
     @property
     def alive(self) -> bool:
-        """Whether its process is still at work, as far as can be told from this machine."""
-        if self.record.get("status") != "running" or self.record.get("host") != platform.node():
-            return False
-        try:
-            os.kill(self.record["pid"], 0)
-        except ProcessLookupError:
-            return False
-        return True
+        """Whether a process is at work on it."""
+        with suppress(FileNotFoundError), (self.folder / LOCK).open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                pass
+        return False
 
     def forget(self) -> None:
         """Begin with an empty record."""

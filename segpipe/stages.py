@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 
 from segpipe import combinations, config
 from segpipe.errors import UserError
+from segpipe.processes import quoted, train_in
 from segpipe.runs import Run, shown
 from segpipe.summary import PYTHON
-from segpipe.sweep import child, quoted
 
 
 def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
@@ -36,7 +36,7 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
         else:
             status = -1
             try:
-                status = child(folder, [*line, *([f"warm_start={quoted(before)}"] if before else [])])
+                status = train_in(folder, [*line, *([f"warm_start={quoted(before)}"] if before else [])])
             finally:
                 if status:
                     again = shlex.join([*overrides, f"hydra.run.dir={shown(final)}"])

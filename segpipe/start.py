@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build, combinations
+from segpipe.checkpoints import newest_whole, set_aside
 from segpipe.config import key_of
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
@@ -24,11 +25,9 @@ MAY_CHANGE = (
 def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> Run:
     """Make the run's folder: configuration, and the record that says it is running.
 
-    Raises UserError where there is a run already that got somewhere, or is still at work.
+    Raises UserError where there is a run already that got somewhere.
     """
     run = Run(Path(cfg.run_dir))
-    if run.alive:
-        raise UserError(f"{run.folder}: its process {run.record['pid']} is still at work. Wait for it, or end it.")
     if not cfg.resume:
         if run.config.is_file() and run.checkpoint("last").is_file():
             raise UserError(
@@ -57,6 +56,7 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> R
         "lineage": before.get("lineage", lineage(cfg.warm_start)),
         "host": platform.node(),
         "pid": os.getpid(),
+        "threads": torch.get_num_threads(),
         "world_size": 1,
         "global_batch": cfg.data.batch_size,
         "error": None,
@@ -78,14 +78,52 @@ def lineage(warm_start: str | None) -> list[dict[str, str]]:
     return [*parent.record.get("lineage", []), own]
 
 
+def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
+    """The configuration with ``resume`` made out: null, or the folder of the run to go on with, which is then run_dir.
+
+    ``auto`` goes on with what lies in run_dir, or begins there. Raises UserError where it cannot be gone on with.
+    """
+    if cfg.resume == "auto":
+        run = Run(Path(cfg.run_dir))
+        begun = any(run.checkpoint(name).is_file() for name in ("best", "last"))
+        if begun and newest_whole(run) is None:
+            print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(set_aside(run))}.")
+            begun = False
+        if begun and run.record.get("identity") != combinations.identity(cfg):
+            raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
+        return laid_over(cfg, resume=cfg.run_dir, warm_start=None) if begun else laid_over(cfg, resume=None)
+    return resumed(cfg, overrides=overrides) if cfg.resume else cfg
+
+
+def laid_over(cfg: DictConfig, **entries: Any) -> DictConfig:
+    """A copy with other entries."""
+    copy = cfg.copy()
+    copy.update(entries)
+    return copy
+
+
+def checkpoint_to_go_on_with(run: Run) -> Path:
+    """The newest whole one, said where it is not the last. Raises UserError where there is none."""
+    path, last = newest_whole(run), run.checkpoint("last")
+    if path is None:
+        if not last.is_file():
+            raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start it anew.")
+        raise UserError(
+            f"{run.folder}: its checkpoints are damaged. To begin anew there: the same command with resume=auto "
+            f"hydra.run.dir={shown(run.folder)}."
+        )
+    if path != last:
+        print(f"{shown(last)} is {'damaged' if last.is_file() else 'missing'}: going on from {shown(path)}.")
+    return path
+
+
 def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """The configuration of the run to go on with, in its folder; of the command line, what MAY_CHANGE is laid over it.
 
     Raises UserError for what would make it another training.
     """
     run = Run.open(cfg.resume)
-    if not run.checkpoint("last").is_file():
-        raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start it anew.")
+    checkpoint_to_go_on_with(run)
     kept = OmegaConf.load(run.config)
     assert isinstance(kept, DictConfig)
     for override in overrides:

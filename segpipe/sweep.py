@@ -1,113 +1,207 @@
-"""Multirun: each job of a sweep is a process of its own, started by the task that Hydra calls for it."""
+"""Multirun: each job of a sweep is a process of its own, one after another or on as many slots as ``sweep.workers``."""
 
-import json
+import math
 import os
-import shlex
-import signal
-import subprocess
 import sys
-from contextlib import suppress
+import time
+from collections import deque
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
-from segpipe import build
+from segpipe import build, cells
+from segpipe.board import Board, print_cells
 from segpipe.errors import UserError
-from segpipe.runs import Run
-from segpipe.summary import share
+from segpipe.processes import Child, end, quoted, told, training
+from segpipe.runs import Run, shown
+from segpipe.summary import PYTHON
 
-OF_ANOTHER_JOB = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK", "PL_GLOBAL_SEED")
-GRACE = 30.0  # seconds that an interrupted job has to write its record
+LOG = "output.log"  # in a run's folder: what its process printed
+POLL = 0.1  # seconds
+
+
+class Asked(Callback):
+    """Hydra's word that a sweep begins in this process: which folder it has, how many jobs there will be."""
+
+    folder: ClassVar[Path | None] = None
+    jobs: ClassVar[int] = 0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """See Callback; jobs stays 0 where the sweeper decides as it goes."""
+        Asked.folder = Path(config.hydra.sweep.dir)
+        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+            params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+            given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+            lengths = {one.key_or_group: len(list(one.sweep_iterator())) for one in given if one.is_sweep_override()}
+            Asked.jobs = math.prod(lengths.values())
 
 
 class Job(NamedTuple):
-    """A job that has ended: its folder, what was asked for, its exit status."""
+    """A run at work."""
 
-    folder: Path
-    overrides: list[str]
-    returncode: int
-
-
-jobs: list[Job] = []  # of the sweep that runs in this process
+    child: Child
+    run: Run
+    slot: int
+    since: float
 
 
-def dispatch(cfg: DictConfig, overrides: list[str]) -> None:
-    """Train one job in a child process; a failure is noted, and the sweep goes on.
+class Slots:
+    """Runs what is put to it, ``workers`` at a time, each with its share of the GPUs or of the CPU's cores.
 
-    A job whose folder says ``finished`` is not run again.
+    name: of the sweep, for W&B. jobs: how many will be put to it, where that is known.
+    """
+
+    def __init__(self, *, name: str, workers: int, jobs: int = 0) -> None:
+        self.name, self.jobs_to_come = name, jobs
+        self.environments = shares(workers)
+        self.board = Board(workers=workers)
+        self.waiting: deque[tuple[Path, list[str]]] = deque()
+        self.jobs: list[Job] = []
+        self.known: set[Path] = set()
+        torch.set_num_threads(1)  # a pool of threads would not survive being forked
+
+    def put(self, folder: Path, overrides: list[str]) -> None:
+        """A run to be carried out, unless it is finished or was put already."""
+        self.jobs_to_come -= 1
+        if folder in self.known:
+            return
+        self.known.add(folder)
+        run = Run(folder)
+        if run.record.get("status") == "finished":
+            self.board.done_before(run)
+        else:
+            self.waiting.append((folder, overrides))
+        self.step()
+
+    def step(self) -> None:
+        """Note what has ended; begin what can be."""
+        for job in [job for job in self.jobs if job.child.poll() is not None]:
+            self.jobs.remove(job)
+            end([job.child])
+            state = settle(job.run.folder, job.child.poll() or 0)
+            self.board.ended(Run(job.run.folder), state, time.time() - job.since, self.left)
+        free = set(range(len(self.environments))) - {job.slot for job in self.jobs}
+        while free and self.waiting:
+            folder, overrides = self.waiting.popleft()
+            folder.mkdir(parents=True, exist_ok=True)
+            slot = free.pop()
+            environment = self.environments[slot] | {build.SWEEP: self.name}
+            child = Child(training(folder, overrides), environment=environment, log=folder / LOG)
+            self.jobs.append(Job(child, Run(folder), slot, time.time()))
+        self.board.show([(job.run, job.since) for job in self.jobs], self.left)
+
+    @property
+    def left(self) -> int:
+        """Runs that have not ended, and jobs that may be more of them."""
+        return len(self.waiting) + len(self.jobs) + max(self.jobs_to_come, 0)
+
+    def drain(self) -> None:
+        """Until all has ended."""
+        while self.waiting or self.jobs:
+            self.step()
+            time.sleep(POLL)
+
+    def close(self) -> None:
+        """Leave nothing running; what is at work is interrupted."""
+        end(job.child for job in self.jobs)
+        for job in self.jobs:
+            settle(job.run.folder, job.child.poll() or 0, state="interrupted")
+        self.jobs = []
+        self.board.close()
+
+
+slots: list[Slots] = []  # of this process: none or one
+
+
+def shares(workers: int) -> list[dict[str, str]]:
+    """What each slot's environment says of its devices: some of the GPUs, else some of the cores.
+
+    Raises UserError where there are fewer than one for each.
+    """
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else None
+    if gpus is None or gpus == [""]:
+        gpus = [str(index) for index in range(torch.cuda.device_count())]
+    if workers == 1:
+        return [{}]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    devices, kind = (len(gpus), "GPUs") if gpus else (cores, "cores")
+    if not 1 <= workers <= devices:
+        raise UserError(f"sweep.workers={workers}: allowed is 1 to {devices}, the {kind} of this machine.")
+    each = devices // workers
+    if gpus:
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[each * i : each * (i + 1)])} for i in range(workers)]
+    return [{"OMP_NUM_THREADS": str(each)}] * workers
+
+
+def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
+    """Take in one job of a sweep: list its cell, and train it in a child process when its turn comes.
+
+    at_once: now, and to its end, since another process holds the sweep together (Hydra's joblib, submitit).
+    A refusal or a failure is noted, and the sweep goes on.
     """
     if any(override.startswith("run_dir=") for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     folder = Path(cfg.run_dir)
-    print(f"\n[{len(jobs) + 1}] {folder.name}: {' '.join(overrides)}", flush=True)
-    if Run(folder).record.get("status") == "finished":
-        print("finished before", flush=True)
-        jobs.append(Job(folder, overrides, 0))
+    cell = cells.cell(cfg, overrides)
+    cells.add(folder.parent, cell)
+    if cell.run is None:
+        print(f"{'Refused' if cell.refused else 'Failed'}: {cell.said}: {cell.refused or cell.error}", flush=True)
+        with_nothing_in_it(folder)
         return
-    returncode = child(folder, [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"], sweep=cfg.sweep.name)
-    jobs.append(Job(folder, overrides, returncode))
-    if returncode:
-        print(f"[{len(jobs)}] {folder.name}: failed with status {returncode}; the sweep goes on.", flush=True)
+    if not slots:
+        workers = 1 if at_once else cfg.sweep.workers
+        slots.append(Slots(name=cfg.sweep.name, workers=workers, jobs=Asked.jobs))
+    slots[0].put(folder, [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"])
+    if at_once:
+        try:
+            slots[0].drain()
+        finally:
+            abandon()
 
 
-def child(folder: Path, overrides: list[str], *, sweep: str | None = None) -> int:
-    """Train in ``folder`` in a process with a process group of its own, and return its exit status.
-
-    A training that was interrupted there is gone on with. The child is told to be a single run: an experiment that asks
-    for a sweep would sweep again.
-    """
-    resume = Run(folder).checkpoint("last").is_file()
-    choices = [f"resume={quoted(folder)}"] if resume else overrides
-    command = [sys.executable, "-m", "segpipe.train", *choices, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
-    environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
-    if sweep:
-        environment[build.SWEEP] = sweep
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-    try:
-        return process.wait()
-    finally:
-        end_group(process)
+def with_nothing_in_it(folder: Path) -> None:
+    """Remove the folder that Hydra made for a job that has no run."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
-def quoted(value: object) -> str:
-    """A value as Hydra's grammar takes it, whatever signs are in it."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Leave nothing of a job running; one that has not ended yet is interrupted first, as by Ctrl-C."""
-    with suppress(subprocess.TimeoutExpired):
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait(timeout=GRACE)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+def settle(folder: Path, returncode: int, *, state: str = "failed") -> str:
+    """What came of a run whose process has ended; where it could not write that into its record, it is written here."""
+    run = Run(folder)
+    found = run.record.get("status")
+    if found not in (None, "running"):
+        return str(found)
+    if found is None and (folder / LOG).is_file():  # refused before it began
+        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        error = next((line for line in reversed(lines) if line.startswith("segpipe: ")), None)
+    else:
+        error = None
+    run.update(status=state, error=(error or f"Its process {told(returncode)}. See {LOG}.").removeprefix("segpipe: "))
+    return state
 
 
 def finish() -> int:
-    """Print a table of the sweep's jobs; return the exit status, 1 if any failed. Outside a sweep, 0 and nothing."""
-    if not jobs:
+    """Carry out what is left of the sweep of this process, and print it; the exit status, 1 if any cell is not done."""
+    if Asked.folder is None:
         return 0
-    table = Table(title=f"Sweep: {jobs[0].folder.parent}", title_justify="left")
-    for heading in ("job", "status", "val mIoU", "test mIoU", "error"):
-        table.add_column(heading, overflow="fold")
-    for job in jobs:
-        run = Run(job.folder)
-        metrics = json.loads(run.metrics.read_text(encoding="utf-8")) if run.metrics.is_file() else {}
-        found = [share(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
-        error = str(run.record.get("error") or f"refused, or ended with status {job.returncode}")
-        status, error = ("failed", error.splitlines()[0]) if job.returncode else ("finished", "")
-        table.add_row(job.folder.name, status, *found, error)
-    console = Console()
-    console.print()
-    console.print(table)
-    failed = [job for job in jobs if job.returncode]
-    if failed:
-        console.print(f"{len(failed)} of {len(jobs)} jobs failed:", highlight=False)
-        for job in failed:
-            print("  python -m segpipe.train", shlex.join(job.overrides))
-    return int(bool(failed))
+    if slots:
+        slots[0].drain()
+        slots[0].board.close()
+    whole = print_cells(Asked.folder)
+    if find_spec("segpipe.report"):
+        print(f"Report: {PYTHON} -m segpipe.report {shown(Asked.folder)}")
+    return int(not whole)
+
+
+def abandon() -> None:
+    """End what is still at work, if anything is: after Ctrl-C, say."""
+    while slots:
+        stopped = slots.pop()
+        if stopped.left:
+            print(f"\nInterrupted. To go on: the same command with sweep.name={stopped.name}", file=sys.stderr)
+        stopped.close()

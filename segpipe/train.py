@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,14 @@ from omegaconf import DictConfig
 
 from segpipe import build, combinations, config, cost, pretrained, sweep, tracking
 from segpipe.callbacks import save_sheet
+from segpipe.checkpoints import newest_whole
 from segpipe.data.module import SegmentationData
 from segpipe.leaving import leave_after
 from segpipe.metrics import named_scores
-from segpipe.runs import Run, shown, write_confusion, write_json
+from segpipe.processes import on_leash
+from segpipe.runs import LOCK, Run, read_json, shown, write_confusion, write_json
 from segpipe.stages import run_stages
-from segpipe.start import resumed, start
+from segpipe.start import settled, start
 from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
 
@@ -38,8 +39,17 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     record says ``failed`` or ``interrupted``, and why.
     """
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    if cfg.resume:
-        cfg = resumed(cfg, overrides=overrides)
+    auto = cfg.resume == "auto"
+    run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
+    with run.held(wait=auto):
+        if auto and run.record.get("status") == "finished":
+            print(f"{shown(run.folder)} is finished already.")
+            return read_json(run.metrics)
+        return carry_out(settled(cfg, overrides=overrides), overrides)
+
+
+def carry_out(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    """See ``train``; the folder is this process's alone, and ``resume`` made out."""
     for note in combinations.refuse(cfg):
         print(f"Note: {note}")
     data = build.data(cfg)
@@ -59,7 +69,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         logger = build.logger(cfg, run)
         trainer = build.trainer(cfg, run, logger)
         began = time.time()
-        trainer.fit(task, datamodule=data, ckpt_path=run.checkpoint("last") if cfg.resume else None, weights_only=True)
+        trainer.fit(task, datamodule=data, ckpt_path=newest_whole(run) if cfg.resume else None, weights_only=True)
         seconds = time.time() - began
         metrics = evaluate_best(cfg, run, task, data, trainer)
         metrics["training"] = {
@@ -75,7 +85,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         failed = False
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns the one into the other
-        run.update(status="interrupted" if interrupted else "failed", error=f"{type(error).__name__}: {error}")
+        try:
+            run.update(status="interrupted" if interrupted else "failed", error=f"{type(error).__name__}: {error}")
+        except OSError as full:  # the disk, say: that the process is gone tells the rest
+            print(f"{shown(run.record_path)}: its last state could not be written ({full}).", file=sys.stderr)
         if interrupted and run.checkpoint("last").is_file():
             command = f"{PYTHON} -m segpipe.train resume={shown(run.folder)}"
             print(f"\nInterrupted. To go on with it: {command}", file=sys.stderr)
@@ -137,7 +150,8 @@ def hydra_main(cfg: DictConfig) -> None:
     context = HydraConfig.get()
     cfg.run_dir = cfg.run_dir or context.runtime.output_dir
     if context.mode == RunMode.MULTIRUN:
-        sweep.dispatch(cfg, list(context.overrides.task))
+        alone = not context.launcher._target_.endswith(".BasicLauncher")
+        sweep.dispatch(cfg, list(context.overrides.task), at_once=alone)
         return
     try:
         with config.friendly():  # here as well, or Hydra would add a line of its own
@@ -145,9 +159,14 @@ def hydra_main(cfg: DictConfig) -> None:
                 sys.exit(run_stages(cfg, list(context.overrides.task)))
             train(cfg)
     finally:
-        # Hydra made the folder; a training that was refused, or went on elsewhere, left it empty.
-        with suppress(OSError):
-            Path(context.runtime.output_dir).rmdir()
+        leave_no_empty(Path(context.runtime.output_dir))
+
+
+def leave_no_empty(folder: Path) -> None:
+    """Remove what Hydra made for a training that was refused, or that went on elsewhere."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK}:
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def main() -> None:
@@ -156,11 +175,17 @@ def main() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*|lightning_fabric\..*|torch\.optim\.lr_scheduler")
-    for end in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: records are written, children ended
-        signal.signal(end, interrupt)
+    for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # records are written, children ended
+        if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup means it; a shell's & does not
+            signal.signal(end, interrupt)
+    on_leash()
     with config.friendly():
-        hydra_main()
-    sys.exit(sweep.finish())
+        try:
+            hydra_main()
+            status = sweep.finish()
+        finally:
+            sweep.abandon()
+    sys.exit(status)
 
 
 def interrupt(*signal_and_frame: object) -> None:

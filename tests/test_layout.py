@@ -13,12 +13,24 @@ LAYERS = {  # a module may import from segpipe only what stands before it
     "segpipe.pictures": 3, "segpipe.task": 3,
     "segpipe.config": 3, "segpipe.tracking": 3, "segpipe.callbacks": 4, "segpipe.build": 5,
     "segpipe.pretrained": 5, "segpipe.combinations": 6, "segpipe.predictor": 7, "segpipe.summary": 7,
-    "segpipe.loading": 7, "segpipe.sweep": 8, "segpipe.start": 8, "segpipe.stages": 8,
-    "segpipe.models.__main__": 9, "segpipe.train": 9, "segpipe.evaluate": 9, "segpipe.predict": 9,
-    "segpipe.check_data": 9, "segpipe": 9,
+    "segpipe.processes": 1, "segpipe.checkpoints": 2, "segpipe.cells": 7, "segpipe.board": 8,
+    "segpipe.loading": 7, "segpipe.start": 8, "segpipe.stages": 8, "segpipe.sweep": 9,
+    "segpipe.models.__main__": 10, "segpipe.train": 10, "segpipe.evaluate": 10, "segpipe.predict": 10,
+    "segpipe.check_data": 10, "segpipe": 10,
 }  # fmt: skip
 ONLY_IN = {
-    "hydra": {"config", "build", "combinations", "stages", "train", "evaluate", "check_data", "__main__"},
+    "hydra": {
+        "config",
+        "build",
+        "combinations",
+        "processes",
+        "stages",
+        "sweep",
+        "train",
+        "evaluate",
+        "check_data",
+        "__main__",
+    },
     "albumentations": {"augment"},
     "wandb": {"tracking"},
 }

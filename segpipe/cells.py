@@ -1,0 +1,81 @@
+"""What a sweep consists of: ``sweep.json`` lists every cell that was asked for, and the run that is its network."""
+
+import fcntl
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+
+from segpipe import combinations
+from segpipe.config import check
+from segpipe.errors import UserError
+from segpipe.runs import LOCK, Run, read_json, write_json
+
+
+class Cell(NamedTuple):
+    """A place in a sweep. Cells that are the same network have the same run.
+
+    choices: what tells the cells apart: model, stride, decoder, fusion, seed. run: its folder's name.
+    refused: why the combination means nothing, where it does; error: what is wrong with its values.
+    """
+
+    overrides: list[str]
+    choices: dict[str, Any]
+    run: str | None = None
+    refused: str | None = None
+    error: str | None = None
+
+    @property
+    def said(self) -> str:
+        """The cell on one line."""
+        return " ".join(str(choice) for choice in self.choices.values())
+
+
+def cell(cfg: DictConfig, overrides: list[str]) -> Cell:
+    """The cell of a configuration, whose run_dir is named after its network."""
+    choices = {
+        "model": cfg.model.name,
+        "stride": cfg.model.stride,
+        "decoder": cfg.decoder.name,
+        "fusion": cfg.fusion.name,
+        "seed": cfg.seed,
+    }
+    try:
+        check(cfg)
+    except UserError as error:
+        return Cell(overrides, choices, error=str(error))
+    try:
+        combinations.refuse(cfg)
+    except UserError as error:
+        return Cell(overrides, choices, refused=str(error))
+    return Cell(overrides, choices, run=Path(cfg.run_dir).name)
+
+
+def add(folder: Path, new: Cell) -> None:
+    """Put a cell into ``sweep.json``, in the place it had; several processes may do so at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = {tuple(cell.overrides): cell for cell in read(folder)}
+        if kept.get(tuple(new.overrides)) == new:
+            return
+        kept[tuple(new.overrides)] = new
+        write_json(folder / "sweep.json", {"name": folder.name, "cells": [cell._asdict() for cell in kept.values()]})
+
+
+def read(folder: Path) -> list[Cell]:
+    """The cells of a sweep, as they were asked for; none where there is no sweep."""
+    return [Cell(**entry) for entry in read_json(folder / "sweep.json").get("cells", [])]
+
+
+def status(folder: Path, cell: Cell) -> str:
+    """``refused``, ``missing``, or what its run's record says; ``interrupted`` where the run's process is gone."""
+    if cell.refused:
+        return "refused"
+    if cell.run is None:
+        return "failed"
+    run = Run(folder / cell.run)
+    found = str(run.record.get("status", "missing"))
+    return "interrupted" if found == "running" and not run.alive else found

@@ -1,0 +1,217 @@
+"""Trainings in processes of their own, which leave nothing behind: each leads a group, and ends when its parent does.
+
+A process is forked where that is safe, and then starts with everything imported: on a CPU that saves most of what a
+short training costs beside itself. Beside a GPU, or where threads run, it is started afresh.
+"""
+
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+GRACE = 20.0  # seconds that an interrupted process has to write its record
+MODULE = "segpipe.train"
+LEASH = "SEGPIPE_LEASH"  # in the environment of a process whose standard input ends with its parent
+OF_ANOTHER_JOB = (
+    "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK", "PL_GLOBAL_SEED", LEASH,
+)  # fmt: skip
+
+hands: set[int] = set()  # this process's ends of its children's leashes
+
+
+class Process(Protocol):
+    """What is asked of a process, however it was started; Popen's names."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+
+
+class Child:
+    """``python -m segpipe.train ARGUMENTS``, begun at once, in a process group of its own.
+
+    environment: added to this process's. log: a file that what it prints is added to; None: printed here.
+    """
+
+    def __init__(
+        self, arguments: list[str], *, environment: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> None:
+        kept = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
+        start = fork if may_fork() else spawn
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) if log else os.dup(1)
+        leash, self.hand = os.pipe()
+        hands.add(self.hand)
+        try:
+            self.process: Process = start(arguments, {**kept, **(environment or {}), LEASH: "1"}, leash, output)
+        finally:
+            os.close(leash)
+            os.close(output)
+
+    def poll(self) -> int | None:
+        """See Process."""
+        return self.process.poll()
+
+    def wait(self, *, seconds: float = float("inf")) -> int | None:
+        """The exit status; None if it still runs when the time is over."""
+        end = time.monotonic() + seconds
+        while (status := self.poll()) is None and time.monotonic() < end:
+            time.sleep(0.02)
+        return status
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all of the group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def close(self) -> None:
+        """Let nothing of the group live on; call it when the process has ended, or is to end at once."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+        if self.hand in hands:
+            hands.discard(self.hand)
+            os.close(self.hand)
+
+
+def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
+    """Leave nothing running: what is at work is interrupted, as by Ctrl-C, and after ``grace`` seconds killed."""
+    children = list(children)
+    for child in children:
+        if child.poll() is None:
+            child.signal(signal.SIGINT)
+    until = time.monotonic() + grace
+    for child in children:
+        child.wait(seconds=until - time.monotonic())
+        child.close()
+
+
+def training(folder: Path, overrides: list[str]) -> list[str]:
+    """The arguments of a single training in ``folder``, which goes on with what lies there.
+
+    An experiment that asks for a sweep would sweep again, so it is told not to.
+    """
+    return [*overrides, "resume=auto", "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
+
+
+def train_in(folder: Path, overrides: list[str]) -> int:
+    """Train in ``folder`` in a process of its own, and return its exit status."""
+    child = Child(training(folder, overrides))
+    try:
+        return child.wait() or 0
+    finally:
+        end([child])
+
+
+def quoted(value: object) -> str:
+    """A value as Hydra's grammar takes it, whatever signs are in it: backslashes count only before a quote."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(value))
+    return f"'{escaped}'"
+
+
+def told(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"ended with status {status}"
+    hint = ", as the system does where memory runs out" if -status == signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-status).name}{hint}"
+
+
+def may_fork() -> bool:
+    """Whether a copy of this process can train: not one that may have touched a GPU, nor one of several threads."""
+    alone = all(thread.name in (threading.main_thread().name, LEASH) for thread in threading.enumerate())
+    return sys.platform == "linux" and alone and not torch.cuda.is_available()
+
+
+def spawn(arguments: list[str], environment: dict[str, str], leash: int, output: int) -> Process:
+    """A new interpreter."""
+    return subprocess.Popen(
+        [sys.executable, "-m", MODULE, *arguments],
+        env=environment,
+        stdin=leash,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+
+
+class Forked:
+    """A copy of this process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status: int | None = None
+
+    def poll(self) -> int | None:
+        """See Process."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status
+
+
+def fork(arguments: list[str], environment: dict[str, str], leash: int, output: int) -> Process:
+    """A copy of this process that runs the module as a new interpreter would, and never returns from here."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if pid := os.fork():
+        while os.getpgid(pid) != pid:  # signals go to the group
+            time.sleep(0.001)
+        return Forked(pid)
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, descriptor in enumerate((leash, output, output)):
+            os.dup2(descriptor, number)
+        os.setsid()
+        os.environ.clear()
+        os.environ.update(environment)
+        if threads := environment.get("OMP_NUM_THREADS"):  # read when torch was loaded
+            torch.set_num_threads(int(threads))
+        GlobalHydra.instance().clear()
+        sys.argv = [MODULE, *arguments]
+        sys.modules.pop(MODULE, None)
+        runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as asked:
+        status = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # what is registered for the exit is the parent's
+
+
+def let_go() -> None:
+    """In a copy of this process: the leashes are not its own, and would hold when this one is gone."""
+    while hands:
+        os.close(hands.pop())
+
+
+os.register_at_fork(after_in_child=let_go)
+
+
+def on_leash() -> None:
+    """Where this process was started by ``Child``: end it when its parent is gone, however that went."""
+    if os.environ.pop(LEASH, None):
+        threading.Thread(target=follow, name=LEASH, daemon=True).start()
+
+
+def follow() -> None:
+    """Standard input ends when the parent does: interrupt as by Ctrl-C, later kill the group."""
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(2 * GRACE)  # this one's children have GRACE of their own
+    os.killpg(0, signal.SIGKILL)
