@@ -9,6 +9,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from segpipe import loading  # noqa: F401  (before all the others: see there)
+
+# isort: split
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +22,7 @@ from segpipe import build, combinations, config, cost, pretrained, sweep, tracki
 from segpipe.callbacks import save_sheet
 from segpipe.checkpoints import newest_whole
 from segpipe.data.module import SegmentationData
+from segpipe.leaving import leave_after
 from segpipe.metrics import named_scores
 from segpipe.processes import on_leash
 from segpipe.runs import LOCK, Run, read_json, shown, write_confusion, write_json
@@ -190,4 +194,4 @@ def interrupt(*signal_and_frame: object) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)
