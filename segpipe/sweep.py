@@ -181,7 +181,11 @@ def settle(folder: Path, returncode: int, *, state: str = "failed") -> str:
         error = next((line for line in reversed(lines) if line.startswith("segpipe: ")), None)
     else:
         error = None
-    run.update(status=state, error=(error or f"Its process {told(returncode)}. See {LOG}.").removeprefix("segpipe: "))
+    error = (error or f"Its process {told(returncode)}. See {LOG}.").removeprefix("segpipe: ")
+    try:
+        run.update(status=state, error=error)
+    except OSError as full:  # the disk, say: that the process is gone tells the rest
+        print(f"{shown(run.record_path)}: its last state could not be written ({full}).", file=sys.stderr)
     return state
 
 

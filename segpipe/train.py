@@ -13,21 +13,19 @@ from segpipe import loading  # noqa: F401  (before all the others: see there)
 
 # isort: split
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from segpipe import build, combinations, config, cost, pretrained, sweep, tracking
+from segpipe import build, checkpoints, combinations, config, cost, pretrained, sweep, tracking
 from segpipe.callbacks import save_sheet
-from segpipe.checkpoints import newest_whole
 from segpipe.data.module import SegmentationData
 from segpipe.leaving import leave_after
 from segpipe.metrics import named_scores
 from segpipe.processes import on_leash
 from segpipe.runs import LOCK, Run, read_json, shown, write_confusion, write_json
 from segpipe.stages import run_stages
-from segpipe.start import settled, start
+from segpipe.start import intact, settled, start
 from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
 
@@ -42,7 +40,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     auto = cfg.resume == "auto"
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
     with run.held(wait=auto):
-        if auto and run.record.get("status") == "finished":
+        if auto and run.record.get("status") == "finished" and intact(run):
             print(f"{shown(run.folder)} is finished already.")
             return read_json(run.metrics)
         return carry_out(settled(cfg, overrides=overrides), overrides)
@@ -69,7 +67,9 @@ def carry_out(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
         logger = build.logger(cfg, run)
         trainer = build.trainer(cfg, run, logger)
         began = time.time()
-        trainer.fit(task, datamodule=data, ckpt_path=newest_whole(run) if cfg.resume else None, weights_only=True)
+        trainer.fit(
+            task, datamodule=data, ckpt_path=checkpoints.newest_whole(run) if cfg.resume else None, weights_only=True
+        )
         seconds = time.time() - began
         metrics = evaluate_best(cfg, run, task, data, trainer)
         metrics["training"] = {
@@ -86,7 +86,8 @@ def carry_out(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns the one into the other
         try:
-            run.update(status="interrupted" if interrupted else "failed", error=f"{type(error).__name__}: {error}")
+            said = config.explain(error) or f"{type(error).__name__}: {error}"
+            run.update(status="interrupted" if interrupted else "failed", error=said)
         except OSError as full:  # the disk, say: that the process is gone tells the rest
             print(f"{shown(run.record_path)}: its last state could not be written ({full}).", file=sys.stderr)
         if interrupted and run.checkpoint("last").is_file():
@@ -103,7 +104,7 @@ def evaluate_best(
     cfg: DictConfig, run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any
 ) -> dict[str, Any]:
     """Validate and test with the best checkpoint; write confusion matrices and pictures; measure what it costs."""
-    best = torch.load(run.checkpoint("best"), map_location=task.device, weights_only=True)
+    best = checkpoints.read(run.checkpoint("best"), device=task.device)
     task.load_state_dict(best["state_dict"])
     loggers, trainer.loggers = trainer.loggers, []  # this validation is no point of the history
     trainer.validate(task, datamodule=data, verbose=False)

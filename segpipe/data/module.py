@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, TypedDict, get_args
 
 import cv2
@@ -97,6 +97,17 @@ class Samples(Dataset[Batch]):
 def resize(picture: NDArray[np.uint8], size: list[int], how: int) -> NDArray[np.uint8]:
     """To (height, width)."""
     return cv2.resize(picture, size[::-1], interpolation=how)  # type: ignore[return-value]
+
+
+class Loader(DataLoader[Batch]):
+    """Begins when the first batch is asked for: Lightning makes the iterator before it tells the sampler the epoch.
+
+    With workers, a training that was gone on with would else begin with batches of epoch 0.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """One epoch."""
+        yield from super().__iter__()
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -204,7 +215,7 @@ class SegmentationData(pl.LightningDataModule):
             )
         else:
             batches = EvalBatches(self.sizes(name), batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
-        return DataLoader(
+        return Loader(
             samples,
             sampler=batches,  # as the sampler, so that Lightning tells it the epoch
             batch_size=None,  # it is batches that are sampled
