@@ -9,6 +9,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from segpipe import loading  # noqa: F401  (before all the others: see there)
+
+# isort: split
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,6 +20,7 @@ from omegaconf import DictConfig
 from segpipe import build, checkpoints, combinations, config, cost, pretrained, sweep, tracking
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
+from segpipe.leaving import leave_after
 from segpipe.metrics import named_scores
 from segpipe.processes import on_leash
 from segpipe.runs import LOCK, Run, read_json, shown, write_confusion, write_json
@@ -191,4 +195,4 @@ def interrupt(*signal_and_frame: object) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)
