@@ -14,16 +14,16 @@ from segpipe.config import key_of
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
-from segpipe.runs import Run, environment, shown, write_text, write_whole
+from segpipe.runs import Run, environment, shown, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
-    "data.eval_batch_size", "logger",
+    "data.eval_batch_size", "logger", "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes",
 )  # fmt: skip
 
 
-def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> Run:
-    """Make the run's folder: configuration, and the record that says it is running.
+def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], world_size: int = 1) -> Run:
+    """Make the run's folder: configuration, and the record that says it is running. world_size: ranks that train.
 
     Raises UserError where there is a run already that got somewhere.
     """
@@ -57,7 +57,7 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> R
         "host": platform.node(),
         "pid": os.getpid(),
         "threads": torch.get_num_threads(),
-        "world_size": 1,
+        "world_size": world_size,
         "global_batch": cfg.data.batch_size,
         "error": None,
     }
@@ -92,7 +92,10 @@ def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if begun and run.record.get("identity") != combinations.identity(cfg):
             raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
         return laid_over(cfg, resume=cfg.run_dir, warm_start=None) if begun else laid_over(cfg, resume=None)
-    return resumed(cfg, overrides=overrides) if cfg.resume else cfg
+    if cfg.resume:
+        checkpoint_to_go_on_with(Run.open(cfg.resume))
+        return resumed(cfg, overrides=overrides)
+    return cfg
 
 
 def laid_over(cfg: DictConfig, **entries: Any) -> DictConfig:
@@ -123,7 +126,6 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     Raises UserError for what would make it another training.
     """
     run = Run.open(cfg.resume)
-    checkpoint_to_go_on_with(run)
     kept = OmegaConf.load(run.config)
     assert isinstance(kept, DictConfig)
     for override in overrides:
@@ -138,25 +140,8 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
         if path == "data.root":  # what took its value from there was filled in long ago
             OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
-    relocate(run, Path(kept.run_dir))
     folder = str(run.folder.absolute())
     kept.update(resume=folder, run_dir=folder, warm_start=None)
     for name in ("best", "last"):
         kept.callbacks[name].dirpath = str(run.checkpoint("last").parent.absolute())
     return kept
-
-
-def relocate(run: Run, old: Path) -> None:
-    """Tell the last checkpoint that its folder was moved, or Lightning would forget which one was the best."""
-    if old.absolute() == run.folder.absolute():
-        return
-    path = run.checkpoint("last")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-
-    def moved(content: Any) -> Any:
-        if isinstance(content, dict):
-            return {moved(key): moved(value) for key, value in content.items()}
-        return content.replace(str(old), str(run.folder.absolute())) if isinstance(content, str) else content
-
-    checkpoint["callbacks"] = moved(checkpoint["callbacks"])
-    write_whole(path, lambda temporary: torch.save(checkpoint, temporary))
