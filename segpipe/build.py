@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from segpipe import devices
 from segpipe.batchnorm import SyncLayers
-from segpipe.callbacks import History, WholeCheckpoints
+from segpipe.callbacks import History, OwnEnd, WholeCheckpoints
 from segpipe.config import LABELS
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
@@ -147,6 +147,8 @@ def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None, place: Place 
     plugins: list[Any] = [WholeCheckpoints(), LightningEnvironment()]  # not what Lightning finds: a SLURM job around us
     if place.world_size > 1 and cfg.trainer.sync_batchnorm:
         plugins.append(SyncLayers(gpu=devices.on_gpu(cfg)))
+    if place.world_size > 1:
+        callbacks.append(OwnEnd())
     # Instances are given to the maker, not to Hydra, which would make configurations of them.
     maker = instantiate(own(resolved(cfg.trainer), "trainer"), _partial_=True, _convert_="all")
     given = {"precision": precision(cfg), "sync_batchnorm": False, **devices.arguments(cfg, place)}

@@ -1,6 +1,7 @@
 """What happens beside the training: the history on disk, pictures, checkpoints that are written whole."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,22 @@ def moved(content: Any, old: str, new: str) -> Any:
     if isinstance(content, str) and (content == old or content.startswith(f"{old}/")):
         return new + content.removeprefix(old)
     return content
+
+
+class OwnEnd(pl.Callback):
+    """Lets SIGTERM do on a rank what it did before the trainer: Lightning's handler asks the other ranks about it.
+
+    That is a collective operation inside a signal handler, at which ranks wait for one another for ever (2.6.6).
+    """
+
+    def __init__(self) -> None:
+        self.before = signal.getsignal(signal.SIGTERM)
+
+    def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the handler back; by then Lightning has put in its own."""
+        signal.signal(signal.SIGTERM, self.before)
+
+    on_train_start = on_validation_start = on_test_start = restore
 
 
 class History(pl.Callback):
