@@ -117,6 +117,8 @@ def print_cells(folder: Path) -> bool:
         error = cell.error or Run(folder / str(cell.run)).record.get("error") or "no record"
         console.print(f"{state}: {cell.said}: {str(error).splitlines()[0]}", markup=False)
         console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
+    if any(folder.glob("*/wandb/offline-run-*")):
+        console.print(f"W&B: to upload what is offline: wandb sync {folder}/*/wandb/offline-run-*", markup=False)
     refused = states.count("refused")
     console.print(
         f"{len(listed)} cells, {len(shown)} networks: {states.count('finished')} cells finished, {refused} refused, "

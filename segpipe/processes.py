@@ -5,6 +5,7 @@ short training costs beside itself. Beside a GPU, or where threads run, it is st
 """
 
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -116,8 +117,8 @@ def train_in(folder: Path, overrides: list[str]) -> int:
 
 
 def quoted(value: object) -> str:
-    """A value as Hydra's grammar takes it, whatever signs are in it."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    """A value as Hydra's grammar takes it, whatever signs are in it: backslashes count only before a quote."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(value))
     return f"'{escaped}'"
 
 

@@ -2,8 +2,10 @@
 
 import math
 import os
+import sys
 import time
 from collections import deque
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -191,11 +193,15 @@ def finish() -> int:
         slots[0].drain()
         slots[0].board.close()
     whole = print_cells(Asked.folder)
-    print(f"Report: {PYTHON} -m segpipe.report {shown(Asked.folder)}")
+    if find_spec("segpipe.report"):
+        print(f"Report: {PYTHON} -m segpipe.report {shown(Asked.folder)}")
     return int(not whole)
 
 
 def abandon() -> None:
     """End what is still at work, if anything is: after Ctrl-C, say."""
     while slots:
-        slots.pop().close()
+        stopped = slots.pop()
+        if stopped.left:
+            print(f"\nInterrupted. To go on: the same command with sweep.name={stopped.name}", file=sys.stderr)
+        stopped.close()

@@ -202,8 +202,9 @@ def main() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*|lightning_fabric\..*|torch\.optim\.lr_scheduler")
-    for end in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: records are written, children ended
-        signal.signal(end, interrupt)
+    for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # records are written, children ended
+        if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup means it; a shell's & does not
+            signal.signal(end, interrupt)
     on_leash()
     devices.silence()
     with config.friendly():

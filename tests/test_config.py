@@ -155,12 +155,6 @@ def test_identity_is_of_what_can_change_the_result():
     assert len({identity(*overrides) for overrides in [*others, []]}) == len(others) + 1
 
 
-def test_cells_that_are_one_network_have_one_identity():
-    """At the coarsest stride there is no skip: fusion and taps say nothing."""
-    assert len({identity("model=fcn32s", f"fusion={fusion}") for fusion in ("none", "sum", "concat")}) == 1
-    assert len({identity("model=fcn16s", f"fusion={fusion}") for fusion in ("none", "sum", "concat")}) == 3
-
-
 def test_notes_say_what_has_no_effect():
     assert any("no skip to join" in note for note in combinations.refuse(configure("model=fcn32s", "fusion=sum")))
     notes = combinations.refuse(configure("model=unet", "decoder.smooth=conv3x3"))

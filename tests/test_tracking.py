@@ -542,11 +542,12 @@ def test_no_key_at_a_terminal(ended, alone):
 def test_each_job_of_a_sweep_is_a_run_of_its_group(ended, alone):
     child = ended("sweep")
     assert child.status == 1  # one of its jobs diverges
+    assert f"wandb sync {alone}/sweeps/rates/*/wandb/offline-run-*" in child.said.replace("\n", "")
     files = {}
     for folder in (alone / "sweeps" / "rates").glob("fcn8s-*"):
         (rate,) = re.findall(r"(?m)^  lr: (\S+)", (folder / "config.yaml").read_text())
         files[float(rate)] = read_wandb(folder)
-        assert f"wandb sync {files[float(rate)].path.parent}" in child.said
+        assert f"wandb sync {files[float(rate)].path.parent}" in (folder / "output.log").read_text()
     assert {rate: file.exit_code for rate, file in files.items()} == {3e-3: 0, 1e30: 1}
     assert len({file.run_id for file in files.values()}) == 2
     for rate, file in files.items():

@@ -1,0 +1,80 @@
+"""Keep of a sweep what a report reads: ``python docs/sweeps/keep.py outputs/sweeps/NAME`` fills ``docs/sweeps/NAME``.
+
+Checkpoints, pictures, logs and W&B's files stay behind; so do the machine's name and the paths on it. ``README.md``
+beside the runs shows each cell's mean test mIoU and standard deviation over seeds.
+"""
+
+import json
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from segpipe import cells
+from segpipe.runs import Run, read_json, write_json, write_text
+
+COPIED = ("metrics.json", "history.csv", "confusion/val.npz", "confusion/test.npz")
+OF_THE_MACHINE = ("host", "pid")
+FUSIONS = ("none", "sum", "concat")
+
+
+def keep(run: Run, target: Path) -> None:
+    """Copy a run."""
+    for name in COPIED:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run.folder / name, target / name)
+    config = OmegaConf.load(run.config)
+    config.run_dir = run.folder.name
+    for name in ("best", "last"):
+        config.callbacks[name].dirpath = f"{run.folder.name}/checkpoints"
+    config.resume = None
+    write_text(target / "config.yaml", OmegaConf.to_yaml(config))
+    write_json(target / "run.json", {key: value for key, value in run.record.items() if key not in OF_THE_MACHINE})
+
+
+def table(folder: Path, listed: list[cells.Cell]) -> str:
+    """Mean test mIoU, percent, and standard deviation of every cell, by stride and decoder."""
+    found: dict[tuple[int, str, str], list[float]] = {}
+    for cell in listed:
+        if cells.status(folder, cell) == "finished":
+            miou = read_json(Run(folder / str(cell.run)).metrics)["test"]["miou"]
+            found.setdefault(tuple(cell.choices[key] for key in ("stride", "decoder", "fusion")), []).append(100 * miou)
+    strides = sorted({stride for stride, _, _ in found}, reverse=True)
+    decoders = list(dict.fromkeys(decoder for _, decoder, _ in found))
+    lines = ["| stride | decoder | " + " | ".join(FUSIONS) + " |", "|---|---|---|---|---|"]
+    for stride in strides:
+        for decoder in decoders:
+            row = [found.get((stride, decoder, fusion), []) for fusion in FUSIONS]
+            lines.append(f"| {stride} | `{decoder}` | " + " | ".join(map(spread, row)) + " |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    if not values:
+        return "-"
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def main(source: Path) -> None:
+    """See the module."""
+    target = Path(__file__).parent / source.name
+    shutil.rmtree(target, ignore_errors=True)
+    listed = cells.read(source)
+    runs = sorted({cell.run for cell in listed if cell.run and cells.status(source, cell) == "finished"})
+    for name in runs:
+        keep(Run(source / name), target / name)
+    write_json(target / "sweep.json", json.loads((source / "sweep.json").read_text(encoding="utf-8")))
+    done = sum(cells.status(source, cell) == "finished" for cell in listed)
+    about = (
+        f"`python -m segpipe.train experiment={source.name}`: {done} of {len(listed)} cells finished, {len(runs)} runs."
+    )
+    what = "Test mIoU in percent, mean ± standard deviation over seeds; which differences are real is not said here."
+    write_text(target / "README.md", f"# {source.name}\n\n{about}\n{what}\n\n{table(source, listed)}\n")
+    print(f"{target}: {len(runs)} runs")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

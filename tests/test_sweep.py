@@ -1,0 +1,256 @@
+"""Sweeps: what is one network, what is listed, what is run, by whichever launcher."""
+
+import json
+import os
+import re
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, configure
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from test_commands import run
+
+from segpipe import build, cells, combinations, processes, sweep
+from segpipe.cells import Cell
+from segpipe.errors import UserError
+from segpipe.runs import Run, write_json
+
+CHOICES = [*TINY, "trainer.max_epochs=1"]
+
+
+def identity(*overrides):
+    return combinations.identity(configure(*overrides))
+
+
+# ---- which cells are one network
+
+
+FUSIONS = ("none", "sum", "concat")
+ALIKE = [
+    [["model=fcn32s", f"fusion={fusion}"] for fusion in FUSIONS],
+    [[f"model=fcn{stride}s", "decoder=nearest", "fusion=none"] for stride in (32, 16, 8, 4, 2)],
+    [[f"model=fcn{stride}s", "decoder=unpool", "fusion=none"] for stride in (32, 16, 8)],
+]
+
+
+@pytest.mark.parametrize("cells", ALIKE)
+def test_cells_that_are_one_network_have_one_identity_and_one_name(cells):
+    assert len({identity(*cell) for cell in cells}) == 1
+    assert len({combinations.named(configure(*cell), "") for cell in cells}) == 1
+
+
+DIFFERENT = [
+    [["model=fcn16s", f"fusion={fusion}"] for fusion in FUSIONS],
+    *(
+        [[f"model=fcn{stride}s", "fusion=none", *decoder] for stride in (32, 16, 8)]
+        for decoder in (
+            ["decoder=bilinear"],
+            ["decoder=deconv"],
+            ["decoder=pixelshuffle"],
+            ["decoder=nearest", "decoder.smooth=conv3x3"],
+            ["decoder=nearest", "model.enlarge=bilinear"],
+            ["decoder=unpool", "model.width=null"],
+        )
+    ),
+    [["model=ladder", f"model.stride={stride}", "decoder=nearest", "fusion=none"] for stride in (16, 8, 4)],
+]
+
+
+@pytest.mark.parametrize("cells", DIFFERENT)
+def test_cells_that_only_look_alike_are_kept_apart(cells):
+    assert len({identity(*cell) for cell in cells}) == len(cells)
+    assert len({combinations.named(configure(*cell), "") for cell in cells}) == len(cells)
+
+
+@pytest.mark.parametrize("decoder", ["nearest", "unpool"])
+def test_what_is_said_to_be_one_network_computes_the_same(decoder):
+    """With the weights of the one put into the other; a step that the one takes to enlarge, the other decodes with."""
+    one, other = (
+        build.network(configure(*TINY, f"model={model}", f"decoder={decoder}", "fusion=none"), 6).eval()
+        for model in ("fcn32s", "fcn8s")
+    )
+    given = one.state_dict()
+    assert len(given) == len(other.state_dict())
+    other.load_state_dict(
+        {name: given[name if name in given else name.replace("decoder", "enlarge")] for name in other.state_dict()}
+    )
+    image = 255 * torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(one(image), other(image), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "networks"), [("sweep_shapes", 31), ("sweep_ladder", 45)])
+def test_the_sweeps_that_are_kept_have_so_many_networks(name, networks):
+    cfg = OmegaConf.load(Path(__file__).parent.parent / "conf" / "experiment" / f"{name}.yaml")
+    params = cfg.hydra.sweeper.params
+    lists = [[f"{key}={value}" for value in str(params[key]).split(",")] for key in params if key != "seed"]
+    found = {
+        identity(f"experiment={name}", first, decoder, fusion)
+        for first in lists[0]
+        for decoder in lists[1]
+        for fusion in lists[2]
+    }
+    assert [len(values) for values in lists] == [3, 5, 3]
+    assert len(found) == networks
+
+
+# ---- what lies in sweep.json
+
+
+def test_a_cell_keeps_its_place_and_several_may_be_written_at_once(tmp_path):
+    made = [Cell([f"seed={i}"], {"seed": i}, run=f"r{i}") for i in range(12)]
+    threads = [threading.Thread(target=cells.add, args=(tmp_path, cell)) for cell in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    order = cells.read(tmp_path)
+    assert sorted(order) == sorted(made)
+    cells.add(tmp_path, order[3]._replace(refused="why", run=None))
+    assert [cell.overrides for cell in cells.read(tmp_path)] == [cell.overrides for cell in order]
+    assert cells.read(tmp_path)[3].refused == "why"
+
+
+def test_a_cell_says_whether_it_is_refused_or_wrong():
+    good, odd, wrong = (
+        cells.cell(configure(*choice, "run_dir=a/b"), choice) for choice in ([], ["decoder.kernel=3"], ["task.clip=x"])
+    )
+    assert (good.run, good.refused, good.error) == ("b", None, None)
+    assert odd.run is None
+    assert "allowed is an even number" in odd.refused
+    assert wrong.run is None
+    assert "task.clip=x" in wrong.error
+
+
+@pytest.mark.parametrize(
+    ("record", "alive", "status"),
+    [
+        (None, False, "missing"),
+        ({"status": "finished"}, False, "finished"),
+        ({"status": "running"}, True, "running"),
+        ({"status": "running"}, False, "interrupted"),
+    ],
+)
+def test_the_status_of_a_cell_is_its_runs(tmp_path, record, alive, status):
+    cell = Cell([], {}, run="r")
+    if record:
+        write_json(tmp_path / "r" / "run.json", record)
+    if alive:
+        with Run(tmp_path / "r").held():
+            assert cells.status(tmp_path, cell) == status
+    else:
+        assert cells.status(tmp_path, cell) == status
+
+
+def test_what_a_process_could_not_write_is_written_when_it_has_ended(tmp_path):
+    for name, record in (("a", {"status": "running"}), ("b", {"status": "finished"})):
+        write_json(tmp_path / name / "run.json", record)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / sweep.LOG).write_text("Note: x\nsegpipe: no data here.\n")
+    assert [sweep.settle(tmp_path / name, -9) for name in "abc"] == ["failed", "finished", "failed"]
+    assert "SIGKILL" in Run(tmp_path / "a").record["error"]
+    assert Run(tmp_path / "c").record["error"] == "no data here."
+
+
+# ---- slots
+
+
+def test_each_slot_has_its_share_of_the_devices(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
+    assert sweep.shares(1) == [{}]
+    assert sweep.shares(2) == [{"CUDA_VISIBLE_DEVICES": "3,5"}, {"CUDA_VISIBLE_DEVICES": "6,7"}]
+    with pytest.raises(UserError, match=r"allowed is 1 to 4, the GPUs"):
+        sweep.shares(5)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert sweep.shares(4) == [{"OMP_NUM_THREADS": "2"}] * 4
+    for workers in (0, 9):
+        with pytest.raises(UserError, match=rf"sweep.workers={workers}: allowed is 1 to 8, the cores"):
+            sweep.shares(workers)
+
+
+def test_a_process_of_several_threads_is_not_forked():
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    assert not processes.may_fork()
+    done.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("value", ["a b", "it's", "x=1,2", "back\\slash", "end\\", "both\\'", "(1)"])
+def test_quoted_survives_hydras_grammar(value):
+    (override,) = OverridesParser.create().parse_overrides([f"key={processes.quoted(value)}"])
+    assert override.value() == value
+
+
+# ---- real sweeps
+
+
+SWEEP = [
+    "segpipe.train", "-m", *CHOICES, "model=fcn32s", "optimizer=sgd", "optimizer.lr=0.01,1e30", "decoder.kernel=4,3",
+    "fusion=none,sum", "sweep.name=one",
+]  # fmt: skip
+
+
+def records(folder):
+    return {path.name: json.loads((path / "run.json").read_text()) for path in folder.iterdir() if path.is_dir()}
+
+
+def test_a_sweep_runs_each_network_once_lists_what_is_refused_and_ends_with_1_if_one_fails(tmp_path):
+    """Eight cells: four are refused, two and two are one network, of which one diverges."""
+    folder = tmp_path / "outputs" / "sweeps" / "one"
+    said = run(*SWEEP, "sweep.workers=2", cwd=tmp_path, status=1)
+    found = records(folder)
+    assert sorted(record["status"] for record in found.values()) == ["failed", "finished"]
+    listed = json.loads((folder / "sweep.json").read_text())["cells"]
+    assert len(listed) == 8
+    assert sum(cell["refused"] is not None for cell in listed) == 4
+    assert {cell["run"] for cell in listed if cell["run"]} == set(found)
+    flat = re.sub(r"[\s│]+", " ", said)
+    for expected in (
+        "allowed is an even number", "Lower optimizer.lr", "the same network as", "8 cells, 2 networks",
+        "2 cells finished, 4 refused, 2 to be done", "sweep.name=one", "optimizer.lr=1e30",
+    ):  # fmt: skip
+        assert expected in flat
+    assert all(record["threads"] == len(os.sched_getaffinity(0)) // 2 for record in found.values())
+
+    finished = next(name for name, record in found.items() if record["status"] == "finished")
+    before = (folder / finished / "run.json").stat().st_mtime_ns
+    run(*SWEEP, cwd=tmp_path, status=1)
+    assert (folder / finished / "run.json").stat().st_mtime_ns == before
+    assert len(json.loads((folder / "sweep.json").read_text())["cells"]) == 8
+
+
+def test_refusals_alone_fail_only_a_sweep_that_has_nothing_else(tmp_path):
+    run("segpipe.train", "-m", *CHOICES, "decoder.kernel=3,5", "sweep.name=none", cwd=tmp_path, status=1)
+    assert [path.name for path in (tmp_path / "outputs/sweeps/none").iterdir() if path.is_dir()] == []
+
+
+def test_more_workers_than_cores_are_refused_before_any_work(tmp_path):
+    said = run("segpipe.train", "-m", *CHOICES, "seed=0,1", "sweep.workers=99", cwd=tmp_path, status=1)
+    assert "sweep.workers=99: allowed is 1 to" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        ["hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=null"],
+    ],
+    ids=["joblib", "submitit"],
+)
+def test_hydras_own_launchers_give_the_same_sweep(tmp_path, launcher):
+    """Two cells that are one network, which two processes want at once: one trains, the other waits."""
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher[0].rpartition('=')[2].partition('_')[0]}_launcher")
+    said = run(
+        "segpipe.train", "-m", *CHOICES, *launcher, "model=fcn32s", "fusion=none,sum", "sweep.name=x", cwd=tmp_path
+    )
+    (record,) = (record for record in records(tmp_path / "outputs/sweeps/x").values() if "status" in record)
+    assert record["status"] == "finished"
+    assert "2 cells, 1 networks" in said
