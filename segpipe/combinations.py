@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, pretrained
+from segpipe import build, devices, pretrained
 from segpipe.config import check
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
@@ -101,10 +101,11 @@ def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
                 f"encoder={cfg.encoder.name}."
             )
     smallest = cfg.data.get("crop") or cfg.data.get("size")
-    alone = cfg.data.batch_size // cfg.task.accumulate <= 1
+    parts = cfg.task.accumulate * (1 if cfg.trainer.sync_batchnorm else devices.place().world_size)
+    alone = cfg.data.batch_size // parts <= 1
     if alone and smallest and max(smallest) <= encoder.coarsest and cfg.neck.get("norm"):
         raise UserError(
-            f"data.batch_size={cfg.data.batch_size} in {cfg.task.accumulate} parts of pictures of {list(smallest)}: "
+            f"data.batch_size={cfg.data.batch_size} in {parts} parts of pictures of {list(smallest)}: "
             f"batch normalisation would see a single value. Take a larger batch or larger pictures, or neck.norm=false."
         )
     if cfg.data.get("crop") is None and cfg.augment.before_crop:
@@ -125,8 +126,6 @@ def refuse_training(cfg: DictConfig) -> None:
             f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch} with trainer.max_epochs="
             f"{trainer.max_epochs}: no epoch would be validated. Lower the one or raise the other."
         )
-    if trainer.devices != 1:
-        raise UserError(f"trainer.devices={trainer.devices}: several devices are not supported yet. Take 1.")
     if cfg.resume not in (None, "auto") and cfg.warm_start:
         raise UserError("resume and warm_start exclude each other: one goes on with a training, the other begins one.")
     for key, instead in (("gradient_clip_val", "task.clip"), ("accumulate_grad_batches", "task.accumulate")):

@@ -10,9 +10,10 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from segpipe import build, combinations
-from segpipe.config import CONF, friendly, read
+from segpipe.config import CONF, read
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
+from segpipe.explain import friendly
 from segpipe.metrics import confusion_matrices, named_scores
 from segpipe.models.network import at_size
 from segpipe.predictor import Predictor

@@ -25,7 +25,8 @@ GRACE = 20.0  # seconds that an interrupted process has to write its record
 MODULE = "segpipe.train"
 LEASH = "SEGPIPE_LEASH"  # in the environment of a process whose standard input ends with its parent
 OF_ANOTHER_JOB = (
-    "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK", "PL_GLOBAL_SEED", LEASH,
+    "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "PL_GLOBAL_SEED",
+    "SEGPIPE_NOTE", LEASH,
 )  # fmt: skip
 
 hands: set[int] = set()  # this process's ends of its children's leashes
@@ -51,14 +52,15 @@ class Child:
     ) -> None:
         kept = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
         start = fork if may_fork() else spawn
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) if log else os.dup(1)
+        outputs = [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)] * 2 if log else [1, 2]
         leash, self.hand = os.pipe()
         hands.add(self.hand)
         try:
-            self.process: Process = start(arguments, {**kept, **(environment or {}), LEASH: "1"}, leash, output)
+            self.process: Process = start(arguments, {**kept, **(environment or {}), LEASH: "1"}, leash, outputs)
         finally:
             os.close(leash)
-            os.close(output)
+            if log:
+                os.close(outputs[0])
 
     def poll(self) -> int | None:
         """See Process."""
@@ -134,14 +136,14 @@ def may_fork() -> bool:
     return sys.platform == "linux" and alone and not torch.cuda.is_available()
 
 
-def spawn(arguments: list[str], environment: dict[str, str], leash: int, output: int) -> Process:
-    """A new interpreter."""
+def spawn(arguments: list[str], environment: dict[str, str], leash: int, outputs: list[int]) -> Process:
+    """A new interpreter. outputs: what it prints to, and what errors go to."""
     return subprocess.Popen(
         [sys.executable, "-m", MODULE, *arguments],
         env=environment,
         stdin=leash,
-        stdout=output,
-        stderr=output,
+        stdout=outputs[0],
+        stderr=outputs[1],
         start_new_session=True,
     )
 
@@ -161,7 +163,7 @@ class Forked:
         return self.status
 
 
-def fork(arguments: list[str], environment: dict[str, str], leash: int, output: int) -> Process:
+def fork(arguments: list[str], environment: dict[str, str], leash: int, outputs: list[int]) -> Process:
     """A copy of this process that runs the module as a new interpreter would, and never returns from here."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -172,7 +174,7 @@ def fork(arguments: list[str], environment: dict[str, str], leash: int, output: 
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number, descriptor in enumerate((leash, output, output)):
+        for number, descriptor in enumerate((leash, *outputs)):
             os.dup2(descriptor, number)
         os.setsid()
         os.environ.clear()

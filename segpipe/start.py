@@ -19,12 +19,12 @@ from segpipe.runs import Run, anew, environment, shown, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
-    "data.eval_batch_size", "logger",
+    "data.eval_batch_size", "logger", "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes",
 )  # fmt: skip
 
 
-def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> Run:
-    """Make the run's folder: configuration, and the record that says it is running.
+def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], world_size: int = 1) -> Run:
+    """Make the run's folder: configuration, and the record that says it is running. world_size: ranks that train.
 
     Raises UserError where there is a run already that got somewhere.
     """
@@ -58,7 +58,7 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> R
         "host": platform.node(),
         "pid": os.getpid(),
         "threads": torch.get_num_threads(),
-        "world_size": 1,
+        "world_size": world_size,
         "global_batch": cfg.data.batch_size,
         "error": None,
     }
@@ -102,10 +102,11 @@ def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if not begun:
             return laid_over(cfg, resume=None)
         checkpoint_to_go_on_with(run)
-        with suppress(UserError):  # a configuration that is damaged is written again from this one
-            relocate(run, Path(read(run).run_dir))
         return laid_over(cfg, resume=cfg.run_dir, warm_start=None)
-    return resumed(cfg, overrides=overrides) if cfg.resume else cfg
+    if cfg.resume:
+        checkpoint_to_go_on_with(Run.open(cfg.resume))
+        return resumed(cfg, overrides=overrides)
+    return cfg
 
 
 def laid_over(cfg: DictConfig, **entries: Any) -> DictConfig:
@@ -133,7 +134,6 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     Raises UserError for what would make it another training.
     """
     run = Run.open(cfg.resume)
-    checkpoint_to_go_on_with(run)
     kept = read(run)
     for override in overrides:
         path = key_of(override)
@@ -147,25 +147,8 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
         if path == "data.root":  # what took its value from there was filled in long ago
             OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
-    relocate(run, Path(kept.run_dir))
     folder = str(run.folder.absolute())
     kept.update(resume=folder, run_dir=folder, warm_start=None)
     for name in ("best", "last"):
         kept.callbacks[name].dirpath = str(run.checkpoint("last").parent.absolute())
     return kept
-
-
-def relocate(run: Run, old: Path) -> None:
-    """Tell the checkpoint to go on with that its folder was moved, or Lightning would forget which one was the best."""
-    path = newest_whole(run)
-    if path is None or old.absolute() == run.folder.absolute():
-        return
-    checkpoint = checkpoints.read(path)
-
-    def moved(content: Any) -> Any:
-        if isinstance(content, dict):
-            return {moved(key): moved(value) for key, value in content.items()}
-        return content.replace(str(old), str(run.folder.absolute())) if isinstance(content, str) else content
-
-    checkpoint["callbacks"] = moved(checkpoint["callbacks"])
-    checkpoints.write(path, checkpoint)
