@@ -18,20 +18,12 @@ LAYERS = {  # a module may import from segpipe only what stands before it
     "segpipe.models.__main__": 10, "segpipe.train": 10, "segpipe.evaluate": 10, "segpipe.predict": 10,
     "segpipe.check_data": 10, "segpipe": 10,
 }  # fmt: skip
+HYDRA = {
+    "config", "explain", "build", "combinations", "processes", "stages", "sweep", "train", "evaluate", "check_data",
+    "__main__",
+}  # fmt: skip
 ONLY_IN = {
-    "hydra": {
-        "config",
-        "explain",
-        "build",
-        "combinations",
-        "processes",
-        "stages",
-        "sweep",
-        "train",
-        "evaluate",
-        "check_data",
-        "__main__",
-    },  # fmt: skip
+    "hydra": HYDRA,
     "albumentations": {"augment"},
     "wandb": {"tracking"},
 }
