@@ -22,10 +22,11 @@ from segpipe.losses import ClassWeighted, Loss
 from segpipe.models.network import Network
 from segpipe.models.refine import Smooth
 from segpipe.models.weights import initialise, keyed_random
-from segpipe.runs import Run
+from segpipe.runs import Run, anew
 from segpipe.task import SegmentationTask
 
 PROGRESS_EVERY = 10  # batches; drawn at each, the bar costs a small network 2 % of its time
+GROUPS = {"run_dir", "data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks"}  # in any run
 SWEEP = "SEGPIPE_SWEEP"  # the environment variable in which a sweep tells its jobs its name
 
 
@@ -164,3 +165,14 @@ def dataset(cfg: DictConfig, split: str) -> SegmentationDataset:
 def weights_file(path: str) -> Path:
     """The checkpoint that ``warm_start`` means: a file itself, or the best of a run."""
     return Path(path) if Path(path).is_file() else whole(Run.open(path).best_checkpoint())
+
+
+def configuration(run: Run) -> DictConfig:
+    """What a run was started with. Raises UserError where that is damaged."""
+    try:
+        kept = OmegaConf.load(run.config)
+    except Exception:  # whatever a damaged file leads its reader to
+        kept = OmegaConf.create()
+    if not isinstance(kept, DictConfig) or not {*map(str, kept)} >= GROUPS:
+        raise UserError(f"{run.folder}: its config.yaml is damaged. {anew(run.folder)}")
+    return kept

@@ -4,7 +4,6 @@ A config node with ``_target_`` may hold what the constructor takes, of the type
 those of LABELS, which further nodes read. The signatures are so the one place where types are written down.
 """
 
-import errno
 import inspect
 import math
 import re
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import pydantic
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
@@ -25,8 +23,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segpipe.errors import UserError, nearest
-from segpipe.runs import Run, anew
+from segpipe.errors import UserError, nearest, of_the_machine
 
 INSTALLED = Path(__file__).parent / "conf"
 CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"
@@ -48,7 +45,6 @@ LABELS: dict[str, Any] = {
     "run_dir": str | None,
     "trainer.precision": Literal["auto", "32-true", "bf16-mixed"],
 }
-GROUPS = {"run_dir", "data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks"}  # in any run
 NARROWER = {"trainer.max_epochs": int}  # than the constructor's own: null would train for ever
 INTERRUPTED = 130  # the exit status that shells expect
 SMALLEST = 1e-30  # stands for "more than nothing"
@@ -209,16 +205,8 @@ def explain(error: BaseException) -> str | None:
             # A loader's worker puts its stack before the message.
             return str(cause).rpartition(f"{UserError.__name__}: ")[2].strip()
         cause = cause.__cause__
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"{error}. Free some space, then give the same command again: a sweep with its sweep.name, a training with "
-            f"resume=FOLDER. What is finished is kept, what had begun goes on."
-        )
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return (
-            f"Out of memory ({str(error).strip().partition(chr(10))[0]}). Take a smaller data.batch_size, the same in "
-            f"parts with task.accumulate=2 or more, a smaller data.crop, or fewer sweep.workers."
-        )
+    if message := of_the_machine(error):
+        return message
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, given = error.missing_cfg_file.partition("/")  # a name may have a folder: paper/fcn8s
         return f"{group}={given}: allowed is one of {', '.join(options(group))}.{nearest(given, options(group))}"
@@ -234,17 +222,6 @@ def explain(error: BaseException) -> str | None:
             return "\n".join([*lines[:3], "The shell leaves ~ as it is here, and Hydra cannot read it: write $HOME."])
         return "\n".join([*lines[:3]]) + (nearest(wrong[1].lstrip("+~"), known) if wrong else "")
     return None
-
-
-def read(run: Run) -> DictConfig:
-    """What a run was started with. Raises UserError where that is damaged."""
-    try:
-        kept = OmegaConf.load(run.config)
-    except Exception:  # whatever a damaged file leads its reader to
-        kept = OmegaConf.create()
-    if not isinstance(kept, DictConfig) or not {*map(str, kept)} >= GROUPS:
-        raise UserError(f"{run.folder}: its config.yaml is damaged. {anew(run.folder)}")
-    return kept
 
 
 def key_of(override: str) -> str:

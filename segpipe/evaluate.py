@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from segpipe import build, combinations
-from segpipe.config import CONF, friendly, read
+from segpipe.config import CONF, friendly
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
 from segpipe.metrics import confusion_matrices, named_scores
@@ -30,7 +30,7 @@ def evaluate(
     Raises UserError where the data's classes are not the run's.
     """
     predictor = Predictor(run, device=device)
-    cfg = read(predictor.run)
+    cfg = build.configuration(predictor.run)
     if overrides:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg.data = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides]).data

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from segpipe import build, checkpoints, config
+from segpipe import build, checkpoints
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import read_image
 from segpipe.errors import UserError
@@ -27,7 +27,7 @@ class Predictor:
 
     def __init__(self, run: str | Path, *, device: str | None = None) -> None:
         self.run = Run.open(run)
-        cfg = config.read(self.run)
+        cfg = build.configuration(self.run)
         if "classes" not in self.run.record:
             raise UserError(
                 f"{run}: no run.json that names the classes, or a damaged one. To have it written: "

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build, checkpoints, combinations
 from segpipe.checkpoints import newest_whole, set_aside
-from segpipe.config import key_of, read
+from segpipe.config import key_of
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
@@ -82,7 +82,7 @@ def lineage(warm_start: str | None) -> list[dict[str, str]]:
 def intact(run: Run) -> bool:
     """Whether a finished run can be read: its configuration, its best checkpoint."""
     with suppress(UserError):
-        return bool(read(run)) and not checkpoints.damaged(run)
+        return bool(build.configuration(run)) and not checkpoints.damaged(run)
     return False
 
 
@@ -97,15 +97,20 @@ def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if begun and newest_whole(run) is None:
             print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(set_aside(run))}.")
             begun = False
-        if begun and (run.record.get("identity") or combinations.identity(read(run))) != combinations.identity(cfg):
+        if begun and identity(run) != combinations.identity(cfg):
             raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
         if not begun:
             return laid_over(cfg, resume=None)
         checkpoint_to_go_on_with(run)
         with suppress(UserError):  # a configuration that is damaged is written again from this one
-            relocate(run, Path(read(run).run_dir))
+            relocate(run, Path(build.configuration(run).run_dir))
         return laid_over(cfg, resume=cfg.run_dir, warm_start=None)
     return resumed(cfg, overrides=overrides) if cfg.resume else cfg
+
+
+def identity(run: Run) -> str:
+    """What the record says; where that is damaged, of the configuration."""
+    return run.record.get("identity") or combinations.identity(build.configuration(run))
 
 
 def laid_over(cfg: DictConfig, **entries: Any) -> DictConfig:
@@ -134,7 +139,7 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """
     run = Run.open(cfg.resume)
     checkpoint_to_go_on_with(run)
-    kept = read(run)
+    kept = build.configuration(run)
     for override in overrides:
         path = key_of(override)
         if path in ("resume", "run_dir", "sweep.name"):

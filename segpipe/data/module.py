@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, TypedDict, get_args
 
 import cv2
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from segpipe.data.augment import Augment
 from segpipe.data.counts import remembered_counts
 from segpipe.data.dataset import First, Sample, SegmentationDataset, Split
-from segpipe.data.sampler import EvalBatches, TrainBatches
+from segpipe.data.sampler import EvalBatches, Loader, TrainBatches
 from segpipe.errors import UserError
 
 RAM_LIMIT = 2 * 2**30  # bytes that cache=auto allows a split
@@ -97,17 +97,6 @@ class Samples(Dataset[Batch]):
 def resize(picture: NDArray[np.uint8], size: list[int], how: int) -> NDArray[np.uint8]:
     """To (height, width)."""
     return cv2.resize(picture, size[::-1], interpolation=how)  # type: ignore[return-value]
-
-
-class Loader(DataLoader[Batch]):
-    """Begins when the first batch is asked for: Lightning makes the iterator before it tells the sampler the epoch.
-
-    With workers, a training that was gone on with would else begin with batches of epoch 0.
-    """
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """One epoch."""
-        yield from super().__iter__()
 
 
 class SegmentationData(pl.LightningDataModule):

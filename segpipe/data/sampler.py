@@ -1,9 +1,12 @@
 """Which samples make a batch: a function of (seed, epoch) alone, dealt out to ranks without padding."""
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
+
+T = TypeVar("T")
 
 
 class TrainBatches(Sampler[list[tuple[int, int]]]):
@@ -53,3 +56,14 @@ class EvalBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Always the same."""
         return iter(self.batches)
+
+
+class Loader(DataLoader[T]):
+    """Asks for batches when the first is wanted: Lightning begins to iterate before it tells the sampler the epoch.
+
+    With loader processes, a training that was gone on with would else begin with batches of epoch 0.
+    """
+
+    def __iter__(self) -> Iterator[T]:  # type: ignore[override]
+        """One epoch."""
+        yield from super().__iter__()
