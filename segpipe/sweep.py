@@ -39,6 +39,7 @@ class Asked(Callback):
             given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
             lengths = {one.key_or_group: len(list(one.sweep_iterator())) for one in given if one.is_sweep_override()}
             Asked.jobs = math.prod(lengths.values())
+            print(f"Looking at {Asked.jobs} cells.", flush=True)  # Hydra composes all before the first begins
 
 
 class Job(NamedTuple):
