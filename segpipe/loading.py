@@ -4,6 +4,7 @@ Python's collector rests meanwhile: it would go through a million objects again 
 nothing to free. What is loaded stays, so it is put where no later collection looks, nor copies its pages after a fork.
 """
 
+import atexit
 import gc
 
 gc.disable()
@@ -15,3 +16,4 @@ try:
 finally:
     gc.enable()
 gc.freeze()
+atexit.register(gc.unfreeze)  # or what takes itself down object by object, triton, would complain of those left over

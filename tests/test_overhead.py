@@ -165,6 +165,7 @@ print(json.dumps([gc.isenabled(), gc.get_freeze_count(), list(sys.modules)]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     enabled, frozen, modules = json.loads(done.stdout)
+    assert done.stderr == ""
     assert enabled
     assert frozen > 100_000
     assert modules.index("wandb.apis.public") < modules.index("torch")
