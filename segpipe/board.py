@@ -119,12 +119,12 @@ def print_cells(folder: Path) -> bool:
         console.print(f"{state}: {cell.said}: {str(error).splitlines()[0]}", markup=False)
         console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
     if any(folder.glob("*/wandb/offline-run-*")):
-        console.print(f"W&B: to upload what is offline: wandb sync {folder}/*/wandb/offline-run-*", markup=False)
+        console.print(f"W&B: to upload what is offline: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)
     refused = states.count("refused")
-    console.print(
-        f"{len(listed)} cells, {len(shown)} networks: {states.count('finished')} cells finished, {refused} refused, "
-        f"{len(wrong)} to be done. To go on with those: the same command with sweep.name={folder.name}."
-        if wrong
-        else f"{len(listed)} cells, {len(shown)} networks, all finished but {refused} that were refused.",
-    )
+    counted = f"{len(listed)} cells, {len(shown)} networks: {states.count('finished')} cells finished"
+    counted += f", {refused} refused" if refused else ""
+    counted += f", {len(wrong)} to be done" if wrong else ""
+    console.print(f"{counted}.", soft_wrap=True)
+    if wrong:
+        console.print(f"To go on with those: the same command with sweep.name={folder.name}", soft_wrap=True)
     return not wrong and refused < len(listed)

@@ -254,4 +254,4 @@ def test_hydras_own_launchers_give_the_same_sweep(tmp_path, launcher):
     )
     (record,) = records(tmp_path / "outputs/sweeps/x").values()
     assert record["status"] == "finished"
-    assert "2 cells, 1 networks" in said
+    assert "2 cells, 1 networks: 2 cells finished." in said
