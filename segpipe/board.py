@@ -15,6 +15,8 @@ from segpipe import cells
 from segpipe.runs import Run, read_history, read_json
 from segpipe.summary import PYTHON, share
 
+EVERY = 0.5  # seconds from one drawing of the view to the next
+
 
 class Board:
     """Counts what is done; on a terminal a view that is always there, else a line for each run that ends.
@@ -25,6 +27,7 @@ class Board:
     def __init__(self, *, workers: int) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.workers, self.began = workers, time.time()
+        self.drawn = 0.0
         self.counts: Counter[str] = Counter()
         self.seconds: list[float] = []  # of the runs that were trained in this start
         self.best: tuple[float, str] | None = None  # validation mIoU, name
@@ -71,8 +74,9 @@ class Board:
 
     def show(self, running: list[tuple[Run, float]], left: int) -> None:
         """Draw the view anew: what is at work and since when, what is done, the best so far."""
-        if not self.live.is_started:
+        if not self.live.is_started or time.time() - self.drawn < EVERY:
             return
+        self.drawn = time.time()
         table = Table.grid(padding=(0, 2))
         for run, since in running:
             rows = read_history(run.history)
