@@ -114,7 +114,8 @@ def print_cells(folder: Path) -> bool:
             console.print(f"refused: {cell.said}: {cell.refused}", markup=False)
     wrong = [(cell, state) for cell, state in zip(listed, states, strict=True) if state not in ("finished", "refused")]
     for cell, state in wrong:
-        error = cell.error or Run(folder / str(cell.run)).record.get("error") or "no record"
+        silent = "no record" if state == "missing" else "its process is gone, and could not write why"
+        error = cell.error or Run(folder / str(cell.run)).record.get("error") or silent
         console.print(f"{state}: {cell.said}: {str(error).splitlines()[0]}", markup=False)
         console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
     if any(folder.glob("*/wandb/offline-run-*")):

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 from segpipe import devices
 from segpipe.batchnorm import SyncLayers
 from segpipe.callbacks import History, OwnEnd, WholeCheckpoints
+from segpipe.checkpoints import whole
 from segpipe.config import LABELS
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
@@ -167,4 +168,4 @@ def dataset(cfg: DictConfig, split: str) -> SegmentationDataset:
 
 def weights_file(path: str) -> Path:
     """The checkpoint that ``warm_start`` means: a file itself, or the best of a run."""
-    return Path(path) if Path(path).is_file() else Run.open(path).best_checkpoint()
+    return Path(path) if Path(path).is_file() else whole(Run.open(path).best_checkpoint())

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from segpipe import pictures, tracking
+from segpipe import checkpoints, pictures, tracking
 from segpipe.data.dataset import Sample, Split
 from segpipe.data.module import SegmentationData
 from segpipe.models.network import at_size
-from segpipe.runs import Run, read_history, write_history, write_whole
+from segpipe.runs import Run, read_history, write_history
 from segpipe.task import SegmentationTask
 
 
@@ -26,7 +26,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """See TorchCheckpointIO."""
-        write_whole(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        checkpoints.write(Path(path), checkpoint)
 
     def load_checkpoint(self, path: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
         """See TorchCheckpointIO. Where the run was moved, the callbacks are told its folder.

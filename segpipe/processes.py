@@ -191,9 +191,11 @@ def fork(arguments: list[str], environment: dict[str, str], leash: int, outputs:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)  # what is registered for the exit is the parent's
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # whatever comes, a full disk or a signal: what is registered for the exit is the parent's
+            os._exit(status)
 
 
 def let_go() -> None:

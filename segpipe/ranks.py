@@ -17,7 +17,8 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 
 from segpipe import devices
-from segpipe.config import INTERRUPTED, key_of
+from segpipe.config import key_of
+from segpipe.explain import INTERRUPTED
 from segpipe.processes import Child, end, quoted, told
 from segpipe.runs import Run
 from segpipe.start import resumed

@@ -104,6 +104,11 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def anew(folder: Path) -> str:
+    """What to do about a run that is damaged."""
+    return f"To mend it: the command that the run was begun with, and resume=auto hydra.run.dir={shown(folder)}."
+
+
 class Run:
     """A run's folder and its record, ``run.json``; the record is empty where there is none yet."""
 
@@ -180,6 +185,7 @@ class Run:
         with (self.folder / LOCK).open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.tidy()
             except BlockingIOError:
                 holder = f"{self.folder}: a process ({self.record.get('pid', 'another')}) is still at work on it."
                 if not wait:
@@ -190,6 +196,12 @@ class Run:
             except OSError:  # a file system without locks
                 pass
             yield
+
+    def tidy(self) -> None:
+        """Remove what a process that was killed has half written."""
+        for folder in (self.folder, self.checkpoint("last").parent):
+            for part in folder.glob(".*.part"):
+                part.unlink()
 
     @property
     def alive(self) -> bool:

@@ -2,19 +2,20 @@
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, combinations
+from segpipe import build, checkpoints, combinations
 from segpipe.checkpoints import newest_whole, set_aside
-from segpipe.config import key_of
+from segpipe.config import key_of, read
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
-from segpipe.runs import Run, environment, shown, write_text
+from segpipe.runs import Run, anew, environment, shown, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
@@ -78,6 +79,13 @@ def lineage(warm_start: str | None) -> list[dict[str, str]]:
     return [*parent.record.get("lineage", []), own]
 
 
+def intact(run: Run) -> bool:
+    """Whether a finished run can be read: its configuration, its best checkpoint."""
+    with suppress(UserError):
+        return bool(read(run)) and not checkpoints.damaged(run)
+    return False
+
+
 def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """The configuration with ``resume`` made out: null, or the folder of the run to go on with, which is then run_dir.
 
@@ -89,9 +97,12 @@ def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if begun and newest_whole(run) is None:
             print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(set_aside(run))}.")
             begun = False
-        if begun and run.record.get("identity") != combinations.identity(cfg):
+        if begun and (run.record.get("identity") or combinations.identity(read(run))) != combinations.identity(cfg):
             raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
-        return laid_over(cfg, resume=cfg.run_dir, warm_start=None) if begun else laid_over(cfg, resume=None)
+        if not begun:
+            return laid_over(cfg, resume=None)
+        checkpoint_to_go_on_with(run)
+        return laid_over(cfg, resume=cfg.run_dir, warm_start=None)
     if cfg.resume:
         checkpoint_to_go_on_with(Run.open(cfg.resume))
         return resumed(cfg, overrides=overrides)
@@ -111,10 +122,7 @@ def checkpoint_to_go_on_with(run: Run) -> Path:
     if path is None:
         if not last.is_file():
             raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start it anew.")
-        raise UserError(
-            f"{run.folder}: its checkpoints are damaged. To begin anew there: the same command with resume=auto "
-            f"hydra.run.dir={shown(run.folder)}."
-        )
+        raise UserError(f"{run.folder}: its best checkpoint is damaged, or all are. {anew(run.folder)}")
     if path != last:
         print(f"{shown(last)} is {'damaged' if last.is_file() else 'missing'}: going on from {shown(path)}.")
     return path
@@ -126,8 +134,7 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     Raises UserError for what would make it another training.
     """
     run = Run.open(cfg.resume)
-    kept = OmegaConf.load(run.config)
-    assert isinstance(kept, DictConfig)
+    kept = read(run)
     for override in overrides:
         path = key_of(override)
         if path in ("resume", "run_dir", "sweep.name"):

@@ -26,19 +26,20 @@ POLL = 0.1  # seconds
 
 
 class Asked(Callback):
-    """Hydra's word that a sweep begins in this process: which folder it has, how many jobs there will be."""
+    """Hydra's word that a sweep begins in this process: which folder it has, how many jobs are still to come."""
 
     folder: ClassVar[Path | None] = None
     jobs: ClassVar[int] = 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """See Callback; jobs stays 0 where the sweeper decides as it goes."""
+        """See Callback; jobs is 0 where the sweeper decides as it goes."""
         Asked.folder = Path(config.hydra.sweep.dir)
         if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
             params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
             given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
             lengths = {one.key_or_group: len(list(one.sweep_iterator())) for one in given if one.is_sweep_override()}
             Asked.jobs = math.prod(lengths.values())
+            print(f"Looking at {Asked.jobs} cells.", flush=True)  # Hydra composes all before the first begins
 
 
 class Job(NamedTuple):
@@ -53,11 +54,11 @@ class Job(NamedTuple):
 class Slots:
     """Runs what is put to it, ``workers`` at a time, each with its share of the GPUs or of the CPU's cores.
 
-    name: of the sweep, for W&B. jobs: how many will be put to it, where that is known.
+    name: of the sweep, for W&B.
     """
 
-    def __init__(self, *, name: str, workers: int, jobs: int = 0) -> None:
-        self.name, self.jobs_to_come = name, jobs
+    def __init__(self, *, name: str, workers: int) -> None:
+        self.name = name
         self.environments = shares(workers)
         self.board = Board(workers=workers)
         self.waiting: deque[tuple[Path, list[str]]] = deque()
@@ -67,7 +68,6 @@ class Slots:
 
     def put(self, folder: Path, overrides: list[str]) -> None:
         """A run to be carried out, unless it is finished or was put already."""
-        self.jobs_to_come -= 1
         if folder in self.known:
             return
         self.known.add(folder)
@@ -98,7 +98,7 @@ class Slots:
     @property
     def left(self) -> int:
         """Runs that have not ended, and jobs that may be more of them."""
-        return len(self.waiting) + len(self.jobs) + max(self.jobs_to_come, 0)
+        return len(self.waiting) + len(self.jobs) + Asked.jobs
 
     def drain(self) -> None:
         """Until all has ended."""
@@ -147,6 +147,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
     if any(override.startswith("run_dir=") for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     folder = Path(cfg.run_dir)
+    Asked.jobs = max(Asked.jobs - 1, 0)
     cell = cells.cell(cfg, overrides)
     cells.add(folder.parent, cell)
     if cell.run is None:
@@ -155,7 +156,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
         return
     if not slots:
         workers = 1 if at_once else cfg.sweep.workers
-        slots.append(Slots(name=cfg.sweep.name, workers=workers, jobs=Asked.jobs))
+        slots.append(Slots(name=cfg.sweep.name, workers=workers))
     slots[0].put(folder, [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"])
     if at_once:
         try:
@@ -181,7 +182,11 @@ def settle(folder: Path, returncode: int, *, state: str = "failed") -> str:
         error = next((line for line in reversed(lines) if line.startswith("segpipe: ")), None)
     else:
         error = None
-    run.update(status=state, error=(error or f"Its process {told(returncode)}. See {LOG}.").removeprefix("segpipe: "))
+    error = (error or f"Its process {told(returncode)}. See {LOG}.").removeprefix("segpipe: ")
+    try:
+        run.update(status=state, error=error)
+    except OSError as full:  # the disk, say: that the process is gone tells the rest
+        print(f"{shown(run.record_path)}: its last state could not be written ({full}).", file=sys.stderr)
     return state
 
 

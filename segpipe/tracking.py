@@ -18,6 +18,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 import numpy as np
 import wandb
+import wandb.apis.public  # wandb.init does it whatever happens, and ten times as fast while torch is not loaded
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only

@@ -9,22 +9,25 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from segpipe import loading  # noqa: F401  (before all the others: see there)
+
+# isort: split
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from segpipe import build, combinations, config, cost, devices, pretrained, ranks, sweep, tracking
+from segpipe import build, checkpoints, combinations, config, cost, devices, pretrained, ranks, sweep, tracking
 from segpipe.callbacks import save_sheet
-from segpipe.checkpoints import newest_whole
 from segpipe.data.module import SegmentationData
 from segpipe.devices import Place
+from segpipe.explain import explain, friendly
+from segpipe.leaving import leave_after
 from segpipe.metrics import named_scores
 from segpipe.processes import on_leash
 from segpipe.runs import LOCK, Run, read_json, shown, write_confusion, write_json
 from segpipe.stages import run_stages
-from segpipe.start import settled, start
+from segpipe.start import intact, settled, start
 from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
 
@@ -44,7 +47,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     auto = cfg.resume == "auto"
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
     with run.held(wait=auto):
-        if auto and run.record.get("status") == "finished":
+        if auto and run.record.get("status") == "finished" and intact(run):
             print(f"{shown(run.folder)} is finished already.")
             place.tell(None)
             return read_json(run.metrics)
@@ -79,7 +82,9 @@ def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, 
         logger = build.logger(cfg, run) if place.rank == 0 else None
         trainer = build.trainer(cfg, run, logger, place)
         began = time.time()
-        trainer.fit(task, datamodule=data, ckpt_path=newest_whole(run) if cfg.resume else None, weights_only=True)
+        trainer.fit(
+            task, datamodule=data, ckpt_path=checkpoints.newest_whole(run) if cfg.resume else None, weights_only=True
+        )
         seconds = time.time() - began
         best_epoch = evaluate_best(run, task, data, trainer)
         devices.leave(trainer.strategy)
@@ -104,7 +109,8 @@ def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, 
         if place.rank:
             raise
         try:
-            run.update(status="interrupted" if interrupted else "failed", error=f"{type(error).__name__}: {error}")
+            said = explain(error) or f"{type(error).__name__}: {error}"
+            run.update(status="interrupted" if interrupted else "failed", error=said)
         except OSError as full:  # the disk, say: that the process is gone tells the rest
             print(f"{shown(run.record_path)}: its last state could not be written ({full}).", file=sys.stderr)
         if interrupted and run.checkpoint("last").is_file():
@@ -119,7 +125,7 @@ def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, 
 
 def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any) -> int:
     """Validate and test with the best checkpoint; return its epoch."""
-    best = torch.load(run.checkpoint("best"), map_location=task.device, weights_only=True)
+    best = checkpoints.read(run.checkpoint("best"), device=task.device)
     task.load_state_dict(best["state_dict"])
     loggers, trainer.loggers = trainer.loggers, []  # this validation is no point of the history
     trainer.validate(task, datamodule=data, verbose=False)
@@ -179,7 +185,7 @@ def hydra_main(cfg: DictConfig) -> None:
         sweep.dispatch(cfg, overrides, at_once=alone)
         return
     try:
-        with config.friendly():  # here as well, or Hydra would add a line of its own
+        with friendly():  # here as well, or Hydra would add a line of its own
             if cfg.stages:
                 sys.exit(run_stages(cfg, overrides))
             chosen = ranks.chosen(cfg, overrides)
@@ -209,7 +215,7 @@ def main() -> None:
             signal.signal(end, interrupt)
     on_leash()
     devices.silence()
-    with config.friendly():
+    with friendly():
         try:
             hydra_main()
             status = sweep.finish()
@@ -224,4 +230,4 @@ def interrupt(*signal_and_frame: object) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)

@@ -23,6 +23,7 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ["--size", "32", "32", "--batch", "2", "--side", "64", "--models", "fcn8s"],
         ["fcn8s", "product's speed: ", "segmentation_models_pytorch is not" if SMP is None else "ours / smp: "],
     ),
+    "overhead": (SMALL, ["imports  ", "data  ", "first step, ", "exit  ", "all but Python and imports  "]),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }
 

@@ -7,8 +7,9 @@ from hydra.errors import HydraException, InstantiationException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from segpipe import build, combinations, config
-from segpipe.config import CONF, explain, options
+from segpipe.config import CONF, options
 from segpipe.errors import UserError
+from segpipe.explain import explain
 
 GROUPS = [
     "data", "augment", "encoder", "neck", "decoder", "fusion", "model", "loss", "optimizer", "scheduler", "trainer",

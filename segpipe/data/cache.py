@@ -1,12 +1,14 @@
-"""What was counted once, kept in the user's cache folder. It is never needed, so it is never a reason to fail."""
+"""What was counted or drawn once, kept in the user's cache. It is never needed, so it is never a reason to fail."""
 
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from segpipe.runs import write_json
+from segpipe.runs import write_json, write_whole
 
 
 def folder() -> Path:
@@ -27,3 +29,32 @@ def write(name: str, content: dict[str, Any]) -> None:
     """Keep content under a name; without effect where the folder cannot be written."""
     with suppress(OSError, RuntimeError):
         write_json(folder() / f"{name}.json", content)
+
+
+def read_part(name: str, start: int, length: int, *, whole: int) -> bytearray | None:
+    """``length`` bytes of what ``write_parts`` kept, from ``start`` on; None where the file is not ``whole`` long."""
+    part = bytearray(length)
+    with suppress(OSError, RuntimeError), (folder() / f"{name}.parts").open("rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size == whole:
+            file.seek(start)
+            return part if file.readinto(part) == length else None
+    return None
+
+
+def write_parts(name: str, parts: Iterable[bytes], *, together: int) -> None:
+    """Keep parts, one behind the other, under a name; without effect where the folder cannot be written.
+
+    together: bytes that all such files may take; of more, those written longest ago are removed.
+    """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.writelines(parts)
+
+    with suppress(OSError, RuntimeError):
+        write_whole(folder() / f"{name}.parts", write)
+        newest = sorted(folder().glob("*.parts"), key=lambda path: path.stat().st_mtime, reverse=True)
+        sizes = accumulate(path.stat().st_size for path in newest)
+        for path, size in zip(newest, sizes, strict=True):
+            if size > together:
+                path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The LightningDataModule: three splits of a data set as batches."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,6 +18,17 @@ from segpipe.data.samples import Batch, Samples
 from segpipe.errors import UserError
 
 SHOWN = 3  # problems that a refusal prints
+
+
+class Loader(DataLoader[Batch]):
+    """Begins when the first batch is asked for: Lightning makes the iterator before it tells the sampler the epoch.
+
+    With workers, a training that was gone on with would else begin with batches of epoch 0.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """One epoch."""
+        yield from super().__iter__()
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -146,7 +157,7 @@ class SegmentationData(pl.LightningDataModule):
             )
         else:
             batches = EvalBatches(self.sizes(name), batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
-        return DataLoader(
+        return Loader(
             samples,
             sampler=batches,  # as the sampler, so that Lightning tells it the epoch
             batch_size=None,  # it is batches that are sampled
