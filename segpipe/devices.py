@@ -21,7 +21,6 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 TIMEOUT = timedelta(minutes=30)  # for ranks to find one another; they may be started by hand
 POLL = 0.02  # seconds
 NOTE = "SEGPIPE_NOTE"  # in a rank's environment: the file that tells why it ended
-DECIDED = "segpipe/configuration"  # what rank 0 tells the others
 
 
 class Place(NamedTuple):
@@ -40,14 +39,14 @@ class Place(NamedTuple):
     def tell(self, cfg: DictConfig | None) -> None:
         """As rank 0: what all are to train, now that nothing was found against it; None for nothing at all."""
         if self.store is not None:
-            self.store.set(DECIDED, OmegaConf.to_yaml(cfg) if cfg is not None else "")
+            self.store.set(decided(), OmegaConf.to_yaml(cfg) if cfg is not None else "")
 
     def hear(self) -> DictConfig | None:
         """As another rank: wait for rank 0's word. Exits with status 1 where rank 0 is gone: it has said why."""
         try:
-            while not self.store.check([DECIDED]):
+            while not self.store.check([decided()]):
                 time.sleep(POLL)
-            said = self.store.get(DECIDED).decode()
+            said = self.store.get(decided()).decode()
         except RuntimeError:
             sys.exit(1)
         cfg = OmegaConf.create(said) if said else None
@@ -56,6 +55,11 @@ class Place(NamedTuple):
 
 
 ALONE = Place()
+
+
+def decided() -> str:
+    """The key of what rank 0 tells the others; torchrun's store outlives the ranks that it starts anew."""
+    return f"segpipe/configuration/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
 
 
 def place() -> Place:

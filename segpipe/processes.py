@@ -210,6 +210,7 @@ os.register_at_fork(after_in_child=let_go)
 def on_leash() -> None:
     """Where this process was started by ``Child``: end it when its parent is gone, however that went."""
     if os.environ.pop(LEASH, None):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a command begun with & does not listen to
         threading.Thread(target=follow, name=LEASH, daemon=True).start()
 
 

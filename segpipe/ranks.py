@@ -38,26 +38,28 @@ class Rank(NamedTuple):
     log: Path | None
 
 
-def needed(cfg: DictConfig, overrides: list[str]) -> int:
-    """How many ranks this process has to start: 0 where it is to train itself. Raises UserError as ``wanted``."""
+def chosen(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """The configuration that will be trained: with ``resume=RUN``, that run's. Raises UserError where it is refused."""
+    return resumed(cfg, overrides=overrides) if cfg.resume and cfg.resume != "auto" else cfg
+
+
+def needed(cfg: DictConfig) -> int:
+    """How many ranks this process has to start, 1 where it trains itself. Raises UserError as ``devices.wanted``."""
     if devices.place().launched:
-        return 0
-    chosen = resumed(cfg, overrides=overrides) if cfg.resume and cfg.resume != "auto" else cfg
-    if chosen.trainer.get("num_nodes", 1) > 1:
-        devices.check(chosen, devices.ALONE)
-    number = devices.wanted(chosen)
-    return number if number > 1 else 0
+        return 1
+    if cfg.trainer.get("num_nodes", 1) > 1:
+        devices.check(cfg, devices.ALONE)
+    return devices.wanted(cfg)
 
 
-def supervise(cfg: DictConfig, overrides: list[str], of_hydra: list[str]) -> int:
-    """Train in as many processes as ``needed`` says, in one folder; return the exit status: 0, 1, or that of Ctrl-C.
+def supervise(number: int, cfg: DictConfig, overrides: list[str]) -> int:
+    """Train in so many processes, in one folder; return the exit status: 0, 1, or that of Ctrl-C.
 
-    overrides, of_hydra: those of the command line, and those of Hydra's own configuration among them.
+    cfg: as ``chosen``. overrides: all of the command line, Hydra's own as well.
     """
-    number, folder = needed(cfg, overrides), Path(cfg.run_dir)
-    given = [override for override in of_hydra if not fixed(override)]
-    kept = [override for override in overrides if key_of(override) != "run_dir"]
-    arguments = [*kept, *given, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
+    folder = Path(cfg.run_dir)
+    kept = [override for override in overrides if key_of(override) not in ("run_dir", "hydra.mode", "hydra.run.dir")]
+    arguments = [*kept, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
     ranks: list[Rank] = []
     with reserved_port() as port, tempfile.TemporaryDirectory(prefix="segpipe-ranks-") as notes:
         try:
@@ -75,11 +77,6 @@ def supervise(cfg: DictConfig, overrides: list[str], of_hydra: list[str]) -> int
         if culprit is None:
             return 0
         return report(cfg, ranks, culprit)
-
-
-def fixed(override: str) -> bool:
-    """Whether an override of Hydra's own is one that the ranks are given anyway."""
-    return key_of(override) in ("hydra.mode", "hydra.run.dir")
 
 
 def as_rank(rank: int, number: int, port: int, *, gpu: bool) -> dict[str, str]:
@@ -157,7 +154,7 @@ def noted(rank: Rank) -> str:
 
 def settle(cfg: DictConfig, ranks: list[Rank], status: str, error: str, *, unless: str) -> None:
     """Write what came of the run into its record, if these ranks have begun one; not over a status in ``unless``."""
-    run = Run(Path(cfg.resume if cfg.resume and cfg.resume != "auto" else cfg.run_dir))
+    run = Run(Path(cfg.run_dir))
     began = ranks and run.record.get("pid") == ranks[0].child.process.pid
     if began and run.record.get("status") not in ("finished", *unless.split()):
         run.update(status=status, error=error)

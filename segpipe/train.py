@@ -177,6 +177,7 @@ def hydra_main(cfg: DictConfig) -> None:
     context = HydraConfig.get()
     cfg.run_dir = cfg.run_dir or context.runtime.output_dir
     overrides = list(context.overrides.task)
+    rank = devices.place().rank
     if cfg.stages or context.mode == RunMode.MULTIRUN:
         devices.refuse_launched("stages" if cfg.stages else "a sweep")
     if context.mode == RunMode.MULTIRUN:
@@ -187,16 +188,17 @@ def hydra_main(cfg: DictConfig) -> None:
         with friendly():  # here as well, or Hydra would add a line of its own
             if cfg.stages:
                 sys.exit(run_stages(cfg, overrides))
-            if ranks.needed(cfg, overrides):
-                sys.exit(ranks.supervise(cfg, overrides, list(context.overrides.hydra)))
+            chosen = ranks.chosen(cfg, overrides)
+            if (number := ranks.needed(chosen)) > 1:
+                sys.exit(ranks.supervise(number, chosen, [*overrides, *context.overrides.hydra]))
             train(cfg)
     finally:
-        leave_no_empty(Path(context.runtime.output_dir))
+        leave_no_empty(Path(context.runtime.output_dir), rank)
 
 
-def leave_no_empty(folder: Path) -> None:
+def leave_no_empty(folder: Path, rank: int) -> None:
     """Remove what Hydra made for a training that was refused, or that went on elsewhere."""
-    names = {LOCK} if devices.place().rank == 0 else set()  # of other ranks, the folder may be rank 0's
+    names = {LOCK} if rank == 0 else set()  # of another rank, the folder may be rank 0's
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= names:
         (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()
