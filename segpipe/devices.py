@@ -37,9 +37,15 @@ class Place(NamedTuple):
     store: Any = None
 
     def tell(self, cfg: DictConfig | None) -> None:
-        """As rank 0: what all are to train, now that nothing was found against it; None for nothing at all."""
-        if self.store is not None:
-            self.store.set(decided(), OmegaConf.to_yaml(cfg) if cfg is not None else "")
+        """As rank 0: what all are to train, now that nothing was found against it; None for nothing at all.
+
+        The store ends with this process, so a word after which it may end is waited for until all have heard it.
+        """
+        if self.store is None:
+            return
+        self.store.set(decided(), OmegaConf.to_yaml(cfg) if cfg is not None else "")
+        while cfg is None and self.store.add(f"{decided()}/heard", 0) < self.world_size - 1:
+            time.sleep(POLL)
 
     def hear(self) -> DictConfig | None:
         """As another rank: wait for rank 0's word. Exits with status 1 where rank 0 is gone: it has said why."""
@@ -47,6 +53,7 @@ class Place(NamedTuple):
             while not self.store.check([decided()]):
                 time.sleep(POLL)
             said = self.store.get(decided()).decode()
+            self.store.add(f"{decided()}/heard", 1)
         except RuntimeError:
             sys.exit(1)
         cfg = OmegaConf.create(said) if said else None
@@ -68,9 +75,10 @@ def place() -> Place:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         return Place(rank, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)), launched=True)
     step = os.environ.get("SLURM_STEP_ID") or os.environ.get("SLURM_STEP_NUM_TASKS")  # a batch script has none
-    tasks = int(os.environ.get("SLURM_NTASKS", 1))
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or 1)  # of a shell: 1
     if step and tasks > 1 and "SLURM_PROCID" in os.environ:
-        return Place(int(os.environ["SLURM_PROCID"]), tasks, tasks // int(os.environ["SLURM_NNODES"]), launched=True)
+        nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ["SLURM_NNODES"])
+        return Place(int(os.environ["SLURM_PROCID"]), tasks, tasks // nodes, launched=True)
     return ALONE
 
 
@@ -126,6 +134,11 @@ def leave(strategy: Any) -> None:
     if dist.is_initialized():
         strategy.barrier()
         dist.destroy_process_group()
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_gpu(cfg: DictConfig) -> bool:

@@ -20,6 +20,7 @@ from typing import Protocol
 
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 GRACE = 20.0  # seconds that an interrupted process has to write its record
 MODULE = "segpipe.train"
@@ -45,10 +46,16 @@ class Child:
     """``python -m segpipe.train ARGUMENTS``, begun at once, in a process group of its own.
 
     environment: added to this process's. log: a file that what it prints is added to; None: printed here.
+    patience: seconds that it has to end by itself when this process is gone.
     """
 
     def __init__(
-        self, arguments: list[str], *, environment: Mapping[str, str] | None = None, log: Path | None = None
+        self,
+        arguments: list[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        patience: float = 2 * GRACE,
+        log: Path | None = None,
     ) -> None:
         kept = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
         start = fork if may_fork() else spawn
@@ -56,7 +63,9 @@ class Child:
         leash, self.hand = os.pipe()
         hands.add(self.hand)
         try:
-            self.process: Process = start(arguments, {**kept, **(environment or {}), LEASH: "1"}, leash, outputs)
+            self.process: Process = start(
+                arguments, {**kept, **(environment or {}), LEASH: str(patience)}, leash, outputs
+            )
         finally:
             os.close(leash)
             if log:
@@ -100,11 +109,18 @@ def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
 
 
 def training(folder: Path, overrides: list[str]) -> list[str]:
-    """The arguments of a single training in ``folder``, which goes on with what lies there.
+    """The arguments of a single training in ``folder``, which goes on with what lies there."""
+    return [*overrides, "resume=auto", *single(folder)]
+
+
+def single(folder: Path) -> list[str]:
+    """What makes a command line a single training in ``folder``, wherever Hydra has found its configuration.
 
     An experiment that asks for a sweep would sweep again, so it is told not to.
     """
-    return [*overrides, "resume=auto", "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
+    asked = list(HydraConfig.get().overrides.hydra) if HydraConfig.initialized() else []
+    found = [override for override in asked if override.lstrip("+").startswith("hydra.searchpath=")]
+    return [*found, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
 
 
 def train_in(folder: Path, overrides: list[str]) -> int:
@@ -167,16 +183,20 @@ def fork(arguments: list[str], environment: dict[str, str], leash: int, outputs:
     """A copy of this process that runs the module as a new interpreter would, and never returns from here."""
     sys.stdout.flush()
     sys.stderr.flush()
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     if pid := os.fork():
-        while os.getpgid(pid) != pid:  # signals go to the group
+        child = Forked(pid)
+        while child.poll() is None and os.getpgid(pid) != pid:  # signals go to the group
             time.sleep(0.001)
-        return Forked(pid)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        return child
     status = 1
     try:
+        os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         for number, descriptor in enumerate((leash, *outputs)):
             os.dup2(descriptor, number)
-        os.setsid()
         os.environ.clear()
         os.environ.update(environment)
         if threads := environment.get("OMP_NUM_THREADS"):  # read when torch was loaded
@@ -209,14 +229,15 @@ os.register_at_fork(after_in_child=let_go)
 
 def on_leash() -> None:
     """Where this process was started by ``Child``: end it when its parent is gone, however that went."""
-    if os.environ.pop(LEASH, None):
+    if patience := os.environ.pop(LEASH, None):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # which a command begun with & does not listen to
-        threading.Thread(target=follow, name=LEASH, daemon=True).start()
+        threading.Thread(target=follow, args=[float(patience)], name=LEASH, daemon=True).start()
 
 
-def follow() -> None:
-    """Standard input ends when the parent does: interrupt as by Ctrl-C, later kill the group."""
+def follow(patience: float) -> None:
+    """Standard input ends when the parent does: interrupt as by Ctrl-C, and after ``patience`` kill the group."""
     os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(2 * GRACE)  # this one's children have GRACE of their own
+    if patience:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(patience)
     os.killpg(0, signal.SIGKILL)

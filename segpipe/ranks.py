@@ -67,7 +67,7 @@ def supervise(number: int, cfg: DictConfig, overrides: list[str]) -> int:
                 note = Path(notes) / f"{rank}.note"
                 log = Path(notes) / f"{rank}.log" if rank else None
                 environment = as_rank(rank, number, port, gpu=devices.on_gpu(cfg)) | {devices.NOTE: str(note)}
-                ranks.append(Rank(rank, Child(arguments, environment=environment, log=log), note, log))
+                ranks.append(Rank(rank, Child(arguments, environment=environment, log=log, patience=0), note, log))
             culprit = watch(ranks)
             end([rank.child for rank in ranks], grace=GRACE)
         except KeyboardInterrupt:
@@ -90,9 +90,9 @@ def as_rank(rank: int, number: int, port: int, *, gpu: bool) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    if not gpu and "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        environment["OMP_NUM_THREADS"] = str(max(cores // number, 1))
+    if not gpu:
+        threads = int(os.environ.get("OMP_NUM_THREADS") or devices.cores())
+        environment["OMP_NUM_THREADS"] = str(max(threads // number, 1))
     return environment
 
 

@@ -185,7 +185,6 @@ class Run:
         with (self.folder / LOCK).open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.tidy()
             except BlockingIOError:
                 holder = f"{self.folder}: a process ({self.record.get('pid', 'another')}) is still at work on it."
                 if not wait:
@@ -195,6 +194,7 @@ class Run:
                 self.__init__(self.folder)  # type: ignore[misc]  # what it has written meanwhile
             except OSError:  # a file system without locks
                 pass
+            self.tidy()
             yield
 
     def tidy(self) -> None:

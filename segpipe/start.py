@@ -86,6 +86,12 @@ def intact(run: Run) -> bool:
     return False
 
 
+def recognise(run: Run, cfg: DictConfig) -> None:
+    """Raise UserError where a run is not what a configuration asks for."""
+    if (run.record.get("identity") or combinations.identity(read(run))) != combinations.identity(cfg):
+        raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
+
+
 def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """The configuration with ``resume`` made out: null, or the folder of the run to go on with, which is then run_dir.
 
@@ -97,10 +103,9 @@ def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if begun and newest_whole(run) is None:
             print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(set_aside(run))}.")
             begun = False
-        if begun and (run.record.get("identity") or combinations.identity(read(run))) != combinations.identity(cfg):
-            raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
         if not begun:
             return laid_over(cfg, resume=None)
+        recognise(run, cfg)
         checkpoint_to_go_on_with(run)
         return laid_over(cfg, resume=cfg.run_dir, warm_start=None)
     if cfg.resume:

@@ -27,7 +27,7 @@ from segpipe.metrics import named_scores
 from segpipe.processes import on_leash
 from segpipe.runs import LOCK, Run, read_json, shown, write_confusion, write_json
 from segpipe.stages import run_stages
-from segpipe.start import intact, settled, start
+from segpipe.start import intact, recognise, settled, start
 from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
 
@@ -48,6 +48,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
     with run.held(wait=auto):
         if auto and run.record.get("status") == "finished" and intact(run):
+            recognise(run, cfg)
             print(f"{shown(run.folder)} is finished already.")
             place.tell(None)
             return read_json(run.metrics)
@@ -116,6 +117,8 @@ def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, 
         if interrupted and run.checkpoint("last").is_file():
             command = f"{PYTHON} -m segpipe.train resume={shown(run.folder)}"
             print(f"\nInterrupted. To go on with it: {command}", file=sys.stderr)
+        if interrupted:
+            raise KeyboardInterrupt from error
         raise
     finally:
         tracking.finish(logger, failed=failed)

@@ -1,6 +1,5 @@
 """The LightningDataModule: three splits of a data set as batches."""
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
@@ -15,6 +14,7 @@ from segpipe.data.counts import remembered_counts
 from segpipe.data.dataset import First, SegmentationDataset, Split
 from segpipe.data.sampler import EvalBatches, TrainBatches
 from segpipe.data.samples import Batch, Samples
+from segpipe.devices import cores
 from segpipe.errors import UserError
 
 SHOWN = 3  # problems that a refusal prints
@@ -177,7 +177,7 @@ class SegmentationData(pl.LightningDataModule):
         gpu = torch.cuda.is_available()
         if samples.kept is not None and not (gpu and samples.augment):
             return 0
-        return min(8, max((os.cpu_count() or 2) // ranks, 2)) if gpu else 2
+        return min(8, max(cores() // ranks, 2)) if gpu else 2
 
     def median_frequency(self) -> Tensor:
         """(K,) class weights of Eigen and Fergus (2015): the classes' median frequency over the class's own.
