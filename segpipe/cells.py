@@ -16,6 +16,7 @@ from segpipe.runs import LOCK, Run, read_json, write_json
 class Cell(NamedTuple):
     """A place in a sweep. Cells that are the same network have the same run.
 
+    overrides: the command line's, but for those of the sweep itself.
     choices: what tells the cells apart: model, stride, decoder, fusion, seed. run: its folder's name.
     refused: why the combination means nothing, where it does; error: what is wrong with its values.
     """

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build, devices, pretrained
-from segpipe.config import check
+from segpipe.config import CONF, check
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
 from segpipe.models.encoders import Encoder
@@ -154,31 +154,37 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     return found
 
 
-def least(cfg: DictConfig) -> tuple[int, str]:
-    """Stride and fusion of the network in the fewest words: cells of which these are equal are one network.
+def least(cfg: DictConfig) -> tuple[int, str, str]:
+    """Stride, decoder and fusion that a network is known by: cells of which these are equal are one network.
 
-    Where nothing is climbed, nothing is joined. Repetition by 2 and 2 and 8 is repetition by 32; so is unpooling, whose
-    steps are the same wherever the decoder stops: without skips and convolutions the stride then says nothing.
+    Where nothing is climbed, nothing is joined, and a fixed enlargement is all there is of a way up. Repetition by 2
+    and 2 and 8 is repetition by 32; so is unpooling, whose steps are the same wherever the decoder stops: without
+    skips and convolutions the stride then says nothing.
     """
     model, encoder = cfg.model, encoder_on_paper(cfg)
-    coarsest = encoder.coarsest
-    stride, fusion = model.stride, cfg.fusion.name
-    alike = cfg.decoder.name == "unpool" or (cfg.decoder.name == "nearest" and not cfg.decoder.smooth)
+    stride, decoder, fusion = model.stride, cfg.decoder.name, cfg.fusion.name
+    alike = decoder == "unpool" or (decoder == "nearest" and not cfg.decoder.smooth)
     linear = model.refine._target_.endswith("Mix") and model.width == "classes" and model.enlarge == "same"
     if alike and linear and fusion == "none" and not overlapping(encoder):  # AlexNet's maps are no halves
-        stride = coarsest
-    return stride, "none" if stride == coarsest else fusion
+        stride = encoder.coarsest
+    if stride == encoder.coarsest:
+        return stride, "bilinear" if model.enlarge == "bilinear" else decoder, "none"
+    return stride, decoder, fusion
 
 
 def canonical(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
     resolved = build.resolved(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"]))
-    stride, fusion = least(cfg)
+    stride, decoder, fusion = least(cfg)
     if fusion == "none":
         resolved.fusion = {"name": "none"}
         resolved.model.update(taps="conv", stride=stride)
     if stride == encoder_on_paper(cfg).coarsest:
         resolved.model.narrow = "refine"
+    if decoder != cfg.decoder.name:
+        resolved.decoder = OmegaConf.load(CONF / "decoder" / f"{decoder}.yaml")
+    if decoder == "bilinear":
+        resolved.model.enlarge = "same"
     if not cfg.get("stages"):
         resolved.pop("stages", None)
     for path in NEVER_CHANGES_THE_RESULT:
@@ -222,10 +228,9 @@ def run_name(_root_: DictConfig) -> str:
 
 def named(cfg: DictConfig, last: str) -> str:
     """A run's choices, as ``least`` has them, and seed, with ``last`` behind them."""
-    stride, fusion = least(cfg)
-    return "-".join(
-        [model_name(cfg.model.name, cfg.model.stride, stride), cfg.decoder.name, fusion, f"s{cfg.seed}", last]
-    )
+    stride, decoder, fusion = least(cfg)
+    model = model_name(cfg.model.name, cfg.model.stride, stride)
+    return "-".join([model, decoder, fusion, f"s{cfg.seed}", last])
 
 
 def model_name(name: str, given: int, stride: int) -> str:

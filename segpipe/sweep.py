@@ -159,7 +159,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     folder = Path(cfg.run_dir)
     Asked.jobs = max(Asked.jobs - 1, 0)
-    cell = cells.cell(cfg, overrides)
+    cell = cells.cell(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
     cells.add(folder.parent, cell)
     if cell.run is None:
         say = slots[0].board.say if slots else print

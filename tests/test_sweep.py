@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_commands import run
 
-from segpipe import build, cells, combinations, processes, sweep
+from segpipe import build, cells, combinations, devices, processes, sweep
+from segpipe.board import Board
 from segpipe.cells import Cell
 from segpipe.errors import UserError
 from segpipe.runs import Run, write_json
@@ -33,6 +37,8 @@ ALIKE = [
     [["model=fcn32s", f"fusion={fusion}"] for fusion in FUSIONS],
     [[f"model=fcn{stride}s", "decoder=nearest", "fusion=none"] for stride in (32, 16, 8, 4, 2)],
     [[f"model=fcn{stride}s", "decoder=unpool", "fusion=none"] for stride in (32, 16, 8)],
+    [["model=fcn32s", "model.enlarge=bilinear", f"decoder={decoder}"] for decoder in ("deconv", "bilinear", "unpool")],
+    [["model=fcn8s", "decoder=bilinear", f"model.enlarge={enlarge}"] for enlarge in ("same", "bilinear")],
 ]
 
 
@@ -53,6 +59,7 @@ DIFFERENT = [
             ["decoder=nearest", "decoder.smooth=conv3x3"],
             ["decoder=nearest", "model.enlarge=bilinear"],
             ["decoder=unpool", "model.width=null"],
+            ["decoder=nearest", "encoder=alexnet", "neck=none"],
         )
     ),
     [["model=ladder", f"model.stride={stride}", "decoder=nearest", "fusion=none"] for stride in (16, 8, 4)],
@@ -65,13 +72,17 @@ def test_cells_that_only_look_alike_are_kept_apart(cells):
     assert len({combinations.named(configure(*cell), "") for cell in cells}) == len(cells)
 
 
-@pytest.mark.parametrize("decoder", ["nearest", "unpool"])
-def test_what_is_said_to_be_one_network_computes_the_same(decoder):
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [["model=fcn32s", "decoder=nearest"], ["model=fcn8s", "decoder=nearest"]],
+        [["model=fcn32s", "decoder=unpool"], ["model=fcn8s", "decoder=unpool"]],
+        [["decoder=bilinear", "model.enlarge=same"], ["decoder=bilinear", "model.enlarge=bilinear"]],
+    ],
+)
+def test_what_is_said_to_be_one_network_computes_the_same(choices):
     """With the weights of the one put into the other; a step that the one takes to enlarge, the other decodes with."""
-    one, other = (
-        build.network(configure(*TINY, f"model={model}", f"decoder={decoder}", "fusion=none"), 6).eval()
-        for model in ("fcn32s", "fcn8s")
-    )
+    one, other = (build.network(configure(*TINY, *chosen, "fusion=none"), 6).eval() for chosen in choices)
     given = one.state_dict()
     assert len(given) == len(other.state_dict())
     other.load_state_dict(
@@ -145,14 +156,50 @@ def test_the_status_of_a_cell_is_its_runs(tmp_path, record, alive, status):
         assert cells.status(tmp_path, cell) == status
 
 
+def job(folder, status, *, printed=0):
+    """A job whose process has ended, and that began with what its folder's record says now."""
+    ended = SimpleNamespace(poll=lambda: status)
+    return sweep.Job(ended, Run(folder), 0, 0.0, dict(Run(folder).record), printed)
+
+
 def test_what_a_process_could_not_write_is_written_when_it_has_ended(tmp_path):
-    for name, record in (("a", {"status": "running"}), ("b", {"status": "finished"})):
-        write_json(tmp_path / name / "run.json", record)
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / sweep.LOG).write_text("Note: x\nsegpipe: no data here.\n")
-    assert [sweep.settle(tmp_path / name, -9) for name in "abc"] == ["failed", "finished", "failed"]
-    assert "SIGKILL" in Run(tmp_path / "a").record["error"]
-    assert Run(tmp_path / "c").record["error"] == "no data here."
+    (tmp_path / "killed").mkdir()
+    killed = job(tmp_path / "killed", -9)
+    write_json(tmp_path / "killed" / "run.json", {"status": "running"})
+    assert sweep.settle(killed) == "failed"
+    assert "SIGKILL" in Run(tmp_path / "killed").record["error"]
+
+    write_json(tmp_path / "finished" / "run.json", {"status": "finished"})
+    assert sweep.settle(job(tmp_path / "finished", 1)) == "finished"
+
+    (tmp_path / "own").mkdir()
+    own = job(tmp_path / "own", 1)
+    write_json(tmp_path / "own" / "run.json", {"status": "failed", "error": "its own"})
+    assert sweep.settle(own) == "failed"
+    assert Run(tmp_path / "own").record["error"] == "its own"
+
+
+def test_a_job_that_is_refused_says_why_and_not_what_the_start_before_said(tmp_path):
+    write_json(tmp_path / "run.json", {"status": "interrupted", "error": "KeyboardInterrupt: "})
+    (tmp_path / sweep.LOG).write_text("segpipe: old.\n")
+    again = job(tmp_path, 1, printed=len("segpipe: old.\n"))
+    with (tmp_path / sweep.LOG).open("a") as log:
+        log.write("Note: x\nsegpipe: no data here.\n")
+    assert sweep.settle(again) == "failed"
+    assert Run(tmp_path).record["error"] == "no data here."
+
+
+@pytest.mark.parametrize(
+    ("given", "jobs"), [([], 225), (["seed=0"], 45), (["seed=0,1", "decoder=deconv"], 18), (["+task.x=1,2"], 450)]
+)
+def test_the_jobs_of_a_sweep_are_counted_as_hydra_will(monkeypatch, given, jobs):
+    conf = OmegaConf.load(Path(__file__).parent.parent / "conf" / "experiment" / "sweep_shapes.yaml").hydra
+    sweeper = {"_target_": "x.BasicSweeper", "params": conf.sweeper.params}
+    hydra = {"sweep": {"dir": "a"}, "sweeper": sweeper, "overrides": {"task": given}}
+    monkeypatch.setattr(sweep.Asked, "folder", None)
+    monkeypatch.setattr(sweep.Asked, "jobs", 0)
+    sweep.Asked().on_multirun_start(OmegaConf.create({"hydra": hydra}))
+    assert sweep.Asked.jobs == jobs
 
 
 # ---- slots
@@ -160,17 +207,28 @@ def test_what_a_process_could_not_write_is_written_when_it_has_ended(tmp_path):
 
 def test_each_slot_has_its_share_of_the_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
-    assert sweep.shares(1) == [{}]
-    assert sweep.shares(2) == [{"CUDA_VISIBLE_DEVICES": "3,5"}, {"CUDA_VISIBLE_DEVICES": "6,7"}]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert sweep.shares(2, gpu=True) == [{"CUDA_VISIBLE_DEVICES": "3,5"}, {"CUDA_VISIBLE_DEVICES": "6,7"}]
     with pytest.raises(UserError, match=r"allowed is 1 to 4, the GPUs"):
-        sweep.shares(5)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    assert sweep.shares(4) == [{"OMP_NUM_THREADS": "2"}] * 4
+        sweep.shares(5, gpu=True)
+    monkeypatch.setattr(devices, "cores", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    assert sweep.shares(4, gpu=False) == [{"OMP_NUM_THREADS": "2"}] * 4
+    assert sweep.shares(1, gpu=False) == [{"OMP_NUM_THREADS": "6"}]
     for workers in (0, 9):
         with pytest.raises(UserError, match=rf"sweep.workers={workers}: allowed is 1 to 8, the cores"):
-            sweep.shares(workers)
+            sweep.shares(workers, gpu=False)
+
+
+def test_the_view_leaves_the_streams_that_jobs_are_forked_with(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    before = sys.stdout, sys.stderr
+    board = Board(workers=1)
+    try:
+        assert board.live.is_started
+        assert (sys.stdout, sys.stderr) == before
+    finally:
+        board.close()
 
 
 def test_a_process_of_several_threads_is_not_forked():
@@ -218,13 +276,37 @@ def test_a_sweep_runs_each_network_once_lists_what_is_refused_and_ends_with_1_if
     ):  # fmt: skip
         assert expected in flat
     assert "Interrupted" not in said
-    assert all(record["threads"] == len(os.sched_getaffinity(0)) // 2 for record in found.values())
+    assert all(record["threads"] == devices.cores() // 2 for record in found.values())
+    for log in folder.glob("*/output.log"):  # a job is no sweep of its own
+        assert "Sweep:" not in log.read_text()
+        assert "Traceback" not in log.read_text()
 
     finished = next(name for name, record in found.items() if record["status"] == "finished")
     before = (folder / finished / "run.json").stat().st_mtime_ns
     run(*SWEEP, cwd=tmp_path, status=1)
     assert (folder / finished / "run.json").stat().st_mtime_ns == before
     assert len(json.loads((folder / "sweep.json").read_text())["cells"]) == 8
+
+
+def test_a_job_is_trained_by_its_own_process_with_all_cores_and_ends_with_0(tmp_path):
+    """Three jobs on one slot: while the first is at work, two wait; and none of them carries the others out."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    words = ["-m", "segpipe.train", "-m", *CHOICES, "seed=0,1,2", "sweep.name=x"]
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path / "outputs" / "sweeps" / "x")
+    assert len({record["pid"] for record in found.values()}) == 3
+    assert {record["threads"] for record in found.values()} == {torch_threads()}
+    for log in tmp_path.glob("outputs/sweeps/x/*/output.log"):
+        assert "Sweep:" not in log.read_text()
+        assert log.read_text().count("Training ") == 1
+
+
+def torch_threads():
+    """The threads that torch takes where nothing is said."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    words = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
+    return int(subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 def test_refusals_alone_fail_only_a_sweep_that_has_nothing_else(tmp_path):
