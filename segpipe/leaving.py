@@ -14,8 +14,9 @@ def leave_after(main: Callable[[], None]) -> None:
     """Call ``main`` and end the process with the status it asks for; an error that it raises ends it as ever.
 
     Python would take down what is in memory object by object, two seconds' work once torch and Lightning are loaded,
-    for a system that takes it all back in one go. Threads are awaited, and what was registered to be done at the exit
-    is done, except in a process that was forked: there it is the parent's.
+    for a system that takes it all back in one go. What was registered to be done at the exit is done, except in a
+    process that was forked: there it is the parent's. Where threads are at work that Python would await (a pool's, to
+    which it has to say first that the end has come), the process ends as ever.
     """
     status = 0
     try:
@@ -24,9 +25,8 @@ def leave_after(main: Callable[[], None]) -> None:
         if not isinstance(end.code, int | None):  # a text, which Python prints
             raise
         status = end.code or 0
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
+        sys.exit(status)
     if os.getpid() == STARTED:
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -173,7 +173,7 @@ print(json.dumps([gc.isenabled(), gc.get_freeze_count(), list(sys.modules)]))
 
 def left(code):
     whole = f"import atexit\nfrom segpipe.leaving import leave_after\natexit.register(print, 'registered')\n{code}"
-    return subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -186,10 +186,19 @@ def test_leaving_keeps_the_status_and_does_what_was_registered(main, status):
 
 def test_leaving_waits_for_threads():
     done = left("""
-import threading, time
-leave_after(threading.Thread(target=lambda: (time.sleep(0.2), print("done"))).start)
+import sys, threading, time
+leave_after(lambda: (threading.Thread(target=lambda: (time.sleep(0.2), print("done"))).start(), sys.exit(3)))
 """)
-    assert done.stdout.split() == ["done", "registered"]
+    assert (done.returncode, done.stdout.split()) == (3, ["done", "registered"])
+
+
+def test_leaving_does_not_wait_for_a_pool_that_waits_for_it():
+    done = left("""
+from concurrent.futures import ThreadPoolExecutor
+pool = ThreadPoolExecutor()
+leave_after(lambda: pool.submit(print, "done"))
+""")
+    assert (done.returncode, done.stdout.split()) == (0, ["done", "registered"])
 
 
 def test_an_error_is_shown_as_ever():
