@@ -25,7 +25,7 @@ from torchvision.transforms import v2
 from benchmarks.plain import configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
 from segpipe import build
-from segpipe.data.module import Samples
+from segpipe.data.samples import Samples
 from segpipe.metrics import IGNORE_INDEX
 from segpipe.start import start
 

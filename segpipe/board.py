@@ -8,12 +8,15 @@ from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from segpipe import cells
 from segpipe.runs import Run, read_history, read_json
 from segpipe.summary import PYTHON, share
+
+EVERY = 0.5  # seconds from one drawing of the view to the next
 
 
 class Board:
@@ -25,10 +28,14 @@ class Board:
     def __init__(self, *, workers: int) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self.workers, self.began = workers, time.time()
+        self.drawn = 0.0
         self.counts: Counter[str] = Counter()
         self.seconds: list[float] = []  # of the runs that were trained in this start
         self.best: tuple[float, str] | None = None  # validation mIoU, name
-        self.live = Live(console=self.console, auto_refresh=False, transient=True)  # a thread of its own could not fork
+        # A thread of its own could not fork, and what it put in the place of sys.stdout would be forked with the rest.
+        self.live = Live(
+            console=self.console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
         if self.console.is_terminal:
             self.live.start()
 
@@ -71,8 +78,9 @@ class Board:
 
     def show(self, running: list[tuple[Run, float]], left: int) -> None:
         """Draw the view anew: what is at work and since when, what is done, the best so far."""
-        if not self.live.is_started:
+        if not self.live.is_started or time.time() - self.drawn < EVERY:
             return
+        self.drawn = time.time()
         table = Table.grid(padding=(0, 2))
         for run, since in running:
             rows = read_history(run.history)
@@ -95,7 +103,7 @@ def print_cells(folder: Path) -> bool:
     """Print every cell of a sweep with its status and scores; return whether all that mean something are finished."""
     listed = cells.read(folder)
     console = Console(highlight=False)
-    table = Table(title=f"Sweep: {folder}", title_justify="left")
+    table = Table(title=f"Sweep: {escape(str(folder))}", title_justify="left")
     for heading in ("cell", "run", "status", "val mIoU", "test mIoU"):
         table.add_column(heading, overflow="fold", justify="right" if "mIoU" in heading else "left")
     shown: dict[str, str] = {}  # run: the first cell that it is
@@ -106,24 +114,25 @@ def print_cells(folder: Path) -> bool:
         same = shown.get(cell.run or "")
         if cell.run:
             shown.setdefault(cell.run, cell.said)
-        table.add_row(cell.said, f"the same network as {same}" if same else cell.run or "-", state, *found)
+        table.add_row(escape(cell.said), f"the same network as {same}" if same else cell.run or "-", state, *found)
     console.print()
     console.print(table)
     for cell, state in zip(listed, states, strict=True):
         if state == "refused":
-            console.print(f"refused: {cell.said}: {cell.refused}", markup=False)
+            console.print(f"refused: {cell.said}: {cell.refused}", markup=False, soft_wrap=True)
     wrong = [(cell, state) for cell, state in zip(listed, states, strict=True) if state not in ("finished", "refused")]
     for cell, state in wrong:
-        error = cell.error or Run(folder / str(cell.run)).record.get("error") or "no record"
-        console.print(f"{state}: {cell.said}: {str(error).splitlines()[0]}", markup=False)
+        silent = "no record" if state == "missing" else "its process is gone, and could not write why"
+        error = cell.error or Run(folder / str(cell.run)).record.get("error") or silent
+        console.print(f"{state}: {cell.said}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
     if any(folder.glob("*/wandb/offline-run-*")):
-        console.print(f"W&B: to upload what is offline: wandb sync {folder}/*/wandb/offline-run-*", markup=False)
+        console.print(f"W&B: to upload what is offline: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)
     refused = states.count("refused")
-    console.print(
-        f"{len(listed)} cells, {len(shown)} networks: {states.count('finished')} cells finished, {refused} refused, "
-        f"{len(wrong)} to be done. To go on with those: the same command with sweep.name={folder.name}."
-        if wrong
-        else f"{len(listed)} cells, {len(shown)} networks, all finished but {refused} that were refused.",
-    )
+    counted = f"{len(listed)} cells, {len(shown)} networks: {states.count('finished')} cells finished"
+    counted += f", {refused} refused" if refused else ""
+    counted += f", {len(wrong)} to be done" if wrong else ""
+    console.print(f"{counted}.", soft_wrap=True)
+    if wrong:
+        console.print(f"To go on with those: the same command with sweep.name={folder.name}", soft_wrap=True)
     return not wrong and refused < len(listed)

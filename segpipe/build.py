@@ -8,14 +8,19 @@ import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
-from segpipe.callbacks import History, WholeCheckpoints
+from segpipe import devices
+from segpipe.batchnorm import SyncLayers
+from segpipe.callbacks import History, OwnEnd, WholeCheckpoints
+from segpipe.checkpoints import whole
 from segpipe.config import LABELS
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
 from segpipe.data.module import SegmentationData
+from segpipe.devices import ALONE, Place
 from segpipe.errors import UserError
 from segpipe.losses import ClassWeighted, Loss
 from segpipe.models.network import Network
@@ -133,21 +138,22 @@ def logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
     )
 
 
-def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None) -> pl.Trainer:
-    """The trainer with its callbacks."""
+def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None, place: Place = ALONE) -> pl.Trainer:
+    """The trainer with its callbacks. place: this process's among the ranks that train together."""
     callbacks = [*make_all(cfg.callbacks), History(run)]
     if cfg.trainer.get("enable_progress_bar", True):
         callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=PROGRESS_EVERY))
     if logger is not None:
         callbacks.append(pl.callbacks.LearningRateMonitor(logging_interval="epoch"))
-    return instantiate(
-        own(resolved(cfg.trainer), "trainer"),
-        precision=precision(cfg),
-        callbacks=callbacks,
-        logger=logger or False,
-        plugins=[WholeCheckpoints()],
-        _convert_="all",
-    )
+    plugins: list[Any] = [WholeCheckpoints(), LightningEnvironment()]  # not what Lightning finds: a SLURM job around us
+    if place.world_size > 1 and cfg.trainer.sync_batchnorm:
+        plugins.append(SyncLayers(gpu=devices.on_gpu(cfg)))
+    if place.world_size > 1:
+        callbacks.append(OwnEnd())
+    # Instances are given to the maker, not to Hydra, which would make configurations of them.
+    maker = instantiate(own(resolved(cfg.trainer), "trainer"), _partial_=True, _convert_="all")
+    given = {"precision": precision(cfg), "sync_batchnorm": False, **devices.arguments(cfg, place)}
+    return maker(callbacks=callbacks, logger=logger or False, plugins=plugins, **given)
 
 
 def make_all(node: DictConfig) -> list[Any]:
@@ -162,4 +168,4 @@ def dataset(cfg: DictConfig, split: str) -> SegmentationDataset:
 
 def weights_file(path: str) -> Path:
     """The checkpoint that ``warm_start`` means: a file itself, or the best of a run."""
-    return Path(path) if Path(path).is_file() else Run.open(path).best_checkpoint()
+    return Path(path) if Path(path).is_file() else whole(Run.open(path).best_checkpoint())

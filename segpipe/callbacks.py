@@ -1,5 +1,7 @@
 """What happens beside the training: the history on disk, pictures, checkpoints that are written whole."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,57 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from segpipe import pictures, tracking
+from segpipe import checkpoints, pictures, tracking
 from segpipe.data.dataset import Sample, Split
 from segpipe.data.module import SegmentationData
 from segpipe.models.network import at_size
-from segpipe.runs import Run, read_history, write_history, write_whole
+from segpipe.runs import Run, read_history, write_history
 from segpipe.task import SegmentationTask
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and then moves it there in one step."""
+    """Writes a checkpoint beside its place and then moves it there in one step; reads one wherever it lies by now."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """See TorchCheckpointIO."""
-        write_whole(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        checkpoints.write(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """See TorchCheckpointIO. Where the run was moved, the callbacks are told its folder.
+
+        Lightning would forget which checkpoint was the best.
+        """
+        checkpoint = super().load_checkpoint(path, *arguments, **named)
+        here = os.path.realpath(Path(path).parent)  # as Lightning writes it
+        for name, state in checkpoint.get("callbacks", {}).items():
+            if isinstance(state, dict) and state.get("dirpath"):
+                checkpoint["callbacks"][name] = moved(state, state["dirpath"], here)
+        return checkpoint
+
+
+def moved(content: Any, old: str, new: str) -> Any:
+    """The state of a callback with another folder in every path that begins with the old one."""
+    if isinstance(content, dict):
+        return {moved(key, old, new): moved(value, old, new) for key, value in content.items()}
+    if isinstance(content, str) and (content == old or content.startswith(f"{old}/")):
+        return new + content.removeprefix(old)
+    return content
+
+
+class OwnEnd(pl.Callback):
+    """Lets SIGTERM do on a rank what it did before the trainer: Lightning's handler asks the other ranks about it.
+
+    That is a collective operation inside a signal handler, at which ranks wait for one another for ever (2.6.6).
+    """
+
+    def __init__(self) -> None:
+        self.before = signal.getsignal(signal.SIGTERM)
+
+    def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the handler back; by then Lightning has put in its own."""
+        signal.signal(signal.SIGTERM, self.before)
+
+    on_train_start = on_validation_start = on_test_start = restore
 
 
 class History(pl.Callback):

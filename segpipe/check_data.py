@@ -17,9 +17,10 @@ from rich.progress import track
 from rich.table import Table
 
 from segpipe import build
-from segpipe.config import CONF, check, friendly
+from segpipe.config import CONF, check
 from segpipe.data.dataset import IGNORE_INDEX, SegmentationDataset, Split
 from segpipe.errors import UserError
+from segpipe.explain import friendly
 from segpipe.summary import PYTHON
 
 DARK = 32  # a picture without a value of this or more is suspicious

@@ -1,11 +1,40 @@
-"""Which checkpoint of a run can be gone on with: files that were cut short or damaged are told from whole ones."""
+"""A run's checkpoints: written whole, read if whole; which one can be gone on with."""
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
-from segpipe.runs import Run, shown
+import torch
 
-DAMAGED = ".damaged"  # what the name of a file that was set aside ends with
+from segpipe.errors import UserError
+from segpipe.runs import Run, anew, shown, write_whole
+
+SET_ASIDE = ".damaged"  # what the name of a file that was set aside ends with
+
+
+def write(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write a checkpoint, whole. Raises OSError where that fails: on a full disk, say."""
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's own word for what the file has raised
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+    write_whole(path, save)
+
+
+def read(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of a run. Raises UserError where it is damaged."""
+    return torch.load(whole(path), map_location=device, weights_only=True)
+
+
+def whole(path: Path) -> Path:
+    """A checkpoint of a run. Raises UserError where it is damaged: torch would take weights with a bit flipped."""
+    if not is_whole(path):
+        raise UserError(f"{shown(path)} is damaged. {anew(path.parent.parent)}")
+    return path
 
 
 def is_whole(path: Path) -> bool:
@@ -23,9 +52,15 @@ def newest_whole(run: Run) -> Path | None:
     The best one must be whole if there is one: it is tested in the end, and a run that goes on may not write it again.
     """
     best, last = run.checkpoint("best"), run.checkpoint("last")
-    if best.is_file() and not is_whole(best):
+    if damaged(run):
         return None
     return next((path for path in (last, best) if path.is_file() and is_whole(path)), None)
+
+
+def damaged(run: Run) -> bool:
+    """Whether there is a best checkpoint that is not whole."""
+    best = run.checkpoint("best")
+    return best.is_file() and not is_whole(best)
 
 
 def set_aside(run: Run) -> list[str]:
@@ -34,5 +69,5 @@ def set_aside(run: Run) -> list[str]:
     for name in ("last", "best"):
         path = run.checkpoint(name)  # type: ignore[arg-type]
         if path.is_file():
-            renamed.append(shown(path.rename(path.with_name(path.name + DAMAGED))))
+            renamed.append(shown(path.rename(path.with_name(path.name + SET_ASIDE))))
     return renamed

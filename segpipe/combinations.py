@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, pretrained
+from segpipe import build, devices, pretrained
 from segpipe.config import check
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
@@ -69,12 +69,11 @@ def refuse_decoder(cfg: DictConfig, encoder: Encoder) -> None:
                 f"decoder=unpool needs the encoder to max-pool at every step, and encoder={cfg.encoder.name} does not "
                 f"at stride {places}: take decoder=deconv, or encoder=small."
             )
-    overlapping = {s: pool for s, pool in encoder.pools.items() if (pool.kernel, pool.stride) != (2, 2)}
-    if cfg.decoder.name == "unpool" and overlapping:
+    if cfg.decoder.name == "unpool" and overlapping(encoder):
         raise UserError(
             f"decoder=unpool: the windows of encoder={cfg.encoder.name}'s max-poolings overlap (stride "
-            f"{', '.join(map(str, overlapping))}), so a maximum may be two windows' and the values would fall on one "
-            f"another. Take decoder=deconv, or encoder=vgg16."
+            f"{', '.join(map(str, overlapping(encoder)))}), so a maximum may be two windows' and the values would fall "
+            f"on one another. Take decoder=deconv, or encoder=vgg16."
         )
     for path in ("encoder.kernel", "model.refine.kernel"):
         if (OmegaConf.select(cfg, path) or 1) % 2 == 0:
@@ -84,6 +83,11 @@ def refuse_decoder(cfg: DictConfig, encoder: Encoder) -> None:
             f"decoder.kernel={cfg.decoder.kernel}: allowed is an even number; an odd one would shift the map by half a "
             f"pixel at every step."
         )
+
+
+def overlapping(encoder: Encoder) -> list[int]:
+    """The strides that an encoder reaches by max-poolings whose windows are not 2 x 2, side by side."""
+    return [stride for stride, pool in encoder.pools.items() if (pool.kernel, pool.stride) != (2, 2)]
 
 
 def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
@@ -101,10 +105,11 @@ def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
                 f"encoder={cfg.encoder.name}."
             )
     smallest = cfg.data.get("crop") or cfg.data.get("size")
-    alone = cfg.data.batch_size // cfg.task.accumulate <= 1
+    parts = cfg.task.accumulate * (1 if cfg.trainer.sync_batchnorm else devices.place().world_size)
+    alone = cfg.data.batch_size // parts <= 1
     if alone and smallest and max(smallest) <= encoder.coarsest and cfg.neck.get("norm"):
         raise UserError(
-            f"data.batch_size={cfg.data.batch_size} in {cfg.task.accumulate} parts of pictures of {list(smallest)}: "
+            f"data.batch_size={cfg.data.batch_size} in {parts} parts of pictures of {list(smallest)}: "
             f"batch normalisation would see a single value. Take a larger batch or larger pictures, or neck.norm=false."
         )
     if cfg.data.get("crop") is None and cfg.augment.before_crop:
@@ -125,8 +130,6 @@ def refuse_training(cfg: DictConfig) -> None:
             f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch} with trainer.max_epochs="
             f"{trainer.max_epochs}: no epoch would be validated. Lower the one or raise the other."
         )
-    if trainer.devices != 1:
-        raise UserError(f"trainer.devices={trainer.devices}: several devices are not supported yet. Take 1.")
     if cfg.resume not in (None, "auto") and cfg.warm_start:
         raise UserError("resume and warm_start exclude each other: one goes on with a training, the other begins one.")
     for key, instead in (("gradient_clip_val", "task.clip"), ("accumulate_grad_batches", "task.accumulate")):
@@ -157,11 +160,12 @@ def least(cfg: DictConfig) -> tuple[int, str]:
     Where nothing is climbed, nothing is joined. Repetition by 2 and 2 and 8 is repetition by 32; so is unpooling, whose
     steps are the same wherever the decoder stops: without skips and convolutions the stride then says nothing.
     """
-    model, coarsest = cfg.model, encoder_on_paper(cfg).coarsest
+    model, encoder = cfg.model, encoder_on_paper(cfg)
+    coarsest = encoder.coarsest
     stride, fusion = model.stride, cfg.fusion.name
     alike = cfg.decoder.name == "unpool" or (cfg.decoder.name == "nearest" and not cfg.decoder.smooth)
     linear = model.refine._target_.endswith("Mix") and model.width == "classes" and model.enlarge == "same"
-    if alike and linear and fusion == "none":
+    if alike and linear and fusion == "none" and not overlapping(encoder):  # AlexNet's maps are no halves
         stride = coarsest
     return stride, "none" if stride == coarsest else fusion
 

@@ -6,10 +6,7 @@ those of LABELS, which further nodes read. The signatures are so the one place w
 
 import inspect
 import math
-import re
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
@@ -17,13 +14,11 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 import pydantic
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.utils import get_object
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from segpipe.errors import UserError, nearest
+from segpipe.runs import Run, anew
 
 INSTALLED = Path(__file__).parent / "conf"
 CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"
@@ -45,8 +40,8 @@ LABELS: dict[str, Any] = {
     "run_dir": str | None,
     "trainer.precision": Literal["auto", "32-true", "bf16-mixed"],
 }
+GROUPS = {"run_dir", "data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks"}  # in any run
 NARROWER = {"trainer.max_epochs": int}  # than the constructor's own: null would train for ever
-INTERRUPTED = 130  # the exit status that shells expect
 SMALLEST = 1e-30  # stands for "more than nothing"
 RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest and largest that mean something
     **dict.fromkeys(
@@ -182,44 +177,15 @@ def options(group: str) -> list[str]:
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
-@contextmanager
-def friendly() -> Iterator[None]:
-    """Inside, an error that is the user's to mend ends the program in a few lines, with status 1."""
+def read(run: Run) -> DictConfig:
+    """What a run was started with. Raises UserError where that is damaged."""
     try:
-        yield
-    except KeyboardInterrupt:
-        print("segpipe: interrupted.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        if (message := explain(error)) is None:
-            raise
-        print(f"segpipe: {message}", file=sys.stderr)
-        sys.exit(1)
-
-
-def explain(error: BaseException) -> str | None:
-    """A few lines for an error that is the user's to mend; None for one that is ours."""
-    cause: BaseException | None = error
-    while cause is not None:  # ours may lie below what Hydra makes of it
-        if isinstance(cause, UserError):
-            # A loader's worker puts its stack before the message.
-            return str(cause).rpartition(f"{UserError.__name__}: ")[2].strip()
-        cause = cause.__cause__
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, given = error.missing_cfg_file.partition("/")  # a name may have a folder: paper/fcn8s
-        return f"{group}={given}: allowed is one of {', '.join(options(group))}.{nearest(given, options(group))}"
-    if isinstance(error, InstantiationException):  # a value that a constructor would not have; else a bug of ours
-        return str(error.__cause__) if isinstance(error.__cause__, ValueError | MisconfigurationException) else None
-    if isinstance(error, MisconfigurationException):
-        return str(error)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        lines = str(error).strip().splitlines()
-        wrong = re.search(r"'([^']+)'", lines[0])
-        known = [*keys(), *(path.name for path in CONF.iterdir())]
-        if "=~" in str(error):
-            return "\n".join([*lines[:3], "The shell leaves ~ as it is here, and Hydra cannot read it: write $HOME."])
-        return "\n".join([*lines[:3]]) + (nearest(wrong[1].lstrip("+~"), known) if wrong else "")
-    return None
+        kept = OmegaConf.load(run.config)
+    except Exception:  # whatever a damaged file leads its reader to
+        kept = OmegaConf.create()
+    if not isinstance(kept, DictConfig) or not {*map(str, kept)} >= GROUPS:
+        raise UserError(f"{run.folder}: its config.yaml is damaged. {anew(run.folder)}")
+    return kept
 
 
 def key_of(override: str) -> str:

@@ -2,18 +2,18 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from segpipe import build, combinations
-from segpipe.config import CONF, friendly
+from segpipe.config import CONF, read
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
+from segpipe.explain import friendly
 from segpipe.metrics import confusion_matrices, named_scores
 from segpipe.models.network import at_size
 from segpipe.predictor import Predictor
@@ -31,7 +31,7 @@ def evaluate(
     Raises UserError where the data's classes are not the run's.
     """
     predictor = Predictor(run, device=device)
-    cfg = cast(DictConfig, OmegaConf.load(predictor.run.config))
+    cfg = read(predictor.run)
     if overrides:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg.data = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides]).data

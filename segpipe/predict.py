@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import segpipe
-from segpipe.config import friendly
 from segpipe.data.files import IMAGE_SUFFIXES, read_image
 from segpipe.errors import UserError
+from segpipe.explain import friendly
 from segpipe.pictures import colour_mask, overlay, save
 
 

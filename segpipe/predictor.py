@@ -1,7 +1,6 @@
 """A finished run as a function from pictures to masks."""
 
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
@@ -9,14 +8,14 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from segpipe import build
+from segpipe import build, checkpoints, config
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import read_image
 from segpipe.errors import UserError
 from segpipe.models.network import at_size
-from segpipe.runs import Run
+from segpipe.runs import Run, shown
 
 
 class Predictor:
@@ -28,15 +27,18 @@ class Predictor:
 
     def __init__(self, run: str | Path, *, device: str | None = None) -> None:
         self.run = Run.open(run)
-        cfg = cast(DictConfig, OmegaConf.load(self.run.config))
+        cfg = config.read(self.run)
         if "classes" not in self.run.record:
-            raise UserError(f"{run}: no run.json that names the classes. The run did not start well; train it anew.")
+            raise UserError(
+                f"{run}: no run.json that names the classes, or a damaged one. To have it written: "
+                f"python -m segpipe.train resume={shown(self.run.folder)}, which goes on where the training is."
+            )
         self.classes: list[str] = self.run.record["classes"]
         self.palette = [tuple(colour) for colour in self.run.record["palette"]]
         self.size: list[int] | None = OmegaConf.to_container(cfg.data).get("size")  # type: ignore[union-attr, assignment]
         self.device = usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = build.network(cfg, len(self.classes))
-        state = torch.load(self.run.best_checkpoint(), map_location="cpu", weights_only=True)["state_dict"]
+        state = checkpoints.read(self.run.best_checkpoint())["state_dict"]
         self.network.load_state_dict(
             {name.removeprefix("network."): state[name] for name in state if name.startswith("network.")}
         )

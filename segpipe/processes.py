@@ -20,12 +20,14 @@ from typing import Protocol
 
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 GRACE = 20.0  # seconds that an interrupted process has to write its record
 MODULE = "segpipe.train"
 LEASH = "SEGPIPE_LEASH"  # in the environment of a process whose standard input ends with its parent
 OF_ANOTHER_JOB = (
-    "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "RANK", "PL_GLOBAL_SEED", LEASH,
+    "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "PL_GLOBAL_SEED",
+    "SEGPIPE_NOTE", LEASH,
 )  # fmt: skip
 
 hands: set[int] = set()  # this process's ends of its children's leashes
@@ -44,21 +46,30 @@ class Child:
     """``python -m segpipe.train ARGUMENTS``, begun at once, in a process group of its own.
 
     environment: added to this process's. log: a file that what it prints is added to; None: printed here.
+    patience: seconds that it has to end by itself when this process is gone.
     """
 
     def __init__(
-        self, arguments: list[str], *, environment: Mapping[str, str] | None = None, log: Path | None = None
+        self,
+        arguments: list[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        patience: float = 2 * GRACE,
+        log: Path | None = None,
     ) -> None:
         kept = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
         start = fork if may_fork() else spawn
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) if log else os.dup(1)
+        outputs = [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)] * 2 if log else [1, 2]
         leash, self.hand = os.pipe()
         hands.add(self.hand)
         try:
-            self.process: Process = start(arguments, {**kept, **(environment or {}), LEASH: "1"}, leash, output)
+            self.process: Process = start(
+                arguments, {**kept, **(environment or {}), LEASH: str(patience)}, leash, outputs
+            )
         finally:
             os.close(leash)
-            os.close(output)
+            if log:
+                os.close(outputs[0])
 
     def poll(self) -> int | None:
         """See Process."""
@@ -98,11 +109,18 @@ def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
 
 
 def training(folder: Path, overrides: list[str]) -> list[str]:
-    """The arguments of a single training in ``folder``, which goes on with what lies there.
+    """The arguments of a single training in ``folder``, which goes on with what lies there."""
+    return [*overrides, "resume=auto", *single(folder)]
+
+
+def single(folder: Path) -> list[str]:
+    """What makes a command line a single training in ``folder``, wherever Hydra has found its configuration.
 
     An experiment that asks for a sweep would sweep again, so it is told not to.
     """
-    return [*overrides, "resume=auto", "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
+    asked = list(HydraConfig.get().overrides.hydra) if HydraConfig.initialized() else []
+    found = [override for override in asked if override.lstrip("+").startswith("hydra.searchpath=")]
+    return [*found, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
 
 
 def train_in(folder: Path, overrides: list[str]) -> int:
@@ -134,14 +152,14 @@ def may_fork() -> bool:
     return sys.platform == "linux" and alone and not torch.cuda.is_available()
 
 
-def spawn(arguments: list[str], environment: dict[str, str], leash: int, output: int) -> Process:
-    """A new interpreter."""
+def spawn(arguments: list[str], environment: dict[str, str], leash: int, outputs: list[int]) -> Process:
+    """A new interpreter. outputs: what it prints to, and what errors go to."""
     return subprocess.Popen(
         [sys.executable, "-m", MODULE, *arguments],
         env=environment,
         stdin=leash,
-        stdout=output,
-        stderr=output,
+        stdout=outputs[0],
+        stderr=outputs[1],
         start_new_session=True,
     )
 
@@ -161,20 +179,24 @@ class Forked:
         return self.status
 
 
-def fork(arguments: list[str], environment: dict[str, str], leash: int, output: int) -> Process:
+def fork(arguments: list[str], environment: dict[str, str], leash: int, outputs: list[int]) -> Process:
     """A copy of this process that runs the module as a new interpreter would, and never returns from here."""
     sys.stdout.flush()
     sys.stderr.flush()
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     if pid := os.fork():
-        while os.getpgid(pid) != pid:  # signals go to the group
+        child = Forked(pid)
+        while child.poll() is None and os.getpgid(pid) != pid:  # signals go to the group
             time.sleep(0.001)
-        return Forked(pid)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        return child
     status = 1
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number, descriptor in enumerate((leash, output, output)):
-            os.dup2(descriptor, number)
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        for number, descriptor in enumerate((leash, *outputs)):
+            os.dup2(descriptor, number)
         os.environ.clear()
         os.environ.update(environment)
         if threads := environment.get("OMP_NUM_THREADS"):  # read when torch was loaded
@@ -189,9 +211,11 @@ def fork(arguments: list[str], environment: dict[str, str], leash: int, output: 
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)  # what is registered for the exit is the parent's
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # whatever comes, a full disk or a signal: what is registered for the exit is the parent's
+            os._exit(status)
 
 
 def let_go() -> None:
@@ -205,13 +229,15 @@ os.register_at_fork(after_in_child=let_go)
 
 def on_leash() -> None:
     """Where this process was started by ``Child``: end it when its parent is gone, however that went."""
-    if os.environ.pop(LEASH, None):
-        threading.Thread(target=follow, name=LEASH, daemon=True).start()
+    if patience := os.environ.pop(LEASH, None):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a command begun with & does not listen to
+        threading.Thread(target=follow, args=[float(patience)], name=LEASH, daemon=True).start()
 
 
-def follow() -> None:
-    """Standard input ends when the parent does: interrupt as by Ctrl-C, later kill the group."""
+def follow(patience: float) -> None:
+    """Standard input ends when the parent does: interrupt as by Ctrl-C, and after ``patience`` kill the group."""
     os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(2 * GRACE)  # this one's children have GRACE of their own
+    if patience:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(patience)
     os.killpg(0, signal.SIGKILL)

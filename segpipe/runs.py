@@ -104,6 +104,11 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def anew(folder: Path) -> str:
+    """What to do about a run that is damaged."""
+    return f"To mend it: the command that the run was begun with, and resume=auto hydra.run.dir={shown(folder)}."
+
+
 class Run:
     """A run's folder and its record, ``run.json``; the record is empty where there is none yet."""
 
@@ -189,7 +194,14 @@ class Run:
                 self.__init__(self.folder)  # type: ignore[misc]  # what it has written meanwhile
             except OSError:  # a file system without locks
                 pass
+            self.tidy()
             yield
+
+    def tidy(self) -> None:
+        """Remove what a process that was killed has half written."""
+        for folder in (self.folder, self.checkpoint("last").parent):
+            for part in folder.glob(".*.part"):
+                part.unlink()
 
     @property
     def alive(self) -> bool:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from segpipe import combinations, config
 from segpipe.errors import UserError
 from segpipe.processes import quoted, train_in
-from segpipe.runs import Run, shown
+from segpipe.runs import shown
 from segpipe.summary import PYTHON
 
 
@@ -31,20 +31,15 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
         name = shlex.split(stage)[0].rpartition("=")[2]
         folder = final if number == len(lines) else final / "stages" / f"{number}-{name}"
         print(f"\nStage {number} of {len(lines)}: {stage}", flush=True)
-        if Run(folder).record.get("status") == "finished":
-            print("finished before", flush=True)
-        else:
-            status = -1
-            try:
-                status = train_in(folder, [*line, *([f"warm_start={quoted(before)}"] if before else [])])
-            finally:
-                if status:
-                    again = shlex.join([*overrides, f"hydra.run.dir={shown(final)}"])
-                    print(
-                        f"Stage {number} did not finish. To go on: {PYTHON} -m segpipe.train {again}", file=sys.stderr
-                    )
+        status = -1
+        try:
+            status = train_in(folder, [*line, *([f"warm_start={quoted(before)}"] if before else [])])
+        finally:
             if status:
-                return status
+                again = shlex.join([*overrides, f"hydra.run.dir={shown(final)}"])
+                print(f"Stage {number} did not finish. To go on: {PYTHON} -m segpipe.train {again}", file=sys.stderr)
+        if status:
+            return status
         before = folder
     return 0
 

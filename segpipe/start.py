@@ -2,28 +2,29 @@
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, combinations
+from segpipe import build, checkpoints, combinations
 from segpipe.checkpoints import newest_whole, set_aside
-from segpipe.config import key_of
+from segpipe.config import key_of, read
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
-from segpipe.runs import Run, environment, shown, write_text, write_whole
+from segpipe.runs import Run, anew, environment, shown, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
-    "data.eval_batch_size", "logger",
+    "data.eval_batch_size", "logger", "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes",
 )  # fmt: skip
 
 
-def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> Run:
-    """Make the run's folder: configuration, and the record that says it is running.
+def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], world_size: int = 1) -> Run:
+    """Make the run's folder: configuration, and the record that says it is running. world_size: ranks that train.
 
     Raises UserError where there is a run already that got somewhere.
     """
@@ -57,7 +58,7 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str]) -> R
         "host": platform.node(),
         "pid": os.getpid(),
         "threads": torch.get_num_threads(),
-        "world_size": 1,
+        "world_size": world_size,
         "global_batch": cfg.data.batch_size,
         "error": None,
     }
@@ -78,6 +79,19 @@ def lineage(warm_start: str | None) -> list[dict[str, str]]:
     return [*parent.record.get("lineage", []), own]
 
 
+def intact(run: Run) -> bool:
+    """Whether a finished run can be read: its configuration, its best checkpoint."""
+    with suppress(UserError):
+        return bool(read(run)) and not checkpoints.damaged(run)
+    return False
+
+
+def recognise(run: Run, cfg: DictConfig) -> None:
+    """Raise UserError where a run is not what a configuration asks for."""
+    if (run.record.get("identity") or combinations.identity(read(run))) != combinations.identity(cfg):
+        raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
+
+
 def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """The configuration with ``resume`` made out: null, or the folder of the run to go on with, which is then run_dir.
 
@@ -89,10 +103,15 @@ def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if begun and newest_whole(run) is None:
             print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(set_aside(run))}.")
             begun = False
-        if begun and run.record.get("identity") != combinations.identity(cfg):
-            raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
-        return laid_over(cfg, resume=cfg.run_dir, warm_start=None) if begun else laid_over(cfg, resume=None)
-    return resumed(cfg, overrides=overrides) if cfg.resume else cfg
+        if not begun:
+            return laid_over(cfg, resume=None)
+        recognise(run, cfg)
+        checkpoint_to_go_on_with(run)
+        return laid_over(cfg, resume=cfg.run_dir, warm_start=None)
+    if cfg.resume:
+        checkpoint_to_go_on_with(Run.open(cfg.resume))
+        return resumed(cfg, overrides=overrides)
+    return cfg
 
 
 def laid_over(cfg: DictConfig, **entries: Any) -> DictConfig:
@@ -108,10 +127,7 @@ def checkpoint_to_go_on_with(run: Run) -> Path:
     if path is None:
         if not last.is_file():
             raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start it anew.")
-        raise UserError(
-            f"{run.folder}: its checkpoints are damaged. To begin anew there: the same command with resume=auto "
-            f"hydra.run.dir={shown(run.folder)}."
-        )
+        raise UserError(f"{run.folder}: its best checkpoint is damaged, or all are. {anew(run.folder)}")
     if path != last:
         print(f"{shown(last)} is {'damaged' if last.is_file() else 'missing'}: going on from {shown(path)}.")
     return path
@@ -123,9 +139,7 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     Raises UserError for what would make it another training.
     """
     run = Run.open(cfg.resume)
-    checkpoint_to_go_on_with(run)
-    kept = OmegaConf.load(run.config)
-    assert isinstance(kept, DictConfig)
+    kept = read(run)
     for override in overrides:
         path = key_of(override)
         if path in ("resume", "run_dir", "sweep.name"):
@@ -138,25 +152,8 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
         if path == "data.root":  # what took its value from there was filled in long ago
             OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
-    relocate(run, Path(kept.run_dir))
     folder = str(run.folder.absolute())
     kept.update(resume=folder, run_dir=folder, warm_start=None)
     for name in ("best", "last"):
         kept.callbacks[name].dirpath = str(run.checkpoint("last").parent.absolute())
     return kept
-
-
-def relocate(run: Run, old: Path) -> None:
-    """Tell the last checkpoint that its folder was moved, or Lightning would forget which one was the best."""
-    if old.absolute() == run.folder.absolute():
-        return
-    path = run.checkpoint("last")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-
-    def moved(content: Any) -> Any:
-        if isinstance(content, dict):
-            return {moved(key): moved(value) for key, value in content.items()}
-        return content.replace(str(old), str(run.folder.absolute())) if isinstance(content, str) else content
-
-    checkpoint["callbacks"] = moved(checkpoint["callbacks"])
-    write_whole(path, lambda temporary: torch.save(checkpoint, temporary))

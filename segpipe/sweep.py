@@ -14,8 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from segpipe import build, cells
+from segpipe import build, cells, devices
 from segpipe.board import Board, print_cells
+from segpipe.config import key_of
 from segpipe.errors import UserError
 from segpipe.processes import Child, end, quoted, told, training
 from segpipe.runs import Run, shown
@@ -26,39 +27,43 @@ POLL = 0.1  # seconds
 
 
 class Asked(Callback):
-    """Hydra's word that a sweep begins in this process: which folder it has, how many jobs there will be."""
+    """Hydra's word that a sweep begins in this process: which folder it has, how many jobs are still to come."""
 
     folder: ClassVar[Path | None] = None
     jobs: ClassVar[int] = 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """See Callback; jobs stays 0 where the sweeper decides as it goes."""
+        """See Callback; jobs is 0 where the sweeper decides as it goes."""
         Asked.folder = Path(config.hydra.sweep.dir)
         if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
             params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
             given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-            lengths = {one.key_or_group: len(list(one.sweep_iterator())) for one in given if one.is_sweep_override()}
-            Asked.jobs = math.prod(lengths.values())
+            choices = {one.key_or_group: one for one in given}  # the last word on a key counts
+            swept = [one for one in choices.values() if one.is_sweep_override()]
+            Asked.jobs = math.prod(len(list(one.sweep_iterator())) for one in swept)
+            print(f"Looking at {Asked.jobs} cells.", flush=True)  # Hydra composes all before the first begins
 
 
 class Job(NamedTuple):
-    """A run at work."""
+    """A run at work. before: its record when the process was started; printed: bytes that its log had."""
 
     child: Child
     run: Run
     slot: int
     since: float
+    before: dict[str, Any]
+    printed: int
 
 
 class Slots:
     """Runs what is put to it, ``workers`` at a time, each with its share of the GPUs or of the CPU's cores.
 
-    name: of the sweep, for W&B. jobs: how many will be put to it, where that is known.
+    name: of the sweep, for W&B. gpu: whether it is GPUs that train.
     """
 
-    def __init__(self, *, name: str, workers: int, jobs: int = 0) -> None:
-        self.name, self.jobs_to_come = name, jobs
-        self.environments = shares(workers)
+    def __init__(self, *, name: str, workers: int, gpu: bool) -> None:
+        self.name = name
+        self.environments = shares(workers, gpu=gpu)
         self.board = Board(workers=workers)
         self.waiting: deque[tuple[Path, list[str]]] = deque()
         self.jobs: list[Job] = []
@@ -67,7 +72,6 @@ class Slots:
 
     def put(self, folder: Path, overrides: list[str]) -> None:
         """A run to be carried out, unless it is finished or was put already."""
-        self.jobs_to_come -= 1
         if folder in self.known:
             return
         self.known.add(folder)
@@ -83,7 +87,7 @@ class Slots:
         for job in [job for job in self.jobs if job.child.poll() is not None]:
             self.jobs.remove(job)
             end([job.child])
-            state = settle(job.run.folder, job.child.poll() or 0)
+            state = settle(job)
             self.board.ended(Run(job.run.folder), state, time.time() - job.since, self.left)
         free = set(range(len(self.environments))) - {job.slot for job in self.jobs}
         while free and self.waiting:
@@ -91,14 +95,16 @@ class Slots:
             folder.mkdir(parents=True, exist_ok=True)
             slot = free.pop()
             environment = self.environments[slot] | {build.SWEEP: self.name}
-            child = Child(training(folder, overrides), environment=environment, log=folder / LOG)
-            self.jobs.append(Job(child, Run(folder), slot, time.time()))
+            log, run = folder / LOG, Run(folder)
+            printed = log.stat().st_size if log.is_file() else 0
+            child = Child(training(folder, overrides), environment=environment, log=log)
+            self.jobs.append(Job(child, run, slot, time.time(), dict(run.record), printed))
         self.board.show([(job.run, job.since) for job in self.jobs], self.left)
 
     @property
     def left(self) -> int:
         """Runs that have not ended, and jobs that may be more of them."""
-        return len(self.waiting) + len(self.jobs) + max(self.jobs_to_come, 0)
+        return len(self.waiting) + len(self.jobs) + Asked.jobs
 
     def drain(self) -> None:
         """Until all has ended."""
@@ -110,7 +116,7 @@ class Slots:
         """Leave nothing running; what is at work is interrupted."""
         end(job.child for job in self.jobs)
         for job in self.jobs:
-            settle(job.run.folder, job.child.poll() or 0, state="interrupted")
+            settle(job, interrupted=True)
         self.jobs = []
         self.board.close()
 
@@ -118,24 +124,29 @@ class Slots:
 slots: list[Slots] = []  # of this process: none or one
 
 
-def shares(workers: int) -> list[dict[str, str]]:
-    """What each slot's environment says of its devices: some of the GPUs, else some of the cores.
+def forget() -> None:
+    """In a copy of this process, which is a job of the sweep: the sweep is its parent's."""
+    slots.clear()
+    Asked.folder, Asked.jobs = None, 0
+
+
+os.register_at_fork(after_in_child=forget)
+
+
+def shares(workers: int, *, gpu: bool) -> list[dict[str, str]]:
+    """What each slot's environment says of its devices: some of the GPUs that are visible, or some of the cores.
 
     Raises UserError where there are fewer than one for each.
     """
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else None
-    if gpus is None or gpus == [""]:
-        gpus = [str(index) for index in range(torch.cuda.device_count())]
-    if workers == 1:
-        return [{}]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    devices, kind = (len(gpus), "GPUs") if gpus else (cores, "cores")
-    if not 1 <= workers <= devices:
-        raise UserError(f"sweep.workers={workers}: allowed is 1 to {devices}, the {kind} of this machine.")
-    each = devices // workers
-    if gpus:
-        return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[each * i : each * (i + 1)])} for i in range(workers)]
-    return [{"OMP_NUM_THREADS": str(each)}] * workers
+    there, kind = (torch.cuda.device_count(), "GPUs") if gpu else (devices.cores(), "cores")
+    if not 1 <= workers <= there:
+        raise UserError(f"sweep.workers={workers}: allowed is 1 to {there}, the {kind} of this machine.")
+    each = there // workers
+    if gpu:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(there)))
+        names = visible.split(",")[:there]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(names[each * i : each * (i + 1)])} for i in range(workers)]
+    return [{"OMP_NUM_THREADS": str(each if workers > 1 else torch.get_num_threads())}] * workers
 
 
 def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
@@ -144,18 +155,20 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
     at_once: now, and to its end, since another process holds the sweep together (Hydra's joblib, submitit).
     A refusal or a failure is noted, and the sweep goes on.
     """
-    if any(override.startswith("run_dir=") for override in overrides):
+    if any(key_of(override) == "run_dir" for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     folder = Path(cfg.run_dir)
+    Asked.jobs = max(Asked.jobs - 1, 0)
     cell = cells.cell(cfg, overrides)
     cells.add(folder.parent, cell)
     if cell.run is None:
-        print(f"{'Refused' if cell.refused else 'Failed'}: {cell.said}: {cell.refused or cell.error}", flush=True)
+        say = slots[0].board.say if slots else print
+        say(f"{'Refused' if cell.refused else 'Failed'}: {cell.said}: {cell.refused or cell.error}")
         with_nothing_in_it(folder)
         return
     if not slots:
         workers = 1 if at_once else cfg.sweep.workers
-        slots.append(Slots(name=cfg.sweep.name, workers=workers, jobs=Asked.jobs))
+        slots.append(Slots(name=cfg.sweep.name, workers=workers, gpu=devices.on_gpu(cfg)))
     slots[0].put(folder, [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"])
     if at_once:
         try:
@@ -170,19 +183,34 @@ def with_nothing_in_it(folder: Path) -> None:
         folder.rmdir()
 
 
-def settle(folder: Path, returncode: int, *, state: str = "failed") -> str:
+def settle(job: Job, *, interrupted: bool = False) -> str:
     """What came of a run whose process has ended; where it could not write that into its record, it is written here."""
-    run = Run(folder)
+    run = Run(job.run.folder)
     found = run.record.get("status")
-    if found not in (None, "running"):
+    if found == "finished" or (run.record != job.before and found not in (None, "running")):
         return str(found)
-    if found is None and (folder / LOG).is_file():  # refused before it began
-        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        error = next((line for line in reversed(lines) if line.startswith("segpipe: ")), None)
-    else:
-        error = None
-    run.update(status=state, error=(error or f"Its process {told(returncode)}. See {LOG}.").removeprefix("segpipe: "))
+    error = f"Its process {told(job.child.poll() or 0)}. See {LOG}."
+    if interrupted:
+        error = "It was interrupted, and did not end in time."
+    elif run.record == job.before:  # refused before it began
+        error = next(filter(None, map(complaint, reversed(printed(job)))), error)
+    state = "interrupted" if interrupted else "failed"
+    try:
+        run.update(status=state, error=error)
+    except OSError as full:  # the disk, say: that the process is gone tells the rest
+        print(f"{shown(run.record_path)}: its last state could not be written ({full}).", file=sys.stderr)
     return state
+
+
+def printed(job: Job) -> list[str]:
+    """The lines that a job's process has printed."""
+    log = job.run.folder / LOG
+    return log.read_bytes()[job.printed :].decode(errors="replace").splitlines() if log.is_file() else []
+
+
+def complaint(line: str) -> str | None:
+    """What a line says that tells the user what to mend."""
+    return line.removeprefix("segpipe: ") if line.startswith("segpipe: ") else None
 
 
 def finish() -> int:
@@ -202,6 +230,6 @@ def abandon() -> None:
     """End what is still at work, if anything is: after Ctrl-C, say."""
     while slots:
         stopped = slots.pop()
-        if stopped.left:
+        if stopped.waiting or stopped.jobs:
             print(f"\nInterrupted. To go on: the same command with sweep.name={stopped.name}", file=sys.stderr)
         stopped.close()

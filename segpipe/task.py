@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from segpipe.data.module import Batch
+from segpipe.data.samples import Batch
 from segpipe.errors import UserError
 from segpipe.losses import Loss
 from segpipe.metrics import confusion_matrices, scores
@@ -37,7 +37,8 @@ class SegmentationTask(pl.LightningModule):
     optimizer: called with parameter groups. scheduler: (step, total) to a factor of the rate, per step.
     accumulate: parts that a batch is taken in, one after another, before the optimizer's step. clip: largest norm of
     the gradient. channels_last: order of the weights' bytes. compile: let torch.compile make the network faster, which
-    takes a while at first and again for pictures of other sizes. seed: of dropout, with the epoch.
+    takes a while at first and again for pictures of other sizes. seed: of dropout, with the epoch and the
+    rank.
     encoder_lr: factor of the learning rate for the encoder, below 1 where its weights are good already.
     lr_rule, lr_batch: the optimizer's rate times (global batch / lr_batch) to the power of LR_RULES (linear: Goyal et
     al. 2017); the number of devices says nothing, since it does not change the global batch.
@@ -86,9 +87,10 @@ class SegmentationTask(pl.LightningModule):
         return logits, self.loss(logits, mask)
 
     def on_train_epoch_start(self) -> None:
-        """Dropout depends on (seed, epoch): a training that was interrupted goes on as if it had not been."""
+        """Dropout depends on (seed, epoch, rank): a training that was interrupted goes on as if it had not been."""
         self.epoch_losses = []
-        torch.manual_seed(key(self.seed, f"epoch {self.current_epoch}"))
+        rank = f" rank {self.global_rank}" if self.global_rank else ""  # their pictures differ; so does what is dropped
+        torch.manual_seed(key(self.seed, f"epoch {self.current_epoch}{rank}"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the optimizer on a global batch."""
@@ -139,12 +141,19 @@ class SegmentationTask(pl.LightningModule):
         self.pending = []
         self.evaluations[split] = Evaluation(places[order], joined[order], float(self.loss.combine(sums, counts)))
         result = scores(joined.sum(0))
-        self.log(f"{split}/loss", self.evaluations[split].loss, rank_zero_only=True)
+        # On every rank, the same: the best checkpoint, or an early end, may hang on any of them.
+        self.log(f"{split}/loss", self.evaluations[split].loss)
         for name in ("pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou"):
-            self.log(f"{split}/{name}", result[name], rank_zero_only=True)  # type: ignore[literal-required]
-        self.log(f"{split}/miou", result["miou"], prog_bar=True)  # on every rank: the best checkpoint hangs on it
+            self.log(f"{split}/{name}", result[name])  # type: ignore[literal-required]
+        self.log(f"{split}/miou", result["miou"], prog_bar=True)
         for name, iou in zip(self.classes, result["per_class_iou"], strict=True):
-            self.log(f"{split}/iou/{name}", iou, rank_zero_only=True)
+            self.log(f"{split}/iou/{name}", iou)
+
+    def on_validation_start(self) -> None:
+        """Validate one network: where batch normalisation is each rank's own, its running statistics are rank 0's."""
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                dist.broadcast(buffer, 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch."""

@@ -13,21 +13,21 @@ from segpipe import loading  # noqa: F401  (before all the others: see there)
 
 # isort: split
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from segpipe import build, combinations, config, cost, pretrained, sweep, tracking
+from segpipe import build, checkpoints, combinations, config, cost, devices, pretrained, ranks, sweep, tracking
 from segpipe.callbacks import save_sheet
-from segpipe.checkpoints import newest_whole
 from segpipe.data.module import SegmentationData
+from segpipe.devices import Place
+from segpipe.explain import explain, friendly
 from segpipe.leaving import leave_after
 from segpipe.metrics import named_scores
 from segpipe.processes import on_leash
 from segpipe.runs import LOCK, Run, read_json, shown, write_confusion, write_json
 from segpipe.stages import run_stages
-from segpipe.start import settled, start
+from segpipe.start import intact, recognise, settled, start
 from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
 
@@ -36,24 +36,33 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """Train, validate, test and describe one network; everything that comes of it lies in ``cfg.run_dir``.
 
     Returns what ``metrics.json`` holds. Raises UserError for what the user is to mend. After any error the run's
-    record says ``failed`` or ``interrupted``, and why.
+    record says ``failed`` or ``interrupted``, and why. Where this process is one of several ranks, rank 0 decides what
+    is trained, and writes and prints it; on the others nothing is returned.
     """
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    place = devices.joined()
+    if place.rank:
+        heard = place.hear()
+        return carry_out(heard, overrides, place) if heard is not None else {}
     auto = cfg.resume == "auto"
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
     with run.held(wait=auto):
-        if auto and run.record.get("status") == "finished":
+        if auto and run.record.get("status") == "finished" and intact(run):
+            recognise(run, cfg)
             print(f"{shown(run.folder)} is finished already.")
+            place.tell(None)
             return read_json(run.metrics)
-        return carry_out(settled(cfg, overrides=overrides), overrides)
+        return carry_out(settled(cfg, overrides=overrides), overrides, place)
 
 
-def carry_out(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """See ``train``; the folder is this process's alone, and ``resume`` made out."""
+def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, Any]:
+    """See ``train``; the folder is these ranks' alone, and ``resume`` made out."""
     for note in combinations.refuse(cfg):
         print(f"Note: {note}")
+    devices.check(cfg, place)
     data = build.data(cfg)
-    data.check(smallest=combinations.encoder_on_paper(cfg).min_size)
+    smallest = combinations.encoder_on_paper(cfg).min_size
+    data.check(smallest=smallest, ranks=place.world_size, parts=cfg.task.accumulate)
     for note in data.notes():
         print(f"Data: {note}")
     task = build.task(cfg, data)
@@ -61,17 +70,29 @@ def carry_out(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
         pretrained.load_encoder(task.network, cfg)
     if not cfg.resume and cfg.warm_start:
         pretrained.warm_start(task.network, build.weights_file(cfg.warm_start))
-    run = start(cfg, data, overrides=overrides)
-    print(f"Training {run.record['name']} in {shown(run.folder)}", flush=True)
+    if place.rank:
+        run = Run(Path(cfg.run_dir))
+    else:
+        run = start(cfg, data, overrides=overrides, world_size=place.world_size)
+        among = f" on {place.world_size} devices" if place.world_size > 1 else ""
+        print(f"Training {run.record['name']}{among} in {shown(run.folder)}", flush=True)
+        place.tell(cfg)
     logger = None
     failed = True
     try:
-        logger = build.logger(cfg, run)
-        trainer = build.trainer(cfg, run, logger)
+        logger = build.logger(cfg, run) if place.rank == 0 else None
+        trainer = build.trainer(cfg, run, logger, place)
         began = time.time()
-        trainer.fit(task, datamodule=data, ckpt_path=newest_whole(run) if cfg.resume else None, weights_only=True)
+        trainer.fit(
+            task, datamodule=data, ckpt_path=checkpoints.newest_whole(run) if cfg.resume else None, weights_only=True
+        )
         seconds = time.time() - began
-        metrics = evaluate_best(cfg, run, task, data, trainer)
+        best_epoch = evaluate_best(run, task, data, trainer)
+        devices.leave(trainer.strategy)
+        if place.rank:
+            failed = False
+            return {}
+        metrics = {"best_epoch": best_epoch, **describe_best(cfg, run, task, data, trainer)}
         metrics["training"] = {
             "seconds": round(run.spent + seconds, 1),
             "epochs": trainer.current_epoch,
@@ -85,13 +106,19 @@ def carry_out(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
         failed = False
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns the one into the other
+        devices.note("interrupted" if interrupted else f"{type(error).__name__}: {error}")
+        if place.rank:
+            raise
         try:
-            run.update(status="interrupted" if interrupted else "failed", error=f"{type(error).__name__}: {error}")
+            said = explain(error) or f"{type(error).__name__}: {error}"
+            run.update(status="interrupted" if interrupted else "failed", error=said)
         except OSError as full:  # the disk, say: that the process is gone tells the rest
             print(f"{shown(run.record_path)}: its last state could not be written ({full}).", file=sys.stderr)
         if interrupted and run.checkpoint("last").is_file():
             command = f"{PYTHON} -m segpipe.train resume={shown(run.folder)}"
             print(f"\nInterrupted. To go on with it: {command}", file=sys.stderr)
+        if interrupted:
+            raise KeyboardInterrupt from error
         raise
     finally:
         tracking.finish(logger, failed=failed)
@@ -99,19 +126,22 @@ def carry_out(cfg: DictConfig, overrides: list[str]) -> dict[str, Any]:
     return metrics
 
 
-def evaluate_best(
-    cfg: DictConfig, run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any
-) -> dict[str, Any]:
-    """Validate and test with the best checkpoint; write confusion matrices and pictures; measure what it costs."""
-    best = torch.load(run.checkpoint("best"), map_location=task.device, weights_only=True)
+def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any) -> int:
+    """Validate and test with the best checkpoint; return its epoch."""
+    best = checkpoints.read(run.checkpoint("best"), device=task.device)
     task.load_state_dict(best["state_dict"])
     loggers, trainer.loggers = trainer.loggers, []  # this validation is no point of the history
     trainer.validate(task, datamodule=data, verbose=False)
     trainer.loggers = loggers
     trainer.test(task, datamodule=data, verbose=False)
-    metrics: dict[str, Any] = {"best_epoch": best["epoch"]}
-    for split in ("val", "test"):
-        metrics[split] = describe(run, task, data, split)
+    return int(best["epoch"])
+
+
+def describe_best(
+    cfg: DictConfig, run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any
+) -> dict[str, Any]:
+    """Write confusion matrices and pictures of the network that was evaluated; measure what it costs."""
+    metrics: dict[str, Any] = {split: describe(run, task, data, split) for split in ("val", "test")}
     size = tuple(cfg.data.get("size") or data.split("test").size(0))
     task.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
     metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
@@ -149,22 +179,30 @@ def hydra_main(cfg: DictConfig) -> None:
     """What Hydra calls: once for a single training, once a job in a sweep."""
     context = HydraConfig.get()
     cfg.run_dir = cfg.run_dir or context.runtime.output_dir
+    overrides = list(context.overrides.task)
+    rank = devices.place().rank
+    if cfg.stages or context.mode == RunMode.MULTIRUN:
+        devices.refuse_launched("stages" if cfg.stages else "a sweep")
     if context.mode == RunMode.MULTIRUN:
         alone = not context.launcher._target_.endswith(".BasicLauncher")
-        sweep.dispatch(cfg, list(context.overrides.task), at_once=alone)
+        sweep.dispatch(cfg, overrides, at_once=alone)
         return
     try:
-        with config.friendly():  # here as well, or Hydra would add a line of its own
+        with friendly():  # here as well, or Hydra would add a line of its own
             if cfg.stages:
-                sys.exit(run_stages(cfg, list(context.overrides.task)))
+                sys.exit(run_stages(cfg, overrides))
+            chosen = ranks.chosen(cfg, overrides)
+            if (number := ranks.needed(chosen)) > 1:
+                sys.exit(ranks.supervise(number, chosen, [*overrides, *context.overrides.hydra]))
             train(cfg)
     finally:
-        leave_no_empty(Path(context.runtime.output_dir))
+        leave_no_empty(Path(context.runtime.output_dir), rank)
 
 
-def leave_no_empty(folder: Path) -> None:
+def leave_no_empty(folder: Path, rank: int) -> None:
     """Remove what Hydra made for a training that was refused, or that went on elsewhere."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK}:
+    names = {LOCK} if rank == 0 else set()  # of another rank, the folder may be rank 0's
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= names:
         (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()
 
@@ -179,7 +217,8 @@ def main() -> None:
         if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup means it; a shell's & does not
             signal.signal(end, interrupt)
     on_leash()
-    with config.friendly():
+    devices.silence()
+    with friendly():
         try:
             hydra_main()
             status = sweep.finish()

@@ -8,7 +8,7 @@ from conftest import configure
 
 from segpipe import build
 from segpipe.data import cache, counts
-from segpipe.data.module import Samples
+from segpipe.data.samples import Samples
 from segpipe.data.shapes import Shapes
 
 DATA = ["data.dataset.train=12", "data.dataset.val=5", "data.dataset.test=3"]
@@ -89,7 +89,7 @@ def test_pictures_are_decoded_once_in_all_epochs(reads, choice, times):
 
 def test_auto_keeps_what_fits_and_no_more(monkeypatch, reads):
     def kept(limit):
-        monkeypatch.setattr("segpipe.data.module.RAM_LIMIT", limit)
+        monkeypatch.setattr("segpipe.data.samples.RAM_LIMIT", limit)
         whole = Shapes(split="val", val=3)
         return Samples(whole, size=None, train=False, augment=None, seed=0, cache="auto").kept is not None
 

@@ -11,8 +11,8 @@ from segpipe.data.augment import Augment, strict
 from segpipe.data.camvid import CamVid
 from segpipe.data.dataset import IGNORE_INDEX, Sample
 from segpipe.data.files import read_image
-from segpipe.data.module import Samples
 from segpipe.data.sampler import EvalBatches, TrainBatches
+from segpipe.data.samples import Samples
 from segpipe.data.shapes import Scene, Shapes
 from segpipe.errors import UserError
 

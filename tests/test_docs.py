@@ -27,7 +27,7 @@ def examples() -> list[Example]:
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text(encoding="utf-8")
         blocks = list(FENCE.finditer(text))
-        for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        for block, after in zip(blocks, [*blocks[1:], None], strict=False):  # a page may have none
             if block["language"] == "python":
                 output = after["content"] if after is not None and after["language"] == "text" else None
                 found.append(Example(page, text.count("\n", 0, block.start()) + 1, block["content"], output))

@@ -227,7 +227,7 @@ def test_stages_run_one_after_another_and_remember_where_they_come_from(tmp_path
     assert "Warm start:" in done.stdout
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0
-    assert again.stdout.count("finished before") == 2
+    assert again.stdout.count("is finished already") == 2
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,10 @@ def test_a_run_repeats_itself_bit_for_bit(finished_run, tmp_path):
     assert equal(weights(finished_run), weights(tmp_path / "again"))
 
 
-def test_a_resumed_run_ends_as_one_that_was_not_interrupted(finished_run, tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(workers, tmp_path):
     """Dropout too: it depends on (seed, epoch). The schedule must be that of the whole."""
-    choices = [*TINY, "neck.dropout=0.3", "scheduler=constant"]
+    choices = [*TINY, "neck.dropout=0.3", "scheduler=constant", f"data.workers={workers}"]
     train(configure(*choices, f"run_dir={tmp_path / 'whole'}"))
     train(configure(*choices, "trainer.max_epochs=1", f"run_dir={tmp_path / 'halves'}"))
     config = tmp_path / "halves" / "config.yaml"
@@ -251,7 +252,7 @@ def test_checkpoints_are_written_beside_their_place_and_moved(tmp_path, monkeypa
     WholeCheckpoints().save_checkpoint({"epoch": 1}, path)
 
     def half(content, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", half)

@@ -60,6 +60,8 @@ def spread(values: list[float]) -> str:
 
 def main(source: Path) -> None:
     """See the module."""
+    if not source.name or not (source / "sweep.json").is_file():
+        sys.exit(f"{source}: not a sweep. Give its folder, outputs/sweeps/NAME.")
     target = Path(__file__).parent / source.name
     shutil.rmtree(target, ignore_errors=True)
     listed = cells.read(source)

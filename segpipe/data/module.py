@@ -1,102 +1,34 @@
 """The LightningDataModule: three splits of a data set as batches."""
 
-import os
-import sys
-from collections.abc import Callable
-from typing import Literal, TypedDict, get_args
+from collections.abc import Callable, Iterator
+from typing import Literal, get_args
 
-import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from segpipe.data.augment import Augment
 from segpipe.data.counts import remembered_counts
-from segpipe.data.dataset import First, Sample, SegmentationDataset, Split
+from segpipe.data.dataset import First, SegmentationDataset, Split
 from segpipe.data.sampler import EvalBatches, TrainBatches
+from segpipe.data.samples import Batch, Samples
+from segpipe.devices import cores
 from segpipe.errors import UserError
 
-RAM_LIMIT = 2 * 2**30  # bytes that cache=auto allows a split
 SHOWN = 3  # problems that a refusal prints
 
 
-class Batch(TypedDict):
-    """What a step gets: RGB images uint8 (N, 3, H, W), masks uint8 (N, H', W'), positions in the split (N,).
+class Loader(DataLoader[Batch]):
+    """Begins when the first batch is asked for: Lightning makes the iterator before it tells the sampler the epoch.
 
-    In training H, W = H', W'; in evaluation the mask has its stored size, whatever ``data.size`` makes of the picture.
+    With workers, a training that was gone on with would else begin with batches of epoch 0.
     """
 
-    image: Tensor
-    mask: Tensor
-    index: Tensor
-
-
-class Samples(Dataset[Batch]):
-    """A split as samples to be batched: resized, kept in memory, augmented.
-
-    size: height and width to resize pictures to; None keeps theirs. train: resize the masks, too.
-    """
-
-    def __init__(
-        self,
-        dataset: SegmentationDataset,
-        *,
-        size: list[int] | None,
-        train: bool,
-        augment: Augment | None,
-        seed: int,
-        cache: Literal["auto", "ram", "off"],
-    ) -> None:
-        self.dataset, self.size, self.train, self.augment, self.seed = dataset, size, train, augment, seed
-        self.kept: list[Sample] | None = None
-        if cache == "ram" or (cache == "auto" and self.bytes() <= RAM_LIMIT):
-            hidden = not sys.stdout.isatty()
-            reading = track(range(len(dataset)), f"Reading {len(dataset)} samples", transient=True, disable=hidden)
-            self.kept = [self.load(index) for index in reading]
-
-    def bytes(self) -> int:
-        """The memory that the split takes when decoded: four bytes a pixel."""
-        sizes = [self.size or self.dataset.size(index) for index in range(len(self.dataset))]
-        return sum(height * width * 4 for height, width in sizes)
-
-    def load(self, index: int) -> Sample:
-        """Decode and resize."""
-        image, mask = self.dataset.read(index)
-        if self.size and image.shape[:2] != tuple(self.size):
-            image = resize(image, self.size, cv2.INTER_AREA)
-            if self.train:
-                mask = resize(mask, self.size, cv2.INTER_NEAREST)
-        return Sample(image, mask)
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.dataset)
-
-    def __getitem__(self, keys: list[tuple[int, int]]) -> Batch:
-        """The batch of some (epoch, index), each sample augmented by its own draw.
-
-        Images keep the order of bytes they were decoded in, which is torch's channels_last: nothing is copied twice.
-        """
-        samples = [self.sample(epoch, index) for epoch, index in keys]
-        return {
-            "image": torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
-            "mask": torch.from_numpy(np.stack([sample.mask for sample in samples])),
-            "index": torch.tensor([index for _, index in keys]),
-        }
-
-    def sample(self, epoch: int, index: int) -> Sample:
-        """One sample, as it is in ``epoch``."""
-        sample = self.kept[index] if self.kept is not None else self.load(index)
-        return self.augment(sample, seed=self.seed, epoch=epoch, index=index) if self.augment else sample
-
-
-def resize(picture: NDArray[np.uint8], size: list[int], how: int) -> NDArray[np.uint8]:
-    """To (height, width)."""
-    return cv2.resize(picture, size[::-1], interpolation=how)  # type: ignore[return-value]
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """One epoch."""
+        yield from super().__iter__()
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -155,11 +87,22 @@ class SegmentationData(pl.LightningDataModule):
         """What the splits have to say, each thing once."""
         return list(dict.fromkeys(note for name in get_args(Split) for note in self.split(name).notes))
 
-    def check(self, *, smallest: int = 1) -> None:
-        """Raise UserError for what training would stumble over later. smallest: height and width the network takes."""
+    def check(self, *, smallest: int = 1, ranks: int = 1, parts: int = 1) -> None:
+        """Raise UserError for what training would stumble over later.
+
+        smallest: height and width the network takes. ranks, parts: among which each batch is shared evenly.
+        """
         for name in get_args(Split):
-            if not len(self.split(name)):
+            number = len(self.split(name))
+            if not number:
                 raise UserError(f"The {name} split has no picture. Add some, or give another data.root.")
+            if number < ranks:
+                raise UserError(
+                    f"The {name} split has {number} picture{'s' if number > 1 else ''} for {ranks} devices, each of "
+                    f"which needs one at least: set trainer.devices={number}, or add pictures."
+                )
+        if ranks > 1:
+            self.check_shares(ranks * parts, f"{ranks} devices" + (f" in {parts} parts each" if parts > 1 else ""))
         number = len(self.split("train"))
         if number < self.batch_size:
             raise UserError(
@@ -183,6 +126,16 @@ class SegmentationData(pl.LightningDataModule):
                         f"{smallest} x {smallest} and more: set data.size=[HEIGHT,WIDTH], or remove the picture."
                     )
 
+    def check_shares(self, shares: int, whose: str) -> None:
+        """Raise UserError, with the nearest batch that will do, for one that is not shared evenly."""
+        if self.batch_size % shares:
+            most = len(self.split("train")) // shares * shares
+            nearest = max(shares, min(round(self.batch_size / shares) * shares, most))
+            raise UserError(
+                f"data.batch_size={self.batch_size} is the batch of all devices together and cannot be shared evenly "
+                f"among {whose}: set data.batch_size={nearest}."
+            )
+
     def samples_of(self, name: Split, *, train: bool = False) -> Samples:
         """A split as samples, made once; ``train`` augments."""
         if (name, train) not in self.samples:
@@ -196,7 +149,7 @@ class SegmentationData(pl.LightningDataModule):
         """Batches of a split; ``train`` shuffles and augments."""
         samples = self.samples_of(name, train=train)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        workers = self.workers if self.workers is not None else self.own_workers(samples)
+        workers = self.workers if self.workers is not None else self.own_workers(samples, world_size)
         batches: TrainBatches | EvalBatches
         if train:
             batches = TrainBatches(
@@ -204,7 +157,7 @@ class SegmentationData(pl.LightningDataModule):
             )
         else:
             batches = EvalBatches(self.sizes(name), batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
-        return DataLoader(
+        return Loader(
             samples,
             sampler=batches,  # as the sampler, so that Lightning tells it the epoch
             batch_size=None,  # it is batches that are sampled
@@ -214,15 +167,17 @@ class SegmentationData(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def own_workers(self, samples: Samples) -> int:
+    def own_workers(self, samples: Samples, ranks: int = 1) -> int:
         """0 where nothing is to be decoded or, beside a GPU, augmented; else 2, and beside a GPU up to 8.
+
+        ranks: those that share the machine's cores.
 
         A GPU waits for what the CPU has not made ready; a CPU that trains has to make it itself, at once or later.
         """
         gpu = torch.cuda.is_available()
         if samples.kept is not None and not (gpu and samples.augment):
             return 0
-        return min(8, os.cpu_count() or 2) if gpu else 2
+        return min(8, max(cores() // ranks, 2)) if gpu else 2
 
     def median_frequency(self) -> Tensor:
         """(K,) class weights of Eigen and Fergus (2015): the classes' median frequency over the class's own.

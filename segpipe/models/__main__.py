@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from segpipe import build, combinations
-from segpipe.config import CONF, friendly, options
+from segpipe.config import CONF, options
 from segpipe.cost import multiply_adds
 from segpipe.errors import UserError
+from segpipe.explain import friendly
 
 WIDTH = 110  # characters that the table needs
 

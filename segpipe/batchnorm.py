@@ -1,0 +1,128 @@
+"""Batch normalisation over all ranks' batches: torch's own on a GPU, and one for a CPU, where torch has none."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from pytorch_lightning.plugins.layer_sync import LayerSync
+from torch import Tensor, nn
+
+Found = list[Tensor]
+
+
+class OverRanks(torch.autograd.Function):
+    """Normalisation by the mean and variance of all ranks' values, which are then in ``found``: mean, variance, count.
+
+    Each rank's images have an effect on all ranks' results, so the sums over gradients are over all ranks as well.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, image: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, found: Found
+    ) -> Tensor:
+        """See torch.autograd.Function."""
+        own_mean, own_variance = torch.batch_norm_update_stats(image, None, None, 0.0)  # the kernel of torch's own
+        own_count = own_mean.new_tensor([image.numel() / image.shape[1]])
+        sums = total(torch.cat([own_mean * own_count, own_count]))
+        mean, count = sums[:-1] / sums[-1], sums[-1]
+        # Of squares from the joint mean: a difference of large sums would lose digits
+        variance = total((own_variance + (own_mean - mean).square()) * own_count) / count
+        ctx.save_for_backward(image, weight, mean, variance, count)
+        ctx.eps = eps
+        found.extend([mean, variance, count])
+        return F.batch_norm(image, mean, variance, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
+        """See torch.autograd.Function. The parameters' gradients are this rank's part, as DDP expects them."""
+        image, weight, mean, variance, count = ctx.saved_tensors
+        # As if mean and variance were constants
+        direct, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], image, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        along, shared = total(torch.stack([of_weight, of_bias]))  # (C,): over normalised values, over ones
+        deviation = (variance + ctx.eps).rsqrt()
+        scale = (deviation if weight is None else deviation * weight) / count
+        slope = scale * along * deviation
+        shape = [1, -1, *[1] * (image.ndim - 2)]
+        through = torch.addcmul((scale * shared - slope * mean).view(shape), image, slope.view(shape))
+        of_parameters = (of_weight, of_bias) if weight is not None else (None, None)
+        return direct - through, *of_parameters, None, None
+
+
+def total(part: Tensor) -> Tensor:
+    """The sum over ranks."""
+    part = part.clone()
+    dist.all_reduce(part)
+    return part
+
+
+class OnCpu(nn.BatchNorm2d):
+    """What a batch normalisation becomes while ranks train together on CPUs: the same object, names and values.
+
+    Mean and variance are those of the values of all ranks together, be their numbers equal or not.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return finished(self, self.over_ranks(input) if self.training else super().forward(input))
+
+    def over_ranks(self, image: Tensor) -> Tensor:
+        """Normalise by statistics of all ranks, and take them into the running ones, as torch's batch norm does."""
+        found: Found = []
+        normalised = OverRanks.apply(image.float(), self.weight, self.bias, self.eps, found)
+        if self.track_running_stats:
+            mean, variance, count = found
+            self.remember(mean, variance * count / (count - 1).clamp(min=1))
+        return normalised.to(image.dtype)
+
+    def remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Take statistics of a step into the running ones; the variance is the unbiased one."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+class OnGpu(nn.SyncBatchNorm):
+    """The same by torch's own, whose kernels are for GPUs."""
+
+    process_group = None  # all ranks
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return finished(self, super().forward(input))
+
+
+def finished(module: Any, normalised: Tensor) -> Tensor:
+    """What else a layer does that was a batch normalisation: timm's drop and activate, too."""
+    return module.act(module.drop(normalised)) if hasattr(module, "act") else normalised
+
+
+class SyncLayers(LayerSync):
+    """Lightning's plugin that synchronises a model's batch normalisations when a fit begins, until it ends.
+
+    gpu: whether the ranks train on GPUs; torch's own DDP refuses its synchronised layers elsewhere.
+    """
+
+    def __init__(self, *, gpu: bool) -> None:
+        self.gpu = gpu
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Turn every batch normalisation into a synchronised one, and note what it was."""
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.plain = type(module)  # type: ignore[assignment]
+                module.__class__ = OnGpu if self.gpu else OnCpu  # type: ignore[assignment]
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Turn them back into what they were."""
+        for module in model.modules():
+            if isinstance(module, OnCpu | OnGpu):
+                module.__class__ = module.__dict__.pop("plain")
+        return model
