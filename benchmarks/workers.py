@@ -37,7 +37,9 @@ def main() -> None:
             return time.perf_counter() - start
 
         several = f"{given.workers} workers"
-        times = interleaved({"1 worker": lambda: sweep(1), several: lambda: sweep(given.workers)}, rounds=given.rounds)
+        times = interleaved(
+            {"1 worker": lambda: sweep(1), several: lambda: sweep(given.workers)}, rounds=given.rounds, warmup=0
+        )
     for name, seconds in times.items():
         print(f"{name}: {sorted(seconds)[len(seconds) // 2]:.1f} s for {given.jobs} jobs")
     print(f"1 worker / {several}: {ratio(times['1 worker'], times[several])}")

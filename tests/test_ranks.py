@@ -21,7 +21,7 @@ from segpipe import batchnorm, build, combinations, devices
 from segpipe.batchnorm import SyncLayers
 from segpipe.errors import UserError
 from segpipe.models.weights import key
-from segpipe.runs import read_history
+from segpipe.runs import Run, read_history
 from segpipe.task import SegmentationTask
 
 SMALL = [choice for choice in TINY if choice not in ("trainer=cpu", "logger=none", "data.eval_batch_size=4")]
@@ -201,7 +201,8 @@ def test_whatever_ends_nothing_is_left_and_the_record_says_why(tmp_path):
         wait(lambda: all(gone(pid) for pids in ranks.values() for pid in pids), 60 - (time.monotonic() - began))
         assert [status(tmp_path / name) for name in names] == [1, 1, -signal.SIGKILL]
         found = {name: record(tmp_path / name) for name in names}
-        assert [found[name]["status"] for name in names] == ["failed", "failed", "interrupted"]
+        assert [found[name]["status"] for name in names] == ["failed", "failed", "running"]
+        assert not Run(tmp_path / "orphaned").alive  # and so read as interrupted
         assert "rank 1 was ended by SIGKILL" in found["killed"]["error"]
         assert "rank 1 ended with status 1: interrupted" in found["ended"]["error"]
         assert "rank 1 was ended by SIGKILL" in (tmp_path / "killed.txt").read_text()

@@ -200,7 +200,7 @@ def test_what_is_interrupted_says_so_and_how_to_go_on(tmp_path, monkeypatch, cap
             raise KeyboardInterrupt
 
     monkeypatch.setattr(SegmentationTask, "on_train_epoch_end", interrupt)
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         train(configure(*TINY, f"run_dir={tmp_path / 'run'}"))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
     assert f"resume={tmp_path / 'run'}" in capsys.readouterr().err
