@@ -19,7 +19,7 @@ JOB = ["encoder.widths=[8,16,32,64,64]", "data.crop=[64,64]", "trainer=cpu", "tr
 def main() -> None:
     """Print the ratio."""
     parser = arguments(__doc__, rounds=3)
-    parser.add_argument("--jobs", type=int, default=6, help="of the sweep (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=16, help="of the sweep (%(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="slots of the other side (%(default)s)")
     parser.add_argument("--job", nargs="*", default=JOB, help="overrides of each job")
     given = parser.parse_args()
@@ -37,9 +37,8 @@ def main() -> None:
             return time.perf_counter() - start
 
         several = f"{given.workers} workers"
-        times = interleaved(
-            {"1 worker": lambda: sweep(1), several: lambda: sweep(given.workers)}, rounds=given.rounds, warmup=0
-        )
+        sides = {"1 worker": lambda: sweep(1), several: lambda: sweep(given.workers)}
+        times = interleaved(sides, rounds=given.rounds, warmup=0)
     for name, seconds in times.items():
         print(f"{name}: {sorted(seconds)[len(seconds) // 2]:.1f} s for {given.jobs} jobs")
     print(f"1 worker / {several}: {ratio(times['1 worker'], times[several])}")
