@@ -5,6 +5,7 @@ seconds of the whole command, imports and planning included. ``--job`` are the o
 """
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def main() -> None:
         sides = {"1 worker": lambda: sweep(1), several: lambda: sweep(given.workers)}
         times = interleaved(sides, rounds=given.rounds, warmup=0)
     for name, seconds in times.items():
-        print(f"{name}: {sorted(seconds)[len(seconds) // 2]:.1f} s for {given.jobs} jobs")
+        print(f"{name}: {statistics.median(seconds):.1f} s for {given.jobs} jobs")
     print(f"1 worker / {several}: {ratio(times['1 worker'], times[several])}")
 
 

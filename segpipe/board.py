@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from segpipe import cells
-from segpipe.runs import Run, read_history, read_json
+from segpipe.runs import Run
+from segpipe.storage import read_history, read_json
 from segpipe.summary import PYTHON, share
 
 EVERY = 0.5  # seconds from one drawing of the view to the next
@@ -27,7 +28,7 @@ class Board:
 
     def __init__(self, *, workers: int) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.workers, self.began = workers, time.time()
+        self.workers = workers
         self.drawn = 0.0
         self.counts: Counter[str] = Counter()
         self.seconds: list[float] = []  # of the runs that were trained in this start

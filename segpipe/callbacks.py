@@ -17,7 +17,8 @@ from segpipe import checkpoints, pictures, tracking
 from segpipe.data.dataset import Sample, Split
 from segpipe.data.module import SegmentationData
 from segpipe.models.network import at_size
-from segpipe.runs import Run, read_history, write_history
+from segpipe.runs import Run
+from segpipe.storage import read_history, write_history
 from segpipe.task import SegmentationTask
 
 

@@ -1,7 +1,5 @@
 """What a sweep consists of: ``sweep.json`` lists every cell that was asked for, and the run that is its network."""
 
-import fcntl
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +8,8 @@ from omegaconf import DictConfig
 from segpipe import combinations
 from segpipe.config import check
 from segpipe.errors import UserError
-from segpipe.runs import LOCK, Run, read_json, write_json
+from segpipe.runs import Run, locked
+from segpipe.storage import read_json, write_json
 
 
 class Cell(NamedTuple):
@@ -55,10 +54,7 @@ def cell(cfg: DictConfig, overrides: list[str]) -> Cell:
 
 def add(folder: Path, new: Cell) -> None:
     """Put a cell into ``sweep.json``, in the place it had; several processes may do so at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as lock:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder, busy=lambda: None):
         kept = {tuple(cell.overrides): cell for cell in read(folder)}
         if kept.get(tuple(new.overrides)) == new:
             return

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from segpipe.errors import UserError
-from segpipe.runs import Run, anew, shown, write_whole
+from segpipe.runs import Run, anew, shown
+from segpipe.storage import write_whole
 
 SET_ASIDE = ".damaged"  # what the name of a file that was set aside ends with
 

@@ -69,10 +69,11 @@ def refuse_decoder(cfg: DictConfig, encoder: Encoder) -> None:
                 f"decoder=unpool needs the encoder to max-pool at every step, and encoder={cfg.encoder.name} does not "
                 f"at stride {places}: take decoder=deconv, or encoder=small."
             )
-    if cfg.decoder.name == "unpool" and overlapping(encoder):
+    overlap = overlapping(encoder)
+    if cfg.decoder.name == "unpool" and overlap:
         raise UserError(
             f"decoder=unpool: the windows of encoder={cfg.encoder.name}'s max-poolings overlap (stride "
-            f"{', '.join(map(str, overlapping(encoder)))}), so a maximum may be two windows' and the values would fall "
+            f"{', '.join(map(str, overlap))}), so a maximum may be two windows' and the values would fall "
             f"on one another. Take decoder=deconv, or encoder=vgg16."
         )
     for path in ("encoder.kernel", "model.refine.kernel"):
@@ -154,14 +155,14 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     return found
 
 
-def least(cfg: DictConfig) -> tuple[int, str, str]:
+def least(cfg: DictConfig, encoder: Encoder) -> tuple[int, str, str]:
     """Stride, decoder and fusion that a network is known by: cells of which these are equal are one network.
 
     Where nothing is climbed, nothing is joined, and a fixed enlargement is all there is of a way up. Repetition by 2
     and 2 and 8 is repetition by 32; so is unpooling, whose steps are the same wherever the decoder stops: without
     skips and convolutions the stride then says nothing.
     """
-    model, encoder = cfg.model, encoder_on_paper(cfg)
+    model = cfg.model
     stride, decoder, fusion = model.stride, cfg.decoder.name, cfg.fusion.name
     alike = decoder == "unpool" or (decoder == "nearest" and not cfg.decoder.smooth)
     linear = model.refine._target_.endswith("Mix") and model.width == "classes" and model.enlarge == "same"
@@ -175,11 +176,12 @@ def least(cfg: DictConfig) -> tuple[int, str, str]:
 def canonical(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
     resolved = build.resolved(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"]))
-    stride, decoder, fusion = least(cfg)
+    encoder = encoder_on_paper(cfg)
+    stride, decoder, fusion = least(cfg, encoder)
     if fusion == "none":
         resolved.fusion = {"name": "none"}
         resolved.model.update(taps="conv", stride=stride)
-    if stride == encoder_on_paper(cfg).coarsest:
+    if stride == encoder.coarsest:
         resolved.model.narrow = "refine"
     if decoder != cfg.decoder.name:
         resolved.decoder = OmegaConf.load(CONF / "decoder" / f"{decoder}.yaml")
@@ -228,7 +230,7 @@ def run_name(_root_: DictConfig) -> str:
 
 def named(cfg: DictConfig, last: str) -> str:
     """A run's choices, as ``least`` has them, and seed, with ``last`` behind them."""
-    stride, decoder, fusion = least(cfg)
+    stride, decoder, fusion = least(cfg, encoder_on_paper(cfg))
     model = model_name(cfg.model.name, cfg.model.stride, stride)
     return "-".join([model, decoder, fusion, f"s{cfg.seed}", last])
 

@@ -17,7 +17,7 @@ from segpipe.explain import friendly
 from segpipe.metrics import confusion_matrices, named_scores
 from segpipe.models.network import at_size
 from segpipe.predictor import Predictor
-from segpipe.runs import write_confusion, write_json
+from segpipe.storage import write_confusion, write_json
 from segpipe.summary import score_table
 
 

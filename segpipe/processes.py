@@ -30,6 +30,10 @@ OF_ANOTHER_JOB = (
     "SEGPIPE_NOTE", LEASH,
 )  # fmt: skip
 
+OF_A_SWEEP = (  # Hydra's own settings that say where and how the jobs of a sweep are run
+    "hydra.mode", "hydra.run.", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher",
+)  # fmt: skip
+
 hands: set[int] = set()  # this process's ends of its children's leashes
 
 
@@ -114,13 +118,13 @@ def training(folder: Path, overrides: list[str]) -> list[str]:
 
 
 def single(folder: Path) -> list[str]:
-    """What makes a command line a single training in ``folder``, wherever Hydra has found its configuration.
+    """What makes a command line a single training in ``folder``: Hydra's own overrides, less what is of a sweep.
 
     An experiment that asks for a sweep would sweep again, so it is told not to.
     """
     asked = list(HydraConfig.get().overrides.hydra) if HydraConfig.initialized() else []
-    found = [override for override in asked if override.lstrip("+").startswith("hydra.searchpath=")]
-    return [*found, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
+    kept = [override for override in asked if not override.lstrip("+~").startswith(OF_A_SWEEP)]
+    return [*kept, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
 
 
 def train_in(folder: Path, overrides: list[str]) -> int:

@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 from segpipe import devices
 from segpipe.config import key_of
 from segpipe.explain import INTERRUPTED
-from segpipe.processes import Child, end, quoted, told
-from segpipe.runs import Run
+from segpipe.processes import Child, end, single, told
+from segpipe.runs import Run, Status
 from segpipe.start import resumed
 
 PATIENCE = 5.0  # seconds that ranks have to notice by themselves that one is gone
@@ -55,11 +55,10 @@ def needed(cfg: DictConfig) -> int:
 def supervise(number: int, cfg: DictConfig, overrides: list[str]) -> int:
     """Train in so many processes, in one folder; return the exit status: 0, 1, or that of Ctrl-C.
 
-    cfg: as ``chosen``. overrides: all of the command line, Hydra's own as well.
+    cfg: as ``chosen``. overrides: those of the command line.
     """
-    folder = Path(cfg.run_dir)
-    kept = [override for override in overrides if key_of(override) not in ("run_dir", "hydra.mode", "hydra.run.dir")]
-    arguments = [*kept, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
+    kept = [override for override in overrides if key_of(override) != "run_dir"]
+    arguments = [*kept, *single(Path(cfg.run_dir))]
     ranks: list[Rank] = []
     with reserved_port() as port, tempfile.TemporaryDirectory(prefix="segpipe-ranks-") as notes:
         try:
@@ -152,9 +151,9 @@ def noted(rank: Rank) -> str:
     return rank.note.read_text(encoding="utf-8").strip() if rank.note.is_file() else ""
 
 
-def settle(cfg: DictConfig, ranks: list[Rank], status: str, error: str, *, unless: str) -> None:
+def settle(cfg: DictConfig, ranks: list[Rank], status: Status, error: str, *, unless: str) -> None:
     """Write what came of the run into its record, if these ranks have begun one; not over a status in ``unless``."""
     run = Run(Path(cfg.run_dir))
     began = ranks and run.record.get("pid") == ranks[0].child.process.pid
     if began and run.record.get("status") not in ("finished", *unless.split()):
-        run.update(status=status, error=error)
+        run.end(status, error)

@@ -1,102 +1,18 @@
-"""A run is a folder: what lies in it, and how it is written (whole or not at all) and read."""
+"""A run is a folder: what lies in it, whose it is while it is trained, and its record."""
 
-import csv
 import fcntl
-import io
-import json
-import math
-import os
-import platform
-import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from segpipe.errors import UserError
+from segpipe.storage import read_json, write_json
 
 Status = Literal["running", "finished", "failed", "interrupted"]
 LOCK = ".lock"  # in a run's folder
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "albumentations", "numpy", "wandb")
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a temporary file beside ``path``, then put it in its place in one step.
-
-    A reader finds the old file or the new one, never a part; where writing fails, the old one stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))  # type: ignore[func-returns-value, arg-type]
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole; what is no finite number as null, since JSON has none."""
-    write_text(path, json.dumps(without_nan(content), indent=2, ensure_ascii=False) + "\n")
-
-
-def without_nan(content: Any) -> Any:
-    """NaN and infinities as None, all the way down."""
-    if isinstance(content, Mapping):
-        return {key: without_nan(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [without_nan(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where there is none, or one that is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write a CSV file, whole: a line an epoch."""
-    text = io.StringIO()
-    columns = list(dict.fromkeys(name for row in rows for name in row))  # an epoch may lack what others have
-    table = csv.DictWriter(text, fieldnames=columns, restval="", lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Read what ``write_history`` wrote; nothing where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def write_confusion(path: Path, *, names: list[str], groups: list[str], matrices: NDArray[np.int64]) -> None:
-    """Write the (n, C, C) confusion matrices of n pictures with their names and groups."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file, names=np.array(names), groups=np.array(groups), matrices=matrices.astype(np.int32)
-            )
-
-    write_whole(path, write)
 
 
 def shown(path: Path) -> str:
@@ -109,11 +25,40 @@ def anew(folder: Path) -> str:
     return f"To mend it: the command that the run was begun with, and resume=auto hydra.run.dir={shown(folder)}."
 
 
+@contextmanager
+def locked(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Inside, no other process is at work on a folder; the system lets go of it however this one ends.
+
+    busy: called before waiting for another process; it may raise instead. Without locks in a file system, nobody waits.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            busy()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+
+
+def remove_bare(folder: Path, *, beside: frozenset[str] = frozenset({LOCK})) -> None:
+    """Remove the folder that Hydra made for a training that was refused, or went on elsewhere, if it is empty."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= beside:
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
 class Run:
     """A run's folder and its record, ``run.json``; the record is empty where there is none yet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.read()
+
+    def read(self) -> None:
+        """Take the record from the disk."""
         self.record: dict[str, Any] = read_json(self.record_path)
         self.started = time.time()
         self.spent: float = self.record.get("wall_time_s", 0.0)  # seconds of the sessions before
@@ -177,23 +122,19 @@ class Run:
 
     @contextmanager
     def held(self, *, wait: bool = False) -> Iterator[None]:
-        """Inside, the run is this process's alone; the system lets go of it however the process ends.
+        """Inside, the run is this process's alone.
 
         wait: until another process has let go of it. Raises UserError where one has it, and ``wait`` is not asked for.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = f"{self.folder}: a process ({self.record.get('pid', 'another')}) is still at work on it."
-                if not wait:
-                    raise UserError(f"{holder} Wait for it, or end it.") from None
-                print(f"{holder} Waiting for it.", flush=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                self.__init__(self.folder)  # type: ignore[misc]  # what it has written meanwhile
-            except OSError:  # a file system without locks
-                pass
+
+        def busy() -> None:
+            holder = f"{self.folder}: a process ({self.record.get('pid', 'another')}) is still at work on it."
+            if not wait:
+                raise UserError(f"{holder} Wait for it, or end it.")
+            print(f"{holder} Waiting for it.", flush=True)
+
+        with locked(self.folder, busy):
+            self.read()  # what another process has written meanwhile
             self.tidy()
             yield
 
@@ -225,23 +166,9 @@ class Run:
         self.record["wall_time_s"] = round(self.spent + time.time() - self.started, 1)
         write_json(self.record_path, self.record)
 
-
-def environment() -> dict[str, Any]:
-    """Versions of what a result may depend on."""
-    versions = {name: version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "versions": versions, "git": git_state(Path(__file__).parent)}
-
-
-def git_state(folder: Path) -> str | None:
-    """Commit of the code, with ``+changes`` behind it where files differ; None outside a checkout."""
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip()
+    def end(self, status: Status, error: str) -> None:
+        """Write how it ended. That a process is gone tells it too, so a full disk is a line and no error."""
+        try:
+            self.update(status=status, error=error)
+        except OSError as full:
+            print(f"{shown(self.record_path)}: its last state could not be written ({full}).", file=sys.stderr)

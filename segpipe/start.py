@@ -15,7 +15,9 @@ from segpipe.config import key_of, read
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
-from segpipe.runs import Run, anew, environment, shown, write_text
+from segpipe.runs import Run, anew, shown
+from segpipe.storage import write_text
+from segpipe.versions import environment
 
 MAY_CHANGE = (
     "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
@@ -99,17 +101,16 @@ def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """
     if cfg.resume == "auto":
         run = Run(Path(cfg.run_dir))
-        begun = any(run.checkpoint(name).is_file() for name in ("best", "last"))
-        if begun and newest_whole(run) is None:
-            print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(set_aside(run))}.")
-            begun = False
-        if not begun:
+        path = newest_whole(run)
+        if path is None:
+            if renamed := set_aside(run):
+                print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(renamed)}.")
             return laid_over(cfg, resume=None)
         recognise(run, cfg)
-        checkpoint_to_go_on_with(run)
+        say_which(run, path)
         return laid_over(cfg, resume=cfg.run_dir, warm_start=None)
     if cfg.resume:
-        checkpoint_to_go_on_with(Run.open(cfg.resume))
+        check_resumable(Run.open(cfg.resume))
         return resumed(cfg, overrides=overrides)
     return cfg
 
@@ -121,16 +122,21 @@ def laid_over(cfg: DictConfig, **entries: Any) -> DictConfig:
     return copy
 
 
-def checkpoint_to_go_on_with(run: Run) -> Path:
-    """The newest whole one, said where it is not the last. Raises UserError where there is none."""
-    path, last = newest_whole(run), run.checkpoint("last")
+def check_resumable(run: Run) -> None:
+    """Raise UserError where a run has no whole checkpoint to go on with; say which one it is."""
+    path = newest_whole(run)
     if path is None:
-        if not last.is_file():
+        if not run.checkpoint("last").is_file():
             raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start it anew.")
         raise UserError(f"{run.folder}: its best checkpoint is damaged, or all are. {anew(run.folder)}")
+    say_which(run, path)
+
+
+def say_which(run: Run, path: Path) -> None:
+    """Say that it is not the last checkpoint that a run goes on with, where that is so."""
+    last = run.checkpoint("last")
     if path != last:
         print(f"{shown(last)} is {'damaged' if last.is_file() else 'missing'}: going on from {shown(path)}.")
-    return path
 
 
 def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:

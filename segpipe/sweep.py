@@ -19,7 +19,7 @@ from segpipe.board import Board, print_cells
 from segpipe.config import key_of
 from segpipe.errors import UserError
 from segpipe.processes import Child, end, quoted, told, training
-from segpipe.runs import Run, shown
+from segpipe.runs import Run, Status, remove_bare, shown
 from segpipe.summary import PYTHON
 
 LOG = "output.log"  # in a run's folder: what its process printed
@@ -164,7 +164,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
     if cell.run is None:
         say = slots[0].board.say if slots else print
         say(f"{'Refused' if cell.refused else 'Failed'}: {cell.said}: {cell.refused or cell.error}")
-        with_nothing_in_it(folder)
+        remove_bare(folder)
         return
     if not slots:
         workers = 1 if at_once else cfg.sweep.workers
@@ -175,12 +175,6 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
             slots[0].drain()
         finally:
             abandon()
-
-
-def with_nothing_in_it(folder: Path) -> None:
-    """Remove the folder that Hydra made for a job that has no run."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def settle(job: Job, *, interrupted: bool = False) -> str:
@@ -194,11 +188,8 @@ def settle(job: Job, *, interrupted: bool = False) -> str:
         error = "It was interrupted, and did not end in time."
     elif run.record == job.before:  # refused before it began
         error = next(filter(None, map(complaint, reversed(printed(job)))), error)
-    state = "interrupted" if interrupted else "failed"
-    try:
-        run.update(status=state, error=error)
-    except OSError as full:  # the disk, say: that the process is gone tells the rest
-        print(f"{shown(run.record_path)}: its last state could not be written ({full}).", file=sys.stderr)
+    state: Status = "interrupted" if interrupted else "failed"
+    run.end(state, error)
     return state
 
 

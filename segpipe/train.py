@@ -25,9 +25,10 @@ from segpipe.explain import explain, friendly
 from segpipe.leaving import leave_after
 from segpipe.metrics import named_scores
 from segpipe.processes import on_leash
-from segpipe.runs import LOCK, Run, read_json, shown, write_confusion, write_json
+from segpipe.runs import LOCK, Run, remove_bare, shown
 from segpipe.stages import run_stages
 from segpipe.start import intact, recognise, settled, start
+from segpipe.storage import read_json, write_confusion, write_json
 from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
 
@@ -109,11 +110,7 @@ def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, 
         devices.note("interrupted" if interrupted else f"{type(error).__name__}: {error}")
         if place.rank:
             raise
-        try:
-            said = explain(error) or f"{type(error).__name__}: {error}"
-            run.update(status="interrupted" if interrupted else "failed", error=said)
-        except OSError as full:  # the disk, say: that the process is gone tells the rest
-            print(f"{shown(run.record_path)}: its last state could not be written ({full}).", file=sys.stderr)
+        run.end("interrupted" if interrupted else "failed", explain(error) or f"{type(error).__name__}: {error}")
         if interrupted and run.checkpoint("last").is_file():
             command = f"{PYTHON} -m segpipe.train resume={shown(run.folder)}"
             print(f"\nInterrupted. To go on with it: {command}", file=sys.stderr)
@@ -193,18 +190,11 @@ def hydra_main(cfg: DictConfig) -> None:
                 sys.exit(run_stages(cfg, overrides))
             chosen = ranks.chosen(cfg, overrides)
             if (number := ranks.needed(chosen)) > 1:
-                sys.exit(ranks.supervise(number, chosen, [*overrides, *context.overrides.hydra]))
+                sys.exit(ranks.supervise(number, chosen, overrides))
             train(cfg)
     finally:
-        leave_no_empty(Path(context.runtime.output_dir), rank)
-
-
-def leave_no_empty(folder: Path, rank: int) -> None:
-    """Remove what Hydra made for a training that was refused, or that went on elsewhere."""
-    names = {LOCK} if rank == 0 else set()  # of another rank, the folder may be rank 0's
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= names:
-        (folder / LOCK).unlink(missing_ok=True)
-        folder.rmdir()
+        # Of another rank, a folder with a lock may be rank 0's
+        remove_bare(Path(context.runtime.output_dir), beside=frozenset(() if rank else {LOCK}))
 
 
 def main() -> None:

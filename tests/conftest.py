@@ -52,6 +52,13 @@ def nuclei_root():
     return root
 
 
+@pytest.fixture
+def cache_folder(tmp_path, monkeypatch):
+    """The user's cache, as a test has it for itself."""
+    monkeypatch.setenv("SEGPIPE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """A tiny training, done once for all who read a run."""

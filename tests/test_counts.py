@@ -15,12 +15,6 @@ DATA = ["data.dataset.train=12", "data.dataset.val=5", "data.dataset.test=3"]
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("SEGPIPE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def reads(monkeypatch):
     """The indices that Shapes was asked for."""
     asked = []
@@ -33,7 +27,7 @@ def weights(*overrides):
     return build.data(configure(*DATA, *overrides)).median_frequency().numpy()
 
 
-def test_weights_are_counted_once_for_the_same_data(folder, reads):
+def test_weights_are_counted_once_for_the_same_data(cache_folder, reads):
     first = weights()
     assert len(reads) == 12
     np.testing.assert_array_equal(weights("seed=3"), first)
@@ -43,9 +37,9 @@ def test_weights_are_counted_once_for_the_same_data(folder, reads):
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"pixels": [1]}', '{"pixels": "a", "around": null}', "\x00"])
-def test_a_cache_that_is_damaged_is_counted_again(folder, damage):
+def test_a_cache_that_is_damaged_is_counted_again(cache_folder, damage):
     first = weights()
-    (path,) = folder.glob("*.json")
+    (path,) = cache_folder.glob("*.json")
     whole = json.loads(path.read_text())
     path.write_text(damage)
     np.testing.assert_array_equal(weights(), first)

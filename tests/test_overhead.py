@@ -24,12 +24,6 @@ MAY_LOAD = {  # module: the heavy libraries that it does load; a command's first
 
 
 @pytest.fixture
-def folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("SEGPIPE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def drawings(monkeypatch):
     """How often a scene was drawn."""
     calls = []
@@ -70,28 +64,28 @@ def parts(folder):
     return sorted(folder.glob("*"))
 
 
-def test_scenes_are_drawn_once_and_then_read_to_the_bit(folder, drawings):
+def test_scenes_are_drawn_once_and_then_read_to_the_bit(cache_folder, drawings):
     assert equal(drawn(), read(shapes()))
     assert len(drawings) == 3
     assert equal(drawn(), read(shapes()))
     assert len(drawings) == 3
-    assert len(parts(folder)) == 1
+    assert len(parts(cache_folder)) == 1
 
 
-def test_nothing_is_written_before_all_are_drawn(folder, drawings):
+def test_nothing_is_written_before_all_are_drawn(cache_folder, drawings):
     shapes().read(0)
-    assert parts(folder) == []
+    assert parts(cache_folder) == []
 
 
 @pytest.mark.parametrize("other", [{"side": 48}, {"val": 4}, {"seed": 1}, {"split": "test", "test": 3}], ids=str)
-def test_other_scenes_are_not_taken_for_these(folder, drawings, other):
+def test_other_scenes_are_not_taken_for_these(cache_folder, drawings, other):
     read(shapes())
     read(shapes(**other))
     assert len(drawings) == 3 + len(shapes(**other))
-    assert len(parts(folder)) == 2
+    assert len(parts(cache_folder)) == 2
 
 
-def test_scenes_of_another_drawing_are_not_taken(folder, drawings, monkeypatch):
+def test_scenes_of_another_drawing_are_not_taken(cache_folder, drawings, monkeypatch):
     read(shapes())
     monkeypatch.setattr("segpipe.data.shapes.drawing", lambda: "with another library")
     read(shapes())
@@ -108,42 +102,42 @@ def flip(content):
     [(flip, 1), (lambda content: content[:-1], 3), (lambda content: b"", 3), (lambda content: content + b"x", 3)],
     ids=["a bit", "cut", "empty", "longer"],
 )
-def test_what_is_damaged_is_drawn_again(folder, drawings, damage, again):
+def test_what_is_damaged_is_drawn_again(cache_folder, drawings, damage, again):
     read(shapes())
-    [path] = parts(folder)
+    [path] = parts(cache_folder)
     path.write_bytes(damage(path.read_bytes()))
     assert equal(drawn(), read(shapes()))
     assert len(drawings) == 3 + again
 
 
-def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(folder, drawings):
-    folder.write_text("a file where the folder should be")
+def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(cache_folder, drawings):
+    cache_folder.write_text("a file where the folder should be")
     assert equal(drawn(), read(shapes()))
     assert equal(drawn(), read(shapes()))
-    assert folder.is_file()
+    assert cache_folder.is_file()
 
 
-def test_a_file_that_goes_away_is_no_reason_to_fail(folder, drawings):
+def test_a_file_that_goes_away_is_no_reason_to_fail(cache_folder, drawings):
     read(shapes())
     dataset = shapes()
     dataset.read(0)
-    parts(folder)[0].unlink()
+    parts(cache_folder)[0].unlink()
     assert equal(drawn(), read(dataset))
 
 
-def test_what_would_be_too_large_is_not_kept(folder, drawings, monkeypatch):
+def test_what_would_be_too_large_is_not_kept(cache_folder, drawings, monkeypatch):
     monkeypatch.setattr(scenes, "LARGEST", 3 * (4 * 32 * 32 + 4) - 1)
     dataset = shapes()
     assert equal(drawn(), read(dataset))
-    assert parts(folder) == []
+    assert parts(cache_folder) == []
     assert dataset.scenes.drawn == {}
 
 
-def test_files_written_longest_ago_make_room(folder):
+def test_files_written_longest_ago_make_room(cache_folder):
     for number, name in enumerate("abc"):
         cache.write_parts(name, [b"12", b"34"], together=8)
-        os.utime(folder / f"{name}.parts", (number, number))
-    assert [path.stem for path in parts(folder)] == ["b", "c"]
+        os.utime(cache_folder / f"{name}.parts", (number, number))
+    assert [path.stem for path in parts(cache_folder)] == ["b", "c"]
     assert cache.read_part("c", 2, 2, whole=4) == b"34"
     assert cache.read_part("c", 2, 2, whole=5) is None
     assert cache.read_part("c", 3, 2, whole=4) is None

@@ -20,7 +20,8 @@ from segpipe import build, cells, combinations, devices, processes, sweep
 from segpipe.board import Board
 from segpipe.cells import Cell
 from segpipe.errors import UserError
-from segpipe.runs import Run, write_json
+from segpipe.runs import Run
+from segpipe.storage import write_json
 
 CHOICES = [*TINY, "trainer.max_epochs=1"]
 

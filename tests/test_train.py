@@ -14,7 +14,8 @@ from segpipe import build
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.metrics import scores
-from segpipe.runs import Run, read_history, write_json, write_text
+from segpipe.runs import Run
+from segpipe.storage import read_history, write_json, write_text
 from segpipe.task import parameter_groups
 from segpipe.train import train
 

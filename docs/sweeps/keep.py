@@ -4,7 +4,6 @@ Checkpoints, pictures, logs and W&B's files stay behind; so do the machine's nam
 beside the runs shows each cell's mean test mIoU and standard deviation over seeds.
 """
 
-import json
 import shutil
 import statistics
 import sys
@@ -13,7 +12,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from segpipe import cells
-from segpipe.runs import Run, read_json, write_json, write_text
+from segpipe.runs import Run
+from segpipe.storage import read_json, write_json, write_text
 
 COPIED = ("metrics.json", "history.csv", "confusion/val.npz", "confusion/test.npz")
 OF_THE_MACHINE = ("host", "pid")
@@ -34,13 +34,12 @@ def keep(run: Run, target: Path) -> None:
     write_json(target / "run.json", {key: value for key, value in run.record.items() if key not in OF_THE_MACHINE})
 
 
-def table(folder: Path, listed: list[cells.Cell]) -> str:
-    """Mean test mIoU, percent, and standard deviation of every cell, by stride and decoder."""
+def table(folder: Path, finished: list[cells.Cell]) -> str:
+    """Mean test mIoU, percent, and standard deviation of finished cells, by stride and decoder."""
     found: dict[tuple[int, str, str], list[float]] = {}
-    for cell in listed:
-        if cells.status(folder, cell) == "finished":
-            miou = read_json(Run(folder / str(cell.run)).metrics)["test"]["miou"]
-            found.setdefault(tuple(cell.choices[key] for key in ("stride", "decoder", "fusion")), []).append(100 * miou)
+    for cell in finished:
+        miou = read_json(Run(folder / str(cell.run)).metrics)["test"]["miou"]
+        found.setdefault(tuple(cell.choices[key] for key in ("stride", "decoder", "fusion")), []).append(100 * miou)
     strides = sorted({stride for stride, _, _ in found}, reverse=True)
     decoders = list(dict.fromkeys(decoder for _, decoder, _ in found))
     lines = ["| stride | decoder | " + " | ".join(FUSIONS) + " |", "|---|---|---|---|---|"]
@@ -65,16 +64,15 @@ def main(source: Path) -> None:
     target = Path(__file__).parent / source.name
     shutil.rmtree(target, ignore_errors=True)
     listed = cells.read(source)
-    runs = sorted({cell.run for cell in listed if cell.run and cells.status(source, cell) == "finished"})
+    finished = [cell for cell in listed if cells.status(source, cell) == "finished"]
+    runs = sorted({str(cell.run) for cell in finished})
     for name in runs:
         keep(Run(source / name), target / name)
-    write_json(target / "sweep.json", json.loads((source / "sweep.json").read_text(encoding="utf-8")))
-    done = sum(cells.status(source, cell) == "finished" for cell in listed)
-    about = (
-        f"`python -m segpipe.train experiment={source.name}`: {done} of {len(listed)} cells finished, {len(runs)} runs."
-    )
+    write_json(target / "sweep.json", read_json(source / "sweep.json"))
+    done = f"{len(finished)} of {len(listed)} cells finished, {len(runs)} runs."
+    about = f"`python -m segpipe.train experiment={source.name}`: {done}"
     what = "Test mIoU in percent, mean ± standard deviation over seeds; which differences are real is not said here."
-    write_text(target / "README.md", f"# {source.name}\n\n{about}\n{what}\n\n{table(source, listed)}\n")
+    write_text(target / "README.md", f"# {source.name}\n\n{about}\n{what}\n\n{table(source, finished)}\n")
     print(f"{target}: {len(runs)} runs")
 
 

@@ -1,0 +1,30 @@
+"""Versions of what a result may depend on: libraries, and the code itself."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "albumentations", "numpy", "wandb")
+
+
+def environment() -> dict[str, Any]:
+    """Versions of what a result may depend on."""
+    versions = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "versions": versions, "git": git_state(Path(__file__).parent)}
+
+
+def git_state(folder: Path) -> str | None:
+    """Commit of the code, with ``+changes`` behind it where files differ; None outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
