@@ -1,0 +1,168 @@
+"""How surely a difference is known: with new trainings on these pictures, and with new pictures too."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+from segpipe.analysis.resample import Scored
+
+LEAST_SEEDS = 3  # below, a t interval says next to nothing
+DRAWS = 20_000  # of the largest |t|
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Of a difference: bounds, standard error, degrees of freedom, p of "no difference".
+
+    adjusted: p once it is taken into account that many differences were looked at; None before.
+    """
+
+    low: float
+    high: float
+    error: float
+    freedom: float
+    p: float
+    adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A difference of means over seeds. by_seed: of each seed it was taken from.
+
+    trainings: the interval for *these pictures, new trainings*; pictures: for *new pictures too*. None with fewer
+    than LEAST_SEEDS seeds.
+    parts: variances of the mean by what they come from: seed, pictures, residual.
+    """
+
+    difference: float
+    seeds: tuple[int, ...]
+    by_seed: tuple[float, ...]
+    trainings: Interval | None
+    pictures: Interval | None
+    parts: dict[str, float]
+
+
+def estimate(found: Scored, weights: NDArray[np.float64], seeds: Sequence[int], *, level: float = 0.95) -> Estimate:
+    """The contrast ``weights`` (N,) of the networks' scores, paired by seed.
+
+    It is taken from the seeds at which every network that has a weight was trained. Seeds and pictures are crossed:
+    each training was tested on the same pictures. So the variance of the mean is that of seeds, plus that of pictures,
+    less what both count: chance of a single training on single pictures.
+    """
+    used = np.flatnonzero(weights)
+    there = np.flatnonzero(np.isfinite(found.found[used]).all(axis=0))
+    by_seed = weights[used] @ found.found[np.ix_(used, there)]  # (S,)
+    count = len(by_seed)
+    names = tuple(seeds[place] for place in there)
+    mean = float(by_seed.mean()) if count else float("nan")
+    if count < LEAST_SEEDS:
+        return Estimate(mean, names, tuple(map(float, by_seed)), None, None, {})
+    drawn = np.einsum("n,bns->bs", weights[used], found.resampled[:, used][:, :, there], optimize=True)
+    small = found.groups / max(found.groups - 1, 1)  # a resampled variance is too small by this
+    moved = drawn.mean(1)
+    seed = float(by_seed.var(ddof=1)) / count
+    pictures = float(moved.var()) * small
+    residual = float((drawn - moved[:, None]).var(0).sum()) * small / (count * (count - 1))
+    both = max(seed + pictures - residual, seed, pictures)
+    freedom = satterthwaite(
+        both, [(seed, count - 1), (pictures, found.groups - 1), (residual, (count - 1) * (found.groups - 1))]
+    )
+    return Estimate(
+        mean,
+        names,
+        tuple(map(float, by_seed)),
+        interval(mean, seed, count - 1, level),
+        interval(mean, both, freedom, level),
+        {"seed": seed, "pictures": pictures, "residual": residual},
+    )
+
+
+def satterthwaite(total: float, parts: Sequence[tuple[float, int]]) -> float:
+    """Degrees of freedom of a sum of variances, each with its own (Satterthwaite 1946)."""
+    spread = sum(variance**2 / max(freedom, 1) for variance, freedom in parts)
+    least = min(max(freedom, 1) for _, freedom in parts)
+    return max(total**2 / spread, least) if spread else float(least)
+
+
+def interval(mean: float, variance: float, freedom: float, level: float) -> Interval:
+    """Student's t."""
+    error = float(np.sqrt(variance))
+    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
+    p = two_sided(mean, error, freedom)
+    return Interval(mean - half, mean + half, error, float(freedom), p)
+
+
+def two_sided(mean: float, error: float, freedom: float) -> float:
+    """The p of a mean as far from 0 as this one; without any spread, 0 for a difference and 1 for none."""
+    if error == 0:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / error, freedom))
+
+
+def holm(intervals: Sequence[Interval | None]) -> list[Interval | None]:
+    """The same intervals with p adjusted for their number (Holm 1979); bounds stay each difference's own."""
+    there = [one for one in intervals if one is not None]
+    if not there:
+        return list(intervals)
+    adjusted = iter(multipletests([one.p for one in there], method="holm")[1])
+    return [None if one is None else replace(one, adjusted=float(next(adjusted))) for one in intervals]
+
+
+def simultaneous(
+    means: Sequence[float], intervals: Sequence[Interval | None], correlation: float, *, level: float = 0.95
+) -> list[Interval | None]:
+    """Intervals that all hold at once with probability ``level``, by the largest |t| (Dunnett 1955).
+
+    The largest is drawn with normal numerators that all have one ``correlation``, each over a standard error of its
+    own degrees of freedom. Where those differ, it is the smallest p that is drawn.
+    """
+    there = [one for one in intervals if one is not None]
+    if not there:
+        return list(intervals)
+    freedom = np.array([one.freedom for one in there])
+    random = np.random.default_rng(0)
+    common = random.standard_normal((DRAWS, 1))
+    own = random.standard_normal((DRAWS, len(there)))
+    t = (np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own) / np.sqrt(
+        random.chisquare(freedom, (DRAWS, len(there))) / freedom
+    )
+    smallest = (2 * stats.t.sf(np.abs(t), freedom)).min(1)
+    critical = float(np.quantile(smallest, 1 - level))
+
+    def widened(mean: float, one: Interval) -> Interval:
+        half = float(stats.t.ppf(1 - critical / 2, one.freedom)) * one.error
+        adjusted = max(float((smallest <= one.p).mean()), one.p)
+        return replace(one, low=mean - half, high=mean + half, adjusted=adjusted)
+
+    return [None if one is None else widened(mean, one) for mean, one in zip(means, intervals, strict=True)]
+
+
+def common_correlation(covariance: NDArray[np.float64]) -> float:
+    """The mean correlation of (K, K) covariances off the diagonal, from 0 to 0.95; five seeds tell no more."""
+    deviation = np.sqrt(np.diag(covariance))
+    kept = deviation > 0
+    if kept.sum() < 2:
+        return 0.0
+    found = (covariance / np.outer(deviation, deviation).clip(min=1e-300))[np.ix_(kept, kept)]
+    return float(np.clip(found[~np.eye(len(found), dtype=bool)].mean(), 0, 0.95))
+
+
+def seeds_needed(deviation: float, difference: float, *, alpha: float, power: float = 0.8) -> int | None:
+    """Seeds for which a paired t test finds a true ``difference`` with probability ``power``; None beyond 1,000.
+
+    deviation: of the paired differences, over seeds.
+    """
+    if difference == 0:
+        return None
+    if deviation == 0:
+        return LEAST_SEEDS
+    tests, effect = TTestPower(), abs(difference) / deviation
+    for count in range(LEAST_SEEDS, 1001):
+        if tests.power(effect, count, alpha) >= power:
+            return count
+    return None
