@@ -13,6 +13,7 @@ from segpipe.analysis.resample import Scored
 
 LEAST_SEEDS = 3  # below, a t interval says next to nothing
 DRAWS = 20_000  # of the largest |t|
+SURE = 20.0  # noncentrality that no t test misses
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def estimate(found: Scored, weights: NDArray[np.float64], seeds: Sequence[int], 
     there = np.flatnonzero(np.isfinite(found.found[used]).all(axis=0))
     by_seed = weights[used] @ found.found[np.ix_(used, there)]  # (S,)
     count = len(by_seed)
-    names = tuple(seeds[place] for place in there)
+    names = tuple(seeds[int(place)] for place in there)
     mean = float(by_seed.mean()) if count else float("nan")
     if count < LEAST_SEEDS:
         return Estimate(mean, names, tuple(map(float, by_seed)), None, None, {})
@@ -163,6 +164,7 @@ def seeds_needed(deviation: float, difference: float, *, alpha: float, power: fl
         return LEAST_SEEDS
     tests, effect = TTestPower(), abs(difference) / deviation
     for count in range(LEAST_SEEDS, 1001):
-        if tests.power(effect, count, alpha) >= power:
+        found = float(tests.power(effect, count, alpha))
+        if found >= power or (np.isnan(found) and effect * np.sqrt(count) > SURE):  # scipy's limit, far beyond power 1
             return count
     return None
