@@ -48,9 +48,10 @@ class Example(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """Examples, to click through."""
+    """Examples, to click through. legend: classes with their colours."""
 
     caption: str
+    legend: list[tuple[str, str]]
     examples: list[Example]
     kind: str = "pictures"
 
