@@ -11,6 +11,7 @@ from scipy import stats
 from segpipe.analysis.resample import Scored
 
 LEAST_SEEDS = 3  # below, a t interval says next to nothing
+LEAST_GROUPS = 3  # of pictures, likewise
 DRAWS = 10_000  # of the largest |t|
 MOST_SEEDS = 1000  # nobody trains more
 
@@ -34,8 +35,8 @@ class Interval:
 class Estimate:
     """A difference of means over seeds. by_seed: of each seed it was taken from.
 
-    trainings: the interval for *these pictures, new trainings*; pictures: for *new pictures too*. None with fewer
-    than LEAST_SEEDS seeds.
+    trainings: the interval for *these pictures, new trainings*; pictures: for *new pictures too*, never narrower.
+    None with fewer than LEAST_SEEDS seeds, or LEAST_GROUPS groups of pictures.
     parts: variances of the mean by what they come from: seed, pictures, residual.
     """
 
@@ -72,14 +73,13 @@ def estimate(found: Scored, weights: NDArray[np.float64], seeds: Sequence[int], 
     freedom = satterthwaite(
         both, [(seed, count - 1), (pictures, found.groups - 1), (residual, (count - 1) * (found.groups - 1))]
     )
-    return Estimate(
-        mean,
-        names,
-        tuple(map(float, by_seed)),
-        interval(mean, seed, count - 1, level),
-        interval(mean, both, freedom, level),
-        {"seed": seed, "pictures": pictures, "residual": residual},
-    )
+    narrow, wide = interval(mean, seed, count - 1, level), interval(mean, both, freedom, level)
+    if wide.high < narrow.high:  # more degrees of freedom can outweigh more variance: nobody is surer of more
+        wide = narrow
+    wide = replace(wide, p=max(narrow.p, wide.p))
+    parts = {"seed": seed, "pictures": pictures, "residual": residual}
+    general = wide if found.groups >= LEAST_GROUPS else None
+    return Estimate(mean, names, tuple(map(float, by_seed)), narrow, general, parts)
 
 
 def satterthwaite(total: float, parts: Sequence[tuple[float, int]]) -> float:
