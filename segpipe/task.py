@@ -24,11 +24,15 @@ LR_RULES = {"constant": 0.0, "linear": 1.0, "sqrt": 0.5}
 
 
 class Evaluation(NamedTuple):
-    """What a pass over a split gives: positions (n,), confusion matrices (n, C, C) in their order, and the loss."""
+    """What a pass over a split gives: positions (n,), confusion matrices (n, C, C) in their order, and the loss.
+
+    epoch: at the end of which it was.
+    """
 
     places: NDArray[np.int64]
     matrices: NDArray[np.int64]
     loss: float
+    epoch: int
 
 
 class SegmentationTask(pl.LightningModule):
@@ -139,10 +143,11 @@ class SegmentationTask(pl.LightningModule):
         places, joined = self.gathered(index), self.gathered(matrices)
         order = np.argsort(places)
         self.pending = []
-        self.evaluations[split] = Evaluation(places[order], joined[order], float(self.loss.combine(sums, counts)))
+        loss = float(self.loss.combine(sums, counts))
+        self.evaluations[split] = Evaluation(places[order], joined[order], loss, self.current_epoch)
         result = scores(joined.sum(0))
         # On every rank, the same: the best checkpoint, or an early end, may hang on any of them.
-        self.log(f"{split}/loss", self.evaluations[split].loss)
+        self.log(f"{split}/loss", loss)
         for name in ("pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou"):
             self.log(f"{split}/{name}", result[name])  # type: ignore[literal-required]
         self.log(f"{split}/miou", result["miou"], prog_bar=True)

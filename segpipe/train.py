@@ -124,12 +124,14 @@ def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, 
 
 
 def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any) -> int:
-    """Validate and test with the best checkpoint; return its epoch."""
+    """Validate and test with the best checkpoint; return its epoch. What was just validated is not validated again."""
     best = checkpoints.read(run.checkpoint("best"), device=task.device)
     task.load_state_dict(best["state_dict"])
-    loggers, trainer.loggers = trainer.loggers, []  # this validation is no point of the history
-    trainer.validate(task, datamodule=data, verbose=False)
-    trainer.loggers = loggers
+    last = task.evaluations.get("val")
+    if last is None or last.epoch != best["epoch"]:
+        loggers, trainer.loggers = trainer.loggers, []  # this validation is no point of the history
+        trainer.validate(task, datamodule=data, verbose=False)
+        trainer.loggers = loggers
     trainer.test(task, datamodule=data, verbose=False)
     return int(best["epoch"])
 

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import TINY, configure
 from omegaconf import OmegaConf
@@ -120,6 +121,27 @@ def test_a_run_validated_every_other_epoch_can_be_resumed_after_a_move(tmp_path)
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
     assert metrics["val"]["miou"] == pytest.approx(max(row["val/miou"] for row in rows if "val/miou" in row), abs=1e-6)
     assert metrics["val"]["miou"] >= float(best) - 1e-6
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_best_is_validated_once(tmp_path, monkeypatch, mode):
+    """Right after the epoch, or again with its checkpoint: the pictures counted are those of the best network."""
+    calls = []
+    validate = pl.Trainer.validate
+    monkeypatch.setattr(pl.Trainer, "validate", lambda *given, **named: calls.append(1) or validate(*given, **named))
+    found = train(
+        configure(
+            *TINY, "trainer.max_epochs=2", "optimizer.lr=0.01", f"callbacks.best.mode={mode}", f"run_dir={tmp_path}"
+        )
+    )
+    best_is_last = found["best_epoch"] == 1
+    assert len(calls) == (0 if best_is_last else 1)
+    rows = read_history(tmp_path / "history.csv")
+    assert found["val"]["miou"] == pytest.approx(rows[found["best_epoch"]]["val/miou"], abs=1e-6)
+    again = evaluate(tmp_path, overrides=[], split="val", out=tmp_path / "again")
+    assert again["miou"] == found["val"]["miou"]
+    choose = max if mode == "max" else min
+    assert found["val"]["miou"] == pytest.approx(choose(row["val/miou"] for row in rows), abs=1e-6)
 
 
 def test_accumulation_gives_the_step_of_the_whole_batch(tmp_path):

@@ -28,16 +28,11 @@ POINT = 0.01  # a percentage point of mIoU
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A contrast and what is known of it.
-
-    needed: seeds that would show a difference as large as the one found, with probability 0.8 at the family's
-    level; needed_for_a_point: a true difference of 0.01. None beyond 1,000, or with fewer than three seeds.
-    """
+    """A contrast and what is known of it. family: how many differences it was looked at with."""
 
     contrast: Contrast
     estimate: Estimate
-    needed: int | None = None
-    needed_for_a_point: int | None = None
+    family: int = 1
 
     @property
     def declared(self) -> bool:
@@ -49,10 +44,25 @@ class Comparison:
         """The same for *new pictures too*."""
         return below(self.estimate.pictures, 0.05)
 
+    @property
+    def needed(self) -> int | None:
+        """Seeds that would show a true difference as large as the one found; see ``needed_for``."""
+        return self.needed_for(self.estimate.difference)
+
+    def needed_for(self, difference: float = POINT) -> int | None:
+        """Seeds that would show a true difference on these pictures, with probability 0.8, as the family's smallest p.
+
+        None beyond 1,000, and where fewer than three seeds do not say how much trainings differ.
+        """
+        by_seed = self.estimate.by_seed
+        if len(by_seed) < LEAST_SEEDS:
+            return None
+        return seeds_needed(float(np.std(by_seed, ddof=1)), difference, alpha=0.05 / self.family)
+
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """All comparisons of one score. alpha: the error that each family may make.
+    """All comparisons of one score.
 
     noise: (N,) standard deviation of each network's score over seeds, NaN with fewer than two.
     """
@@ -118,27 +128,13 @@ def tallies_of(collection: Collection, of: Callable[[Finished], Tally | None]) -
 
 
 def corrected(family: list[Comparison]) -> list[Comparison]:
-    """A family with Holm's correction, for each of the two questions, and with the seeds it would need."""
+    """A family with Holm's correction, for each of the two questions."""
     trainings = holm([one.estimate.trainings for one in family])
     pictures = holm([one.estimate.pictures for one in family])
-    alpha = 0.05 / max(len(family), 1)  # what the smallest p has to be below
     return [
-        needing(replace(one, estimate=replace(one.estimate, trainings=first, pictures=second)), alpha)
+        replace(one, estimate=replace(one.estimate, trainings=first, pictures=second), family=len(family))
         for one, first, second in zip(family, trainings, pictures, strict=True)
     ]
-
-
-def needing(one: Comparison, alpha: float) -> Comparison:
-    """With the number of seeds."""
-    by_seed = one.estimate.by_seed
-    if len(by_seed) < LEAST_SEEDS:
-        return one
-    deviation = float(np.std(by_seed, ddof=1))
-    return replace(
-        one,
-        needed=seeds_needed(deviation, one.estimate.difference, alpha=alpha),
-        needed_for_a_point=seeds_needed(deviation, POINT, alpha=alpha),
-    )
 
 
 def at_once(family: list[Comparison], found: Scored) -> list[Comparison]:

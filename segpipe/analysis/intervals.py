@@ -1,19 +1,19 @@
 """How surely a difference is known: with new trainings on these pictures, and with new pictures too."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 
 from segpipe.analysis.resample import Scored
 
 LEAST_SEEDS = 3  # below, a t interval says next to nothing
-DRAWS = 20_000  # of the largest |t|
-SURE = 20.0  # noncentrality that no t test misses
+LEAST_GROUPS = 3  # of pictures, likewise
+DRAWS = 10_000  # of the largest |t|
+MOST_SEEDS = 1000  # nobody trains more
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Interval:
 class Estimate:
     """A difference of means over seeds. by_seed: of each seed it was taken from.
 
-    trainings: the interval for *these pictures, new trainings*; pictures: for *new pictures too*. None with fewer
-    than LEAST_SEEDS seeds.
+    trainings: the interval for *these pictures, new trainings*; pictures: for *new pictures too*, never narrower.
+    None with fewer than LEAST_SEEDS seeds, or LEAST_GROUPS groups of pictures.
     parts: variances of the mean by what they come from: seed, pictures, residual.
     """
 
@@ -73,14 +73,13 @@ def estimate(found: Scored, weights: NDArray[np.float64], seeds: Sequence[int], 
     freedom = satterthwaite(
         both, [(seed, count - 1), (pictures, found.groups - 1), (residual, (count - 1) * (found.groups - 1))]
     )
-    return Estimate(
-        mean,
-        names,
-        tuple(map(float, by_seed)),
-        interval(mean, seed, count - 1, level),
-        interval(mean, both, freedom, level),
-        {"seed": seed, "pictures": pictures, "residual": residual},
-    )
+    narrow, wide = interval(mean, seed, count - 1, level), interval(mean, both, freedom, level)
+    if wide.high < narrow.high:  # more degrees of freedom can outweigh more variance: nobody is surer of more
+        wide = narrow
+    wide = replace(wide, p=max(narrow.p, wide.p))
+    parts = {"seed": seed, "pictures": pictures, "residual": residual}
+    general = wide if found.groups >= LEAST_GROUPS else None
+    return Estimate(mean, names, tuple(map(float, by_seed)), narrow, general, parts)
 
 
 def satterthwaite(total: float, parts: Sequence[tuple[float, int]]) -> float:
@@ -107,11 +106,12 @@ def two_sided(mean: float, error: float, freedom: float) -> float:
 
 def holm(intervals: Sequence[Interval | None]) -> list[Interval | None]:
     """The same intervals with p adjusted for their number (Holm 1979); bounds stay each difference's own."""
-    there = [one for one in intervals if one is not None]
-    if not there:
-        return list(intervals)
-    adjusted = iter(multipletests([one.p for one in there], method="holm")[1])
-    return [None if one is None else replace(one, adjusted=float(next(adjusted))) for one in intervals]
+    there = np.array([one.p for one in intervals if one is not None])
+    order = np.argsort(there)
+    adjusted = np.empty(len(there))
+    adjusted[order] = np.maximum.accumulate(there[order] * np.arange(len(there), 0, -1)).clip(max=1)
+    each = iter(adjusted.tolist())
+    return [None if one is None else replace(one, adjusted=next(each)) for one in intervals]
 
 
 def simultaneous(
@@ -132,7 +132,8 @@ def simultaneous(
     t = (np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own) / np.sqrt(
         random.chisquare(freedom, (DRAWS, len(there))) / freedom
     )
-    smallest = (2 * stats.t.sf(np.abs(t), freedom)).min(1)
+    equal = (freedom == freedom[0]).all()  # then the largest |t| has the smallest p
+    smallest = 2 * (stats.t.sf(np.abs(t).max(1), freedom[0]) if equal else stats.t.sf(np.abs(t), freedom).min(1))
     critical = float(np.quantile(smallest, 1 - level))
 
     def widened(mean: float, one: Interval) -> Interval:
@@ -154,7 +155,7 @@ def common_correlation(covariance: NDArray[np.float64]) -> float:
 
 
 def seeds_needed(deviation: float, difference: float, *, alpha: float, power: float = 0.8) -> int | None:
-    """Seeds for which a paired t test finds a true ``difference`` with probability ``power``; None beyond 1,000.
+    """Seeds for which a paired t test finds a true ``difference`` with probability ``power``; None beyond MOST_SEEDS.
 
     deviation: of the paired differences, over seeds.
     """
@@ -162,9 +163,12 @@ def seeds_needed(deviation: float, difference: float, *, alpha: float, power: fl
         return None
     if deviation == 0:
         return LEAST_SEEDS
-    tests, effect = TTestPower(), abs(difference) / deviation
-    for count in range(LEAST_SEEDS, 1001):
-        found = float(tests.power(effect, count, alpha))
-        if found >= power or (np.isnan(found) and effect * np.sqrt(count) > SURE):  # scipy's limit, far beyond power 1
-            return count
-    return None
+    effect = abs(difference) / deviation
+
+    def enough(count: int) -> bool:
+        critical = stats.t.isf(alpha / 2, count - 1)
+        return bool(stats.nct.sf(critical, count - 1, effect * np.sqrt(count)) >= power)  # the wrong sign never counts
+
+    counts = range(LEAST_SEEDS, MOST_SEEDS + 1)
+    place = bisect_left(counts, True, key=enough)
+    return counts[place] if place < len(counts) else None
