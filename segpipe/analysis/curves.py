@@ -11,7 +11,7 @@ from segpipe.analysis.collect import Finished
 from segpipe.analysis.figures import INK, Figure
 from segpipe.analysis.plots import legend
 from segpipe.analysis.points import listed, number, points
-from segpipe.analysis.standings import COSTS, Grid, Standing
+from segpipe.analysis.standings import COSTS, Grid, Standing, metric, number_of
 from segpipe.storage import read_history
 
 Curve = tuple[list[int], list[float], list[float], list[float]]  # x, mean, lowest, highest
@@ -56,11 +56,13 @@ def cost_caption(found: Sequence[Standing], name: str) -> str:
     what, scale, unit = COSTS[name]
     front = sorted((one for one in found if name in one.front), key=lambda one: one.cost[name])
     said = [f"{one.network.said} ({number(one.cost[name] / scale, 2)} {unit}, {points(one.test)} %)" for one in front]
-    devices = {str(run.metrics.get("cost", {}).get("device")) for one in found for run in one.network.runs.values()}
+    devices = {str(metric(run, "cost", "device")) for one in found for run in one.network.runs.values()}
     return (
-        f"A dot a network, mean over seeds. Ringed, and joined by a line: the Pareto front, networks that none surpasses "
+        f"A dot a network, mean over seeds. Ringed, and joined by a line: the Pareto front, networks that none "
+        f"surpasses "
         f"on validation at the same cost or less. By {what}: {listed(said[:8])}{' and more' if len(said) > 8 else ''}. "
-        f"Latency is of one picture; memory is the most that the training's process held. Measured on: "
+        f"Multiply-adds and latency are of one picture; memory is the most that the training's process held. Measured "
+        f"on: "
         f"{listed(sorted(devices))}, beside whatever else ran there."
     )
 
@@ -94,7 +96,7 @@ def small_multiples(
     panels = []
     for (stride, fusion), also in panels_of(grid).items():
         name = f"stride {stride}, fusion {fusion}"
-        name += f" (and {listed(also)}: the same networks)" if also else ""
+        name += "".join(f" = {other}" for other in also)
 
         def drawn(axes: Axes, stride: int = stride, fusion: str = fusion, name: str = name) -> None:
             draw(axes, stride, fusion)
@@ -117,7 +119,7 @@ def panels_of(grid: Grid) -> dict[tuple[int, str], list[str]]:
         elif seen[here][0] == stride:
             found[seen[here]].append(fusion)
         else:
-            found[seen[here]].append(f"{fusion} at stride {stride}")
+            found[seen[here]].append(f"{fusion} at {stride}")
     return found
 
 
@@ -148,13 +150,12 @@ def over_seeds(curves: Sequence[dict[int, float]]) -> Curve | None:
 
 def learning_curves(grid: Grid) -> Figure | None:
     """Validation mIoU by epoch."""
-    last = [run.metrics.get("best_epoch") for one in grid.of.values() for run in one.network.runs.values()]
-    epochs = [
-        run.metrics.get("training", {}).get("epochs") for one in grid.of.values() for run in one.network.runs.values()
-    ]
-    still = sum(best is not None and best + 1 == count for best, count in zip(last, epochs, strict=True))
-    share = f"{100 * still / len(last):.0f} % of the runs were best in their last epoch" if last else ""
-    caption = f"Validation mIoU by epoch: mean over seeds, and from the lowest seed to the highest. {share}" + (
-        ": longer training would raise them, and perhaps not all alike." if still > len(last) / 2 else "."
+    runs = {id(run): run for one in grid.of.values() for run in one.network.runs.values()}.values()
+    ends = [(number_of(run, "best_epoch"), number_of(run, "training", "epochs")) for run in runs]
+    still = sum(best is not None and best + 1 == count for best, count in ends)
+    share = f"{100 * still / len(ends):.0f} % of the runs were best in their last epoch"
+    caption = f"Validation mIoU by epoch: mean over seeds, and from the lowest seed to the highest; = joins what is the same "
+        f"networks. {share}" + (
+        ": longer training would raise them, and perhaps not all alike." if still > len(ends) / 2 else "."
     )
     return small_multiples(grid, learning, xlabel="epoch", ylabel="val mIoU (%)", caption=caption)

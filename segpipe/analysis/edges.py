@@ -8,13 +8,14 @@ from segpipe.analysis.blocks import Block, Fold, Section, Text
 from segpipe.analysis.collect import Collection, Finished
 from segpipe.analysis.curves import Curve, over_seeds, small_multiples
 from segpipe.analysis.effects import Comparison, analyse, tallies_of
-from segpipe.analysis.standings import Standing, grids
+from segpipe.analysis.standings import Standing, grids, metric
 from segpipe.analysis.tables import differences, mean, scores
 from segpipe.metrics import Tally
 
 NONE = (
     "These runs have not counted boundaries (metrics.json has no test.boundaries). "
-    "python -m segpipe.evaluate RUN counts them for a single run that has its checkpoint; new trainings do so themselves."
+    "python -m segpipe.evaluate RUN counts them for a single run that has its checkpoint; new trainings do so "
+    "themselves."
 )
 COMPARED = ("boundary_f", "band_miou_2")
 BAND = "band_miou_"
@@ -34,9 +35,12 @@ def section(
             Text(f"{lacking} of {len(collection.runs)} runs have not counted boundaries and are left out here.")
         )
     caption = (
-        "Mean over seeds, in percent. boundary_f: F-measure of the boundaries (Csurka et al. 2013), boundary_f_script as "
-        "SegNet's script averages it; boundary_iou: Cheng et al. 2021, by the share of the diagonal; band_miou: mIoU of the "
-        "pixels at most so many pixels from a true boundary; far_miou: of those further away; object_iou: by objects' size."
+        "Mean over seeds, in percent. boundary_f: F-measure of the boundaries (Csurka et al. 2013), boundary_f_script "
+        "as "
+        "SegNet's script averages it; boundary_iou: Cheng et al. 2021, by the share of the diagonal; band_miou: mIoU "
+        "of the "
+        "pixels at most so many pixels from a true boundary; far_miou: of those further away; object_iou: by objects' "
+        "size."
     )
     blocks.append(scores(found, names, lambda standing, name: of_network(standing, name), caption))
     for grid in grids(found):
@@ -53,8 +57,7 @@ def section(
 
 def counted(run: Finished) -> dict[str, float | None]:
     """What a run says of boundaries."""
-    test = run.metrics.get("test")
-    found = test.get("boundaries") if isinstance(test, dict) else None
+    found = metric(run, "test", "boundaries")
     return found if isinstance(found, dict) else {}
 
 

@@ -15,7 +15,8 @@ LARGEST = 6_000_000  # characters that all pictures of the page may take
 LARGEST_FILE = 400_000  # bytes; a run writes pictures of 320 pixels
 KINDS = {".jpg": ("JPEG", "image/jpeg"), ".png": ("PNG", "image/png")}
 NONE = (
-    "These runs have left no example pictures (pictures/examples). New trainings write them: photo, truth and prediction "
+    "These runs have left no example pictures (pictures/examples). New trainings write them: photo, truth and "
+    "prediction "
     "of the same few validation pictures."
 )
 

@@ -20,7 +20,7 @@ FONT = 11.5  # pixels, in a panel that is shown at its own size
 THEME = {INK: "currentColor", GRID: "var(--grid)", PAPER: "var(--paper)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, 1)
 }
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; the page's own is narrower, so that all fits
@@ -92,7 +92,7 @@ def themed(svg: str, width: int, height: int) -> str:
     svg = svg.replace("xlink:href", "href")
     for colour, variable in THEME.items():
         svg = svg.replace(colour, variable)
-    svg = re.sub(r"(\d+\.\d{2})\d+", r"\1", svg)
+    svg = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), svg)
     return re.sub(r"\n\s*", "\n", svg).strip()
 
 

@@ -77,7 +77,7 @@ def undecided(one: Comparison) -> str:
     return (
         f"{a} and {b} cannot be told apart: {signed(one.estimate.difference)} ({bounds(one.estimate.trainings)}). "
         f"To show a difference as small as this one would take {seeds(one.needed)} seeds; one of a whole point, "
-        f"{seeds(one.needed_for_a_point)}."
+        f"{seeds(one.needed_for())}."
     )
 
 
@@ -92,6 +92,8 @@ def with_new_pictures(real: Sequence[Comparison]) -> str:
     general = [one for one in real if one.general]
     if not real:
         return ""
+    if all(one.estimate.pictures is None for one in real):
+        return "Of new pictures nothing is said: these come in too few groups."
     if len(general) == len(real):
         return "This holds for new pictures too."
     if not general:

@@ -68,7 +68,8 @@ def subtitle(collection: Collection, found: list[Standing]) -> str:
     """How much was compared."""
     cells = sum(len(standing.network.places) for standing in found)
     return (
-        f"{counted(cells, 'cell')} that are {counted(len(found), 'network')}, {counted(len(collection.seeds), 'seed')}, "
+        f"{counted(cells, 'cell')} that are {counted(len(found), 'network')}, "
+        f"{counted(len(collection.seeds), 'seed')}, "
         f"{counted(len(collection.runs), 'finished run')}; {counted(len(collection.pictures), 'test picture')}, "
         f"{counted(len(collection.classes), 'class', 'classes')}."
     )
@@ -101,7 +102,7 @@ def differences(analysis: Analysis) -> Section:
         family = [upward(one) for one in analysis.marginal if one.contrast.stratum == stratum]
         family.sort(key=lambda one: -one.estimate.difference)
         of = {factor: [one for one in family if one.contrast.factor == factor] for factor in FACTORS}
-        panels = [plots.forest(some, f"{factor}: differences") for factor, some in of.items() if some]
+        panels = [plots.forest(some, factor) for factor, some in of.items() if some]
         blocks.append(Text(said(stratum) if stratum else "", "heading"))
         blocks.append(Figure(panels, plots.forest_caption(family), []))
     if analysis.marginal:

@@ -33,9 +33,8 @@ def heat_maps(grid: Grid) -> Figure:
                     axes.text(column + 0.5, row + 0.5, NOTHING, ha="center", va="center")
                     continue
                 back, ink = figures.colour_of(standing.test, low, high)
-                box = {"facecolor": back, "edgecolor": "none"}
                 axes.fill([column + 0.02, column + 0.98, column + 0.98, column + 0.02],
-                          [row + 0.03, row + 0.03, row + 0.97, row + 0.97], **box)  # fmt: skip
+                          [row + 0.03, row + 0.03, row + 0.97, row + 0.97], facecolor=back, edgecolor="none")  # fmt: skip
                 text = spread(standing.test, standing.deviation) + (f" ({standing.mark})" if standing.mark else "")
                 axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink)
         axes.set_title(f"stride {stride}", pad=22)
@@ -140,11 +139,12 @@ def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(names)), names)
         axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="difference in points of mIoU")
+        axes.set_title(title)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
 
-    return figures.panel(title, draw, width=400, height=62 + 19 * len(comparisons))
+    return figures.panel(title, draw, width=400, height=78 + 19 * len(comparisons))
 
 
 def line(axes: Axes, row: int, interval: Interval | None, width: float, cap: int) -> None:
@@ -159,12 +159,13 @@ def line(axes: Axes, row: int, interval: Interval | None, width: float, cap: int
 def forest_caption(comparisons: Sequence[Comparison]) -> str:
     """What to see in it."""
     real = sum(one.declared for one in comparisons)
-    wide = [
-        one.estimate.pictures.error / one.estimate.trainings.error
-        for one in comparisons
-        if one.estimate.pictures and one.estimate.trainings and one.estimate.trainings.error > 0
-    ]
-    share = f" New pictures too make the standard error {np.median(wide):.2f} times as large (median)." if wide else ""
+    both = [(one.estimate.pictures, one.estimate.trainings) for one in comparisons]
+    wide = [(more.high - more.low) / (own.high - own.low) for more, own in both if more and own and own.error > 0]
+    share = ""
+    if wide:
+        times = float(np.median(wide))
+        added = f"make an interval {times:.2f} times as wide (median)" if times >= 1.05 else "add next to nothing here"
+        share = f" New pictures {added}."
     return (
         f"Thick: 95 % interval for these pictures, new trainings; thin with ends: new pictures too. Full dots are "
         f"differences that were declared, {real} of {len(comparisons)}; hollow ones were not.{share}"

@@ -12,7 +12,7 @@ from segpipe.analysis.edges import counted
 from segpipe.analysis.effects import Analysis, Comparison
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
-from segpipe.analysis.standings import COSTS, figure_of
+from segpipe.analysis.standings import COSTS, metric, number_of
 from segpipe.storage import write_text
 
 SCORES = ("miou", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou", "loss")
@@ -31,17 +31,14 @@ def results(collection: Collection) -> Iterator[Row]:
 
 def scores_of(run: Finished, collection: Collection) -> Row:
     """Scores and cost of a run."""
-    val, test = (run.metrics.get(split) or {} for split in ("val", "test"))
-    ious = test.get("per_class_iou") or {}
-    training = run.metrics.get("training") or {}
     return {
         "val_miou": run.val_miou,
-        **{f"test_{name}": test.get(name) for name in SCORES},
-        **{f"test_iou/{name}": ious.get(name) for name in collection.classes},
+        **{f"test_{name}": metric(run, "test", name) for name in SCORES},
+        **{f"test_iou/{name}": metric(run, "test", "per_class_iou", name) for name in collection.classes},
         **{f"test_{name}": value for name, value in counted(run).items()},
-        **{name: figure_of(run, name) for name in COSTS},
-        "best_epoch": run.metrics.get("best_epoch"),
-        "training_seconds": training.get("seconds"),
+        **{name: number_of(run, "cost", name) for name in COSTS},
+        "best_epoch": metric(run, "best_epoch"),
+        "training_seconds": metric(run, "training", "seconds"),
     }
 
 
@@ -78,7 +75,7 @@ def family(score: str, kind: str, compared: Sequence[Comparison]) -> Iterator[Ro
             "seeds": " ".join(map(str, found.seeds)),
             **{f"variance_{part}": found.parts.get(part) for part in ("seed", "pictures", "residual")},
             "seeds_to_show_it": one.needed,
-            "seeds_to_show_a_point": one.needed_for_a_point,
+            "seeds_to_show_a_point": one.needed_for(),
         }
 
 

@@ -1,7 +1,7 @@
 """What each network scored and cost: one line a network, means over its seeds."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,9 +42,9 @@ class Standing:
 
 COSTS = {  # of metrics.json: what it is, by how much it is divided, in what unit
     "parameters": ("parameters", 1e6, "M"),
-    "gmac": ("multiply-adds", 1, "G a picture"),
-    "latency_ms": ("latency", 1, "ms a picture"),
-    "peak_memory_mib": ("peak memory of the training", 1, "MiB"),
+    "gmac": ("multiply-adds", 1e-3, "M"),
+    "latency_ms": ("latency", 1, "ms"),
+    "peak_memory_mib": ("memory", 1, "MiB"),
 }
 
 
@@ -71,15 +71,22 @@ def standings(collection: Collection, analysis: Analysis) -> list[Standing]:
 
 def cost(network: Network, name: str) -> float:
     """The median over seeds: times are disturbed by what else the machine does."""
-    found = [figure for run in network.runs.values() if (figure := figure_of(run, name)) is not None]
+    found = [figure for run in network.runs.values() if (figure := number_of(run, "cost", name)) is not None]
     return float(np.median(found)) if found else math.nan
 
 
-def figure_of(run: Finished, name: str) -> float | None:
-    """A figure of a run's cost; None where it was not measured."""
-    costs = run.metrics.get("cost")
-    value: Any = costs.get(name) if isinstance(costs, dict) else None
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+def metric(run: Finished, *path: str) -> Any:
+    """What metrics.json holds under a path of names; None where there is nothing."""
+    found: Any = run.metrics
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def number_of(run: Finished, *path: str) -> float | None:
+    """The same, where it is a finite number."""
+    found = metric(run, *path)
+    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
 
 
 def on_front(number: int, costs: dict[int, float], val: dict[int, float]) -> bool:
@@ -137,7 +144,7 @@ def said(stratum: Stratum) -> str:
     return ", ".join(filter(None, [model, view, setting]))
 
 
-def grids(found: list[Standing]) -> list[Grid]:
+def grids(found: Sequence[Standing]) -> list[Grid]:
     """One for each stratum."""
     of: dict[Stratum, dict[tuple[str, str, int], Standing]] = {}
     for standing in found:

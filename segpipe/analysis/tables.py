@@ -8,9 +8,10 @@ import numpy as np
 
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
 from segpipe.analysis.points import MINUS, NOTHING, bounds, number, points, probability, seeds, signed
-from segpipe.analysis.standings import COSTS, Grid, Standing
+from segpipe.analysis.standings import COSTS, Grid, Standing, number_of
 
 
 class Cell(NamedTuple):
@@ -50,13 +51,13 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
                 Cell(between),
                 Cell(real(one)),
                 Cell(signed(found.difference, 2), found.difference),
-                Cell(bounds(found.trainings, 2), found.trainings and found.trainings.low),
+                interval(found.trainings),
                 p_of(one, "trainings"),
-                Cell(bounds(found.pictures, 2), found.pictures and found.pictures.low),
+                interval(found.pictures),
                 p_of(one, "pictures"),
                 Cell(str(contrast.contexts), contrast.contexts),
                 Cell(str(len(found.seeds)), len(found.seeds)),
-                *([] if interaction else [needed(one, one.needed), needed(one, one.needed_for_a_point)]),
+                *([] if interaction else [needed(one, one.needed), needed(one, one.needed_for())]),
             ]
         )
     several = len({one.contrast.stratum for one in family}) > 1
@@ -87,10 +88,15 @@ def real(one: Comparison) -> str:
     return "yes, new pictures too" if one.general and one.declared else "yes, these pictures" if one.declared else "no"
 
 
+def interval(found: Interval | None) -> Cell:
+    """Sorted by the lower bound."""
+    return Cell(bounds(found, 2), found.low if found else None)
+
+
 def p_of(one: Comparison, which: str) -> Cell:
     """Adjusted."""
-    interval = getattr(one.estimate, which)
-    return Cell(probability(interval and interval.adjusted), interval and interval.adjusted)
+    adjusted = getattr(getattr(one.estimate, which), "adjusted", None)
+    return Cell(probability(adjusted), adjusted)
 
 
 def needed(one: Comparison, count: int | None) -> Cell:
@@ -106,7 +112,7 @@ def networks(found: Sequence[Standing], analysis: Analysis) -> Table:
     rows = []
     for standing in sorted(found, key=lambda one: -one.val):
         one = by_name.get(standing.network.said)
-        interval = one.estimate.trainings if one else None
+        narrow = one.estimate.trainings if one else None
         wider = one.estimate.pictures if one else None
         same = f" ({standing.mark})" if standing.mark else ""
         own = standing.number == analysis.reference
@@ -119,7 +125,7 @@ def networks(found: Sequence[Standing], analysis: Analysis) -> Table:
                 figure(standing.deviation, percent=True),
                 Cell(str(standing.seeds), standing.seeds),
                 Cell(signed(one.estimate.difference), one.estimate.difference) if one else Cell(NOTHING),
-                Cell(bounds(interval), interval.low) if interval else Cell(NOTHING),
+                Cell(bounds(narrow), narrow.low) if narrow else Cell(NOTHING),
                 Cell(bounds(wider), wider.low) if wider else Cell(NOTHING),
                 *(figure(standing.cost[name] / scale, 2) for name, (_, scale, _) in COSTS.items()),
             ]
@@ -137,8 +143,8 @@ def by_class(found: Sequence[Standing], collection: Collection) -> Table:
     """Mean IoU of every class."""
 
     def ious(standing: Standing) -> list[float | None]:
-        runs = [run.metrics.get("test", {}).get("per_class_iou") or {} for run in standing.network.runs.values()]
-        return [mean([run.get(name) for run in runs]) for name in collection.classes]
+        runs = standing.network.runs.values()
+        return [mean([number_of(run, "test", "per_class_iou", name) for run in runs]) for name in collection.classes]
 
     rows = [
         [
@@ -184,10 +190,10 @@ def views(grids: Sequence[Grid]) -> Table | None:
     for setting, model, decoder, fusion, stride in dict.fromkeys(key[:5] for key in found):
         here = [found.get((setting, model, decoder, fusion, stride, name)) for name in names]
         row = [Cell(" ".join(filter(None, [model, setting]))), Cell(decoder), Cell(fusion), Cell(str(stride), stride)]
-        row += [figure(one and one.test, percent=True) for one in here]
-        row += [figure(one and one.cost["parameters"] / 1e6, 3) for one in here]
-        row += [figure(one and one.cost["gmac"], 3) for one in here]
+        row += [figure(one.test if one else None, percent=True) for one in here]
+        row += [figure(one.cost["parameters"] / 1e6 if one else None, 3) for one in here]
+        row += [figure(1000 * one.cost["gmac"] if one else None, 1) for one in here]
         rows.append(row)
     columns = ["networks", "decoder", "fusion", "stride", *(f"mIoU, {name}" for name in names)]
-    columns += [f"M parameters, {name}" for name in names] + [f"G multiply-adds, {name}" for name in names]
+    columns += [f"M parameters, {name}" for name in names] + [f"M multiply-adds, {name}" for name in names]
     return Table("Mean test mIoU in percent, and what each network costs, by view.", columns, rows, len(columns) - 3)
