@@ -33,8 +33,8 @@ def heat_maps(grid: Grid) -> Figure:
                     axes.text(column + 0.5, row + 0.5, NOTHING, ha="center", va="center")
                     continue
                 back, ink = figures.colour_of(standing.test, low, high)
-                axes.fill([column + 0.02, column + 0.98, column + 0.98, column + 0.02],
-                          [row + 0.03, row + 0.03, row + 0.97, row + 0.97], facecolor=back, edgecolor="none")  # fmt: skip
+                x, y = [column + 0.02, column + 0.98], [row + 0.03, row + 0.97]
+                axes.fill([*x, *reversed(x)], [y[0], y[0], y[1], y[1]], facecolor=back, edgecolor="none")
                 text = spread(standing.test, standing.deviation) + (f" ({standing.mark})" if standing.mark else "")
                 axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink)
         axes.set_title(f"stride {stride}", pad=22)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segpipe.analysis.collect import Collection
+from segpipe.analysis.contrasts import Contrast
 from segpipe.analysis.effects import Analysis, Comparison
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
@@ -39,16 +40,15 @@ def figure(value: float | None, digits: int = 1, *, percent: bool = False) -> Ce
 
 def differences(family: Sequence[Comparison], *, interaction: bool = False) -> Table:
     """The confirmatory family, or the interactions: each difference turned so that it is not negative."""
+    several = len({one.contrast.stratum for one in family}) > 1
     rows = []
     for one in map(upward, family):
         found, contrast = one.estimate, one.contrast
-        between = f"{contrast.a} {MINUS} {contrast.b}"
-        if interaction:
-            between = f"({contrast.a}) {MINUS} ({contrast.b})"
         rows.append(
             [
+                Cell(changing(contrast) if interaction else f"{contrast.a} {MINUS} {contrast.b}"),
                 Cell(contrast.factor),
-                Cell(between),
+                *([Cell(stratum(one))] if several else []),
                 Cell(real(one)),
                 Cell(signed(found.difference, 2), found.difference),
                 interval(found.trainings),
@@ -60,11 +60,8 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
                 *([] if interaction else [needed(one, one.needed), needed(one, one.needed_for())]),
             ]
         )
-    several = len({one.contrast.stratum for one in family}) > 1
-    if several:
-        rows = [[Cell(stratum(one)), *row] for one, row in zip(family, rows, strict=True)]
     columns = [
-        *(["networks"] if several else []), "factor", "difference", "real?", "points", "95 %, new trainings",
+        "difference", "factor", *(["networks"] if several else []), "real?", "points", "95 %, new trainings",
         "p (Holm)", "95 %, new pictures too", "p (Holm)", "pairs", "seeds",
         *([] if interaction else ["seeds to show it", "seeds to show 1 point"]),
     ]  # fmt: skip
@@ -73,6 +70,12 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
         "adjusted for all differences of the table; the intervals are each difference's own."
     )
     return Table(caption, columns, rows, 7 if interaction else 9)
+
+
+def changing(contrast: Contrast) -> str:
+    """An interaction in words."""
+    pair, _, there = contrast.a.rpartition(" at ")
+    return f"{pair.replace(' - ', f' {MINUS} ')}, at {there} less at {contrast.b.rpartition(' at ')[2]}"
 
 
 def stratum(one: Comparison) -> str:
@@ -85,7 +88,7 @@ def real(one: Comparison) -> str:
     """What is sure of it."""
     if one.estimate.trainings is None:
         return "too few seeds"
-    return "yes, new pictures too" if one.general and one.declared else "yes, these pictures" if one.declared else "no"
+    return "yes" if one.general and one.declared else "on these pictures" if one.declared else "no"
 
 
 def interval(found: Interval | None) -> Cell:
