@@ -40,10 +40,11 @@ class Picture(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One photo, its truth, and what each network says of it."""
+    """One photo, its truth, and what each network says of it. truth: what stands beside an opened prediction."""
 
     number: int
     name: str
+    truth: str
     pictures: list[Picture]
 
 

@@ -23,7 +23,7 @@ def cost_figure(found: Sequence[Standing]) -> Figure | None:
     measured = [name for name in COSTS if sum(np.isfinite(standing.cost[name]) for standing in found) > 1]
 
     def draw(axes: Axes, name: str) -> None:
-        what, scale, unit = COSTS[name]
+        what, scale, unit, _ = COSTS[name]
         front = sorted((one.cost[name] / scale, 100 * one.test) for one in found if name in one.front)
         for (x, y), (further, above) in pairwise(front):
             axes.plot([x, further, further], [y, y, above], "-", color=INK, linewidth=0.9)
@@ -53,7 +53,7 @@ def cost_figure(found: Sequence[Standing]) -> Figure | None:
 
 def cost_caption(found: Sequence[Standing], name: str) -> str:
     """What to see in it."""
-    what, scale, unit = COSTS[name]
+    what, scale, unit, _ = COSTS[name]
     front = sorted((one for one in found if name in one.front), key=lambda one: one.cost[name])
     said = [f"{one.network.said} ({number(one.cost[name] / scale, 2)} {unit}, {points(one.test)} %)" for one in front]
     devices = {str(metric(run, "cost", "device")) for one in found for run in one.network.runs.values()}

@@ -33,7 +33,8 @@ def section(collection: Collection, found: Sequence[Standing]) -> Section:
         made = example(len(examples) + 1, name, ranked, first)
         size = sum(len(picture.uri) for picture in made)
         if made and spent + size <= LARGEST:
-            examples.append(Example(len(examples) + 1, name, made))
+            truth = next((picture.uri for picture in made if picture.said == "truth"), "data:,")
+            examples.append(Example(len(examples) + 1, name, truth, made))
             spent += size
     if not examples:
         why = "Their example pictures are too large for this page." if names else NONE
@@ -42,7 +43,8 @@ def section(collection: Collection, found: Sequence[Standing]) -> Section:
     caption = (
         f"{counted(len(examples), 'validation picture')}{of_more(len(names), len(examples))}: photo, truth, then the "
         f"prediction of every network, the best on validation first, trained with seed {seeds[0]}"
-        f"{' or its lowest other' if len(seeds) > 1 else ''}. A click opens one; then the arrow keys or a swipe go on."
+        f"{' or its lowest other' if len(seeds) > 1 else ''}. A click opens one, beside the truth where there is room; "
+        f"then the arrow keys or a swipe go on."
     )
     blocks: list[Block] = [Pictures(caption, legend(collection), examples)]
     return Section("pictures", title, blocks)
@@ -61,14 +63,9 @@ def legend(collection: Collection) -> list[tuple[str, str]]:
     ]
 
 
-def folder(run: Finished) -> Path:
-    """Where a run's examples lie."""
-    return run.run.pictures / "examples"
-
-
 def examples_of(run: Finished) -> list[str]:
     """Names of a run's examples."""
-    there = folder(run)
+    there = run.run.examples
     names = {path.name.removesuffix(".png") for path in there.glob("*.png")} if there.is_dir() else set()
     return sorted(name for name in names if not name.endswith(".truth"))
 
@@ -76,12 +73,12 @@ def examples_of(run: Finished) -> list[str]:
 def example(number: int, name: str, ranked: Sequence[Standing], first: dict[int, Finished]) -> list[Picture]:
     """Photo, truth and predictions; none without a photo and a truth that one of the runs has left whole."""
     runs = list(first.values())
-    photo = next(filter(None, (picture(folder(run) / f"{name}.jpg", "photo") for run in runs)), None)
-    truth = next(filter(None, (picture(folder(run) / f"{name}.truth.png", "truth") for run in runs)), None)
+    photo = next(filter(None, (picture(run.run.examples / f"{name}.jpg", "photo") for run in runs)), None)
+    truth = next(filter(None, (picture(run.run.examples / f"{name}.truth.png", "truth") for run in runs)), None)
     predictions = [
-        one._replace(score=f"{points(standing.test)} %")
+        one._replace(score=f"test {points(standing.test)} %")
         for standing in ranked
-        if (one := picture(folder(first[standing.number]) / f"{name}.png", standing.network.said)) is not None
+        if (one := picture(first[standing.number].run.examples / f"{name}.png", standing.network.said)) is not None
     ]
     if truth is not None:  # another size: of another picture
         predictions = [one for one in predictions if (one.width, one.height) == (truth.width, truth.height)]

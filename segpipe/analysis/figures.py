@@ -15,6 +15,7 @@ from matplotlib.figure import Figure as Canvas
 INK, GRID, PAPER = "#010203", "#040506", "#070809"  # the theme's: no drawing has these colours otherwise
 SERIES = [f"#0a0b{number:02x}" for number in range(1, 9)]  # so are these: the style sheet gives each a light and a dark
 MARKERS = "osD^vPX*"
+GLYPHS = "\u25cf\u25a0\u25c6\u25b2\u25bc\u271a\u2716\u2605"  # the same, in text
 NUMBERS = itertools.count()  # of panels: what an SVG refers to by name is to be its own
 FONT = 11.5  # pixels, in a panel that is shown at its own size
 THEME = {INK: "currentColor", GRID: "var(--grid)", PAPER: "var(--paper)"} | {
@@ -59,11 +60,11 @@ class Panel(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """Panels that belong together, and what to see in them. legend: names with the number of their colour."""
+    """Panels that belong together, and what to see in them. legend: names with the number of their colour and their mark."""
 
     panels: list[Panel]
     caption: str
-    legend: list[tuple[str, int]]
+    legend: list[tuple[str, int, str]]
     kind: str = "figure"
 
 

@@ -28,10 +28,10 @@ def about_factor(factor: str, family: Sequence[Comparison], note: str = "") -> F
     if known:
         sentences = decided(ordered, known)
     else:
-        held = max(len(one.estimate.seeds) for one in family)
+        held = counted(max(len(one.estimate.seeds) for one in family), "seed")
         found = [upward(one) for one in family]
-        as_found = [f"{one.contrast.a} {points(one.estimate.difference)} above {one.contrast.b}" for one in found]
-        sentences = [too_few(held), f"As found: {listed(as_found[:STATED])}{further(as_found)}."]
+        gaps = [f"{one.contrast.a} is {points(one.estimate.difference)} above {one.contrast.b}" for one in found]
+        sentences = [f"As found with {held}, without an interval: {listed(gaps[:STATED])}{further(gaps)}."]
     left = sorted({context for one in family for context in one.contrast.dropped})
     if left:
         sentences.append(f"Left out, since runs are missing there: {', '.join(left[:STATED])}{further(left)}.")

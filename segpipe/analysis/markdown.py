@@ -23,7 +23,7 @@ def markdown(page: Content) -> str:
     lines += [EXPLAINED, ""]
     for section in page.sections:
         body = [line for block in section.blocks for line in block_lines(block)]
-        if body:
+        if any(line and not line.startswith("#") for line in body):
             lines += [f"## {safe(section.title)}", "", *body]
     return "\n".join(lines).rstrip() + "\n"
 

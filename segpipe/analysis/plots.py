@@ -72,9 +72,11 @@ def stride_lines(grid: Grid) -> Figure | None:
     """MIoU by stride, a line a decoder, a panel a fusion; None with a single stride."""
     if len(grid.strides) < 2:
         return None
-    scores = [standing.test for standing in grid.of.values()]
-    margin = 0.06 * (max(scores) - min(scores)) + 0.005
-    limits = 100 * (min(scores) - margin), 100 * (max(scores) + margin)
+    noise = [float(np.nan_to_num(standing.deviation)) for standing in grid.of.values()]
+    lowest = min(standing.test - own for standing, own in zip(grid.of.values(), noise, strict=True))
+    highest = max(standing.test + own for standing, own in zip(grid.of.values(), noise, strict=True))
+    margin = 0.04 * (highest - lowest) + 0.002
+    limits = 100 * (lowest - margin), 100 * (highest + margin)
 
     def draw(axes: Axes, fusion: str) -> None:
         for number, decoder in enumerate(grid.decoders):
@@ -117,9 +119,10 @@ def gain(grid: Grid, fusion: str) -> tuple[float, float]:
     return (min(found), max(found)) if found else (float("nan"), float("nan"))
 
 
-def legend(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Names with their colours' numbers."""
-    return [(name, number % len(figures.SERIES) + 1) for number, name in enumerate(names)]
+def legend(names: Sequence[str]) -> list[tuple[str, int, str]]:
+    """Names with their colours' numbers and their marks."""
+    glyphs = figures.GLYPHS
+    return [(name, number % len(glyphs) + 1, glyphs[number % len(glyphs)]) for number, name in enumerate(names)]
 
 
 def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
@@ -140,6 +143,7 @@ def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
         axes.set_yticks(range(len(names)), names)
         axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="difference in points of mIoU")
         axes.set_title(title)
+        axes.locator_params(axis="x", nbins=6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
@@ -166,6 +170,8 @@ def forest_caption(comparisons: Sequence[Comparison]) -> str:
         times = float(np.median(wide))
         added = f"make an interval {times:.2f} times as wide (median)" if times >= 1.05 else "add next to nothing here"
         share = f" New pictures {added}."
+    if not any(own for _, own in both):
+        return "Differences as found: with so few seeds there are no intervals."
     return (
         f"Thick: 95 % interval for these pictures, new trainings; thin with ends: new pictures too. Full dots are "
         f"differences that were declared, {real} of {len(comparisons)}; hollow ones were not.{share}"

@@ -40,11 +40,11 @@ class Standing:
         return len(self.network.runs)
 
 
-COSTS = {  # of metrics.json: what it is, by how much it is divided, in what unit
-    "parameters": ("parameters", 1e6, "M"),
-    "gmac": ("multiply-adds", 1e-3, "M"),
-    "latency_ms": ("latency", 1, "ms"),
-    "peak_memory_mib": ("memory", 1, "MiB"),
+COSTS = {  # of metrics.json: what it is, by how much it is divided, in what unit, with how many decimals
+    "parameters": ("parameters", 1e6, "M", 2),
+    "gmac": ("multiply-adds", 1e-3, "M", 1),
+    "latency_ms": ("latency", 1, "ms", 1),
+    "peak_memory_mib": ("memory", 1, "MiB", 0),
 }
 
 

@@ -130,10 +130,10 @@ def networks(found: Sequence[Standing], analysis: Analysis) -> Table:
                 Cell(signed(one.estimate.difference), one.estimate.difference) if one else Cell(NOTHING),
                 Cell(bounds(narrow), narrow.low) if narrow else Cell(NOTHING),
                 Cell(bounds(wider), wider.low) if wider else Cell(NOTHING),
-                *(figure(standing.cost[name] / scale, 2) for name, (_, scale, _) in COSTS.items()),
+                *(figure(standing.cost[name] / scale, digits) for name, (_, scale, _, digits) in COSTS.items()),
             ]
         )
-    heads = [f"{what}, {unit}" for what, _, unit in COSTS.values()]
+    heads = [f"{what}, {unit}" for what, _, unit, _ in COSTS.values()]
     columns = ["network", "differs?", "val mIoU", "test mIoU", "± seeds", "seeds", "to reference",
                "95 %, new trainings", "95 %, new pictures too", *heads]  # fmt: skip
     caption = (

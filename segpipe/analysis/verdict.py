@@ -9,6 +9,7 @@ from segpipe.analysis.collect import AS_THEY_ARE, MATCHED, SMOOTHED, Collection
 from segpipe.analysis.contrasts import FACTORS
 from segpipe.analysis.effects import Analysis, Comparison
 from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, further, too_few
+from segpipe.analysis.intervals import LEAST_SEEDS
 from segpipe.analysis.points import bounds, counted, listed, number, signed, spread
 from segpipe.analysis.standings import Grid, Standing, grids
 
@@ -58,11 +59,13 @@ def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing
     trained = f"mean ± standard deviation over {own.seeds} seeds" if own.seeds > 1 else "one seed"
     sentences = [f"It {how}; on the test it scores {spread(own.test, own.deviation)} % mIoU ({trained})."]
     tested = [one for one in analysis.cells if one.estimate.trainings is not None]
+    if len(collection.seeds) < LEAST_SEEDS:
+        sentences.append(too_few(len(collection.seeds)))
     if len(found) == 1:
         sentences.append("It is the only network here, so there is nothing to compare.")
-    elif not tested:
-        sentences.append(too_few(len(collection.seeds)))
-    else:
+    elif not tested and len(collection.seeds) >= LEAST_SEEDS:
+        sentences.append(f"No other has {LEAST_SEEDS} seeds in common with it, so none is compared with it.")
+    elif tested:
         sentences += against(tested)
         if len(tested) < len(found) - 1:
             sentences.append(f"{len(found) - 1 - len(tested)} have too few seeds in common with it to say.")
