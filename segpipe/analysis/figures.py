@@ -60,7 +60,7 @@ class Panel(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """Panels that belong together, and what to see in them. legend: names with the number of their colour and their mark."""
+    """Panels that belong together, and what to see in them. legend: names with their colours' numbers and marks."""
 
     panels: list[Panel]
     caption: str
