@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segpipe.analysis.collect import Collection
+from segpipe.analysis.collect import AS_THEY_ARE, Collection
 from segpipe.analysis.contrasts import Contrast
 from segpipe.analysis.effects import Analysis, Comparison
 from segpipe.analysis.intervals import Interval
@@ -180,7 +180,7 @@ def scores(
 
 def views(grids: Sequence[Grid]) -> Table | None:
     """Raw and matched side by side: of every place mIoU, parameters and multiply-adds by view; None with one view."""
-    names = list(dict.fromkeys(grid.stratum[1] for grid in grids))
+    names = sorted(dict.fromkeys(grid.stratum[1] for grid in grids), key=lambda name: name != AS_THEY_ARE)
     if len(names) < 2:
         return None
     found = {
