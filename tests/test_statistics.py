@@ -14,9 +14,10 @@ from statsmodels.stats.power import TTestPower
 
 from benchmarks.coverage import REGIMES, coverage, equal_grid
 from segpipe.analysis import contrasts, effects
-from segpipe.analysis.collect import AS_THEY_ARE, MATCHED, SMOOTHED, Network, Place, collect
+from segpipe.analysis.collect import Network, collect
 from segpipe.analysis.contrasts import Design
 from segpipe.analysis.intervals import common_correlation, estimate, holm, interval, seeds_needed, simultaneous
+from segpipe.analysis.places import AS_THEY_ARE, MATCHED, SMOOTHED, Place
 from segpipe.analysis.resample import Scored, Tallies, ratios, scored, weights
 from segpipe.errors import UserError
 from segpipe.metrics import scores, tally, tally_score
