@@ -54,13 +54,16 @@ def joined(parts: list[Boundaries]) -> Boundaries:
 
 
 def picture_boundaries(prediction: Labels, truth: Labels, *, num_classes: int) -> Boundaries:
-    """Count one picture, (H, W); ``contours.fill`` says what ignored pixels do to boundaries."""
+    """Count one picture, (H, W); ``contours.fill`` says what ignored pixels do to boundaries.
+
+    A prediction of ``num_classes`` stands for none of the classes: what is missed by it is nobody's mistake.
+    """
     filled = fill(prediction, truth)
     if filled is None:
         return Boundaries(np.array([[np.nan, 0.0]]), np.zeros((1, len(REGIONS), 3, num_classes), np.int64))
     drawn = contours(filled.prediction), contours(filled.truth)
     near = near_counts(filled, drawn, num_classes)
-    objects = object_counts(filled, num_classes=num_classes)
+    objects = object_counts(filled, num_classes=num_classes + 1)[..., :num_classes]
     averages = boundary_f(filled, drawn, near[-1, 2] + near[-2, 2] > 0, num_classes)
     return Boundaries(averages[None], np.concatenate([near, objects])[None])
 
@@ -137,12 +140,12 @@ def near_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) 
     end = math.prod(shape)
     if filled.ignored is not None:
         place[filled.ignored] = end
-    first = place.astype(np.uint16) * np.uint16(num_classes)
+    first = place.astype(np.uint16) * np.uint16(num_classes + 1)
     missed = filled.truth != filled.prediction
 
     def count(index: NDArray[np.uint16]) -> NDArray[np.int64]:
-        counts = np.bincount(index.ravel(), minlength=(end + 1) * num_classes)
-        return counts[: end * num_classes].reshape(*shape, num_classes)
+        counts = np.bincount(index.ravel(), minlength=(end + 1) * (num_classes + 1))
+        return counts[: end * (num_classes + 1)].reshape(*shape, num_classes + 1)[..., :num_classes]
 
     present = count(first + filled.truth)
     hits = present - count(first[missed] + filled.truth[missed])

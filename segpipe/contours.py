@@ -116,10 +116,10 @@ def match(contours: Labels, others: Labels, *, radius: float, num_classes: int) 
     width, own, other = own.shape[1], own.ravel(), other.ravel()
     places = np.flatnonzero(own != NOTHING)
     classes = own[places]
-    pixels = np.bincount(classes, minlength=num_classes)
+    pixels = np.bincount(classes, minlength=num_classes)[:num_classes]
     for row, column in disc(radius):
         missed = np.flatnonzero(other[places + (row * width + column)] != classes)
         places, classes = places[missed], classes[missed]
         if not len(places):
             break
-    return Matches(pixels, pixels - np.bincount(classes, minlength=num_classes))
+    return Matches(pixels, pixels - np.bincount(classes, minlength=num_classes)[:num_classes])

@@ -400,6 +400,15 @@ def test_match_counts_by_class():
     assert (found.pixels.tolist(), found.matched.tolist()) == ([1, 2], [1, 1])
 
 
+def test_a_prediction_of_no_class_is_missed_and_nobodys_mistake():
+    truth = drawn(*["00001111"] * 4)
+    prediction = drawn(*["00022211"] * 4)
+    assert counted(prediction, truth, "band_miou_4", 2) == [[12, 8], [16, 16], [16, 16]]
+    assert counted(prediction, truth, "object_iou_large", 2) == [[12, 8], [16, 16], [16, 16]]
+    found, with_it = scored(prediction, truth, 2), scored(prediction, truth, 3)
+    assert found["boundary_f_script"] == found["boundary_f"] == with_it["boundary_f"] != with_it["boundary_f_script"]
+
+
 # Sums over pictures, and files
 
 
