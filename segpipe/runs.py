@@ -102,6 +102,11 @@ class Run:
         """Predictions to look at."""
         return self.folder / "pictures"
 
+    @property
+    def examples(self) -> Path:
+        """The same few pictures for every run: photo, truth, prediction."""
+        return self.pictures / "examples"
+
     def confusion(self, split: str) -> Path:
         """The confusion matrix of every picture of a split."""
         return self.folder / "confusion" / f"{split}.npz"

@@ -122,7 +122,8 @@ def tallies_of(collection: Collection, of: Callable[[Finished], Tally | None]) -
             found = of(run)
             if found is not None:
                 place = number, collection.seeds.index(seed)
-                over[place], under[place], present = found
+                over[place], under[place] = found.over, found.under
+                present = np.broadcast_to(found.present, (pictures, classes))  # a score may have none
     return Tallies(over, under, present)
 
 
