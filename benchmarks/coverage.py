@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis.collect import AS_THEY_ARE, Collection, Network, Place
+from segpipe.analysis.collect import Collection, Network
 from segpipe.analysis.effects import analyse
 from segpipe.analysis.intervals import estimate
+from segpipe.analysis.places import AS_THEY_ARE, Place
 from segpipe.analysis.resample import Tallies, ratios, scored
 from segpipe.metrics import tally
 

@@ -111,6 +111,10 @@ class Run:
         """The confusion matrix of every picture of a split."""
         return self.folder / "confusion" / f"{split}.npz"
 
+    def boundaries(self, split: str) -> Path:
+        """What was counted at the boundaries and of the objects of every picture of a split."""
+        return self.folder / "boundaries" / f"{split}.npz"
+
     def checkpoint(self, name: Literal["best", "last"]) -> Path:
         """Weights and the state of the training."""
         return self.folder / "checkpoints" / f"{name}.ckpt"

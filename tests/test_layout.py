@@ -11,6 +11,7 @@ LAYERS = {  # a module may import from segpipe only what stands before it
     "segpipe.batchnorm": 1, "segpipe.devices": 1,
     "segpipe.metrics": 1, "segpipe.losses": 1, "segpipe.lovasz": 1, "segpipe.models": 1,
     "segpipe.schedules": 1, "segpipe.ema": 1, "segpipe.runs": 1, "segpipe.cost": 1, "segpipe.data": 2,
+    "segpipe.contours": 2, "segpipe.objects": 2, "segpipe.boundaries": 2,
     "segpipe.pictures": 3, "segpipe.task": 3,
     "segpipe.config": 3, "segpipe.explain": 4, "segpipe.tracking": 3, "segpipe.callbacks": 4, "segpipe.build": 5,
     "segpipe.pretrained": 5, "segpipe.combinations": 6, "segpipe.predictor": 7, "segpipe.summary": 7,

@@ -14,9 +14,10 @@ from statsmodels.stats.power import TTestPower
 
 from benchmarks.coverage import REGIMES, coverage, equal_grid
 from segpipe.analysis import contrasts, effects
-from segpipe.analysis.collect import AS_THEY_ARE, MATCHED, SMOOTHED, Network, Place, collect
+from segpipe.analysis.collect import Network, collect
 from segpipe.analysis.contrasts import Design
 from segpipe.analysis.intervals import common_correlation, estimate, holm, interval, seeds_needed, simultaneous
+from segpipe.analysis.places import AS_THEY_ARE, MATCHED, SMOOTHED, Place
 from segpipe.analysis.resample import Scored, Tallies, ratios, scored, weights
 from segpipe.errors import UserError
 from segpipe.metrics import scores, tally, tally_score
@@ -127,7 +128,7 @@ def test_too_little_gives_no_interval():
 def test_seeds_are_those_that_both_were_trained_with():
     found = np.array([[1.0, 2.0, np.nan, 4.0, 7.0], [0.5, 1.0, 3.0, np.nan, 2.0]])
     drawn = np.repeat(found[None], 4, axis=0)
-    got = estimate(Scored(found, drawn, 4), np.array([1.0, -1.0]), [10, 11, 12, 13, 14])
+    got = estimate(Scored(found, drawn, drawn), np.array([1.0, -1.0]), [10, 11, 12, 13, 14])
     assert got.seeds == (10, 11, 14)
     assert got.by_seed == (0.5, 1.0, 5.0)
 

@@ -12,9 +12,10 @@ from test_data import write_camvid
 
 import segpipe
 from segpipe import build
+from segpipe.boundaries import read_boundaries
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
-from segpipe.metrics import scores
+from segpipe.metrics import scores, tally_score
 from segpipe.runs import Run
 from segpipe.storage import read_history, write_json, write_text
 from segpipe.task import parameter_groups
@@ -59,6 +60,12 @@ def test_scores_are_those_of_the_matrices_of_every_picture(finished_run):
         assert names.tolist() == [f"{split}-{index:04d}" for index in range(count)]
         assert (matrices.sum((1, 2)) == 96 * 96).all()
         assert scores(matrices.sum(0))["miou"] == pytest.approx(metrics[split]["miou"])
+    found = read_boundaries(Run(finished_run).boundaries("test"))
+    shown = {name: None if math.isnan(tally_score(tally)) else tally_score(tally) for name, tally in found.items()}
+    assert metrics["test"]["boundaries"] == shown
+    assert all(len(part) == 7 for tally in found.values() for part in tally)
+    assert "boundaries" not in metrics["val"]
+    assert not Run(finished_run).boundaries("val").exists()
 
 
 def test_every_run_says_what_it_costs(finished_run):
@@ -316,6 +323,10 @@ def test_evaluating_again_gives_the_same_numbers(finished_run, tmp_path):
             np.load(tmp_path / split / "confusion.npz") as b,
         ):
             assert (a["matrices"] == b["matrices"]).all()
+        counted = read_boundaries(tmp_path / split / "boundaries.npz")
+        assert all(len(part) == again["images"] for tally in counted.values() for part in tally)
+    for name, tally in read_boundaries(Run(finished_run).boundaries("test")).items():
+        assert all((one == other).all() for one, other in zip(tally, counted[name], strict=True))
     fewer = evaluate(finished_run, overrides=["data.dataset.test=3"], split="test", out=tmp_path / "few", device="cpu")
     assert fewer["images"] == 3
     with pytest.raises(UserError, match="trained on the classes background"):

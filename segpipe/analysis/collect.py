@@ -1,6 +1,5 @@
 """Run folders, read into one table of networks x seeds; what cannot be used is named."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,37 +12,10 @@ import yaml
 from numpy.typing import NDArray
 
 from segpipe import cells
+from segpipe.analysis.places import Place, placed
 from segpipe.errors import UserError
 from segpipe.runs import Run
 from segpipe.storage import read_json
-
-PLACED_BY = {"seed", "model", "model.stride", "decoder", "fusion", "match", "budget", "decoder.smooth"}
-NO_SETTING = ("sweep.", "logger", "trainer.", "resume", "run_dir", "hydra.", "data.workers", "data.root", "debug")
-AS_THEY_ARE, SMOOTHED = "operators as they are", "every operator smoothed"
-MATCHED = {"params": "equal parameters", "multiply_adds": "equal multiply-adds"}
-
-
-class Place(NamedTuple):
-    """A cell of the design, less its seed. setting: what else was varied, as on the command line."""
-
-    setting: str
-    view: str
-    model: str
-    stride: int
-    decoder: str
-    fusion: str
-
-    @property
-    def stratum(self) -> tuple[str, str, str]:
-        """Cells of one stratum differ in decoder, fusion and stride only."""
-        return self[:3]
-
-    @property
-    def said(self) -> str:
-        """A name that a reader can take apart."""
-        model = f"fcn{self.stride}s" if self.model == "fcn" else f"{self.model}{self.stride}"
-        view = {AS_THEY_ARE: "", SMOOTHED: "smoothed"}.get(self.view, self.view)
-        return " ".join(filter(None, [model, self.decoder, self.fusion, view, self.setting]))
 
 
 class Problem(NamedTuple):
@@ -138,8 +110,8 @@ def collect(folder: Path) -> Collection:
     first = next(iter(finished.values()))
     with np.load(first.run.confusion("test")) as file:
         pictures, groups = file["names"].tolist(), file["groups"].tolist()
-    placed = places_of(listed, finished)
-    networks = merged(placed, finished)
+    matches = {name: run.config.get("match") for name, run in finished.items()}
+    networks = merged(placed(listed, matches), finished)
     seeds = sorted({seed for network in networks for seed in network.runs})
     record = first.run.record
     palette = [tuple(colour) for colour in record.get("palette", [])]
@@ -236,39 +208,11 @@ def same_test(finished: dict[str, Finished], problems: list[Problem]) -> dict[st
     return {name: run for name, run in finished.items() if tested(run) == most}
 
 
-def keys(overrides: Iterable[str]) -> dict[str, str]:
-    """What was overridden."""
-    return {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
-
-
-def places_of(listed: list[cells.Cell], finished: dict[str, Finished]) -> dict[Place, dict[int, str]]:
-    """Of every place the runs by seed: finished, or None."""
-    varied = [
-        {k: v for k, v in keys(cell.overrides).items() if k not in PLACED_BY and not k.startswith(NO_SETTING)}
-        for cell in listed
-    ]
-    constant = {item for item in varied[0].items() if all(item in one.items() for one in varied)} if varied else set()
-    placed: dict[Place, dict[int, str]] = {}
-    for cell, given in zip(listed, varied, strict=True):
-        if cell.refused or cell.error:
-            continue
-        run = finished.get(str(cell.run))
-        choices, overrides = cell.choices, keys(cell.overrides)
-        smoothed = overrides.get("decoder.smooth", "null") != "null"  # unpool's own smoothing is part of it
-        match = run.config.get("match") if run else overrides.get("match")
-        view = MATCHED.get(str(match), SMOOTHED if smoothed else AS_THEY_ARE)
-        setting = " ".join(f"{key}={value}" for key, value in sorted(given.items()) if (key, value) not in constant)
-        model = "fcn" if re.fullmatch(r"fcn\d+s", choices["model"]) else choices["model"]
-        place = Place(setting, view, model, choices["stride"], choices["decoder"], choices["fusion"])
-        placed.setdefault(place, {})[choices["seed"]] = str(cell.run)
-    return placed
-
-
-def merged(placed: dict[Place, dict[int, str]], finished: dict[str, Finished]) -> list[Network]:
+def merged(places: dict[Place, dict[int, str]], finished: dict[str, Finished]) -> list[Network]:
     """Networks: places with a run in common are one."""
     owners: dict[str, Network] = {}
     networks: list[Network] = []
-    for place, runs in placed.items():
+    for place, runs in places.items():
         network = next((owners[run] for run in runs.values() if run in owners), None)
         if network is None:
             network = Network([])

@@ -7,8 +7,9 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis.collect import Network, Place
+from segpipe.analysis.collect import Network
 from segpipe.analysis.intervals import LEAST_SEEDS
+from segpipe.analysis.places import Place
 
 FACTORS = ("decoder", "fusion", "stride")
 Stratum = tuple[str, str, str]

@@ -64,29 +64,44 @@ def estimate(found: Scored, weights: NDArray[np.float64], seeds: Sequence[int], 
     if count < LEAST_SEEDS:
         return Estimate(mean, names, tuple(map(float, by_seed)), None, None, {})
     drawn = np.einsum("n,bns->bs", weights[used], found.resampled[:, used][:, :, there], optimize=True)
-    small = found.groups / max(found.groups - 1, 1)  # a resampled variance is too small by this
+    groups = len(found.influence)
+    small = groups / max(groups - 1, 1)  # a resampled variance is too small by this
     moved = drawn.mean(1)
     seed = float(by_seed.var(ddof=1)) / count
     pictures = float(moved.var()) * small
     residual = float((drawn - moved[:, None]).var(0).sum()) * small / (count * (count - 1))
     both = max(seed + pictures - residual, seed, pictures)
-    freedom = satterthwaite(
-        both, [(seed, count - 1), (pictures, found.groups - 1), (residual, (count - 1) * (found.groups - 1))]
-    )
+    own = variance_freedom(np.einsum("n,gns->g", weights[used], found.influence[:, used][:, :, there]))
+    freedom = satterthwaite(both, [(seed, count - 1), (pictures, own), (residual, (count - 1) * own)])
     narrow, wide = interval(mean, seed, count - 1, level), interval(mean, both, freedom, level)
     if wide.high < narrow.high:  # more degrees of freedom can outweigh more variance: nobody is surer of more
         wide = narrow
     wide = replace(wide, p=max(narrow.p, wide.p))
     parts = {"seed": seed, "pictures": pictures, "residual": residual}
-    general = wide if found.groups >= LEAST_GROUPS else None
+    general = wide if groups >= LEAST_GROUPS else None
     return Estimate(mean, names, tuple(map(float, by_seed)), narrow, general, parts)
 
 
-def satterthwaite(total: float, parts: Sequence[tuple[float, int]]) -> float:
+def satterthwaite(total: float, parts: Sequence[tuple[float, float]]) -> float:
     """Degrees of freedom of a sum of variances, each with its own (Satterthwaite 1946)."""
-    spread = sum(variance**2 / max(freedom, 1) for variance, freedom in parts)
-    least = min(max(freedom, 1) for _, freedom in parts)
-    return max(total**2 / spread, least) if spread else float(least)
+    spread = sum(variance**2 / freedom for variance, freedom in parts)
+    least = min(freedom for _, freedom in parts)
+    return max(total**2 / spread, least) if spread else least
+
+
+def variance_freedom(values: NDArray[np.float64]) -> float:
+    """Degrees of freedom of the variance of G values: G - 1 for normal ones, fewer where a few of them make most of it.
+
+    A variance of values of kurtosis k scatters as chi-square with 2 G / (k - (G - 3) / (G - 1)) degrees does.
+    """
+    count = len(values)
+    if count < LEAST_GROUPS:
+        return 1.0
+    squares = (values - values.mean()) ** 2
+    if not squares.any():
+        return count - 1.0
+    kurtosis = float((squares**2).mean() / squares.mean() ** 2)
+    return float(np.clip(2 * count / (kurtosis - (count - 3) / (count - 1)), 1, count - 1))
 
 
 def interval(mean: float, variance: float, freedom: float, level: float) -> Interval:

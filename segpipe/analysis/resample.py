@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+STEP = 1e-4  # of a weight, to see what it moves
 CHUNK = 2_000_000  # ratios computed at once; larger ones leave the processor's cache
 
 
@@ -22,14 +23,14 @@ class Tallies(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """A score of every run. found: (N, S), NaN where there is no run; resampled: (B, N, S), with other pictures.
+    """A score of every run: (N, S) as found, NaN where there is no run; (B, N, S) with pictures resampled.
 
-    groups: how many groups of pictures were resampled.
+    influence: (G, N, S), by how much the score moves per unit of weight of each of G groups of pictures.
     """
 
     found: NDArray[np.float64]
     resampled: NDArray[np.float64]
-    groups: int
+    influence: NDArray[np.float64]
 
 
 def weights(groups: Sequence[str], *, resamples: int, seed: int = 0) -> NDArray[np.float64]:
@@ -42,11 +43,10 @@ def weights(groups: Sequence[str], *, resamples: int, seed: int = 0) -> NDArray[
 def scored(tallies: Tallies, groups: Sequence[str], *, resamples: int, seed: int = 0) -> Scored:
     """Score every run, on the pictures as they are and on resampled ones."""
     drawn = weights(groups, resamples=resamples, seed=seed)
-    return Scored(
-        found=ratios(tallies, np.ones((1, len(groups))))[0],
-        resampled=ratios(tallies, drawn),
-        groups=len(set(groups)),
-    )
+    as_they_are = ratios(tallies, np.ones((1, len(groups))))
+    member = (np.unique(np.asarray(groups))[:, None] == np.asarray(groups)).astype(np.float64)  # (G, I)
+    moved = ratios(tallies, 1 + STEP * member)
+    return Scored(as_they_are[0], ratios(tallies, drawn), (moved - as_they_are) / STEP)
 
 
 def ratios(tallies: Tallies, weights: NDArray[np.float64]) -> NDArray[np.float64]:
