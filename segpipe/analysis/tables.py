@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segpipe.analysis.collect import AS_THEY_ARE, Collection
+from segpipe.analysis.collect import Collection
 from segpipe.analysis.contrasts import Contrast
 from segpipe.analysis.effects import Analysis, Comparison
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
+from segpipe.analysis.places import AS_THEY_ARE
 from segpipe.analysis.points import MINUS, NOTHING, bounds, number, points, probability, seeds, signed
 from segpipe.analysis.standings import COSTS, Grid, Standing, number_of
 
