@@ -1,8 +1,8 @@
 """Keep of a sweep what a report reads: ``python docs/sweeps/keep.py outputs/sweeps/NAME`` fills ``docs/sweeps/NAME``.
 
-Checkpoints, contact sheets, logs and W&B's files stay behind; so do the machine's name and the paths on it. Of the example
-pictures, predictions are kept of the lowest seed, photos and truths once. ``README.md`` beside the runs shows each cell's
-mean test mIoU and standard deviation over seeds.
+Checkpoints, contact sheets, logs and W&B's files stay behind; so do the machine's name and the paths on it. Of the
+example pictures, predictions are kept of the lowest seed, photos and truths once. ``README.md`` beside the runs shows
+each cell's mean test mIoU and standard deviation over seeds.
 """
 
 import shutil
