@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from segpipe.analysis import figures
+from segpipe.analysis.bounds import Bound
 from segpipe.analysis.effects import Comparison
 from segpipe.analysis.figures import INK, Figure, Panel
 from segpipe.analysis.intervals import Interval
