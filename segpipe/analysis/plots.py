@@ -116,7 +116,10 @@ def stride_lines(grid: Grid, bound: Bound | None = None) -> Figure | None:
         f"Mean test mIoU; whiskers are one standard deviation over seeds. Lines that run side by side: the decoders "
         f"differ alike at every stride. From stride {grid.strides[0]} to {grid.strides[-1]} the decoders gain, in "
         f"points, with fusion {gains}.{REFERENCE if perfect else ''}",
-        [*legend(grid.decoders), *((way, 0, mark) for way, mark in zip(perfect, figures.DASH_GLYPHS, strict=False))],
+        [
+            *legend(grid.decoders),
+            *((f"perfect map, {way}", 0, mark) for way, mark in zip(perfect, figures.DASHES.values(), strict=False)),
+        ],
     )
 
 
