@@ -2,12 +2,16 @@ import csv
 import itertools
 import json
 import re
+import runpy
+import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+import yaml
 from fake_runs import write_run, write_sweep
 
 from segpipe import report
@@ -22,6 +26,7 @@ from segpipe.analysis.standings import standings
 from segpipe.errors import UserError
 from segpipe.examples import file_names, save_examples
 
+ROOT = Path(__file__).parent.parent
 FACTORIAL = {
     (decoder, fusion, stride): 0.3 + 0.1 * (decoder == "deconv") + 0.2 * (fusion == "sum") + 0.05 * (stride == 4)
     for decoder in ("nearest", "deconv")
@@ -437,3 +442,85 @@ def test_standings_name_the_pareto_front(tmp_path):
     assert [one.mark for one in found] == ["", "", ""]
     assert verdict.view_of(verdict.grids(found)[0]).endswith("(0.00 to 0.00 M parameters).")
     assert replace(found[0], mark="x").mark == "x"
+
+
+def test_boundaries_are_shown_and_compared(tmp_path):
+    scores = {("deconv", "sum", 8): 0.6, ("nearest", "sum", 8): 0.5, ("nearest", "none", 8): 0.4}
+    folder = write_sweep(tmp_path / "edges", scores, seeds=3, boundaries=True)
+    kept = folder / "nearest-none-8-s2"
+    (kept / "boundaries" / "test.npz").write_bytes(b"PK")  # damaged: its tallies are left out, its scores are not
+    page, results, comparisons = written(folder)
+    section = page[page.index('id="boundaries"') :]
+    section = section[: section.index("</section>")]
+    assert "boundary_f" in section
+    assert "<svg" in section
+    assert "exploratory" in section
+    found = next(row for row in results if row["run"] == "deconv-sum-8-s1")
+    stored = json.loads((folder / "deconv-sum-8-s1" / "metrics.json").read_text())["test"]["boundaries"]
+    assert float(found["test_boundary_f"]) == pytest.approx(stored["boundary_f"])
+    explored = {row["score"] for row in comparisons if row["family"] == "marginal, exploratory"}
+    assert explored == {"boundary_f", "band_miou_2"}
+    values = {
+        seed: [
+            json.loads((folder / f"{name}-sum-8-s{seed}" / "metrics.json").read_text())["test"]["boundaries"][
+                "band_miou_2"
+            ]
+            for name in ("deconv", "nearest")
+        ]
+        for seed in range(3)
+    }
+    row = next(row for row in comparisons if row["score"] == "band_miou_2" and row["factor"] == "decoder")
+    mean = np.mean([a - b for a, b in values.values()])
+    assert (row["a"], float(row["a_minus_b"])) == ("deconv", pytest.approx(mean))
+    assert row["seeds"] == "0 1 2"
+
+
+def test_a_bound_of_the_same_pictures_is_drawn(factorial, tmp_path, monkeypatch):
+    ways = {"nearest": {"miou": 0.9}, "area+bilinear": {"miou": 0.95}}
+    content = {"fingerprint": "c", "strides": {"4": ways, "8": ways, "2": ways}}
+    (tmp_path / "outputs" / "bounds").mkdir(parents=True)
+    file = tmp_path / "outputs" / "bounds" / "fake-test.json"
+    monkeypatch.chdir(tmp_path)
+    file.write_text(json.dumps(content | {"fingerprint": "another"}))
+    assert "perfect map" not in written(factorial, out=tmp_path)[0]
+    with pytest.raises(UserError, match="of other test pictures"):
+        report.report(factorial, out=tmp_path, bound=file, resamples=200)
+    file.write_text(json.dumps(content))
+    page, _, _ = written(factorial, out=tmp_path)
+    assert "perfect map, area+bilinear" in page
+    assert "--bound outputs/bounds/fake-test.json" in page
+    file.write_text('{"fingerprint": "c", "strides": {"4": [1]}}')
+    assert "perfect map" not in written(factorial, out=tmp_path)[0]
+    with pytest.raises(UserError, match="no bound in it"):
+        report.report(factorial, out=tmp_path, bound=file, resamples=200)
+
+
+def test_what_is_kept_of_a_sweep_makes_the_same_report(tmp_path, monkeypatch, capsys):
+    keep = runpy.run_path(str(ROOT / "docs" / "sweeps" / "keep.py"))
+    source = tmp_path / "outputs" / "kept"
+    scores = {("deconv", "sum", 8): 0.6, ("nearest", "sum", 8): 0.5}
+    write_sweep(source, scores, seeds=2, boundaries=True)
+    cells = []
+    for (decoder, fusion, stride), seed in itertools.product(scores, range(2)):
+        run = source / f"{decoder}-{fusion}-{stride}-s{seed}"
+        examples(run / "pictures" / "examples", ["one"])
+        shutil.copyfile(run / "confusion" / "test.npz", run / "confusion" / "val.npz")
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        config |= {"run_dir": "/somewhere", "resume": None, "callbacks": {"best": {}, "last": {}}}
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        choices = {"model": "ladder", "stride": stride, "decoder": decoder, "fusion": fusion, "seed": seed}
+        cells.append({"overrides": [f"decoder={decoder}", f"seed={seed}"], "choices": choices, "run": run.name})
+    (source / "sweep.json").write_text(json.dumps({"name": "kept", "cells": cells}))
+    monkeypatch.setitem(keep["main"].__globals__, "__file__", str(tmp_path / "docs" / "keep.py"))
+    keep["main"](source)
+    kept = tmp_path / "docs" / "kept"
+    found = {str(path.relative_to(kept)) for path in kept.rglob("*.*") if "examples" in path.parts}
+    assert found == {
+        "deconv-sum-8-s0/pictures/examples/one.jpg",
+        "deconv-sum-8-s0/pictures/examples/one.truth.png",
+        "deconv-sum-8-s0/pictures/examples/one.png",
+        "nearest-sum-8-s0/pictures/examples/one.png",
+    }
+    assert len(list(kept.glob("*/boundaries/test.npz"))) == 4
+    pages = [written(folder, out=tmp_path / "out")[0] for folder in (source, kept)]
+    assert pages[0].count("data:image/png") == pages[1].count("data:image/png") == 4
