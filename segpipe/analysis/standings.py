@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.analysis.collect import Collection, Finished, Network, Place
+from segpipe.analysis.collect import Collection, Finished, Network
 from segpipe.analysis.contrasts import Stratum
 from segpipe.analysis.effects import Analysis
+from segpipe.analysis.places import Place
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segpipe.analysis.collect import AS_THEY_ARE, MATCHED, SMOOTHED, Collection
+from segpipe.analysis.collect import Collection
 from segpipe.analysis.contrasts import FACTORS
 from segpipe.analysis.effects import Analysis, Comparison
 from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, further, too_few
 from segpipe.analysis.intervals import LEAST_SEEDS
+from segpipe.analysis.places import AS_THEY_ARE, MATCHED, SMOOTHED
 from segpipe.analysis.points import bounds, counted, listed, number, signed, spread
 from segpipe.analysis.standings import Grid, Standing, grids
 
