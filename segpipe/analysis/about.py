@@ -159,7 +159,7 @@ def method(collection: Collection, analysis: Analysis, found: Sequence[Standing]
         "differences in percentage points.",
         f"Seeds: {seeds}. Fewer than {LEAST_SEEDS} in common: no interval.",
         *QUESTIONS,
-        f"{counted(analysis.resamples, 'resample')} of {counted(len(analysis.scored.influence), 'group')} of "
+        f"{counted(analysis.resamples, 'resample')} of {counted(len(set(collection.groups)), 'group')} of "
         f"{counted(len(collection.pictures), 'test picture')}.",
         f"Confirmatory: the {len(analysis.marginal)} marginal differences of decoder, fusion and stride, each the mean "
         f"over pairs of networks that differ in nothing else, each network counted once. p by Holm, 5 % for all "

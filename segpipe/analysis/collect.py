@@ -184,7 +184,7 @@ def read_run(run: Run) -> Finished:
     """Raises whatever reading damaged files raises."""
     metrics = read_json(run.metrics)
     float(metrics["val"]["miou"])
-    with np.load(run.confusion("test")) as file:
+    with run.confusion("test").open("rb") as opened, np.load(opened) as file:
         matrices = file["matrices"]
     if matrices.shape[1:] != (len(run.record["classes"]),) * 2:
         raise ValueError(f"confusion/test.npz is {matrices.shape} for {len(run.record['classes'])} classes")

@@ -100,7 +100,7 @@ def small_multiples(
 
         def drawn(axes: Axes, stride: int = stride, fusion: str = fusion, name: str = name) -> None:
             draw(axes, stride, fusion)
-            axes.set_title(name, fontsize=figures.FONT - 0.5)
+            axes.set_title(figures.label(name, 42), fontsize=figures.FONT - 0.5)
 
         panels.append(figures.panel(f"{grid.said}, {name}: {ylabel}", drawn, width=310, height=215))
     return Figure(panels, caption, legend(grid.decoders))

@@ -10,6 +10,7 @@ from segpipe.analysis.curves import Curve, over_seeds, small_multiples
 from segpipe.analysis.effects import Comparison, analyse, tallies_of
 from segpipe.analysis.standings import Standing, grids, metric
 from segpipe.analysis.tables import differences, mean, scores
+from segpipe.boundaries import read_boundaries
 from segpipe.metrics import Tally
 
 NONE = (
@@ -93,8 +94,6 @@ def exploratory(collection: Collection, *, resamples: int) -> dict[str, list[Com
 def tally_of(run: Finished, name: str) -> Tally | None:
     """A run's counts; None where it has none, or none that can be read."""
     try:
-        from segpipe.boundaries import read_boundaries
-
         found = read_boundaries(run.run.folder / "boundaries" / "test.npz").get(name)
     except Exception:  # of whatever kind a damaged file raises; one file is not to cost the report
         return None

@@ -88,13 +88,18 @@ def themed(svg: str, width: int, height: int) -> str:
     svg = re.sub(r"<svg[^>]*>", begin, svg, count=1)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", svg)  # nothing refers to them, and a page has each only once
+    svg = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", svg)  # nothing refers to them, and a page has each only once
     svg = re.sub(r"(font(?:-family)?: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", svg)
     svg = svg.replace("xlink:href", "href")
     for colour, variable in THEME.items():
         svg = svg.replace(colour, variable)
     svg = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), svg)
     return re.sub(r"\n\s*", "\n", svg).strip()
+
+
+def label(name: str, longest: int = 28) -> str:
+    """A name as an axis has room for."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def colour_of(value: float, low: float, high: float) -> tuple[str, str]:

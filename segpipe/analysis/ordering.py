@@ -62,7 +62,8 @@ def order(comparisons: Sequence[Comparison]) -> Order:
     height = np.linalg.lstsq(rows, np.array(differences), rcond=None)[0]
     ranked = [levels[place] for place in np.argsort(-height, kind="stable")]
     for _ in ranked:  # a declared difference goes before the fit, where the two disagree
-        for place, (a, b) in enumerate(pairwise(ranked)):
+        for place in range(len(ranked) - 1):
+            a, b = ranked[place : place + 2]
             pair = between(comparisons, a, b)
             if pair is not None and pair.declared and pair.contrast.a == b:
                 ranked[place], ranked[place + 1] = b, a

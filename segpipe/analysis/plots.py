@@ -23,8 +23,8 @@ def heat_maps(grid: Grid) -> Figure:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        axes.set_xticks(np.arange(len(grid.fusions)) + 0.5, grid.fusions)
-        axes.set_yticks(np.arange(len(grid.decoders)) + 0.5, grid.decoders)
+        axes.set_xticks(np.arange(len(grid.fusions)) + 0.5, [figures.label(name, 12) for name in grid.fusions])
+        axes.set_yticks(np.arange(len(grid.decoders)) + 0.5, [figures.label(name, 14) for name in grid.decoders])
         axes.xaxis.tick_top()
         for row, decoder in enumerate(grid.decoders):
             for column, fusion in enumerate(grid.fusions):
@@ -87,7 +87,7 @@ def stride_lines(grid: Grid) -> Figure | None:
             axes.errorbar(x, y, yerr=error, elinewidth=1, capsize=2, **figures.series(number))
         axes.set_xticks(range(len(grid.strides)), map(str, grid.strides))
         axes.set(ylim=limits, xlim=(-0.3, len(grid.strides) - 0.7), xlabel="stride", ylabel="test mIoU (%)")
-        axes.set_title(f"fusion {fusion}")
+        axes.set_title(figures.label(f"fusion {fusion}", 40))
 
     panels = [
         figures.panel(
@@ -140,9 +140,9 @@ def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
             face = INK if one.declared else figures.PAPER
             axes.plot(100 * found.difference, row, "o", color=INK, markerfacecolor=face, markersize=5.5, zorder=3)
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), [figures.label(name) for name in names])
         axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="difference in points of mIoU")
-        axes.set_title(title)
+        axes.set_title(figures.label(title, 40))
         axes.locator_params(axis="x", nbins=6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)

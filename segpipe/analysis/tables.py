@@ -11,6 +11,7 @@ from segpipe.analysis.contrasts import Contrast
 from segpipe.analysis.effects import Analysis, Comparison
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
+from segpipe.analysis.places import AS_THEY_ARE
 from segpipe.analysis.points import MINUS, NOTHING, bounds, number, points, probability, seeds, signed
 from segpipe.analysis.standings import COSTS, Grid, Standing, number_of
 
@@ -180,7 +181,7 @@ def scores(
 
 def views(grids: Sequence[Grid]) -> Table | None:
     """Raw and matched side by side: of every place mIoU, parameters and multiply-adds by view; None with one view."""
-    names = list(dict.fromkeys(grid.stratum[1] for grid in grids))
+    names = sorted(dict.fromkeys(grid.stratum[1] for grid in grids), key=lambda name: name != AS_THEY_ARE)
     if len(names) < 2:
         return None
     found = {
