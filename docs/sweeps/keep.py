@@ -1,9 +1,9 @@
 """Keep of a sweep what a report reads: ``python docs/sweeps/keep.py outputs/sweeps/NAME`` fills ``docs/sweeps/NAME``.
 
 Checkpoints, contact sheets, logs and W&B's files stay behind; so do the machine's name and the paths on it. Of the
-example pictures, predictions are kept of the lowest seed, photos and truths once; of what was counted at boundaries, picture
-by picture, the scores that a report compares. ``README.md`` beside the runs shows each cell's mean test mIoU and
-standard deviation over seeds.
+example pictures, predictions are kept of the lowest seed, photos and truths once; of what was counted at boundaries,
+picture by picture, the scores that a report compares. ``README.md`` beside the runs shows the mean test mIoU of each
+cell and its standard deviation over seeds.
 """
 
 import shutil
