@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from segpipe.analysis import edges, spreadsheets
+from segpipe.analysis.bounds import bound_of
 from segpipe.analysis.collect import collect
 from segpipe.analysis.effects import analyse
 from segpipe.analysis.markdown import markdown
@@ -23,13 +24,15 @@ def report(
     *,
     out: Path | None = None,
     reference: str | None = None,
+    bound: Path | None = None,
     resamples: int = RESAMPLES,
     as_markdown: bool = False,
 ) -> list[Paragraph]:
     """Write ``report.html``, ``results.csv`` and ``comparisons.csv`` into ``out``, or into the folder itself.
 
-    reference: the network that single ones are compared with; None takes the best on validation. as_markdown: write
-    ``report.md`` as well. Returns the verdict. Raises UserError where the folder has no finished run.
+    reference: the network that single ones are compared with; None takes the best on validation. bound: a file of
+    ``segpipe.bound``; None looks for one. as_markdown: write ``report.md`` as well. Returns the verdict.
+    Raises UserError where the folder has no finished run.
     """
     if resamples < 100:
         raise UserError(
@@ -41,12 +44,14 @@ def report(
     collection = collect(folder)
     analysis = analyse(collection, reference=reference, resamples=resamples)
     found = standings(collection, analysis)
+    perfect = bound_of(collection, bound)
     exploratory = edges.exploratory(collection, resamples=resamples)
     command = ["python", "-m", "segpipe.report", shown(folder)]
     command += ["--out", shown(out)] if out != folder else []
     command += ["--reference", reference] if reference else []
+    command += ["--bound", shown(perfect.path)] if perfect else []
     command += ["--resamples", str(resamples)] if resamples != RESAMPLES else []
-    page = content(collection, analysis, found, exploratory=exploratory, command=command)
+    page = content(collection, analysis, found, exploratory=exploratory, bound=perfect, command=command)
     html = render(page)
     spreadsheets.write(out / "results.csv", list(spreadsheets.results(collection)))
     spreadsheets.write(out / "comparisons.csv", list(spreadsheets.comparisons(analysis, exploratory)))
@@ -64,6 +69,9 @@ def main() -> None:
     parser.add_argument("--reference", help="what single networks are compared with (default: the best on validation)")
     parser.add_argument("--format", choices=("html", "md"), default="html", help="md: write report.md as well")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the test's pictures")
+    parser.add_argument(
+        "--bound", type=Path, help="what segpipe.bound wrote (default: one under outputs/bounds that fits)"
+    )
     given = parser.parse_args()
     as_markdown = given.format == "md"
     with friendly():
@@ -71,6 +79,7 @@ def main() -> None:
             given.folder,
             out=given.out,
             reference=given.reference,
+            bound=given.bound,
             resamples=given.resamples,
             as_markdown=as_markdown,
         )

@@ -17,6 +17,7 @@ SERIES = [f"#0a0b{number:02x}" for number in range(1, 9)]  # so are these: the s
 MARKERS = "osD^vPX*"
 GLYPHS = "\u25cf\u25a0\u25c6\u25b2\u25bc\u271a\u2716\u2605"  # the same, in text
 NUMBERS = itertools.count()  # of panels: what an SVG refers to by name is to be its own
+DASHES = {":": "\u00b7\u00b7\u00b7", "-.": "-\u00b7-", "--": "- -"}  # of references, with the same in text
 FONT = 11.5  # pixels, in a panel that is shown at its own size
 THEME = {INK: "currentColor", GRID: "var(--grid)", PAPER: "var(--paper)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, 1)

@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from segpipe.analysis import about, curves, edges, examples, plots, tables
 from segpipe.analysis.blocks import Block, Fold, Section, Text
+from segpipe.analysis.bounds import Bound
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.contrasts import FACTORS
 from segpipe.analysis.effects import Analysis, Comparison
@@ -41,15 +42,19 @@ def content(
     found: list[Standing],
     *,
     exploratory: Mapping[str, Sequence[Comparison]],
+    bound: Bound | None = None,
     command: Sequence[str],
 ) -> Content:
-    """Everything that is said. exploratory: marginal differences of further scores. command: that made the page."""
+    """Everything that is said.
+
+    exploratory: marginal differences of further scores. bound: of a perfect map. command: that made the page.
+    """
     return Content(
         collection.folder.resolve().name,
         subtitle(collection, found),
         verdict(collection, analysis, found),
         [
-            heat(found),
+            heat(found, bound),
             differences(analysis),
             singles(found, analysis),
             costs(found),
@@ -82,13 +87,13 @@ def render(page: Content) -> str:
     return environment.get_template("report.html.j2").render(**page._asdict(), explained=EXPLAINED)
 
 
-def heat(found: list[Standing]) -> Section:
+def heat(found: list[Standing], bound: Bound | None) -> Section:
     """Heat maps, and lines over the stride."""
     blocks: list[Block] = []
     for grid in grids(found):
         blocks.append(Text(grid.said, "heading"))
         blocks.append(plots.heat_maps(grid))
-        if (lines := plots.stride_lines(grid)) is not None:
+        if (lines := plots.stride_lines(grid, bound)) is not None:
             blocks.append(lines)
     if (side_by_side := tables.views(grids(found))) is not None:
         blocks.append(side_by_side)

@@ -6,11 +6,17 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from segpipe.analysis import figures
+from segpipe.analysis.bounds import Bound
 from segpipe.analysis.effects import Comparison
 from segpipe.analysis.figures import INK, Figure, Panel
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.points import MINUS, NOTHING, listed, points, spread
 from segpipe.analysis.standings import Grid, Standing
+
+REFERENCE = (
+    " Lines without marks: what fixed upsampling of a perfect map of that stride scores on these pictures "
+    "(segpipe.bound): a reference, not a limit."
+)
 
 
 def heat_maps(grid: Grid) -> Figure:
@@ -68,13 +74,15 @@ def any_merged(grid: Grid) -> bool:
     return len({standing.number for standing in grid.of.values()}) < len(grid.of)
 
 
-def stride_lines(grid: Grid) -> Figure | None:
-    """MIoU by stride, a line a decoder, a panel a fusion; None with a single stride."""
+def stride_lines(grid: Grid, bound: Bound | None = None) -> Figure | None:
+    """Score by stride, a line a decoder, a panel a fusion; None with a single stride. bound: drawn as well."""
     if len(grid.strides) < 2:
         return None
     noise = [float(np.nan_to_num(standing.deviation)) for standing in grid.of.values()]
     lowest = min(standing.test - own for standing, own in zip(grid.of.values(), noise, strict=True))
     highest = max(standing.test + own for standing, own in zip(grid.of.values(), noise, strict=True))
+    perfect = {} if bound is None else {way: reached(bound.miou[way], grid.strides) for way in bound.miou}
+    highest = max([highest, *(score for line in perfect.values() for score in line.values())])
     margin = 0.04 * (highest - lowest) + 0.002
     limits = 100 * (lowest - margin), 100 * (highest + margin)
 
@@ -85,6 +93,9 @@ def stride_lines(grid: Grid) -> Figure | None:
             y = [100 * standing.test for _, standing in there]
             error = np.nan_to_num([100 * standing.deviation for _, standing in there])
             axes.errorbar(x, y, yerr=error, elinewidth=1, capsize=2, **figures.series(number))
+        for (_, scores), style in zip(perfect.items(), figures.DASHES, strict=False):
+            heights = [100 * score for score in scores.values()]
+            axes.plot(list(scores), heights, color=INK, linestyle=style, linewidth=1, alpha=0.75)
         axes.set_xticks(range(len(grid.strides)), map(str, grid.strides))
         axes.set(ylim=limits, xlim=(-0.3, len(grid.strides) - 0.7), xlabel="stride", ylabel="test mIoU (%)")
         axes.set_title(figures.label(f"fusion {fusion}", 40))
@@ -104,9 +115,17 @@ def stride_lines(grid: Grid) -> Figure | None:
         panels,
         f"Mean test mIoU; whiskers are one standard deviation over seeds. Lines that run side by side: the decoders "
         f"differ alike at every stride. From stride {grid.strides[0]} to {grid.strides[-1]} the decoders gain, in "
-        f"points, with fusion {gains}.",
-        legend(grid.decoders),
+        f"points, with fusion {gains}.{REFERENCE if perfect else ''}",
+        [
+            *legend(grid.decoders),
+            *((f"perfect map, {way}", 0, mark) for way, mark in zip(perfect, figures.DASHES.values(), strict=False)),
+        ],
     )
+
+
+def reached(scores: dict[int, float], strides: Sequence[int]) -> dict[int, float]:
+    """Scores by the place of their stride on the axis."""
+    return {place: scores[stride] for place, stride in enumerate(strides) if stride in scores}
 
 
 def gain(grid: Grid, fusion: str) -> tuple[float, float]:
