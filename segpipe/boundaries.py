@@ -180,9 +180,7 @@ def boundary_f(
     """
     if filled.far is not None:
         drawn = (np.where(filled.far, NOTHING, drawn[0]), np.where(filled.far, NOTHING, drawn[1]))
-    radius = tolerance(filled.truth.shape)
-    precise = match(drawn[0], drawn[1], radius=radius, num_classes=num_classes)
-    recalled = match(drawn[1], drawn[0], radius=radius, num_classes=num_classes)
+    precise, recalled = match(*drawn, radius=tolerance(filled.truth.shape), num_classes=num_classes)
     lines = precise.pixels + recalled.pixels > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, recall = precise.matched / precise.pixels, recalled.matched / recalled.pixels
