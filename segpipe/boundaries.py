@@ -70,13 +70,21 @@ def picture_boundaries(prediction: Labels, truth: Labels, *, num_classes: int) -
 
 def tallies(found: Boundaries) -> dict[str, Tally]:
     """The scores as ratios of sums, in the order of NAMES; those of AVERAGES have one column in place of classes."""
-    counts = found.counts.astype(np.float64)
-    defined = ~np.isnan(found.averages)
-    means = {
-        name: Tally(np.nan_to_num(found.averages[:, [index]]), *2 * (defined[:, [index]].astype(np.float64),))
-        for index, name in enumerate(AVERAGES)
-    }
-    return means | {name: Tally(*counts[:, index].swapaxes(0, 1)) for index, name in enumerate(REGIONS)}
+    return {name: tally_of(array) for name, array in arrays(found).items()}
+
+
+def arrays(found: Boundaries) -> dict[str, NDArray[np.generic]]:
+    """What is counted for each score: (I,) of AVERAGES, (I, 3, C) of REGIONS."""
+    means = {name: found.averages[:, index] for index, name in enumerate(AVERAGES)}
+    return means | {name: found.counts[:, index] for index, name in enumerate(REGIONS)}
+
+
+def tally_of(array: NDArray[np.generic]) -> Tally:
+    """The ratios of one of ``arrays``."""
+    if array.ndim == 1:
+        defined = ~np.isnan(array[:, None])
+        return Tally(np.nan_to_num(array[:, None]), *2 * (defined.astype(np.float64),))
+    return Tally(*array.astype(np.float64).swapaxes(0, 1))
 
 
 def boundary_scores(found: Boundaries) -> dict[str, float]:
@@ -85,38 +93,26 @@ def boundary_scores(found: Boundaries) -> dict[str, float]:
 
 
 def write_boundaries(path: Path, *, names: list[str], found: Boundaries) -> None:
-    """Write what was counted of every picture, with the pictures' names."""
+    """Write what was counted of every picture, an array for each score, with the pictures' names."""
+    counted = {name: array.astype(np.float64 if array.ndim == 1 else np.int32) for name, array in arrays(found).items()}
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                names=np.array(names),
-                averages=found.averages,
-                average_names=np.array(AVERAGES),
-                counts=found.counts.astype(np.int32),
-                count_names=np.array(REGIONS),
-            )
+            np.savez_compressed(file, names=np.array(names), **counted)  # type: ignore[arg-type]
 
     write_whole(path, write)
 
 
 def read_boundaries(path: Path) -> dict[str, Tally]:
-    """Read what ``write_boundaries`` wrote, as ``tallies`` gives it. Raises UserError where there is no such file."""
+    """Read those of NAMES that a file has. Raises UserError where there is no file, or a damaged one."""
     again = "python -m segpipe.evaluate RUN counts them again, into boundaries.npz in a folder that it names."
     try:
         with path.open("rb") as raw, np.load(raw) as file:  # numpy leaves a damaged one open
-            found = {name: file[name] for name in ("averages", "average_names", "counts", "count_names")}
+            return {name: tally_of(file[name]) for name in NAMES if name in file}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, so this test did not count boundaries. {again}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({error}). {again}") from None
-    if (*found["average_names"], *found["count_names"]) != NAMES:
-        names = ", ".join([*found["average_names"], *found["count_names"]])
-        raise UserError(
-            f"{path}: written by another version: it holds {names}; this one reads {', '.join(NAMES)}. {again}"
-        )
-    return tallies(Boundaries(found["averages"], found["counts"].astype(np.int64)))
 
 
 def near_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) -> NDArray[np.int64]:
@@ -184,9 +180,7 @@ def boundary_f(
     """
     if filled.far is not None:
         drawn = (np.where(filled.far, NOTHING, drawn[0]), np.where(filled.far, NOTHING, drawn[1]))
-    radius = tolerance(filled.truth.shape)
-    precise = match(drawn[0], drawn[1], radius=radius, num_classes=num_classes)
-    recalled = match(drawn[1], drawn[0], radius=radius, num_classes=num_classes)
+    precise, recalled = match(*drawn, radius=tolerance(filled.truth.shape), num_classes=num_classes)
     lines = precise.pixels + recalled.pixels > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, recall = precise.matched / precise.pixels, recalled.matched / recalled.pixels

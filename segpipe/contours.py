@@ -18,6 +18,7 @@ from segpipe.metrics import IGNORE_INDEX
 Labels = NDArray[np.uint8]  # (H, W)
 TOLERANCE = 0.0075  # of the picture's diagonal (SegNet, section 4)
 NOTHING = np.uint8(255)  # in a map of contours, where there is none
+WORD = 64  # bits
 
 
 class Filled(NamedTuple):
@@ -91,12 +92,25 @@ def near(contours: Labels, distances: tuple[int, ...], *, value: int = 1, frame:
     return total
 
 
-@cache
-def disc(radius: float) -> tuple[tuple[int, int], ...]:
-    """Rows and columns of all shifts shorter than ``radius``, the shortest first."""
-    reach = range(-math.ceil(radius), math.ceil(radius) + 1)
-    found = [(row, column) for row in reach for column in reach if row**2 + column**2 < radius**2]
-    return tuple(sorted(found, key=lambda shift: shift[0] ** 2 + shift[1] ** 2))
+def spread(bits: NDArray[np.unsignedinteger], radius: float) -> NDArray[np.unsignedinteger]:
+    """Of each pixel, all bits that are set in pixels nearer than ``radius`` (Euclidean); (H, W).
+
+    A disc is rows of growing width: those farthest from its middle first.
+    """
+    (height, width), margin = bits.shape, math.ceil(radius)
+    padded = np.zeros((height + 2 * margin, width + 2 * margin), bits.dtype)
+    padded[margin : margin + height, margin : margin + width] = bits
+    wide, reach = padded[:, margin : margin + width].copy(), 0
+    found = np.zeros_like(bits)
+    for row in range(margin, -1, -1):
+        while (reach + 1) ** 2 + row**2 < radius**2:
+            reach += 1
+            for start in (margin - reach, margin + reach):
+                wide |= padded[:, start : start + width]
+        if row < radius:
+            for start in (margin - row, margin + row):
+                found |= wide[start : start + height]
+    return found
 
 
 class Matches(NamedTuple):
@@ -106,20 +120,23 @@ class Matches(NamedTuple):
     matched: NDArray[np.int64]
 
 
-def match(contours: Labels, others: Labels, *, radius: float, num_classes: int) -> Matches:
-    """Look for each contour pixel's like in another map of contours, nearer than ``radius`` (Euclidean)."""
-    margin = math.ceil(radius)
-    own, other = (
-        cv2.copyMakeBorder(one, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=int(NOTHING))
-        for one in (contours, others)
-    )
-    width, own, other = own.shape[1], own.ravel(), other.ravel()
-    places = np.flatnonzero(own != NOTHING)
-    classes = own[places]
-    pixels = np.bincount(classes, minlength=num_classes)[:num_classes]
-    for row, column in disc(radius):
-        missed = np.flatnonzero(other[places + (row * width + column)] != classes)
-        places, classes = places[missed], classes[missed]
-        if not len(places):
-            break
-    return Matches(pixels, pixels - np.bincount(classes, minlength=num_classes)[:num_classes])
+def match(first: Labels, second: Labels, *, radius: float, num_classes: int) -> tuple[Matches, Matches]:
+    """Look for each contour pixel's like in the other map of contours, nearer than ``radius`` (Euclidean).
+
+    Classes are bits, so that one pass serves as many as a word has.
+    """
+
+    def counted(classes: Labels) -> NDArray[np.int64]:
+        return np.bincount(classes, minlength=num_classes)[:num_classes]
+
+    matched = [np.zeros(first.shape, bool), np.zeros(first.shape, bool)]
+    for start in range(0, num_classes, WORD):
+        count = min(num_classes - start, WORD)
+        table = np.zeros(256, np.min_scalar_type(2**count - 1))
+        table[start : start + count] = 2 ** np.arange(count, dtype=np.uint64)
+        bits = [table[contours] for contours in (first, second)]
+        for found, own, other in zip(matched, bits, bits[::-1], strict=True):
+            found |= (spread(other, radius) & own) != 0
+    sides = zip((first, second), matched, strict=True)
+    one, two = (Matches(counted(side[side != NOTHING]), counted(side[found])) for side, found in sides)
+    return one, two

@@ -23,7 +23,7 @@ LAYERS = {  # a module may import from segpipe only what stands before it
 }  # fmt: skip
 HYDRA = {
     "config", "explain", "build", "combinations", "processes", "stages", "sweep", "train", "evaluate", "check_data",
-    "__main__",
+    "bound", "__main__",
 }  # fmt: skip
 ONLY_IN = {
     "hydra": HYDRA,

@@ -275,6 +275,10 @@ def test_the_kept_sweeps_are_read_and_compared():
         reported = [network.runs[seed].metrics["test"]["miou"] for seed in ladder.seeds]
         assert found.scored.found[number] == pytest.approx(reported)
     assert ladder.networks[found.reference].val_miou == max(network.val_miou for network in ladder.networks)
+    for one in [*found.marginal, *found.interactions, *found.cells]:
+        here, everywhere = one.estimate.trainings, one.estimate.pictures
+        assert everywhere.low <= here.low <= one.estimate.difference <= here.high <= everywhere.high
+        assert everywhere.adjusted >= here.adjusted
     again = effects.analyse(ladder, reference="ladder8 deconv sum", resamples=50)
     assert ladder.networks[again.reference].said == "ladder8 deconv sum"
     with pytest.raises(UserError, match=r"'fcn8s': no network here is called so\. There are: ladder16 bilinear concat"):

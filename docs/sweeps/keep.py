@@ -1,8 +1,9 @@
 """Keep of a sweep what a report reads: ``python docs/sweeps/keep.py outputs/sweeps/NAME`` fills ``docs/sweeps/NAME``.
 
 Checkpoints, contact sheets, logs and W&B's files stay behind; so do the machine's name and the paths on it. Of the
-example pictures, predictions are kept of the lowest seed, photos and truths once. ``README.md`` beside the runs shows
-each cell's mean test mIoU and standard deviation over seeds.
+example pictures, predictions are kept of the lowest seed, photos and truths once; of what was counted at boundaries,
+picture by picture, the scores that a report compares. ``README.md`` beside the runs shows the mean test mIoU of each
+cell and its standard deviation over seeds.
 """
 
 import shutil
@@ -10,14 +11,16 @@ import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from segpipe import cells
+from segpipe.analysis.edges import COMPARED
 from segpipe.runs import Run
 from segpipe.storage import read_json, write_json, write_text
 
 COPIED = ("metrics.json", "history.csv", "confusion/val.npz", "confusion/test.npz")
-WHERE_THERE = ("boundaries/test.npz",)  # runs of before they were counted have none
+AT_BOUNDARIES = ("names", *COMPARED)
 ONCE = (".jpg", ".truth.png")  # of an example picture, what is the same for all runs
 OF_THE_MACHINE = ("host", "pid")
 FUSIONS = ("none", "sum", "concat")
@@ -25,9 +28,13 @@ FUSIONS = ("none", "sum", "concat")
 
 def keep(run: Run, target: Path) -> None:
     """Copy a run."""
-    for name in (*COPIED, *(name for name in WHERE_THERE if (run.folder / name).is_file())):
+    for name in COPIED:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run.folder / name, target / name)
+    if run.boundaries("test").is_file():  # runs of before they were counted have none
+        Run(target).boundaries("test").parent.mkdir()
+        with np.load(run.boundaries("test")) as file:
+            np.savez_compressed(Run(target).boundaries("test"), **{name: file[name] for name in AT_BOUNDARIES})
     config = OmegaConf.load(run.config)
     config.run_dir = run.folder.name
     for name in ("best", "last"):

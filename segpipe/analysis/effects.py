@@ -18,6 +18,7 @@ from segpipe.analysis.intervals import (
     holm,
     seeds_needed,
     simultaneous,
+    wider,
 )
 from segpipe.analysis.resample import Scored, Tallies, scored
 from segpipe.errors import UserError
@@ -150,7 +151,9 @@ def at_once(family: list[Comparison], found: Scored) -> list[Comparison]:
         )
     )
     return [
-        replace(one, estimate=replace(one.estimate, trainings=first, pictures=second))
+        replace(
+            one, estimate=replace(one.estimate, trainings=first, pictures=first and second and wider(first, second))
+        )
         for one, first, second in zip(family, trainings, pictures, strict=True)
     ]
 

@@ -73,13 +73,17 @@ def estimate(found: Scored, weights: NDArray[np.float64], seeds: Sequence[int], 
     both = max(seed + pictures - residual, seed, pictures)
     own = variance_freedom(np.einsum("n,gns->g", weights[used], found.influence[:, used][:, :, there]))
     freedom = satterthwaite(both, [(seed, count - 1), (pictures, own), (residual, (count - 1) * own)])
-    narrow, wide = interval(mean, seed, count - 1, level), interval(mean, both, freedom, level)
-    if wide.high < narrow.high:  # more degrees of freedom can outweigh more variance: nobody is surer of more
-        wide = narrow
-    wide = replace(wide, p=max(narrow.p, wide.p))
+    here = interval(mean, seed, count - 1, level)
+    everywhere = wider(here, interval(mean, both, freedom, level)) if groups >= LEAST_GROUPS else None
     parts = {"seed": seed, "pictures": pictures, "residual": residual}
-    general = wide if groups >= LEAST_GROUPS else None
-    return Estimate(mean, names, tuple(map(float, by_seed)), narrow, general, parts)
+    return Estimate(mean, names, tuple(map(float, by_seed)), here, everywhere, parts)
+
+
+def wider(here: Interval, everywhere: Interval) -> Interval:
+    """Nobody is surer of more: more degrees of freedom may outweigh more variance, and are not to."""
+    kept = here if everywhere.high < here.high else everywhere
+    adjusted = [one.adjusted for one in (here, everywhere) if one.adjusted is not None]
+    return replace(kept, p=max(here.p, everywhere.p), adjusted=max(adjusted, default=None))
 
 
 def satterthwaite(total: float, parts: Sequence[tuple[float, float]]) -> float:
