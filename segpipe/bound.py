@@ -10,16 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
 from segpipe import build
 from segpipe.boundaries import boundaries, boundary_scores, joined
@@ -47,29 +47,37 @@ def nearest(mask: Mask, stride: int, num_classes: int) -> Mask:
     return np.where(sampled == IGNORE_INDEX, np.uint8(num_classes), sampled)
 
 
-def shares(mask: Mask, stride: int, num_classes: int) -> Tensor:
-    """Of each block, the share of its pixels that each class has: (1, C, ceil(H/stride), ceil(W/stride)).
+def shares(mask: Mask, stride: int, num_classes: int) -> NDArray[np.float32]:
+    """Of each block, the share of its pixels that each class has: (C, ceil(H/stride), ceil(W/stride)).
 
     Ignored pixels, and those of blocks that reach over the picture's end, are none's, so that shares may sum to less
     than 1.
     """
-    height, width = mask.shape
-    of_each = torch.from_numpy(mask)[None, None] == torch.arange(num_classes)[None, :, None, None]
-    return F.avg_pool2d(F.pad(of_each.float(), (0, -width % stride, 0, -height % stride)), stride)
+    height, width = (-(-side // stride) for side in mask.shape)
+    whole = np.full((height * stride, width * stride), IGNORE_INDEX, np.uint8)
+    whole[: mask.shape[0], : mask.shape[1]] = mask
+    of_each = [
+        cv2.resize((whole == index).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        for index in range(num_classes)
+    ]
+    return np.stack(of_each).astype(np.float32, copy=False)
 
 
 def majority(mask: Mask, stride: int, num_classes: int) -> Mask:
     """Each block's most frequent class (of two alike, the first one), repeated."""
-    blocks = shares(mask, stride, num_classes)[0].max(0).indices.numpy().astype(np.uint8)  # as argmax, faster
+    blocks = shares(mask, stride, num_classes).argmax(0).astype(np.uint8)
     return blocks.repeat(stride, 0).repeat(stride, 1)[: mask.shape[0], : mask.shape[1]]
 
 
 def area(mask: Mask, stride: int, num_classes: int) -> Mask:
-    """The shares of each block, enlarged bilinearly (half-pixel centres, ``align_corners=False``); the largest wins."""
-    enlarged = F.interpolate(
-        shares(mask, stride, num_classes), scale_factor=stride, mode="bilinear", align_corners=False
-    )
-    return enlarged[0, :, : mask.shape[0], : mask.shape[1]].max(0).indices.numpy().astype(np.uint8)
+    """The shares of each block, enlarged bilinearly; the largest wins (of two alike, the first one).
+
+    Centres are half-pixel, as ``F.interpolate`` has them with ``align_corners=False``.
+    """
+    small = shares(mask, stride, num_classes)
+    size = (small.shape[2] * stride, small.shape[1] * stride)
+    enlarged = np.stack([cv2.resize(each, size, interpolation=cv2.INTER_LINEAR) for each in small])
+    return enlarged[:, : mask.shape[0], : mask.shape[1]].argmax(0).astype(np.uint8)
 
 
 WAYS: dict[str, Callable[[Mask, int, int], Mask]] = {
@@ -110,7 +118,7 @@ def bound(cfg: DictConfig, split: Split) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> Table:
-    """Test mIoU in percent by stride and way."""
+    """The mIoU by stride and way."""
     title = f"{found['data']} {found['split']}, {found['images']} pictures: mIoU of a perfect map, enlarged"
     drawn = Table(title=escape(title), title_justify="left")
     for heading in ("stride", *WAYS):
@@ -126,7 +134,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="as for train: data=camvid data.root=...")
     parser.add_argument("--split", choices=get_args(Split), default="test")
     parser.add_argument("--out", type=Path, help="file to write (default: outputs/bounds/DATA-SPLIT.json)")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     with friendly():
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", given.overrides)
