@@ -24,6 +24,10 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ["fcn8s", "product's speed: ", "segmentation_models_pytorch is not" if SMP is None else "ours / smp: "],
     ),
     "overhead": (SMALL, ["imports  ", "data  ", "first step, ", "exit  ", "all but Python and imports  "]),
+    "boundaries": (
+        [*SMALL, "--steps", "1", "--batches", "1"],
+        ["processor: with / without: ", "boundary F  ", "objects "],
+    ),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }
 
