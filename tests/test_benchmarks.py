@@ -24,6 +24,7 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ["fcn8s", "product's speed: ", "segmentation_models_pytorch is not" if SMP is None else "ours / smp: "],
     ),
     "overhead": (SMALL, ["imports  ", "data  ", "first step, ", "exit  ", "all but Python and imports  "]),
+    "report": (["--runs", "6", "--pictures", "1", "--resamples", "100"], ["a report on 6 runs", "report.html  "]),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }
 
