@@ -11,6 +11,7 @@ from segpipe.examples import save_examples
 pytestmark = pytest.mark.skipif(executable() is None, reason="no chromium here; on Debian: apt-get install chromium")
 PALETTE = [(200, 60, 60), (60, 60, 200)]
 HEADS = "document.querySelector('#networks table').tHead.rows[0].cells"
+UNFOLD = "document.querySelectorAll('details').forEach(one => one.open = true)"
 TARGET = "document.querySelector('.picture:target')?.id"
 
 
@@ -56,7 +57,7 @@ def test_the_browser_would_notice(browser, tmp_path):
 @pytest.mark.parametrize("width", [1400, 400])
 def test_it_opens_without_a_complaint_or_a_request(browser, page, width, dark):
     browser.open(page, width=width, dark=dark)
-    browser.ask("document.querySelectorAll('details').forEach(one => one.open = true)")
+    browser.ask(UNFOLD)
     assert browser.complaints == []
     assert [url for url in browser.requests if not url.startswith("data:")] == [page]
     assert browser.ask("document.documentElement.scrollWidth") <= width
@@ -80,6 +81,7 @@ def test_figures_take_their_ink_from_the_theme(browser, page):
 @pytest.mark.parametrize("width", [1400, 400])
 def test_nothing_is_cut_off_in_figures(browser, page, width):
     browser.open(page, width=width)
+    browser.ask(UNFOLD)
     cut = """[...document.querySelectorAll('.panels svg')].flatMap(svg => {
       const box = svg.getBoundingClientRect();
       return [...svg.querySelectorAll('text')].filter(text => {

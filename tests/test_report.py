@@ -315,6 +315,7 @@ def test_a_class_that_is_not_in_the_test_is_a_dash(tmp_path):
     assert results[0]["test_iou/road"] == ""
     assert results[0]["latency_ms"] == ""
     classes = page[page.index('id="classes"') :]
+    assert "is weakest in sky." in classes
     assert re.search(r"<td class=\"number\">\u2013</td>", classes[: classes.index("</section>")])
 
 
@@ -455,6 +456,7 @@ def test_boundaries_are_shown_and_compared(tmp_path):
     assert "boundary_f" in section
     assert "<svg" in section
     assert "exploratory" in section
+    assert re.search(r"boundary_f, decoder \(ladder, operators as they are\): deconv (&gt;|≈) nearest", section)
     found = next(row for row in results if row["run"] == "deconv-sum-8-s1")
     stored = json.loads((folder / "deconv-sum-8-s1" / "metrics.json").read_text())["test"]["boundaries"]
     assert float(found["test_boundary_f"]) == pytest.approx(stored["boundary_f"])

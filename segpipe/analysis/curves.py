@@ -150,12 +150,17 @@ def over_seeds(curves: Sequence[dict[int, float]]) -> Curve | None:
 
 def learning_curves(grid: Grid) -> Figure | None:
     """Validation mIoU by epoch."""
+    caption = (
+        "Validation mIoU by epoch: mean over seeds, and from the lowest seed to the highest. = joins what is the same "
+        "networks."
+    )
+    return small_multiples(grid, learning, xlabel="epoch", ylabel="val mIoU (%)", caption=caption)
+
+
+def last_epochs(grid: Grid) -> str:
+    """Whether the trainings were long enough."""
     runs = {id(run): run for one in grid.of.values() for run in one.network.runs.values()}.values()
     ends = [(number_of(run, "best_epoch"), number_of(run, "training", "epochs")) for run in runs]
     still = sum(best is not None and best + 1 == count for best, count in ends)
-    longer = ": longer training would raise them, and perhaps not all alike." if still > len(ends) / 2 else "."
-    caption = (
-        f"Validation mIoU by epoch: mean over seeds, and from the lowest seed to the highest; = joins what is the same "
-        f"networks. {100 * still / len(ends):.0f} % of the runs were best in their last epoch{longer}"
-    )
-    return small_multiples(grid, learning, xlabel="epoch", ylabel="val mIoU (%)", caption=caption)
+    longer = ": longer training would raise them, and perhaps not all alike" if still > len(ends) / 2 else ""
+    return f"{grid.said}: {100 * still / len(ends):.0f} % of the runs were best in their last epoch{longer}."

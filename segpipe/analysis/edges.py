@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from segpipe.analysis.blocks import Block, Fold, Section, Text
+from segpipe.analysis.blocks import Block, Fold, Items, Section, Text
 from segpipe.analysis.collect import Collection, Finished
+from segpipe.analysis.contrasts import Stratum
 from segpipe.analysis.curves import Curve, over_seeds, small_multiples
 from segpipe.analysis.effects import Comparison, analyse, tallies_of
-from segpipe.analysis.standings import Standing, grids, metric
+from segpipe.analysis.ordering import order
+from segpipe.analysis.standings import Standing, grids, metric, said
 from segpipe.analysis.tables import differences, mean, scores
 from segpipe.boundaries import read_boundaries
 from segpipe.metrics import Tally
@@ -48,12 +50,24 @@ def section(
         about = "mIoU of the pixels at most d pixels from a true boundary: mean over seeds, and their range."
         drawn = small_multiples(grid, band_curve, xlabel="d (pixels)", ylabel="band mIoU (%)", caption=about, log=True)
         if drawn is not None:
-            blocks += [Text(grid.said, "heading"), drawn]
+            blocks.append(Fold(f"mIoU by the distance from boundaries: {grid.said}", [drawn]))
+    blocks += [Items(orders(name, compared)) for name, compared in exploratory.items()]
     for name, compared in exploratory.items():
         table = differences(compared)
         table = table._replace(caption=table.caption.replace("points of mIoU", f"points of {name}"))
         blocks.append(Fold(f"Differences of {name}: exploratory, a family of its own", [table]))
     return Section("boundaries", "Boundaries and small objects", blocks)
+
+
+def orders(name: str, compared: Sequence[Comparison]) -> list[str]:
+    """In which order a score puts the levels of each factor."""
+    found: dict[tuple[Stratum | None, str], list[Comparison]] = {}
+    for one in compared:
+        found.setdefault((one.contrast.stratum, one.contrast.factor), []).append(one)
+    return [
+        f"{name}, {factor} ({said(stratum) if stratum else 'all'}): {order(family).said}"
+        for (stratum, factor), family in found.items()
+    ]
 
 
 def counted(run: Finished) -> dict[str, float | None]:

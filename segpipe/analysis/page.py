@@ -148,6 +148,6 @@ def learning(found: list[Standing]) -> Section:
     blocks: list[Block] = []
     for grid in grids(found):
         drawn = curves.learning_curves(grid)
-        if drawn is not None:  # a panel for every fusion and stride: those of a second group would bury what follows
-            blocks += [Fold(grid.said, [drawn])] if blocks else [Text(grid.said, "heading"), drawn]
+        if drawn is not None:  # a panel for every fusion and stride would bury what follows
+            blocks += [Text(curves.last_epochs(grid)), Fold(f"Learning curves: {grid.said}", [drawn])]
     return Section("learning", "Learning curves", blocks or [Text("The runs have left no history.csv.")])

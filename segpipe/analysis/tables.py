@@ -158,7 +158,10 @@ def by_class(found: Sequence[Standing], collection: Collection) -> Table:
         ]
         for standing in sorted(found, key=lambda one: -one.val)
     ]
-    caption = "Test IoU of every class in percent, mean over seeds. A dash: the class is not in the test's masks."
+    best = max(found, key=lambda one: one.val)
+    known = {name: value for name, value in zip(collection.classes, ious(best), strict=True) if value is not None}
+    weakest = f" {best.network.said} is weakest in {min(known, key=lambda name: known[name])}." if known else ""
+    caption = f"Test IoU of every class in percent, mean over seeds.{weakest} A dash: the test's masks lack the class."
     return Table(caption, ["network", "mIoU", *collection.classes], rows, 1 + len(collection.classes))
 
 
