@@ -1,6 +1,8 @@
 """From configuration to objects."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from segpipe.data.module import SegmentationData
 from segpipe.devices import ALONE, Place
 from segpipe.errors import UserError
 from segpipe.losses import ClassWeighted, Loss
+from segpipe.models.encoders import Encoder
 from segpipe.models.network import Network
 from segpipe.models.refine import Smooth
 from segpipe.models.weights import initialise, keyed_random
@@ -60,18 +63,30 @@ def network(cfg: DictConfig, num_classes: int) -> Network:
         encoder = make(cfg, "encoder")
     encoder.freeze(cfg.encoder.get("freeze", 0))
     with keyed_random(cfg.seed, "network"):
-        built: Network = make(cfg, "model")(
-            encoder=encoder,
-            neck=make(cfg, "neck"),
-            upsample=make(cfg, "decoder"),
-            smooth=Smooth if cfg.decoder.smooth else None,
-            fusion=make(cfg, "fusion"),
-            num_classes=num_classes,
-            local_contrast=cfg.augment.get("local_contrast", False),
-        )
+        built = assembly(cfg, encoder, num_classes)()
     for name in ("neck", "decoder", "head", "enlarge"):  # each layer by its own key, whatever was drawn before it
         initialise(getattr(built, name), seed=cfg.seed, prefix=name)
     return built
+
+
+def encoder_on_paper(cfg: DictConfig) -> Encoder:
+    """The encoder without memory for its weights, to ask it for its strides."""
+    with torch.device("meta"):
+        return make(cfg, "encoder")  # type: ignore[no-any-return]
+
+
+def assembly(cfg: DictConfig, encoder: Encoder, num_classes: int) -> Callable[..., Network]:
+    """What makes the network around an encoder; an argument given to it goes before that of the configuration."""
+    return partial(
+        make(cfg, "model"),
+        encoder=encoder,
+        neck=make(cfg, "neck"),
+        upsample=make(cfg, "decoder"),
+        smooth=Smooth if cfg.decoder.smooth else None,
+        fusion=make(cfg, "fusion"),
+        num_classes=num_classes,
+        local_contrast=cfg.augment.get("local_contrast", False),
+    )
 
 
 def augment(cfg: DictConfig) -> Augment:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from segpipe import combinations
+from segpipe import combinations, match
 from segpipe.config import check
 from segpipe.errors import UserError
 from segpipe.runs import Run, locked
@@ -16,7 +16,8 @@ class Cell(NamedTuple):
     """A place in a sweep. Cells that are the same network have the same run.
 
     overrides: the command line's, but for those of the sweep itself.
-    choices: what tells the cells apart: model, stride, decoder, fusion, seed. run: its folder's name.
+    choices: what tells the cells apart: model, stride, decoder, fusion, match, seed; in sweeps from before there was
+        one, no match. run: its folder's name.
     refused: why the combination means nothing, where it does; error: what is wrong with its values.
     """
 
@@ -29,7 +30,7 @@ class Cell(NamedTuple):
     @property
     def said(self) -> str:
         """The cell on one line."""
-        return " ".join(str(choice) for choice in self.choices.values())
+        return " ".join(str(choice) for choice in self.choices.values() if choice is not None)
 
 
 def cell(cfg: DictConfig, overrides: list[str]) -> Cell:
@@ -39,6 +40,7 @@ def cell(cfg: DictConfig, overrides: list[str]) -> Cell:
         "stride": cfg.model.stride,
         "decoder": cfg.decoder.name,
         "fusion": cfg.fusion.name,
+        "match": cfg.match,
         "seed": cfg.seed,
     }
     try:
@@ -49,6 +51,12 @@ def cell(cfg: DictConfig, overrides: list[str]) -> Cell:
         combinations.refuse(cfg)
     except UserError as error:
         return Cell(overrides, choices, refused=str(error))
+    try:
+        match.solved(cfg)
+    except match.Unmet as error:
+        return Cell(overrides, choices, refused=str(error))
+    except UserError as error:  # of the data, which say how many classes there are
+        return Cell(overrides, choices, error=str(error))
     return Cell(overrides, choices, run=Path(cfg.run_dir).name)
 
 

@@ -1,40 +1,20 @@
-"""Which combinations mean nothing and are refused, which are one and the same experiment, and what a run is called."""
+"""Which combinations mean nothing and are refused, and which do something else than one might think."""
 
-import hashlib
-import json
-from functools import partial
-from pathlib import Path
-from typing import Any, get_args
-
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, devices, pretrained
-from segpipe.config import CONF, check
-from segpipe.data.dataset import Split
+from segpipe import build, devices, match, naming
+from segpipe.config import check
 from segpipe.errors import UserError
+from segpipe.models.decoder import steps
 from segpipe.models.encoders import Encoder
-
-NEVER_CHANGES_THE_RESULT = (
-    "hydra", "run_dir", "resume", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath",
-    "callbacks.last", "callbacks.overlays", "data.root", "data.dataset.root", "data.dataset.images",
-    "data.dataset.masks", "data.dataset.download", "data.workers", "data.cache", "data.eval_batch_size",
-    "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
-    "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary", "task.compile",
-)  # fmt: skip
-
-
-def encoder_on_paper(cfg: DictConfig) -> Encoder:
-    """The encoder without memory for its weights, to ask it for its strides."""
-    with torch.device("meta"):
-        return build.make(cfg, "encoder")
+from segpipe.naming import overlapping
 
 
 def refuse(cfg: DictConfig) -> list[str]:
     """Raise UserError for a combination that means nothing; return notes on what a combination does otherwise."""
     check(cfg)
-    encoder = encoder_on_paper(cfg)
-    for refusal in (refuse_stride, refuse_decoder, refuse_pictures):
+    encoder = build.encoder_on_paper(cfg)
+    for refusal in (refuse_stride, refuse_decoder, refuse_match, refuse_pictures):
         refusal(cfg, encoder)
     refuse_training(cfg)
     return notes(cfg, encoder)
@@ -86,9 +66,31 @@ def refuse_decoder(cfg: DictConfig, encoder: Encoder) -> None:
         )
 
 
-def overlapping(encoder: Encoder) -> list[int]:
-    """The strides that an encoder reaches by max-poolings whose windows are not 2 x 2, side by side."""
-    return [stride for stride, pool in encoder.pools.items() if (pool.kernel, pool.stride) != (2, 2)]
+def refuse_match(cfg: DictConfig, encoder: Encoder) -> None:
+    """A width can be solved where there is one, and the budget be taken from a model that means something."""
+    if not cfg.get("match"):
+        return
+    if cfg.model.width == "classes":
+        raise UserError(
+            f"match={cfg.match}: model={cfg.model.name} climbs with class scores (model.width=classes), one channel "
+            f"for each class: there is no width to solve. Compare its ways up with decoder.smooth=conv3x3 behind each, "
+            f"or take model=ladder, whose width is free."
+        )
+    if not steps(encoder, start=encoder.coarsest, stop=cfg.model.stride):
+        raise UserError(
+            f"match={cfg.match}: model={cfg.model.name} stops at stride {cfg.model.stride}, the coarsest of "
+            f"encoder={cfg.encoder.name}: nothing is climbed, there is no width to solve. Take a smaller model.stride."
+        )
+    if cfg.budget is None:
+        own = match.as_written(cfg)
+        try:
+            refuse_stride(own, encoder)
+            refuse_decoder(own, encoder)
+        except UserError as error:
+            raise UserError(
+                f"match={cfg.match}: the budget would be what model={cfg.model.name} costs as its own file has it, but "
+                f"that is refused: {error} Or give budget=NUMBER."
+            ) from error
 
 
 def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
@@ -150,96 +152,9 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
         found.append(f"encoder.freeze={cfg.encoder.freeze} keeps random weights, since encoder.weights is null.")
     if cfg.encoder.get("weights") and cfg.warm_start:
         found.append("warm_start is given, so encoder.weights are not read.")
-    if smooth and cfg.decoder.name != "unpool" and model.refine._target_.endswith("Convolutions"):
-        found.append(f"decoder.smooth={smooth} changes nothing here: model={model.name} convolves itself.")
+    if smooth and cfg.decoder.name != "unpool" and not naming.smooths(cfg, encoder):
+        why = "nothing is climbed" if model.stride == encoder.coarsest else f"model={model.name} convolves itself"
+        found.append(f"decoder.smooth={smooth} changes nothing here: {why}.")
+    if cfg.get("budget") and not cfg.match:
+        found.append(f"budget={cfg.budget:g} says nothing without match=params or match=multiply_adds.")
     return found
-
-
-def least(cfg: DictConfig, encoder: Encoder) -> tuple[int, str, str]:
-    """Stride, decoder and fusion that a network is known by: cells of which these are equal are one network.
-
-    Where nothing is climbed, nothing is joined, and a fixed enlargement is all there is of a way up. Repetition by 2
-    and 2 and 8 is repetition by 32; so is unpooling, whose steps are the same wherever the decoder stops: without
-    skips and convolutions the stride then says nothing.
-    """
-    model = cfg.model
-    stride, decoder, fusion = model.stride, cfg.decoder.name, cfg.fusion.name
-    alike = decoder == "unpool" or (decoder == "nearest" and not cfg.decoder.smooth)
-    linear = model.refine._target_.endswith("Mix") and model.width == "classes" and model.enlarge == "same"
-    if alike and linear and fusion == "none" and not overlapping(encoder):  # AlexNet's maps are no halves
-        stride = encoder.coarsest
-    if stride == encoder.coarsest:
-        return stride, "bilinear" if model.enlarge == "bilinear" else decoder, "none"
-    return stride, decoder, fusion
-
-
-def canonical(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
-    resolved = build.resolved(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"]))
-    encoder = encoder_on_paper(cfg)
-    stride, decoder, fusion = least(cfg, encoder)
-    if fusion == "none":
-        resolved.fusion = {"name": "none"}
-        resolved.model.update(taps="conv", stride=stride)
-    if stride == encoder.coarsest:
-        resolved.model.narrow = "refine"
-    if decoder != cfg.decoder.name:
-        resolved.decoder = OmegaConf.load(CONF / "decoder" / f"{decoder}.yaml")
-    if decoder == "bilinear":
-        resolved.model.enlarge = "same"
-    if not cfg.get("stages"):
-        resolved.pop("stages", None)
-    for path in NEVER_CHANGES_THE_RESULT:
-        parent, _, key = path.rpartition(".")
-        node = OmegaConf.select(resolved, parent) if parent else resolved
-        if node is not None:
-            node.pop(key, None)
-    resolved.model.pop("name")
-    resolved.model.pop("deconv_kernel")  # it is in the decoder, where one reads it
-    return OmegaConf.to_container(resolved)  # type: ignore[return-value]
-
-
-def identity(cfg: DictConfig) -> str:
-    """Eight hexadecimal digits: a digest of what can change the result, the data and the weights it starts from."""
-    content = canonical(cfg)
-    content["data_fingerprint"] = [build.dataset(cfg, split).fingerprint() for split in get_args(Split)]
-    content["trainer"]["precision"] = build.precision(cfg)
-    if (weights := cfg.encoder.get("weights")) and pretrained.is_file(weights) and Path(weights).is_file():
-        content["encoder"]["weights"] = digest(Path(weights))  # by what is in it, wherever it lies
-    if cfg.warm_start:
-        content["warm_start"] = digest(build.weights_file(cfg.warm_start))
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
-
-
-def digest(path: Path) -> str:
-    """Of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=8)).hexdigest()  # type: ignore[arg-type]
-
-
-def run_name(_root_: DictConfig) -> str:
-    """What a run's folder is called: its choices, its seed, its identity. Hydra asks for it as ``${run_name:}``.
-
-    Where there is no identity, since the data are missing, say, the training itself will refuse, and say why.
-    """
-    try:
-        return named(_root_, identity(_root_))
-    except Exception:
-        return named(_root_, "refused")
-
-
-def named(cfg: DictConfig, last: str) -> str:
-    """A run's choices, as ``least`` has them, and seed, with ``last`` behind them."""
-    stride, decoder, fusion = least(cfg, encoder_on_paper(cfg))
-    model = model_name(cfg.model.name, cfg.model.stride, stride)
-    return "-".join([model, decoder, fusion, f"s{cfg.seed}", last])
-
-
-def model_name(name: str, given: int, stride: int) -> str:
-    """``fcn8s`` for itself, ``ladder8`` for model=ladder model.stride=8."""
-    if name == f"fcn{given}s":
-        return f"fcn{stride}s"
-    return name if stride == 1 else f"{name}{stride}"
-
-
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)

@@ -28,6 +28,8 @@ LABELS: dict[str, Any] = {
     "resume": str | None,
     "warm_start": str | None,
     "stages": list[str] | None,
+    "match": Literal["params", "multiply_adds"] | None,
+    "budget": float | None,
     "sweep.name": str,
     "sweep.workers": int,
     "data.root": str | None,
@@ -57,6 +59,7 @@ RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest an
     "decay": (0, 0.999999),
     "share": (0.001, 1),
     "side": (32, math.inf),
+    "budget": (1, 1e15),
 }
 
 

@@ -4,6 +4,7 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 import torch
@@ -40,10 +41,16 @@ def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
     image = torch.zeros(1, 3, *size, device=parameter.device)
     was_training = network.training
     network.eval()
+    counted = count(lambda: network(image))
+    network.train(was_training)
+    return counted
+
+
+def count(compute: Callable[[], object]) -> int:
+    """Multiply-adds of what ``compute`` does."""
     counter = FlopCounterMode(display=False, custom_mapping={aten.upsample_bilinear2d: bilinear_flops})
     with torch.no_grad(), counter:
-        network(image)
-    network.train(was_training)
+        compute()
     return counter.get_total_flops() // 2
 
 

@@ -12,7 +12,7 @@ try:
     from segpipe import tracking  # noqa: F401  (W&B before torch: see there)
 
     # isort: split
-    from segpipe import build, combinations, pretrained  # noqa: F401
+    from segpipe import build, combinations, naming, pretrained  # noqa: F401
 finally:
     gc.enable()
 gc.freeze()

@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra import compose
 from omegaconf import DictConfig
 
-from segpipe import combinations, config
+from segpipe import combinations, config, match
 from segpipe.errors import UserError
 from segpipe.processes import quoted, train_in
 from segpipe.runs import shown
@@ -24,7 +24,9 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
     config.check(cfg)
     lines = [[*command_line(overrides, stage), "stages=null"] for stage in cfg.stages]
     for line in lines:
-        combinations.refuse(compose("train", line))
+        chosen = compose("train", line)
+        combinations.refuse(chosen)
+        match.solved(chosen)
     final = Path(cfg.run_dir)
     before: Path | None = None
     for number, (stage, line) in enumerate(zip(cfg.stages, lines, strict=True), start=1):

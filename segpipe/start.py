@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, checkpoints, combinations
+from segpipe import build, checkpoints, match, naming
 from segpipe.checkpoints import newest_whole, set_aside
 from segpipe.config import key_of, read
 from segpipe.data.dataset import Split
@@ -45,12 +45,13 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], worl
             f"{run.folder}: the data are not those that it was trained on ({', '.join(changed)} differ). Give their "
             f"folder, data.root=FOLDER; or begin another training from its weights: warm_start={shown(run.folder)}."
         )
-    identity = before.get("identity") or combinations.identity(cfg)
+    identity = before.get("identity") or naming.identity(cfg)
     record = {
         "status": "running",
-        "name": before.get("name") or combinations.named(cfg, identity),
+        "name": before.get("name") or naming.named(cfg, identity),
         "seed": cfg.seed,
         "identity": identity,
+        "match": before.get("match") or (match.find(cfg).record() if cfg.get("match") else None),
         "data_fingerprint": fingerprints,
         "classes": data.split("train").classes,
         "palette": data.split("train").palette,
@@ -90,7 +91,7 @@ def intact(run: Run) -> bool:
 
 def recognise(run: Run, cfg: DictConfig) -> None:
     """Raise UserError where a run is not what a configuration asks for."""
-    if (run.record.get("identity") or combinations.identity(read(run))) != combinations.identity(cfg):
+    if (run.record.get("identity") or naming.identity(read(run))) != naming.identity(cfg):
         raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
 
 

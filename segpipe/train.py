@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from segpipe import build, checkpoints, combinations, config, cost, devices, pretrained, ranks, sweep, tracking
+from segpipe import build, checkpoints, combinations, config, cost, devices, match, pretrained, ranks, sweep, tracking
 from segpipe.boundaries import boundary_scores, write_boundaries
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
@@ -63,10 +63,13 @@ def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, 
         print(f"Note: {note}")
     devices.check(cfg, place)
     data = build.data(cfg)
-    smallest = combinations.encoder_on_paper(cfg).min_size
+    smallest = build.encoder_on_paper(cfg).min_size
     data.check(smallest=smallest, ranks=place.world_size, parts=cfg.task.accumulate)
     for note in data.notes():
         print(f"Data: {note}")
+    if cfg.get("match"):
+        print(f"Note: {match.find(cfg)}")
+        cfg = match.solved(cfg)
     task = build.task(cfg, data)
     if cfg.encoder.get("weights") and not (cfg.resume or cfg.warm_start):
         pretrained.load_encoder(task.network, cfg)

@@ -13,7 +13,7 @@ os.environ["SEGPIPE_CACHE"] = tempfile.mkdtemp(prefix="segpipe-cache-")  # a pro
 import pytest
 from hydra import compose, initialize_config_dir
 
-from segpipe import combinations  # noqa: F401  (the resolver of run names)
+from segpipe import naming  # noqa: F401  (the resolver of run names)
 from segpipe.config import CONF
 
 atexit.register(shutil.rmtree, os.environ["SEGPIPE_CACHE"], ignore_errors=True)

@@ -6,7 +6,7 @@ from conftest import configure
 from hydra.errors import HydraException, InstantiationException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from segpipe import build, combinations, config
+from segpipe import build, combinations, config, naming
 from segpipe.config import CONF, options
 from segpipe.errors import UserError
 from segpipe.explain import explain
@@ -137,7 +137,7 @@ def test_refusals_reach_the_terminal_in_a_few_lines(tmp_path):
 
 
 def identity(*overrides):
-    return combinations.identity(configure(*overrides))
+    return naming.identity(configure(*overrides))
 
 
 def test_identity_is_of_what_can_change_the_result():

@@ -9,7 +9,7 @@ from conftest import TINY, configure
 from test_train import equal, weights
 
 import segpipe
-from segpipe import build, combinations, task
+from segpipe import build, combinations, naming, task
 from segpipe.callbacks import Overlays
 from segpipe.ema import RAW, MovingAverage
 from segpipe.errors import UserError
@@ -138,7 +138,7 @@ def test_a_resumed_average_is_that_of_a_run_that_was_not_interrupted(tmp_path):
 
 def test_an_average_makes_another_run():
     plain, *others = [configure(*TINY), configure(*EMA), configure(*EMA, "callbacks.ema.decay=0.99")]
-    assert len({combinations.identity(cfg) for cfg in (plain, *others)}) == 3
+    assert len({naming.identity(cfg) for cfg in (plain, *others)}) == 3
 
 
 def test_a_decay_that_keeps_all_is_refused():

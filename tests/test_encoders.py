@@ -10,7 +10,7 @@ import torchvision
 from conftest import SHARED, TINY, configure
 from torch import nn
 
-from segpipe import build, combinations, pretrained
+from segpipe import build, combinations, naming, pretrained
 from segpipe.errors import UserError
 from segpipe.models.encoders import AlexNet, PlainEncoder
 from segpipe.models.network import IMAGENET_MEAN, IMAGENET_STD, ImageNetNorm
@@ -227,7 +227,7 @@ def test_identity_is_of_the_weights_content_not_of_their_place(tmp_path):
     shutil.copy(tmp_path / "a.pth", tmp_path / "b.pth")
     same, other = (tmp_path / "b.pth"), (tmp_path / "c.pth")
     identities = [
-        combinations.identity(configure("encoder=vgg11", f"encoder.weights={path}"))
+        naming.identity(configure("encoder=vgg11", f"encoder.weights={path}"))
         for path in (tmp_path / "a.pth", same, other)
     ]
     assert identities[0] == identities[1] != identities[2]

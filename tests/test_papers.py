@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from test_models import count
 
-from segpipe import build, combinations
+from segpipe import build, combinations, naming
 from segpipe.config import CONF, options
 from segpipe.errors import UserError
 from segpipe.models.network import IMAGENET_MEAN, IMAGENET_STD, LocalContrast
@@ -265,4 +265,4 @@ def test_an_interrupted_stage_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 
 def test_staged_and_unstaged_are_two_experiments():
     staged, at_once = (configure(*choice) for choice in (["stages=['model=fcn32s','model=fcn8s']"], []))
-    assert combinations.identity(staged) != combinations.identity(at_once)
+    assert naming.identity(staged) != combinations.identity(at_once)

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_commands import run
 
-from segpipe import build, cells, combinations, devices, processes, sweep
+from segpipe import build, cells, devices, naming, processes, sweep
 from segpipe.board import Board
 from segpipe.cells import Cell
 from segpipe.errors import UserError
@@ -27,7 +27,7 @@ CHOICES = [*TINY, "trainer.max_epochs=1"]
 
 
 def identity(*overrides):
-    return combinations.identity(configure(*overrides))
+    return naming.identity(configure(*overrides))
 
 
 # ---- which cells are one network
@@ -46,7 +46,7 @@ ALIKE = [
 @pytest.mark.parametrize("cells", ALIKE)
 def test_cells_that_are_one_network_have_one_identity_and_one_name(cells):
     assert len({identity(*cell) for cell in cells}) == 1
-    assert len({combinations.named(configure(*cell), "") for cell in cells}) == 1
+    assert len({naming.named(configure(*cell), "") for cell in cells}) == 1
 
 
 DIFFERENT = [
@@ -70,7 +70,7 @@ DIFFERENT = [
 @pytest.mark.parametrize("cells", DIFFERENT)
 def test_cells_that_only_look_alike_are_kept_apart(cells):
     assert len({identity(*cell) for cell in cells}) == len(cells)
-    assert len({combinations.named(configure(*cell), "") for cell in cells}) == len(cells)
+    assert len({naming.named(configure(*cell), "") for cell in cells}) == len(cells)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ Factory = Callable[..., nn.Module]
 class Decoder(nn.Module):
     """Climbs from stride ``start`` to stride ``stop``; upsample, fusion, refine, smooth make the modules of the slots.
 
-    width: channels of every map on the way; None keeps the encoder's; a list has one number for each step up.
+    width: channels of every map on the way; None keeps the encoder's; a list has one number for each step up, and may
+        have the coarsest map's in front of them. A map is given its width by a 1x1 convolution where it has another.
     taps: where a skip is taken: ``conv``, the encoder's last map at the stride; ``pool``, what leads to the stride by
         max-pooling (FCN's pool3 and pool4).
     narrow: where the channels become the next finer map's: in ``upsample`` (U-Net), or in the last convolution of
@@ -54,10 +55,9 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.steps = nn.ModuleDict()  # keyed by stride: the names survive from FCN-32s to 16s to 8s
-        strides = [stride for stride in reversed(encoder.strides) if stop <= stride < start]
-        widths = each_step(width, strides, "model.width") or [encoder.channels[stride] for stride in strides]
+        strides = steps(encoder, start=start, stop=stop)
+        channels, *widths = all_widths(width, in_channels, encoder, strides)
         scales = each_step(skip_scales, strides, "model.skip_scales") or [1.0] * len(strides)
-        channels = width if isinstance(width, int) else in_channels
         self.project = project(in_channels, channels, zero=zero_start)
         for stride, scale, (own, finer) in zip(strides, scales, pairwise([*widths, *widths[-1:]]), strict=True):
             raised, refined = (own, own) if narrow == "upsample" else (channels, finer)
@@ -79,6 +79,19 @@ class Decoder(nn.Module):
         for stride, step in self.steps.items():
             x = step(x, features, features[int(stride)])  # (N, C, H/stride, W/stride)
         return x
+
+
+def steps(encoder: Encoder, *, start: int, stop: int) -> list[int]:
+    """The strides that are climbed to, coarse to fine."""
+    return [stride for stride in reversed(encoder.strides) if stop <= stride < start]
+
+
+def all_widths(width: int | Sequence[int] | None, in_channels: int, encoder: Encoder, strides: list[int]) -> list[int]:
+    """Channels of the coarsest map, which comes with ``in_channels``, and for each step up: what ``width`` means."""
+    if isinstance(width, Sequence) and len(width) == len(strides) + 1:
+        return list(width)
+    coarsest = width if isinstance(width, int) else in_channels
+    return [coarsest, *(each_step(width, strides, "model.width") or [encoder.channels[stride] for stride in strides])]
 
 
 def each_step(given: Any, strides: list[int], option: str) -> list[Any] | None:

@@ -43,6 +43,11 @@ class Network(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """RGB images (N, 3, H, W), values 0 to 255 of any type, to logits (N, K, H, W)."""
         height, width = image.shape[-2:]
+        return self.decode(*self.encode(image))[..., :height, :width]
+
+    def encode(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """The coarsest map, behind the neck, and the encoder's (N, C, H/stride, W/stride), of the padded picture."""
+        height, width = image.shape[-2:]
         if min(height, width) < self.encoder.min_size:
             raise UserError(
                 f"The picture is {height} x {width}; this encoder takes {self.encoder.min_size} x "
@@ -50,9 +55,12 @@ class Network(nn.Module):
             )
         x = self.pad(self.normalise(image))
         features = {1: x} | self.encoder(x)  # stride: (N, C, H/stride, W/stride); the picture where there is no map
-        x = self.neck(features[self.encoder.coarsest])
+        return self.neck(features[self.encoder.coarsest]), features
+
+    def decode(self, x: Tensor, features: dict[int, Tensor]) -> Tensor:
+        """What ``encode`` returned, to logits of the padded picture."""
         scores = self.head(self.decoder(x, features))  # (N, K, H/stop, W/stop)
-        return self.enlarge(scores, features)[..., :height, :width]
+        return self.enlarge(scores, features)
 
     def pad(self, x: Tensor) -> Tensor:
         """Repeat the edge, right and bottom, up to multiples of the coarsest stride."""

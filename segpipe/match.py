@@ -1,0 +1,188 @@
+"""Equal budget: the width of the decoder is solved so that a network costs what others do.
+
+Encoder and neck are what the cells of a sweep share. Channels are dealt out to the maps of the decoder, in the
+proportion of the encoder's, until decoder, head and enlargement cost what the budget leaves them.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from segpipe import build
+from segpipe.config import CONF
+from segpipe.errors import UserError
+from segpipe.models.decoder import all_widths, steps
+from segpipe.weighing import Scales, Search, What, Width, parts
+
+TOLERANCE = 0.02  # of what the budget leaves to decoder, head and enlargement
+
+
+class Unmet(UserError):
+    """No width meets the budget."""
+
+
+class Found(NamedTuple):
+    """What came of it, of the whole network: parameters, or multiply-adds for one picture.
+
+    shared: of encoder and neck. width: for ``model.width``. factor: of the encoder's channels, over all steps up.
+    """
+
+    what: What
+    budget: float
+    cost: int
+    shared: int
+    width: Width
+    factor: float
+
+    def __str__(self) -> str:
+        """For the terminal."""
+        deviation = self.cost / self.budget - 1
+        return (
+            f"match={self.what}: width {self.factor:.2f} of the encoder's (model.width={shown(self.width)}), "
+            f"{amount(self.what, self.cost)} for a budget of {amount(self.what, self.budget)} ({deviation:+.1%})."
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For ``run.json``; ``decoder_deviation`` is from what the budget leaves beside encoder and neck."""
+        return {
+            "what": self.what,
+            "budget": self.budget,
+            "found": self.cost,
+            "deviation": round(self.cost / self.budget - 1, 6),
+            "shared": self.shared,
+            "decoder_deviation": round((self.cost - self.budget) / (self.budget - self.shared), 6),
+            "factor": round(self.factor, 4),
+        }
+
+
+def shown(width: Width) -> str:
+    """As it would be typed."""
+    return "null" if width is None else str(width).replace(" ", "")
+
+
+def amount(what: What, number: float) -> str:
+    """A cost in words."""
+    return f"{number:,.0f} parameters" if what == "params" else f"{number / 1e6:,.1f} M multiply-adds"
+
+
+def solved(cfg: DictConfig, *, num_classes: int | None = None, size: tuple[int, int] | None = None) -> DictConfig:
+    """The configuration with ``model.width`` and ``budget`` made out, so that it says the same once more.
+
+    Itself where ``match`` is null. Arguments and errors: see ``find``.
+    """
+    if not cfg.get("match"):
+        return cfg
+    found = find(cfg, num_classes=num_classes, size=size)
+    copy = cfg.copy()
+    copy.budget, copy.model.width = found.budget, found.width
+    return copy
+
+
+def find(cfg: DictConfig, *, num_classes: int | None = None, size: tuple[int, int] | None = None) -> Found:
+    """The width with which a network meets its budget; its own where it does as it is.
+
+    num_classes: None asks the data. size: of the picture that multiply-adds are for; None takes the one of
+    ``metrics.json``: ``data.size``, or the first test picture's. Raises Unmet, or what the data raise.
+    """
+    what: What = cfg.match
+    if num_classes is None:
+        num_classes = len(build.data(cfg).split("train").classes)
+    if what == "params":
+        size = None
+    elif size is None:
+        given = cfg.data.get("size")
+        size = (given[0], given[1]) if given else build.data(cfg).split("test").size(0)
+    budget = cfg.budget or cost_of(parts(as_written(cfg)), what, num_classes, size)
+    found = solve(parts(cfg), what, budget, num_classes, size)
+    if isinstance(found, str):
+        raise Unmet(f"match={what}: {found}")
+    return found
+
+
+def as_written(cfg: DictConfig) -> DictConfig:
+    """The network as its model's own file has it, whatever was chosen instead, behind the same encoder and neck.
+
+    Raises UserError where there is no such file.
+    """
+    model, chosen = read_model(cfg.model.name)
+    if not {"decoder", "fusion"} <= chosen.keys():
+        raise UserError(
+            f"match={cfg.match}: the budget would be taken from conf/model/{cfg.model.name}.yaml, which is not there "
+            f"or leaves decoder or fusion open. Give budget=NUMBER."
+        )
+    own = cfg.copy()
+    own.model = model
+    for group in ("decoder", "fusion"):
+        own[group] = OmegaConf.load(CONF / group / f"{chosen[group]}.yaml")
+    return own
+
+
+def read_model(name: str) -> tuple[DictConfig, dict[str, str]]:
+    """The model of a file under ``conf/model``, with what it builds on, and its choices in the groups it overrides."""
+    path = CONF / "model" / f"{name}.yaml"
+    node: Any = OmegaConf.load(path) if path.is_file() else {}
+    model: Any = OmegaConf.create()
+    chosen: dict[str, str] = {}
+    for entry in node.get("defaults", []):
+        if not isinstance(entry, str):
+            chosen |= {str(group).removeprefix("override /"): str(choice) for group, choice in entry.items()}
+        elif entry != "_self_":
+            model, before = read_model(entry)
+            chosen = before | chosen
+    return OmegaConf.merge(model, node.get("model", {})), chosen  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=256)
+def cost_of(network: str, what: What, num_classes: int, size: tuple[int, int] | None) -> int:
+    """Of a whole network as it is. Arguments: see ``Scales``."""
+    scales = Scales(network, what, num_classes, size)
+    return scales.shared + scales.weigh(scales.width)
+
+
+@lru_cache(maxsize=256)
+def solve(network: str, what: What, budget: float, num_classes: int, size: tuple[int, int] | None) -> Found | str:
+    """See ``find``; a text where no width meets the budget."""
+    scales = Scales(network, what, num_classes, size)
+    encoder, width = scales.encoder, scales.width
+    strides = steps(encoder, start=encoder.coarsest, stop=scales.model.stride)
+    natural = all_widths(None, scales.in_channels, encoder, strides)
+
+    def result(width: Any, cost: float) -> Found:
+        own = all_widths(width, scales.in_channels, encoder, strides)
+        factor = sum(own[1:]) / sum(natural[1:])
+        return Found(what, budget, scales.shared + int(cost), scales.shared, width, factor)
+
+    if width == "classes" or not strides:  # see combinations.refuse
+        return "there is no width to solve."
+    room = budget - scales.shared
+    if room <= 0:
+        return f"encoder and neck alone cost {amount(what, scales.shared)}. Give budget=NUMBER that is larger."
+    as_it_is = scales.weigh(width)
+    if near(as_it_is, room):
+        return result(width, as_it_is)
+    if isinstance(width, list):
+        return (
+            f"model.width={shown(width)} says what width every map has, and so the network costs "
+            f"{amount(what, scales.shared + as_it_is)} where the budget is {amount(what, budget)}. Leave model.width "
+            f"out, and it is solved; or leave out match."
+        )
+    search = Search(scales.weigh, room, avoid={*natural, *encoder.channels.values()})
+    # Where the up-convolution narrows, the map it begins with is the neck's; else it is the decoder's first.
+    first = 1 if scales.model.get("narrow") == "upsample" and width is None else 0
+    search.proportional(natural[first:] if width is None else all_widths(width, 0, encoder, strides))  # type: ignore[arg-type]
+    if not near(search.cost, room):
+        search.one_by_one()
+    if not near(search.cost, room):
+        bilinear = ", or let model.enlarge=bilinear take the last step" if max(search.nearest) == 1 else ""
+        return (
+            f"no width meets the budget of {amount(what, budget)}, within {TOLERANCE:.0%} of the {amount(what, room)} "
+            f"that it leaves beside encoder and neck. The closest is model.width={shown(search.nearest)}, with "
+            f"{amount(what, search.cost)} there. Give all cells another budget=NUMBER{bilinear}."
+        )
+    return result(search.nearest, search.cost)
+
+
+def near(cost: float, room: float) -> bool:
+    """Whether that is equal, as we take it."""
+    return abs(cost - room) <= TOLERANCE * room

@@ -1,0 +1,151 @@
+"""Which cells of a sweep are one and the same network, and what a run is called."""
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from segpipe import build, match, pretrained
+from segpipe.config import CONF
+from segpipe.data.dataset import Split
+from segpipe.models.decoder import all_widths, steps
+from segpipe.models.encoders import Encoder
+
+NEVER_CHANGES_THE_RESULT = (
+    "hydra", "run_dir", "resume", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath",
+    "callbacks.last", "callbacks.overlays", "data.root", "data.dataset.root", "data.dataset.images",
+    "data.dataset.masks", "data.dataset.download", "data.workers", "data.cache", "data.eval_batch_size",
+    "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
+    "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary", "task.compile", "match", "budget",
+)  # fmt: skip
+
+
+def overlapping(encoder: Encoder) -> list[int]:
+    """The strides that an encoder reaches by max-poolings whose windows are not 2 x 2, side by side."""
+    return [stride for stride, pool in encoder.pools.items() if (pool.kernel, pool.stride) != (2, 2)]
+
+
+def least(cfg: DictConfig, encoder: Encoder) -> tuple[int, str, str]:
+    """Stride, decoder and fusion that a network is known by: cells of which these are equal are one network.
+
+    Where nothing is climbed, nothing is joined, and a fixed enlargement is all there is of a way up. Repetition by 2
+    and 2 and 8 is repetition by 32; so is unpooling, whose steps are the same wherever the decoder stops: without
+    skips and convolutions the stride then says nothing.
+    """
+    model = cfg.model
+    stride, decoder, fusion = model.stride, cfg.decoder.name, cfg.fusion.name
+    alike = decoder == "unpool" or (decoder == "nearest" and not cfg.decoder.smooth)
+    linear = model.refine._target_.endswith("Mix") and model.width == "classes" and model.enlarge == "same"
+    if alike and linear and fusion == "none" and not overlapping(encoder):  # AlexNet's maps are no halves
+        stride = encoder.coarsest
+    if stride == encoder.coarsest:
+        return stride, "bilinear" if model.enlarge == "bilinear" else decoder, "none"
+    return stride, decoder, fusion
+
+
+def smooths(cfg: DictConfig, encoder: Encoder) -> bool:
+    """Whether ``decoder.smooth`` fills any slot: behind steps of 2, where refine does not convolve itself."""
+    stride, *_ = least(cfg, encoder)
+    own_steps = cfg.decoder.name == "unpool" and cfg.model.enlarge == "same" and cfg.model.stride > 1  # to full size
+    return own_steps or (stride < encoder.coarsest and not cfg.model.refine._target_.endswith("Convolutions"))
+
+
+def known_width(cfg: DictConfig, encoder: Encoder) -> Any:
+    """``model.width`` in the shortest of the forms in which it may be given; null where it is the encoder's."""
+    width = cfg.model.get("width")
+    if width is None or width == "classes":
+        return width
+    with torch.device("meta"):
+        in_channels = build.make(cfg, "neck")(encoder).out_channels
+    strides = steps(encoder, start=encoder.coarsest, stop=cfg.model.stride)
+    widths = all_widths(width, in_channels, encoder, strides)
+    if widths == all_widths(None, in_channels, encoder, strides):
+        return None
+    if len(set(widths)) == 1:
+        return widths[0]
+    return widths[1:] if widths[0] == in_channels else widths
+
+
+def canonical(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
+    cfg = match.solved(cfg)
+    resolved = build.resolved(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"]))
+    encoder = build.encoder_on_paper(cfg)
+    stride, decoder, fusion = least(cfg, encoder)
+    if fusion == "none":
+        resolved.fusion = {"name": "none"}
+        resolved.model.update(taps="conv", stride=stride)
+    if stride == encoder.coarsest:
+        resolved.model.narrow = "refine"
+    if decoder != cfg.decoder.name:
+        resolved.decoder = OmegaConf.load(CONF / "decoder" / f"{decoder}.yaml")
+    if decoder == "bilinear":
+        resolved.model.enlarge = "same"
+    if not smooths(cfg, encoder):
+        resolved.decoder.smooth = "conv3x3" if decoder == "unpool" else None  # as their files have it
+    resolved.model.width = known_width(cfg, encoder)
+    if not cfg.get("stages"):
+        resolved.pop("stages", None)
+    for path in NEVER_CHANGES_THE_RESULT:
+        parent, _, key = path.rpartition(".")
+        node = OmegaConf.select(resolved, parent) if parent else resolved
+        if node is not None:
+            node.pop(key, None)
+    resolved.model.pop("name")
+    resolved.model.pop("deconv_kernel")  # it is in the decoder, where one reads it
+    return OmegaConf.to_container(resolved)  # type: ignore[return-value]
+
+
+def identity(cfg: DictConfig) -> str:
+    """Eight hexadecimal digits: a digest of what can change the result, the data and the weights it starts from."""
+    content = canonical(cfg)
+    content["data_fingerprint"] = [build.dataset(cfg, split).fingerprint() for split in get_args(Split)]
+    content["trainer"]["precision"] = build.precision(cfg)
+    if (weights := cfg.encoder.get("weights")) and pretrained.is_file(weights) and Path(weights).is_file():
+        content["encoder"]["weights"] = digest(Path(weights))  # by what is in it, wherever it lies
+    if cfg.warm_start:
+        content["warm_start"] = digest(build.weights_file(cfg.warm_start))
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def digest(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=8)).hexdigest()  # type: ignore[arg-type]
+
+
+def run_name(_root_: DictConfig) -> str:
+    """What a run's folder is called: its choices, its seed, its identity. Hydra asks for it as ``${run_name:}``.
+
+    Where there is no identity, since the data are missing, say, the training itself will refuse, and say why.
+    """
+    try:
+        cfg = match.solved(_root_)
+        return named(cfg, identity(cfg))
+    except Exception:
+        return named(_root_, "refused")
+
+
+def named(cfg: DictConfig, last: str) -> str:
+    """A run's choices, as ``least`` has them, its width where it has its own, seed, and ``last`` behind them."""
+    encoder = build.encoder_on_paper(cfg)
+    stride, decoder, fusion = least(cfg, encoder)
+    model = model_name(cfg.model.name, cfg.model.stride, stride)
+    width = known_width(cfg, encoder)
+    numbers = width if isinstance(width, list) else [width]
+    own = [] if width in (None, "classes") else ["w" + "_".join(map(str, numbers))]
+    return "-".join([model, decoder, fusion, *own, f"s{cfg.seed}", last])
+
+
+def model_name(name: str, given: int, stride: int) -> str:
+    """``fcn8s`` for itself, ``ladder8`` for model=ladder model.stride=8."""
+    if name == f"fcn{given}s":
+        return f"fcn{stride}s"
+    return name if stride == 1 else f"{name}{stride}"
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
