@@ -3,11 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
-
-from segpipe import combinations, match
-from segpipe.config import check
-from segpipe.errors import UserError
 from segpipe.runs import Run, locked
 from segpipe.storage import read_json, write_json
 
@@ -31,33 +26,6 @@ class Cell(NamedTuple):
     def said(self) -> str:
         """The cell on one line."""
         return " ".join(str(choice) for choice in self.choices.values() if choice is not None)
-
-
-def cell(cfg: DictConfig, overrides: list[str]) -> Cell:
-    """The cell of a configuration, whose run_dir is named after its network."""
-    choices = {
-        "model": cfg.model.name,
-        "stride": cfg.model.stride,
-        "decoder": cfg.decoder.name,
-        "fusion": cfg.fusion.name,
-        "match": cfg.match,
-        "seed": cfg.seed,
-    }
-    try:
-        check(cfg)
-    except UserError as error:
-        return Cell(overrides, choices, error=str(error))
-    try:
-        combinations.refuse(cfg)
-    except UserError as error:
-        return Cell(overrides, choices, refused=str(error))
-    try:
-        match.solved(cfg)
-    except match.Unmet as error:
-        return Cell(overrides, choices, refused=str(error))
-    except UserError as error:  # of the data, which say how many classes there are
-        return Cell(overrides, choices, error=str(error))
-    return Cell(overrides, choices, run=Path(cfg.run_dir).name)
 
 
 def add(folder: Path, new: Cell) -> None:

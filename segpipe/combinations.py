@@ -1,8 +1,11 @@
 """Which combinations mean nothing and are refused, and which do something else than one might think."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build, devices, match, naming
+from segpipe.cells import Cell
 from segpipe.config import check
 from segpipe.errors import UserError
 from segpipe.models.decoder import steps
@@ -18,6 +21,33 @@ def refuse(cfg: DictConfig) -> list[str]:
         refusal(cfg, encoder)
     refuse_training(cfg)
     return notes(cfg, encoder)
+
+
+def cell_of(cfg: DictConfig, overrides: list[str]) -> Cell:
+    """The cell of a configuration, whose run_dir is named after its network."""
+    choices = {
+        "model": cfg.model.name,
+        "stride": cfg.model.stride,
+        "decoder": cfg.decoder.name,
+        "fusion": cfg.fusion.name,
+        "match": cfg.match,
+        "seed": cfg.seed,
+    }
+    try:
+        check(cfg)
+    except UserError as error:
+        return Cell(overrides, choices, error=str(error))
+    try:
+        refuse(cfg)
+    except UserError as error:
+        return Cell(overrides, choices, refused=str(error))
+    try:
+        match.solved(cfg)
+    except match.Unmet as error:
+        return Cell(overrides, choices, refused=str(error))
+    except UserError as error:  # of the data, which say how many classes there are
+        return Cell(overrides, choices, error=str(error))
+    return Cell(overrides, choices, run=Path(cfg.run_dir).name)
 
 
 def refuse_stride(cfg: DictConfig, encoder: Encoder) -> None:

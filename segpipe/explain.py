@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import torch
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from segpipe.config import CONF, keys, options
@@ -54,8 +53,8 @@ def explain(error: BaseException) -> str | None:
         group, _, given = error.missing_cfg_file.partition("/")  # a name may have a folder: paper/fcn8s
         return f"{group}={given}: allowed is one of {', '.join(options(group))}.{nearest(given, options(group))}"
     if isinstance(error, InstantiationException):  # a value that a constructor would not have; else a bug of ours
-        return str(error.__cause__) if isinstance(error.__cause__, ValueError | MisconfigurationException) else None
-    if isinstance(error, MisconfigurationException):
+        return str(error.__cause__) if isinstance(error.__cause__, ValueError) or lightnings(error.__cause__) else None
+    if lightnings(error):
         return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         lines = str(error).strip().splitlines()
@@ -65,3 +64,9 @@ def explain(error: BaseException) -> str | None:
             return "\n".join([*lines[:3], "The shell leaves ~ as it is here, and Hydra cannot read it: write $HOME."])
         return "\n".join([*lines[:3]]) + (nearest(wrong[1].lstrip("+~"), known) if wrong else "")
     return None
+
+
+def lightnings(error: BaseException | None) -> bool:
+    """Whether Lightning complains of a setting. It is not imported to ask: that takes seconds, and reports need it not."""
+    module = sys.modules.get("lightning_fabric.utilities.exceptions")
+    return module is not None and isinstance(error, module.MisconfigurationException)

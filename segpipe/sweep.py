@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from segpipe import build, cells, devices
+from segpipe import build, cells, combinations, devices
 from segpipe.board import Board, print_cells
 from segpipe.config import key_of
 from segpipe.errors import UserError
@@ -158,7 +158,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     folder = Path(cfg.run_dir)
     Asked.jobs = max(Asked.jobs - 1, 0)
-    cell = cells.cell(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
+    cell = combinations.cell_of(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
     cells.add(folder.parent, cell)
     if cell.run is None:
         say = slots[0].board.say if slots else print

@@ -16,7 +16,7 @@ LAYERS = {  # a module may import from segpipe only what stands before it
     "segpipe.config": 3, "segpipe.explain": 4, "segpipe.tracking": 3, "segpipe.callbacks": 4, "segpipe.build": 5,
     "segpipe.pretrained": 5, "segpipe.weighing": 6, "segpipe.match": 6, "segpipe.naming": 6, "segpipe.combinations": 6,
     "segpipe.predictor": 7, "segpipe.summary": 7,
-    "segpipe.processes": 1, "segpipe.checkpoints": 2, "segpipe.cells": 7, "segpipe.board": 8,
+    "segpipe.processes": 1, "segpipe.checkpoints": 2, "segpipe.cells": 2, "segpipe.board": 8,
     "segpipe.analysis": 9,
     "segpipe.loading": 7, "segpipe.start": 8, "segpipe.stages": 8, "segpipe.ranks": 9, "segpipe.sweep": 9,
     "segpipe.models.__main__": 10, "segpipe.train": 10, "segpipe.evaluate": 10, "segpipe.predict": 10,

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_commands import run
 
-from segpipe import build, cells, devices, naming, processes, sweep
+from segpipe import build, cells, combinations, devices, naming, processes, sweep
 from segpipe.board import Board
 from segpipe.cells import Cell
 from segpipe.errors import UserError
@@ -127,9 +127,8 @@ def test_a_cell_keeps_its_place_and_several_may_be_written_at_once(tmp_path):
 
 
 def test_a_cell_says_whether_it_is_refused_or_wrong():
-    good, odd, wrong = (
-        cells.cell(configure(*choice, "run_dir=a/b"), choice) for choice in ([], ["decoder.kernel=3"], ["task.clip=x"])
-    )
+    choices = [], ["decoder.kernel=3"], ["task.clip=x"]
+    good, odd, wrong = (combinations.cell_of(configure(*choice, "run_dir=a/b"), choice) for choice in choices)
     assert (good.run, good.refused, good.error) == ("b", None, None)
     assert odd.run is None
     assert "allowed is an even number" in odd.refused
