@@ -67,6 +67,6 @@ def explain(error: BaseException) -> str | None:
 
 
 def lightnings(error: BaseException | None) -> bool:
-    """Whether Lightning complains of a setting. It is not imported to ask: that takes seconds, and reports need it not."""
+    """Whether Lightning complains of a setting. It is not imported for that: that takes seconds."""
     module = sys.modules.get("lightning_fabric.utilities.exceptions")
     return module is not None and isinstance(error, module.MisconfigurationException)
