@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from segpipe import checkpoints, pictures, tracking
 from segpipe.data.dataset import Sample, Split
 from segpipe.data.module import SegmentationData
+from segpipe.examples import save_examples
 from segpipe.models.network import at_size
 from segpipe.runs import Run
 from segpipe.storage import read_history, write_history
@@ -144,14 +145,10 @@ def predict_some(
 
 
 def save_sheet(task: SegmentationTask, data: SegmentationData, split: Split, run: Run, *, title: str) -> None:
-    """Write ``pictures/predictions.png``: picture, truth, prediction and errors of a few samples."""
-    samples, predictions, _ = predict_some(task, data, split, 4)
-    page = pictures.sheet(
-        [sample.image for sample in samples],
-        [sample.mask for sample in samples],
-        predictions,
-        classes=task.classes,
-        palette=data.split(split).palette,
-        title=title,
-    )
+    """Write ``pictures/predictions.png``, picture, truth, prediction and errors of a few samples, and ``examples``."""
+    samples, predictions, names = predict_some(task, data, split, 4)
+    images, truths = [sample.image for sample in samples], [sample.mask for sample in samples]
+    palette = data.split(split).palette
+    page = pictures.sheet(images, truths, predictions, classes=task.classes, palette=palette, title=title)
     pictures.save(page, run.pictures / "predictions.png")
+    save_examples(run.examples, names=names, images=images, truths=truths, predictions=predictions, palette=palette)

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from segpipe import build, combinations
+from segpipe.boundaries import boundaries, boundary_scores, joined, write_boundaries
 from segpipe.config import CONF, read
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
@@ -24,7 +25,7 @@ from segpipe.summary import score_table
 def evaluate(
     run: Path, *, overrides: list[str], split: Split, out: Path | None = None, device: str | None = None
 ) -> dict[str, Any]:
-    """Count a split's pixels with a run's best checkpoint; write the scores and every picture's confusion matrix.
+    """Count a split's pixels with a run's best checkpoint; write the scores and what was counted of every picture.
 
     overrides: of the ``data`` group, as on the command line of train; none takes the run's own data.
     out: where to write; None makes a folder below the run's.
@@ -47,15 +48,21 @@ def evaluate(
     for note in dataset.notes:
         print(f"Data: {note}")
     matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
+    places, parts = [], []
     for batch in data.loader(split):
         with torch.inference_mode():
             logits = predictor.network(batch["image"].to(predictor.device)).float()
             logits = at_size(logits, batch["mask"].shape[-2:])
-        found = confusion_matrices(logits.argmax(1).cpu(), batch["mask"], len(dataset.classes))
-        matrices[batch["index"].numpy()] = found.numpy()
+        prediction, mask, index = logits.argmax(1).cpu(), batch["mask"], batch["index"].numpy()
+        matrices[index] = confusion_matrices(prediction, mask, len(dataset.classes)).numpy()
+        places.append(index)
+        parts.append(boundaries(prediction.numpy(), mask.numpy(), num_classes=len(dataset.classes)))
+    at_boundaries = joined(parts).taken(np.argsort(np.concatenate(places)))
     out = out or predictor.run.folder / "evaluations" / f"{cfg.data.name}-{split}"
-    result = named_scores(matrices, dataset.classes) | {"run": str(run), "data": overrides, "split": split}
+    result = named_scores(matrices, dataset.classes) | {"boundaries": boundary_scores(at_boundaries)}
+    result |= {"run": str(run), "data": overrides, "split": split}
     write_confusion(out / "confusion.npz", names=dataset.names, groups=dataset.groups, matrices=matrices)
+    write_boundaries(out / "boundaries.npz", names=dataset.names, found=at_boundaries)
     write_json(out / "metrics.json", result)
     return result | {"folder": str(out)}
 

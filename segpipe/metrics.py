@@ -1,6 +1,6 @@
 """One confusion matrix, and every score as a function of it."""
 
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -70,3 +70,30 @@ def named_scores(matrices: NDArray[np.integer], classes: list[str]) -> dict[str,
     for key in ("per_class_iou", "per_class_accuracy", "pixels"):
         found[key] = dict(zip(classes, found[key], strict=True))
     return found | {"images": len(matrices)}
+
+
+class Tally(NamedTuple):
+    """A score that is the mean, over classes, of ratios of sums over pictures: resampling pictures resamples the sums.
+
+    over, under: (I, C) numerators and denominators of every picture and class. present: (I, C), above 0 where the class
+    is in the picture's truth; a class counts in the mean where any of the pictures has it.
+    """
+
+    over: NDArray[np.float64]
+    under: NDArray[np.float64]
+    present: NDArray[np.float64]
+
+
+def tally(matrices: NDArray[np.integer]) -> Tally:
+    """The counts of mIoU: hits, union and true pixels of (I, C, C) confusion matrices."""
+    counts = matrices.astype(np.float64)
+    hits, true, predicted = np.diagonal(counts, axis1=1, axis2=2), counts.sum(2), counts.sum(1)
+    return Tally(hits, true + predicted - hits, true)
+
+
+def tally_score(found: Tally) -> float:
+    """The score on all pictures; NaN where no class is present."""
+    there = found.present.sum(0) > 0
+    if not there.any():
+        return float("nan")
+    return float((found.over.sum(0)[there] / found.under.sum(0)[there]).mean())

@@ -102,9 +102,18 @@ class Run:
         """Predictions to look at."""
         return self.folder / "pictures"
 
+    @property
+    def examples(self) -> Path:
+        """The same few pictures for every run: photo, truth, prediction."""
+        return self.pictures / "examples"
+
     def confusion(self, split: str) -> Path:
         """The confusion matrix of every picture of a split."""
         return self.folder / "confusion" / f"{split}.npz"
+
+    def boundaries(self, split: str) -> Path:
+        """What was counted at the boundaries and of the objects of every picture of a split."""
+        return self.folder / "boundaries" / f"{split}.npz"
 
     def checkpoint(self, name: Literal["best", "last"]) -> Path:
         """Weights and the state of the training."""

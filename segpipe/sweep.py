@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections import deque
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -212,8 +211,7 @@ def finish() -> int:
         slots[0].drain()
         slots[0].board.close()
     whole = print_cells(Asked.folder)
-    if find_spec("segpipe.report"):
-        print(f"Report: {PYTHON} -m segpipe.report {shown(Asked.folder)}")
+    print(f"Report: {PYTHON} -m segpipe.report {shown(Asked.folder)}")
     return int(not whole)
 
 

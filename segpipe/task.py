@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from segpipe.boundaries import Boundaries, boundaries, joined
 from segpipe.data.samples import Batch
 from segpipe.errors import UserError
 from segpipe.losses import Loss
@@ -24,11 +25,16 @@ LR_RULES = {"constant": 0.0, "linear": 1.0, "sqrt": 0.5}
 
 
 class Evaluation(NamedTuple):
-    """What a pass over a split gives: positions (n,), confusion matrices (n, C, C) in their order, and the loss."""
+    """What a pass over a split gives: positions (n,), confusion matrices (n, C, C) in their order, and the loss.
+
+    epoch: at the end of which it was. boundaries: of the n pictures, in the same order; counted in a test alone.
+    """
 
     places: NDArray[np.int64]
     matrices: NDArray[np.int64]
     loss: float
+    epoch: int
+    boundaries: Boundaries | None = None
 
 
 class SegmentationTask(pl.LightningModule):
@@ -73,6 +79,7 @@ class SegmentationTask(pl.LightningModule):
         self.evaluations: dict[str, Evaluation] = {}
         self.epoch_losses: list[Tensor] = []
         self.pending: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.at_boundaries: list[Boundaries] = []  # of the same batches
 
     def forward(self, image: Tensor) -> Tensor:
         """RGB images (N, 3, H, W), 0 to 255, to logits (N, K, H, W)."""
@@ -123,26 +130,34 @@ class SegmentationTask(pl.LightningModule):
                 f"raise scheduler.warmup, or set task.clip=1."
             )
 
-    def evaluation_step(self, batch: Batch) -> None:
-        """Count one batch."""
+    def evaluation_step(self, batch: Batch, *, at_boundaries: bool = False) -> None:
+        """Count one batch; at boundaries, too, if that is asked for, since it takes longer."""
         mask = batch["mask"].long()
         logits, sums = self.step(batch["image"], mask)
         prediction = logits.max(1).indices  # as argmax; on a CPU up to five times as fast
         matrices = confusion_matrices(prediction, mask, len(self.classes))
         self.pending.append((batch["index"], matrices, sums, self.loss.counts(mask)))
+        if at_boundaries:
+            found = boundaries(prediction.cpu().numpy(), batch["mask"].cpu().numpy(), num_classes=len(self.classes))
+            self.at_boundaries.append(found)
 
     def finish_evaluation(self, split: str) -> None:
         """Join the counts of all batches and ranks, and log the scores."""
-        index, matrices, sums, counts = (torch.cat(parts) for parts in zip(*self.pending, strict=True))
+        index, every, sums, counts = (torch.cat(parts) for parts in zip(*self.pending, strict=True))
         terms = len(self.loss.factors)
         sums, counts = (self.summed(part.float().view(-1, terms).sum(0)) for part in (sums, counts))
-        places, joined = self.gathered(index), self.gathered(matrices)
+        places, matrices = self.gathered(index), self.gathered(every)
         order = np.argsort(places)
-        self.pending = []
-        self.evaluations[split] = Evaluation(places[order], joined[order], float(self.loss.combine(sums, counts)))
-        result = scores(joined.sum(0))
+        found = None
+        if self.at_boundaries:
+            own = joined(self.at_boundaries)
+            found = Boundaries(*(self.gathered(torch.from_numpy(part)) for part in own)).taken(order)
+        self.pending, self.at_boundaries = [], []
+        loss = float(self.loss.combine(sums, counts))
+        self.evaluations[split] = Evaluation(places[order], matrices[order], loss, self.current_epoch, found)
+        result = scores(matrices.sum(0))
         # On every rank, the same: the best checkpoint, or an early end, may hang on any of them.
-        self.log(f"{split}/loss", self.evaluations[split].loss)
+        self.log(f"{split}/loss", loss)
         for name in ("pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou"):
             self.log(f"{split}/{name}", result[name])  # type: ignore[literal-required]
         self.log(f"{split}/miou", result["miou"], prog_bar=True)
@@ -161,7 +176,7 @@ class SegmentationTask(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch."""
-        self.evaluation_step(batch)
+        self.evaluation_step(batch, at_boundaries=True)
 
     def on_validation_epoch_end(self) -> None:
         """Scores of the validation split."""
@@ -192,7 +207,7 @@ class SegmentationTask(pl.LightningModule):
             dist.all_reduce(tensor)
         return tensor
 
-    def gathered(self, tensor: Tensor) -> NDArray[np.int64]:
+    def gathered(self, tensor: Tensor) -> NDArray[Any]:
         """The rows of all ranks, as one array."""
         own = tensor.cpu().numpy()
         if self.trainer.world_size == 1:

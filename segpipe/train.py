@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from segpipe import build, checkpoints, combinations, config, cost, devices, match, pretrained, ranks, sweep, tracking
+from segpipe.boundaries import boundary_scores, write_boundaries
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
 from segpipe.devices import Place
@@ -127,12 +128,14 @@ def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, 
 
 
 def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any) -> int:
-    """Validate and test with the best checkpoint; return its epoch."""
+    """Validate and test with the best checkpoint; return its epoch. What was just validated is not validated again."""
     best = checkpoints.read(run.checkpoint("best"), device=task.device)
     task.load_state_dict(best["state_dict"])
-    loggers, trainer.loggers = trainer.loggers, []  # this validation is no point of the history
-    trainer.validate(task, datamodule=data, verbose=False)
-    trainer.loggers = loggers
+    last = task.evaluations.get("val")
+    if last is None or last.epoch != best["epoch"]:
+        loggers, trainer.loggers = trainer.loggers, []  # this validation is no point of the history
+        trainer.validate(task, datamodule=data, verbose=False)
+        trainer.loggers = loggers
     trainer.test(task, datamodule=data, verbose=False)
     return int(best["epoch"])
 
@@ -151,15 +154,15 @@ def describe_best(
 
 
 def describe(run: Run, task: SegmentationTask, data: SegmentationData, split: Any) -> dict[str, Any]:
-    """Write a split's confusion matrices; return its scores, per class by name."""
+    """Write what was counted of every picture of a split; return its scores, per class by name."""
     result, dataset = task.evaluations[split], data.split(split)
-    write_confusion(
-        run.confusion(split),
-        names=[dataset.names[index] for index in result.places],
-        groups=[dataset.groups[index] for index in result.places],
-        matrices=result.matrices,
-    )
-    return named_scores(result.matrices, dataset.classes) | {"loss": result.loss}
+    names, groups = ([whole[index] for index in result.places] for whole in (dataset.names, dataset.groups))
+    write_confusion(run.confusion(split), names=names, groups=groups, matrices=result.matrices)
+    found = named_scores(result.matrices, dataset.classes) | {"loss": result.loss}
+    if result.boundaries is not None:
+        write_boundaries(run.boundaries(split), names=names, found=result.boundaries)
+        found["boundaries"] = boundary_scores(result.boundaries)
+    return found
 
 
 def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> None:
@@ -168,6 +171,8 @@ def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> 
     tracking.log_confusion(logger, key="test/confusion_matrix", matrix=matrix, classes=task.classes)
     for split in ("val", "test"):
         logger.experiment.summary[f"best/{split}/miou"] = metrics[split]["miou"]
+    for name, value in metrics["test"]["boundaries"].items():
+        logger.experiment.summary[f"best/test/{name}"] = value
     for name, value in metrics["cost"].items():
         logger.experiment.summary[f"cost/{name}"] = value
 

@@ -24,6 +24,13 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ["fcn8s", "product's speed: ", "segmentation_models_pytorch is not" if SMP is None else "ours / smp: "],
     ),
     "overhead": (SMALL, ["imports  ", "data  ", "first step, ", "exit  ", "all but Python and imports  "]),
+    "boundaries": (
+        [*SMALL, "--steps", "1", "--batches", "1"],
+        ["processor: with / without: ", "boundary F  ", "objects "],
+    ),
+    "report": (["--runs", "6", "--pictures", "1", "--resamples", "100"], ["a report on 6 runs", "report.html  "]),
+    "coverage": (["--trials", "40", "--seeds", "3", "--sweeps", "1"], ["3 seeds: these pictures ", "equal networks, "]),
+    "resampling": (["--rounds", "1", "--resamples", "20"], ["45 networks x 5 seeds", "with all comparisons "]),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }
 

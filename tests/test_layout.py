@@ -11,23 +11,27 @@ LAYERS = {  # a module may import from segpipe only what stands before it
     "segpipe.batchnorm": 1, "segpipe.devices": 1,
     "segpipe.metrics": 1, "segpipe.losses": 1, "segpipe.lovasz": 1, "segpipe.models": 1,
     "segpipe.schedules": 1, "segpipe.ema": 1, "segpipe.runs": 1, "segpipe.cost": 1, "segpipe.data": 2,
-    "segpipe.pictures": 3, "segpipe.task": 3,
+    "segpipe.contours": 2, "segpipe.objects": 2, "segpipe.boundaries": 2,
+    "segpipe.pictures": 3, "segpipe.examples": 3, "segpipe.task": 3,
     "segpipe.config": 3, "segpipe.explain": 4, "segpipe.tracking": 3, "segpipe.callbacks": 4, "segpipe.build": 5,
     "segpipe.pretrained": 5, "segpipe.weighing": 6, "segpipe.match": 6, "segpipe.naming": 6, "segpipe.combinations": 6,
     "segpipe.predictor": 7, "segpipe.summary": 7,
     "segpipe.processes": 1, "segpipe.checkpoints": 2, "segpipe.cells": 7, "segpipe.board": 8,
+    "segpipe.analysis": 9,
     "segpipe.loading": 7, "segpipe.start": 8, "segpipe.stages": 8, "segpipe.ranks": 9, "segpipe.sweep": 9,
     "segpipe.models.__main__": 10, "segpipe.train": 10, "segpipe.evaluate": 10, "segpipe.predict": 10,
-    "segpipe.check_data": 10, "segpipe": 10,
+    "segpipe.check_data": 10, "segpipe.bound": 10, "segpipe.report": 10, "segpipe": 10,
 }  # fmt: skip
 HYDRA = {
     "config", "explain", "build", "combinations", "processes", "stages", "sweep", "train", "evaluate", "check_data",
-    "__main__",
+    "bound", "__main__",
 }  # fmt: skip
 ONLY_IN = {
     "hydra": HYDRA,
     "albumentations": {"augment"},
     "wandb": {"tracking"},
+    "matplotlib": {"figures", "plots", "curves"},
+    "jinja2": {"page"},
 }
 
 

@@ -148,6 +148,7 @@ def whole(folder):
         "history.csv",
         "checkpoints/best.ckpt",
         "confusion/test.npz",
+        "boundaries/test.npz",
         "pictures/predictions.png",
     ):
         assert (folder / name).stat().st_size > 0
@@ -278,6 +279,7 @@ def test_summary_has_scores_and_cost(tracked):
     for split in ("val", "test"):
         assert summary[f"best/{split}/miou"] == pytest.approx(tracked.metrics[split]["miou"])
     assert summary["test/miou"] == pytest.approx(tracked.metrics["test"]["miou"])
+    assert summary["best/test/boundary_f"] == pytest.approx(tracked.metrics["test"]["boundaries"]["boundary_f"])
     assert summary["cost/parameters"] == tracked.metrics["cost"]["parameters"]
 
 

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import TINY, configure
 from omegaconf import OmegaConf
@@ -11,9 +12,10 @@ from test_data import write_camvid
 
 import segpipe
 from segpipe import build
+from segpipe.boundaries import read_boundaries
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
-from segpipe.metrics import scores
+from segpipe.metrics import scores, tally_score
 from segpipe.runs import Run
 from segpipe.storage import read_history, write_json, write_text
 from segpipe.task import parameter_groups
@@ -58,6 +60,12 @@ def test_scores_are_those_of_the_matrices_of_every_picture(finished_run):
         assert names.tolist() == [f"{split}-{index:04d}" for index in range(count)]
         assert (matrices.sum((1, 2)) == 96 * 96).all()
         assert scores(matrices.sum(0))["miou"] == pytest.approx(metrics[split]["miou"])
+    found = read_boundaries(Run(finished_run).boundaries("test"))
+    shown = {name: None if math.isnan(tally_score(tally)) else tally_score(tally) for name, tally in found.items()}
+    assert metrics["test"]["boundaries"] == shown
+    assert all(len(part) == 7 for tally in found.values() for part in tally)
+    assert "boundaries" not in metrics["val"]
+    assert not Run(finished_run).boundaries("val").exists()
 
 
 def test_every_run_says_what_it_costs(finished_run):
@@ -120,6 +128,27 @@ def test_a_run_validated_every_other_epoch_can_be_resumed_after_a_move(tmp_path)
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
     assert metrics["val"]["miou"] == pytest.approx(max(row["val/miou"] for row in rows if "val/miou" in row), abs=1e-6)
     assert metrics["val"]["miou"] >= float(best) - 1e-6
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_best_is_validated_once(tmp_path, monkeypatch, mode):
+    """Right after the epoch, or again with its checkpoint: the pictures counted are those of the best network."""
+    calls = []
+    validate = pl.Trainer.validate
+    monkeypatch.setattr(pl.Trainer, "validate", lambda *given, **named: calls.append(1) or validate(*given, **named))
+    found = train(
+        configure(
+            *TINY, "trainer.max_epochs=2", "optimizer.lr=0.01", f"callbacks.best.mode={mode}", f"run_dir={tmp_path}"
+        )
+    )
+    best_is_last = found["best_epoch"] == 1
+    assert len(calls) == (0 if best_is_last else 1)
+    rows = read_history(tmp_path / "history.csv")
+    assert found["val"]["miou"] == pytest.approx(rows[found["best_epoch"]]["val/miou"], abs=1e-6)
+    again = evaluate(tmp_path, overrides=[], split="val", out=tmp_path / "again")
+    assert again["miou"] == found["val"]["miou"]
+    choose = max if mode == "max" else min
+    assert found["val"]["miou"] == pytest.approx(choose(row["val/miou"] for row in rows), abs=1e-6)
 
 
 def test_accumulation_gives_the_step_of_the_whole_batch(tmp_path):
@@ -294,6 +323,10 @@ def test_evaluating_again_gives_the_same_numbers(finished_run, tmp_path):
             np.load(tmp_path / split / "confusion.npz") as b,
         ):
             assert (a["matrices"] == b["matrices"]).all()
+        counted = read_boundaries(tmp_path / split / "boundaries.npz")
+        assert all(len(part) == again["images"] for tally in counted.values() for part in tally)
+    for name, tally in read_boundaries(Run(finished_run).boundaries("test")).items():
+        assert all((one == other).all() for one, other in zip(tally, counted[name], strict=True))
     fewer = evaluate(finished_run, overrides=["data.dataset.test=3"], split="test", out=tmp_path / "few", device="cpu")
     assert fewer["images"] == 3
     with pytest.raises(UserError, match="trained on the classes background"):

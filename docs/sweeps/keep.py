@@ -1,7 +1,9 @@
 """Keep of a sweep what a report reads: ``python docs/sweeps/keep.py outputs/sweeps/NAME`` fills ``docs/sweeps/NAME``.
 
-Checkpoints, pictures, logs and W&B's files stay behind; so do the machine's name and the paths on it. ``README.md``
-beside the runs shows each cell's mean test mIoU and standard deviation over seeds.
+Checkpoints, contact sheets, logs and W&B's files stay behind; so do the machine's name and the paths on it. Of the
+example pictures, predictions are kept of the lowest seed, photos and truths once; of what was counted at boundaries,
+picture by picture, the scores that a report compares. ``README.md`` beside the runs shows the mean test mIoU of each
+cell and its standard deviation over seeds.
 """
 
 import shutil
@@ -9,13 +11,17 @@ import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from segpipe import cells
+from segpipe.analysis.edges import COMPARED
 from segpipe.runs import Run
 from segpipe.storage import read_json, write_json, write_text
 
 COPIED = ("metrics.json", "history.csv", "confusion/val.npz", "confusion/test.npz")
+AT_BOUNDARIES = ("names", *COMPARED)
+ONCE = (".jpg", ".truth.png")  # of an example picture, what is the same for all runs
 OF_THE_MACHINE = ("host", "pid")
 FUSIONS = ("none", "sum", "concat")
 
@@ -25,6 +31,10 @@ def keep(run: Run, target: Path) -> None:
     for name in COPIED:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run.folder / name, target / name)
+    if run.boundaries("test").is_file():  # runs of before they were counted have none
+        Run(target).boundaries("test").parent.mkdir()
+        with np.load(run.boundaries("test")) as file:
+            np.savez_compressed(Run(target).boundaries("test"), **{name: file[name] for name in AT_BOUNDARIES})
     config = OmegaConf.load(run.config)
     config.run_dir = run.folder.name
     for name in ("best", "last"):
@@ -32,6 +42,14 @@ def keep(run: Run, target: Path) -> None:
     config.resume = None
     write_text(target / "config.yaml", OmegaConf.to_yaml(config))
     write_json(target / "run.json", {key: value for key, value in run.record.items() if key not in OF_THE_MACHINE})
+
+
+def keep_examples(run: Run, target: Path, *, whole: bool) -> None:
+    """Copy a run's example pictures. whole: photos and truths as well."""
+    for path in sorted(run.examples.glob("*")) if run.examples.is_dir() else []:
+        if whole or not path.name.endswith(ONCE):
+            (target / "pictures" / "examples").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / "pictures" / "examples" / path.name)
 
 
 def table(folder: Path, finished: list[cells.Cell]) -> str:
@@ -66,8 +84,13 @@ def main(source: Path) -> None:
     listed = cells.read(source)
     finished = [cell for cell in listed if cells.status(source, cell) == "finished"]
     runs = sorted({str(cell.run) for cell in finished})
+    lowest = min(cell.choices["seed"] for cell in finished) if finished else 0
+    predicting = sorted({str(cell.run) for cell in finished if cell.choices["seed"] == lowest})
     for name in runs:
-        keep(Run(source / name), target / name)
+        run = Run(source / name)
+        keep(run, target / name)
+        if name in predicting:
+            keep_examples(run, target / name, whole=name == predicting[0])
     write_json(target / "sweep.json", read_json(source / "sweep.json"))
     done = f"{len(finished)} of {len(listed)} cells finished, {len(runs)} runs."
     about = f"`python -m segpipe.train experiment={source.name}`: {done}"

@@ -1,0 +1,200 @@
+"""How often the intervals hold what is true: ``python -m benchmarks.coverage [--trials 2000] [--seeds 3,5,10]``.
+
+Networks are simulated whose truth is known: each training and each picture has a quality of its own, the logit of the
+share of pixels that are found. Confusion matrices follow, and go through the very functions that a report uses.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segpipe.analysis.collect import Collection, Network
+from segpipe.analysis.effects import analyse
+from segpipe.analysis.intervals import estimate
+from segpipe.analysis.places import AS_THEY_ARE, Place
+from segpipe.analysis.resample import Tallies, ratios, scored
+from segpipe.metrics import tally
+
+CLASSES = 4
+CONFUSED = np.array([[0, 0.6, 0.3, 0.1], [0.7, 0, 0.2, 0.1], [0.4, 0.4, 0, 0.2], [0.5, 0.3, 0.2, 0]])  # misses go here
+OFFSET = np.array([1.5, 0.5, 0.0, -0.7])  # of a class's logit: some are harder
+SHARES = np.array([4.0, 2.0, 1.0, 0.5])  # of the pixels, before chance
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Standard deviations of the logit: of a training, of a picture for a network, of both together."""
+
+    name: str
+    training: float
+    picture: float
+    residual: float
+
+
+REGIMES = (
+    Regime("seed noise dominates", 0.10, 0.05, 0.10),
+    Regime("balanced", 0.04, 0.10, 0.10),
+    Regime("picture effect dominates", 0.02, 0.30, 0.10),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What the test set is: pixels (I, C), difficulty (I,), and what each picture is to each of K networks (K, I)."""
+
+    pixels: NDArray[np.float64]
+    difficulty: NDArray[np.float64]
+    own: NDArray[np.float64]
+
+
+def pictures(random: np.random.Generator, regime: Regime, *, networks: int, count: int) -> Pictures:
+    """A test set."""
+    pixels = np.round(10_000 * random.dirichlet(SHARES, count))
+    own = regime.picture * random.standard_normal((networks, count))
+    return Pictures(pixels, 0.8 * random.standard_normal(count), own)
+
+
+def matrices(
+    random: np.random.Generator, regime: Regime, test: Pictures, means: NDArray[np.float64], *, seeds: int
+) -> NDArray[np.int64]:
+    """Confusion matrices (K, S, I, C, C) of K networks, ``means`` their logits, each trained S times."""
+    networks, count = test.own.shape
+    quality = means[:, None, None] + test.difficulty + test.own[:, None]
+    quality = quality + regime.training * random.standard_normal((networks, seeds, 1))
+    quality = quality + regime.residual * random.standard_normal((networks, seeds, count))
+    found = 1 / (1 + np.exp(-(quality[..., None] + OFFSET)))  # (K, S, I, C)
+    missed = np.floor(test.pixels * (1 - found))
+    matrix = np.floor(missed[..., None] * CONFUSED)
+    place = np.arange(CLASSES)
+    matrix[..., place, place] = test.pixels - matrix.sum(-1)
+    return matrix.astype(np.int64)
+
+
+def tallies(found: NDArray[np.int64]) -> Tallies:
+    """The counts of mIoU of matrices (K, S, I, C, C)."""
+    kept = tally(found.reshape(-1, CLASSES, CLASSES))
+    shape = found.shape[:4]
+    return Tallies(kept.over.reshape(shape), kept.under.reshape(shape), kept.present.reshape(shape)[0, 0])
+
+
+def truth(
+    random: np.random.Generator, regime: Regime, test: Pictures, means: NDArray[np.float64], *, seeds: int
+) -> float:
+    """The difference of two networks on these pictures, the mean over many trainings."""
+    total = 0.0
+    for _ in range(seeds // 100):
+        found = tallies(matrices(random, regime, test, means, seeds=100))
+        first, second = ratios(found, np.ones((1, len(test.pixels))))[0].mean(1)
+        total += (first - second) / (seeds // 100)
+    return total
+
+
+def coverage(
+    regime: Regime, *, seeds: int, trials: int, count: int = 60, resamples: int = 400
+) -> tuple[float, float, float]:
+    """Share of trials in which the intervals of both questions hold the truth; and seed's share of the variance."""
+    random = np.random.default_rng(seeds)
+    means = np.array([1.1, 1.0])
+    weights = np.array([1.0, -1.0])
+    sets, held, general, shares = 40, 0, 0, []
+    everywhere = float(
+        np.mean([
+            truth(random, regime, pictures(random, regime, networks=2, count=3000), means, seeds=100) for _ in range(10)
+        ])
+    )  # fmt: skip
+    for _ in range(sets):
+        fixed = pictures(random, regime, networks=2, count=count)
+        here = truth(random, regime, fixed, means, seeds=2000)
+        for _ in range(trials // sets):
+            # These pictures, new trainings; then new pictures too.
+            one = trial(random, regime, fixed, means, weights, seeds=seeds, resamples=2)
+            held += one.trainings.low <= here <= one.trainings.high
+            new = pictures(random, regime, networks=2, count=count)
+            two = trial(random, regime, new, means, weights, seeds=seeds, resamples=resamples)
+            general += two.pictures.low <= everywhere <= two.pictures.high
+            shares.append(two.parts["seed"] / max(two.parts["seed"] + two.parts["pictures"], 1e-12))
+    return held / trials, general / trials, float(np.mean(shares))
+
+
+def trial(
+    random: np.random.Generator,
+    regime: Regime,
+    test: Pictures,
+    means: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    *,
+    seeds: int,
+    resamples: int,
+) -> Any:
+    """One sweep of two networks, and what is estimated from it."""
+    found = tallies(matrices(random, regime, test, means, seeds=seeds))
+    groups = [str(number) for number in range(len(test.pixels))]
+    drawn = scored(found, groups, resamples=resamples, seed=int(random.integers(2**31)))
+    return estimate(drawn, weights, list(range(seeds)))
+
+
+def equal_grid(seeds: int) -> list[Network]:
+    """5 decoders x 3 fusions x FCN-32s, 16s, 8s: 35 networks, since fusion has nothing to do in 32s."""
+    networks = []
+    for decoder in ("nearest", "bilinear", "deconv", "unpool", "pixelshuffle"):
+        for stride in (32, 16, 8):
+            fusions = [("none", "sum", "concat")] if stride == 32 else [("none",), ("sum",), ("concat",)]
+            for together in fusions:
+                places = [Place("", AS_THEY_ARE, "fcn", stride, decoder, fusion) for fusion in together]
+                trained: Any = {seed: SimpleNamespace(val_miou=0.5) for seed in range(seeds)}
+                networks.append(Network(places, trained))
+    return networks
+
+
+def declared(regime: Regime, *, seeds: int, trials: int, count: int = 40, resamples: int = 200) -> dict[str, float]:
+    """Share of simulated sweeps of equal networks in which any difference is declared, by family and question."""
+    random = np.random.default_rng(1)
+    networks = equal_grid(seeds)
+    groups = [str(number) for number in range(count)]
+    collection = Collection(
+        Path(), networks, list(range(seeds)), list("abcd"), [], groups, groups, [], len(networks) * seeds
+    )  # fmt: skip
+    means = np.full(len(networks), 1.0)
+    errors: dict[str, float] = {}
+    for _ in range(trials):
+        test = pictures(random, regime, networks=len(networks), count=count)
+        found = analyse(
+            collection, tallies(matrices(random, regime, test, means, seeds=seeds)), resamples=resamples
+        )  # fmt: skip
+        for family in ("marginal", "interactions", "cells"):
+            for question in ("declared", "general"):
+                wrong = any(getattr(one, question) for one in getattr(found, family))
+                errors[f"{family} {question}"] = errors.get(f"{family} {question}", 0) + wrong / trials
+    return errors
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--seeds", default="3,5,10")
+    parser.add_argument("--sweeps", type=int, default=2000, help="simulated sweeps of equal networks")
+    given = parser.parse_args()
+    for regime in REGIMES:
+        for seeds in map(int, given.seeds.split(",")):
+            held, general, share = coverage(regime, seeds=seeds, trials=given.trials)
+            print(
+                f"{regime.name}, {seeds} seeds: these pictures {100 * held:.1f} %, new pictures too "
+                f"{100 * general:.1f} % (seeds are {100 * share:.0f} % of the variance)",
+                flush=True,
+            )
+    same = Regime("no picture effect", 0.05, 0.0, 0.10)
+    for regime, question in ((same, "declared"), (REGIMES[1], "general"), (REGIMES[2], "general")):
+        if given.sweeps:
+            found = declared(regime, seeds=5, trials=given.sweeps)
+            said = ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.items() if question in name)
+            print(f"equal networks, {regime.name}: {said}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

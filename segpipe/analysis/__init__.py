@@ -1,0 +1,1 @@
+"""What a sweep's runs say, and how surely."""

@@ -1,0 +1,225 @@
+"""Run folders, read into one table of networks x seeds; what cannot be used is named."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from segpipe import cells
+from segpipe.analysis.places import Place, placed
+from segpipe.errors import UserError
+from segpipe.runs import Run
+from segpipe.storage import read_json
+
+
+class Problem(NamedTuple):
+    """What is not in the numbers. kind: missing, running, interrupted, failed, refused, damaged, foreign, mixed."""
+
+    kind: str
+    what: str
+    why: str
+
+
+@dataclass(eq=False)
+class Finished:
+    """A run that is finished and whole; matrices: int (I, C, C), a confusion matrix for every test picture."""
+
+    run: Run
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    matrices: NDArray[np.int32]
+
+    @property
+    def val_miou(self) -> float:
+        """What networks are ranked by."""
+        return float(self.metrics["val"]["miou"])
+
+
+@dataclass(eq=False)
+class Network:
+    """A network with its run of every seed. places: the cells that it is."""
+
+    places: list[Place]
+    runs: dict[int, Finished] = field(default_factory=dict)
+
+    @property
+    def said(self) -> str:
+        """The name of its first place."""
+        return self.places[0].said
+
+    @property
+    def val_miou(self) -> float:
+        """Mean over seeds; NaN without runs."""
+        return float(np.mean([run.val_miou for run in self.runs.values()])) if self.runs else float("nan")
+
+
+@dataclass(eq=False)
+class Collection:
+    """Everything below a folder. pictures, groups: of the I test pictures, the same for every run."""
+
+    folder: Path
+    networks: list[Network]
+    seeds: list[int]
+    classes: list[str]
+    palette: list[tuple[int, int, int]]
+    pictures: list[str]
+    groups: list[str]
+    problems: list[Problem]
+    listed: int  # cells that were asked for, seeds counted
+
+    @cached_property
+    def places(self) -> dict[Place, int]:
+        """Which network each place is, by its number."""
+        return {place: number for number, network in enumerate(self.networks) for place in network.places}
+
+    @property
+    def runs(self) -> list[Finished]:
+        """All that are finished."""
+        return [run for network in self.networks for run in network.runs.values()]
+
+
+def collect(folder: Path) -> Collection:
+    """Read a sweep's folder, or any folder with runs in it.
+
+    Raises UserError where there is no finished run in it; anything less is a problem that the collection names.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder. Give a sweep's, outputs/sweeps/NAME, or one with runs in it.")
+    problems: list[Problem] = []
+    listed = cells.read(folder) or [cell for path in folders(folder) if (cell := cell_of(path, problems))]
+    known = {cell.run for cell in listed}
+    problems += [
+        Problem("foreign", path.name, "it is no cell of this sweep, and is left out")
+        for path in folders(folder)
+        if path.name not in known and (path / "config.yaml").is_file()
+    ]
+    finished = same_test(read_all(folder, listed, problems), problems)
+    if not finished:
+        states = Counter(problem.kind for problem in problems)
+        found = ", ".join(f"{number} {kind}" for kind, number in states.items()) or "no run at all"
+        raise UserError(
+            f"{folder}: no finished run to report on ({found}). Give the folder that a sweep printed at its end; "
+            f"one that was interrupted goes on with the same command and sweep.name=NAME."
+        )
+    first = next(iter(finished.values()))
+    with np.load(first.run.confusion("test")) as file:
+        pictures, groups = file["names"].tolist(), file["groups"].tolist()
+    matches = {name: run.config.get("match") for name, run in finished.items()}
+    networks = merged(placed(listed, matches), finished)
+    seeds = sorted({seed for network in networks for seed in network.runs})
+    record = first.run.record
+    palette = [tuple(colour) for colour in record.get("palette", [])]
+    return Collection(folder, networks, seeds, record["classes"], palette, pictures, groups, problems, len(listed))
+
+
+def folders(folder: Path) -> list[Path]:
+    """What lies in it, in order."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def cell_of(path: Path, problems: list[Problem]) -> cells.Cell | None:
+    """The cell that a run of its own would be; None, and a problem, where the folder is no run, or damaged."""
+    if not (path / "config.yaml").is_file():
+        problems.append(Problem("foreign", path.name, "it has no config.yaml, so it is no run"))
+        return None
+    try:
+        config = read_config(path)
+        choices = {
+            "model": config["model"]["name"],
+            "stride": config["model"]["stride"],
+            "decoder": config["decoder"]["name"],
+            "fusion": config["fusion"]["name"],
+            "seed": config["seed"],
+        }
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        problems.append(Problem("damaged", path.name, f"config.yaml: {first_line(error)}"))
+        return None
+    overrides = Run(path).record.get("overrides") or []
+    return cells.Cell([str(override) for override in overrides], choices, run=path.name)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A run's configuration, by the fast reader: it is resolved already."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    content = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), loader)
+    if not isinstance(content, dict):
+        raise TypeError("not a configuration")
+    return content
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+
+
+def read_all(folder: Path, listed: Iterable[cells.Cell], problems: list[Problem]) -> dict[str, Finished]:
+    """The finished runs by name; each of the others becomes a problem."""
+    finished: dict[str, Finished] = {}
+    seen: set[str] = set()
+    for cell in listed:
+        if cell.run in seen:
+            continue
+        seen.add(cell.run or "")
+        state = cells.status(folder, cell)
+        if state != "finished":
+            error = cell.refused or cell.error or read_json(folder / str(cell.run) / "run.json").get("error")
+            silent = {"running": "it is still at work", "missing": "it has no run yet"}
+            why = str(error).splitlines()[0] if error else silent.get(state, "its record does not say why")
+            problems.append(Problem(state, cell.said, why))
+            continue
+        try:
+            finished[str(cell.run)] = read_run(Run(folder / str(cell.run)))
+        except Exception as error:  # of whatever kind: zlib's, zipfile's, numpy's; one file is not to cost the report
+            problems.append(Problem("damaged", cell.said, f"{cell.run}: {first_line(error)}"))
+    return finished
+
+
+def read_run(run: Run) -> Finished:
+    """Raises whatever reading damaged files raises."""
+    metrics = read_json(run.metrics)
+    float(metrics["val"]["miou"])
+    with run.confusion("test").open("rb") as opened, np.load(opened) as file:
+        matrices = file["matrices"]
+    if matrices.shape[1:] != (len(run.record["classes"]),) * 2:
+        raise ValueError(f"confusion/test.npz is {matrices.shape} for {len(run.record['classes'])} classes")
+    return Finished(run, read_config(run.folder), metrics, matrices)
+
+
+def same_test(finished: dict[str, Finished], problems: list[Problem]) -> dict[str, Finished]:
+    """Those that were tested on the same pictures of the same classes: what most of them have."""
+
+    def tested(run: Finished) -> tuple[Any, ...]:
+        record = run.run.record
+        return record.get("data_fingerprint", {}).get("test"), tuple(record["classes"]), len(run.matrices)
+
+    found = Counter(map(tested, finished.values()))
+    if len(found) <= 1:
+        return finished
+    most = found.most_common(1)[0][0]
+    for name, run in finished.items():
+        if tested(run) != most:
+            problems.append(Problem("mixed", name, "tested on other pictures or classes than most here, and left out"))
+    return {name: run for name, run in finished.items() if tested(run) == most}
+
+
+def merged(places: dict[Place, dict[int, str]], finished: dict[str, Finished]) -> list[Network]:
+    """Networks: places with a run in common are one."""
+    owners: dict[str, Network] = {}
+    networks: list[Network] = []
+    for place, runs in places.items():
+        network = next((owners[run] for run in runs.values() if run in owners), None)
+        if network is None:
+            network = Network([])
+            networks.append(network)
+        network.places.append(place)
+        for seed, run in runs.items():
+            owners[run] = network
+            if run in finished:
+                network.runs.setdefault(seed, finished[run])
+    return networks

@@ -1,0 +1,166 @@
+"""Figures of what networks cost, how they learned, and how they do near boundaries."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise, product
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from segpipe.analysis import figures
+from segpipe.analysis.collect import Finished
+from segpipe.analysis.figures import INK, Figure
+from segpipe.analysis.plots import legend
+from segpipe.analysis.points import listed, number, points
+from segpipe.analysis.standings import COSTS, Grid, Standing, metric, number_of
+from segpipe.storage import read_history
+
+Curve = tuple[list[int], list[float], list[float], list[float]]  # x, mean, lowest, highest
+
+
+def cost_figure(found: Sequence[Standing]) -> Figure | None:
+    """Test mIoU against each cost, with the Pareto front; None where no cost was measured."""
+    decoders = list(dict.fromkeys(standing.place.decoder for standing in found))
+    measured = [name for name in COSTS if sum(np.isfinite(standing.cost[name]) for standing in found) > 1]
+
+    def draw(axes: Axes, name: str) -> None:
+        what, scale, unit, _ = COSTS[name]
+        front = sorted((one.cost[name] / scale, 100 * one.test) for one in found if name in one.front)
+        for (x, y), (further, above) in pairwise(front):
+            axes.plot([x, further, further], [y, y, above], "-", color=INK, linewidth=0.9)
+        for place, decoder in enumerate(decoders):
+            own = [one for one in found if one.place.decoder == decoder]
+            look = figures.series(place) | {"linestyle": "none"}
+            axes.plot([one.cost[name] / scale for one in own], [100 * one.test for one in own], **look)
+        axes.plot(*zip(*front, strict=True), "o", color=INK, markerfacecolor="none", markersize=10, linestyle="none")
+        costs = [one.cost[name] / scale for one in found if np.isfinite(one.cost[name])]
+        if max(costs) > 20 * min(costs) > 0:
+            axes.set_xscale("log")
+        axes.set(xlabel=f"{what} ({unit})", ylabel="test mIoU (%)")
+
+    if not measured:
+        return None
+    panels = [
+        figures.panel(
+            f"test mIoU against {COSTS[name][0]}",
+            lambda axes, name=name: draw(axes, name),  # type: ignore[misc]
+            width=350,
+            height=260,
+        )
+        for name in measured
+    ]
+    return Figure(panels, cost_caption(found, measured[0]), legend(decoders))
+
+
+def cost_caption(found: Sequence[Standing], name: str) -> str:
+    """What to see in it."""
+    what, scale, unit, _ = COSTS[name]
+    front = sorted((one for one in found if name in one.front), key=lambda one: one.cost[name])
+    said = [f"{one.network.said} ({number(one.cost[name] / scale, 2)} {unit}, {points(one.test)} %)" for one in front]
+    devices = {str(metric(run, "cost", "device")) for one in found for run in one.network.runs.values()}
+    return (
+        f"A dot a network, mean over seeds. Ringed, and joined by a line: the Pareto front, networks that none "
+        f"surpasses "
+        f"on validation at the same cost or less. By {what}: {listed(said[:8])}{' and more' if len(said) > 8 else ''}. "
+        f"Multiply-adds and latency are of one picture; memory is the most that the training's process held. Measured "
+        f"on: "
+        f"{listed(sorted(devices))}, beside whatever else ran there."
+    )
+
+
+def small_multiples(
+    grid: Grid, curve: Callable[[Standing], Curve | None], *, xlabel: str, ylabel: str, caption: str, log: bool = False
+) -> Figure | None:
+    """A panel for every fusion and stride, a line a decoder with the range over seeds; None without any curve."""
+    curves = {standing.number: curve(standing) for standing in grid.of.values()}
+    there = [one for one in curves.values() if one is not None]
+    if not there:
+        return None
+    low = min(min(lowest) for _, _, lowest, _ in there)
+    high = max(max(highest) for _, _, _, highest in there)
+
+    def draw(axes: Axes, stride: int, fusion: str) -> None:
+        for place, decoder in enumerate(grid.decoders):
+            standing = grid.of.get((decoder, fusion, stride))
+            one = curves[standing.number] if standing else None
+            if one is None:
+                continue
+            x, mean, lowest, highest = one
+            look = figures.series(place)
+            axes.fill_between(x, lowest, highest, color=look["color"], alpha=0.22, linewidth=0)
+            axes.plot(x, mean, **look | {"marker": look["marker"] if len(x) < 13 else ""}, markersize=4)
+        if log:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.set(ylim=(low - 0.03 * (high - low) - 0.1, high + 0.03 * (high - low) + 0.1), xlabel=xlabel, ylabel=ylabel)
+
+    panels = []
+    for (stride, fusion), also in panels_of(grid).items():
+        name = f"stride {stride}, fusion {fusion}"
+        name += "".join(f" = {other}" for other in also)
+
+        def drawn(axes: Axes, stride: int = stride, fusion: str = fusion, name: str = name) -> None:
+            draw(axes, stride, fusion)
+            axes.set_title(figures.label(name, 42), fontsize=figures.FONT - 0.5)
+
+        panels.append(figures.panel(f"{grid.said}, {name}: {ylabel}", drawn, width=310, height=215))
+    return Figure(panels, caption, legend(grid.decoders))
+
+
+def panels_of(grid: Grid) -> dict[tuple[int, str], list[str]]:
+    """Every stride and fusion with other networks than those before; and the fusions that have the same."""
+    seen: dict[tuple[int, ...], tuple[int, str]] = {}
+    found: dict[tuple[int, str], list[str]] = {}
+    for stride, fusion in product(grid.strides, grid.fusions):
+        here = tuple(grid.of[d, fusion, stride].number for d in grid.decoders if (d, fusion, stride) in grid.of)
+        if not here:
+            continue
+        if seen.setdefault(here, (stride, fusion)) == (stride, fusion):
+            found[stride, fusion] = []
+        elif seen[here][0] == stride:
+            found[seen[here]].append(fusion)
+        else:
+            found[seen[here]].append(f"{fusion} at {stride}")
+    return found
+
+
+def learning(standing: Standing) -> Curve | None:
+    """Validation mIoU in percent by epoch."""
+    return over_seeds([history(run) for run in standing.network.runs.values()])
+
+
+def history(run: Finished) -> dict[int, float]:
+    """Of one run; nothing where there is no history, or one that is damaged."""
+    try:
+        rows = read_history(run.run.history)
+        return {
+            int(row["epoch"]) + 1: 100 * row["val/miou"] for row in rows if np.isfinite(row.get("val/miou", np.nan))
+        }
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def over_seeds(curves: Sequence[dict[int, float]]) -> Curve | None:
+    """Mean and range at every x that any of them has."""
+    places = sorted({x for one in curves for x in one})
+    values = [[one[x] for one in curves if x in one] for x in places]
+    if not places:
+        return None
+    return places, [float(np.mean(v)) for v in values], [min(v) for v in values], [max(v) for v in values]
+
+
+def learning_curves(grid: Grid) -> Figure | None:
+    """Validation mIoU by epoch."""
+    caption = (
+        "Validation mIoU by epoch: mean over seeds, and from the lowest seed to the highest. = joins what is the same "
+        "networks."
+    )
+    return small_multiples(grid, learning, xlabel="epoch", ylabel="val mIoU (%)", caption=caption)
+
+
+def last_epochs(grid: Grid) -> str:
+    """Whether the trainings were long enough."""
+    runs = {id(run): run for one in grid.of.values() for run in one.network.runs.values()}.values()
+    ends = [(number_of(run, "best_epoch"), number_of(run, "training", "epochs")) for run in runs]
+    still = sum(best is not None and best + 1 == count for best, count in ends)
+    longer = ": longer training would raise them, and perhaps not all alike" if still > len(ends) / 2 else ""
+    return f"{grid.said}: {100 * still / len(ends):.0f} % of the runs were best in their last epoch{longer}."

@@ -1,0 +1,114 @@
+"""Scores at boundaries and by the size of objects, where the runs have counted them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from segpipe.analysis.blocks import Block, Fold, Items, Section, Text
+from segpipe.analysis.collect import Collection, Finished
+from segpipe.analysis.contrasts import Stratum
+from segpipe.analysis.curves import Curve, over_seeds, small_multiples
+from segpipe.analysis.effects import Comparison, analyse, tallies_of
+from segpipe.analysis.ordering import order
+from segpipe.analysis.standings import Standing, grids, metric, said
+from segpipe.analysis.tables import differences, mean, scores
+from segpipe.boundaries import read_boundaries
+from segpipe.metrics import Tally
+
+NONE = (
+    "These runs have not counted boundaries (metrics.json has no test.boundaries). "
+    "python -m segpipe.evaluate RUN counts them for a single run that has its checkpoint; new trainings do so "
+    "themselves."
+)
+COMPARED = ("boundary_f", "band_miou_2")
+BAND = "band_miou_"
+
+
+def section(
+    collection: Collection, found: Sequence[Standing], exploratory: Mapping[str, Sequence[Comparison]]
+) -> Section:
+    """Tables, curves over the distance, and the marginal differences of two of the scores."""
+    names = list(dict.fromkeys(name for run in collection.runs for name in counted(run)))
+    blocks: list[Block] = []
+    if not names:
+        return Section("boundaries", "Boundaries and small objects", [Text(NONE)])
+    lacking = sum(not counted(run) for run in collection.runs)
+    if lacking:
+        blocks.append(
+            Text(f"{lacking} of {len(collection.runs)} runs have not counted boundaries and are left out here.")
+        )
+    caption = (
+        "Mean over seeds, in percent. boundary_f: F-measure of the boundaries (Csurka et al. 2013), boundary_f_script "
+        "as "
+        "SegNet's script averages it; boundary_iou: Cheng et al. 2021, by the share of the diagonal; band_miou: mIoU "
+        "of the "
+        "pixels at most so many pixels from a true boundary; far_miou: of those further away; object_iou: by objects' "
+        "size."
+    )
+    blocks.append(scores(found, names, lambda standing, name: of_network(standing, name), caption))
+    for grid in grids(found):
+        about = "mIoU of the pixels at most d pixels from a true boundary: mean over seeds, and their range."
+        drawn = small_multiples(grid, band_curve, xlabel="d (pixels)", ylabel="band mIoU (%)", caption=about, log=True)
+        if drawn is not None:
+            blocks.append(Fold(f"mIoU by the distance from boundaries: {grid.said}", [drawn]))
+    blocks += [Items(orders(name, compared)) for name, compared in exploratory.items()]
+    for name, compared in exploratory.items():
+        table = differences(compared)
+        table = table._replace(caption=table.caption.replace("points of mIoU", f"points of {name}"))
+        blocks.append(Fold(f"Differences of {name}: exploratory, a family of its own", [table]))
+    return Section("boundaries", "Boundaries and small objects", blocks)
+
+
+def orders(name: str, compared: Sequence[Comparison]) -> list[str]:
+    """In which order a score puts the levels of each factor."""
+    found: dict[tuple[Stratum | None, str], list[Comparison]] = {}
+    for one in compared:
+        found.setdefault((one.contrast.stratum, one.contrast.factor), []).append(one)
+    return [
+        f"{name}, {factor} ({said(stratum) if stratum else 'all'}): {order(family).said}"
+        for (stratum, factor), family in found.items()
+    ]
+
+
+def counted(run: Finished) -> dict[str, float | None]:
+    """What a run says of boundaries."""
+    found = metric(run, "test", "boundaries")
+    return found if isinstance(found, dict) else {}
+
+
+def of_network(standing: Standing, name: str) -> float | None:
+    """Mean over seeds."""
+    return mean([counted(run).get(name) for run in standing.network.runs.values()])
+
+
+def band_curve(standing: Standing) -> Curve | None:
+    """Band mIoU in percent by distance."""
+    return over_seeds([bands(run) for run in standing.network.runs.values()])
+
+
+def bands(run: Finished) -> dict[int, float]:
+    """Of one run."""
+    return {
+        int(name.removeprefix(BAND)): 100 * value
+        for name, value in counted(run).items()
+        if name.startswith(BAND) and isinstance(value, int | float) and np.isfinite(value)
+    }
+
+
+def exploratory(collection: Collection, *, resamples: int) -> dict[str, list[Comparison]]:
+    """Marginal differences of some of the scores, where runs have counted them picture by picture."""
+    found = {}
+    for name in COMPARED if any(map(counted, collection.runs)) else ():
+        tallies = tallies_of(collection, lambda run, name=name: tally_of(run, name))  # type: ignore[misc]
+        if np.isfinite(tallies.over).any() and (compared := analyse(collection, tallies, resamples=resamples).marginal):
+            found[name] = compared
+    return found
+
+
+def tally_of(run: Finished, name: str) -> Tally | None:
+    """A run's counts; None where it has none, or none that can be read."""
+    try:
+        found = read_boundaries(run.run.folder / "boundaries" / "test.npz").get(name)
+    except Exception:  # of whatever kind a damaged file raises; one file is not to cost the report
+        return None
+    return found if found is not None and len(found.over) == len(run.matrices) else None

@@ -1,0 +1,168 @@
+"""What is said about one factor, and about how factors depend on each other."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.intervals import LEAST_SEEDS
+from segpipe.analysis.ordering import Order, between, order, upward
+from segpipe.analysis.points import bounds, counted, digits_of, listed, points, seeds, signed
+from segpipe.analysis.standings import Grid
+
+STATED = 6  # of a list in a sentence; the tables have all
+
+
+class Finding(NamedTuple):
+    """What is said about one thing. headline: the order of the levels, say; empty where there is none."""
+
+    about: str
+    headline: str
+    text: str
+
+
+def about_factor(factor: str, family: Sequence[Comparison], note: str = "") -> Finding:
+    """The order of a factor's levels; which differences are real and how large, which cannot be told apart."""
+    ordered = order(family)
+    known = [upward(one) for one in family if one.estimate.trainings is not None]
+    if known:
+        sentences = decided(ordered, known)
+    else:
+        held = counted(max(len(one.estimate.seeds) for one in family), "seed")
+        found = [upward(one) for one in family]
+        gaps = [f"{one.contrast.a} is {points(one.estimate.difference)} above {one.contrast.b}" for one in found]
+        sentences = [f"As found with {held}, without an interval: {listed(gaps[:STATED])}{further(gaps)}."]
+    left = sorted({context for one in family for context in one.contrast.dropped})
+    if left:
+        sentences.append(f"Left out, since runs are missing there: {', '.join(left[:STATED])}{further(left)}.")
+    return Finding(factor.capitalize(), ordered.said, " ".join(filter(None, [*sentences, note])))
+
+
+def decided(ordered: Order, known: Sequence[Comparison]) -> list[str]:
+    """Where there are intervals. known: turned upward."""
+    real = [one for one in known if one.declared]
+    sentences = []
+    if len(known) > 1:
+        many = f"All {len(known)}" if len(real) == len(known) else f"{len(real)} of {len(known)}"
+        sentences.append(f"{many} differences {'is' if len(real) == 1 else 'are'} real.")
+    best = ordered.levels[0]
+    from_best = [one for other in ordered.levels[1:] if (one := between(known, best, other)) and one.declared]
+    if from_best:
+        parts = [f"{how_far(one)} {one.contrast.b}" for one in from_best if one.contrast.a == best]
+        sentences.append(
+            f"{level(from_best[0], best)} is, in points of mIoU, {listed(parts[:STATED])}{further(parts)}."
+        )
+    sentences += [undecided(one) for one in known if not one.declared][:STATED]
+    hidden = [one for one in real if one not in from_best and within_tie(ordered, one)]
+    if hidden:
+        said = [f"{one.contrast.a} {how_far(one)} {one.contrast.b}" for one in hidden]
+        sentences.append(f"Real all the same: {listed(said[:STATED])}{further(said)}.")
+    return [*sentences, with_new_pictures(real)]
+
+
+def level(one: Comparison, name: str) -> str:
+    """A level as a sentence can begin with it: a stride is a number."""
+    return f"stride {name}" if one.contrast.factor == "stride" else name
+
+
+def how_far(one: Comparison) -> str:
+    """By how much, and how surely."""
+    digits = digits_of(one)
+    return f"{points(one.estimate.difference, digits)} ({bounds(one.estimate.trainings, digits)}) above"
+
+
+def undecided(one: Comparison) -> str:
+    """A pair that cannot be told apart, and what it would take."""
+    a, b = level(one, one.contrast.a), one.contrast.b
+    return (
+        f"{a} and {b} cannot be told apart: {signed(one.estimate.difference)} ({bounds(one.estimate.trainings)}). "
+        f"To show a difference as small as this one would take {seeds(one.needed)} seeds; one of a whole point, "
+        f"{seeds(one.needed_for())}."
+    )
+
+
+def within_tie(ordered: Order, one: Comparison) -> bool:
+    """Whether the order's line does not show that the difference is real."""
+    first, last = sorted(ordered.levels.index(level) for level in (one.contrast.a, one.contrast.b))
+    return ">" not in ordered.signs[first:last]
+
+
+def with_new_pictures(real: Sequence[Comparison]) -> str:
+    """Which of the real differences are sure on new pictures too."""
+    general = [one for one in real if one.general]
+    if not real:
+        return ""
+    if all(one.estimate.pictures is None for one in real):
+        return "Of new pictures nothing is said: these come in too few groups."
+    if len(general) == len(real):
+        return "This holds for new pictures too."
+    if not general:
+        return "None of it is sure for new pictures."
+    not_sure = [f"{one.contrast.a} above {one.contrast.b}" for one in real if not one.general]
+    return f"For new pictures all but this is sure: {listed(not_sure[:STATED])}{further(not_sure)}."
+
+
+def about_interactions(grid: Grid, analysis: Analysis) -> list[Finding]:
+    """Whether a factor's effect depends on another's level; the largest change of each two factors."""
+    family = [one for one in analysis.interactions if one.contrast.stratum == grid.stratum]
+    known = [one for one in family if one.estimate.trainings is not None]
+    if not known:
+        return []
+    real = [one for one in known if one.declared]
+    if not real:
+        none = "was not declared" if len(known) == 1 else "were none of them declared"
+        text = f"{counted(len(known), 'interaction')} {none}: nothing says that an effect depends on where it is taken."
+        return [Finding("Interactions", "", text)]
+    largest: dict[str, Comparison] = {}
+    for one in sorted(real, key=lambda one: -abs(one.estimate.difference)):
+        largest.setdefault(one.contrast.factor, one)
+    ours = [upward(one) for one in analysis.marginal if one.contrast.stratum == grid.stratum]
+    positive = {(one.contrast.a, one.contrast.b) for one in ours}
+    many = f"{len(real)} of {len(known)} interactions {'is' if len(real) == 1 else 'are'} real"
+    changes = "; ".join(change(one, positive) for one in largest.values())
+    text = f"{many}: the differences above are means, and not the same everywhere. The largest changes: {changes}."
+    return [Finding("Interactions", "", " ".join([text, *other_orders(grid)]))]
+
+
+def change(one: Comparison, positive: set[tuple[str, str]]) -> str:
+    """By how much a difference changes from one level to the next. positive: pairs whose first is mostly higher."""
+    one = upward(one)
+    other = one.contrast.factor.partition(" x ")[2]
+    pair, _, there = one.contrast.a.rpartition(" at ")
+    elsewhere = one.contrast.b.rpartition(" at ")[2]
+    a, _, b = pair.partition(" - ")
+    if (a, b) not in positive:  # a less b at one place is b less a at the other
+        a, b, there, elsewhere = b, a, elsewhere, there
+    gap, interval = points(one.estimate.difference), bounds(one.estimate.trainings)
+    return f"{a} over {b} is {gap} points ({interval}) more at {other} {there} than at {elsewhere}"
+
+
+def other_orders(grid: Grid) -> list[str]:
+    """Where another decoder than most often is the highest; not tested, so said as found."""
+    best: dict[tuple[str, int], str] = {}
+    for fusion, stride in product(grid.fusions, grid.strides):
+        there = {
+            name: grid.of[name, fusion, stride].test for name in grid.decoders if (name, fusion, stride) in grid.of
+        }
+        if len(there) > 1:
+            best[fusion, stride] = max(there, key=lambda name: there[name])
+    winners = list(best.values())
+    if len(set(winners)) < 2:
+        return []
+    usual = max(winners, key=winners.count)
+    others = [f"{name} (stride {stride}, fusion {fusion})" for (fusion, stride), name in best.items() if name != usual]
+    said = f"{listed(others[:STATED])}{further(others)}"
+    return [f"The highest mean, as found, is mostly that of {usual}, but here of another: {said}."]
+
+
+def further(items: Sequence[str]) -> str:
+    """How many of a list are not stated."""
+    return f" and {len(items) - STATED} more" if len(items) > STATED else ""
+
+
+def too_few(count: int) -> str:
+    """Why there is no interval."""
+    return (
+        f"With {counted(count, 'seed')} there is no interval ({LEAST_SEEDS} are the least, 5 advised), and nothing is "
+        f"said about which differences are real."
+    )

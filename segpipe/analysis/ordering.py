@@ -1,0 +1,85 @@
+"""The levels of a factor in the order of their effects, ties joined where no difference was declared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from segpipe.analysis.effects import Comparison
+from segpipe.analysis.intervals import Interval
+
+SURE, TIED, UNKNOWN = ">", "≈", ","
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """levels: the highest first. signs: between neighbours: ``>`` declared, ``≈`` not, ``,`` where nothing is known."""
+
+    levels: list[str]
+    signs: list[str]
+
+    @property
+    def said(self) -> str:
+        """On one line."""
+        parts = [self.levels[0]]
+        for sign, level in zip(self.signs, self.levels[1:], strict=True):
+            parts += [f"{sign} {level}" if sign == UNKNOWN else f" {sign} {level}"]
+        return "".join(parts)
+
+
+def upward(comparison: Comparison) -> Comparison:
+    """The same comparison, turned so that the difference is not negative."""
+    found = comparison.estimate
+    if not found.difference < 0:
+        return comparison
+    contrast = comparison.contrast
+    return replace(
+        comparison,
+        contrast=replace(contrast, a=contrast.b, b=contrast.a, weights=-contrast.weights),
+        estimate=replace(
+            found,
+            difference=-found.difference,
+            by_seed=tuple(-value for value in found.by_seed),
+            trainings=turned(found.trainings),
+            pictures=turned(found.pictures),
+        ),
+    )
+
+
+def turned(interval: Interval | None) -> Interval | None:
+    """Of the opposite difference."""
+    return interval and replace(interval, low=-interval.high, high=-interval.low)
+
+
+def order(comparisons: Sequence[Comparison]) -> Order:
+    """Of one factor's levels, by least squares of all pairs: pairs need not have been compared in the same contexts."""
+    levels = list(dict.fromkeys(level for one in comparisons for level in (one.contrast.a, one.contrast.b)))
+    rows = np.zeros((len(comparisons), len(levels)))
+    for row, one in zip(rows, comparisons, strict=True):
+        row[levels.index(one.contrast.a)], row[levels.index(one.contrast.b)] = 1, -1
+    differences = np.nan_to_num([one.estimate.difference for one in comparisons])
+    height = np.linalg.lstsq(rows, np.array(differences), rcond=None)[0]
+    ranked = [levels[place] for place in np.argsort(-height, kind="stable")]
+    for _ in ranked:  # a declared difference goes before the fit, where the two disagree
+        for place in range(len(ranked) - 1):
+            a, b = ranked[place : place + 2]
+            pair = between(comparisons, a, b)
+            if pair is not None and pair.declared and pair.contrast.a == b:
+                ranked[place], ranked[place + 1] = b, a
+    return Order(ranked, [sign(between(comparisons, a, b)) for a, b in pairwise(ranked)])
+
+
+def sign(comparison: Comparison | None) -> str:
+    """Between two neighbours."""
+    if comparison is None or comparison.estimate.trainings is None:
+        return UNKNOWN
+    return SURE if comparison.declared else TIED
+
+
+def between(comparisons: Sequence[Comparison], a: str, b: str) -> Comparison | None:
+    """The comparison of two levels, turned upward; None where they were not compared."""
+    for one in comparisons:
+        if {one.contrast.a, one.contrast.b} == {a, b}:
+            return upward(one)
+    return None

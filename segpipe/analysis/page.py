@@ -1,0 +1,153 @@
+"""The page: its sections in order, put into the template."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from segpipe.analysis import about, curves, edges, examples, plots, tables
+from segpipe.analysis.blocks import Block, Fold, Section, Text
+from segpipe.analysis.bounds import Bound
+from segpipe.analysis.collect import Collection
+from segpipe.analysis.contrasts import FACTORS
+from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.figures import Figure
+from segpipe.analysis.ordering import upward
+from segpipe.analysis.points import counted
+from segpipe.analysis.standings import Standing, grids, said
+from segpipe.analysis.verdict import Paragraph, verdict
+
+EXPLAINED = (
+    "Real: the difference would be found again with new trainings on these pictures, all differences that were looked "
+    "at considered (Holm, 5 %). New pictures too: also with other pictures of the same kind. Intervals in brackets are "
+    "95 %. > stands for a real difference, ≈ for two levels that cannot be told apart. The ranking is by validation; "
+    "all differences and intervals are of the test."
+)
+
+DRAWN = 45  # single networks; the table has all
+
+
+class Content(NamedTuple):
+    """What the page and the summary are made of."""
+
+    title: str
+    subtitle: str
+    verdict: list[Paragraph]
+    sections: list[Section]
+
+
+def content(
+    collection: Collection,
+    analysis: Analysis,
+    found: list[Standing],
+    *,
+    exploratory: Mapping[str, Sequence[Comparison]],
+    bound: Bound | None = None,
+    command: Sequence[str],
+) -> Content:
+    """Everything that is said.
+
+    exploratory: marginal differences of further scores. bound: of a perfect map. command: that made the page.
+    """
+    return Content(
+        collection.folder.resolve().name,
+        subtitle(collection, found),
+        verdict(collection, analysis, found),
+        [
+            heat(found, bound),
+            differences(analysis),
+            singles(found, analysis),
+            costs(found),
+            learning(found),
+            Section("classes", "Classes", [tables.by_class(found, collection)]),
+            edges.section(collection, found, exploratory),
+            about.noise(found, analysis),
+            examples.section(collection, found),
+            about.left_out(collection, found),
+            about.method(collection, analysis, found, command),
+        ],
+    )
+
+
+def subtitle(collection: Collection, found: list[Standing]) -> str:
+    """How much was compared."""
+    cells = sum(len(standing.network.places) for standing in found)
+    return (
+        f"{counted(cells, 'cell')} that are {counted(len(found), 'network')}, "
+        f"{counted(len(collection.seeds), 'seed')}, "
+        f"{counted(len(collection.runs), 'finished run')}; {counted(len(collection.pictures), 'test picture')}, "
+        f"{counted(len(collection.classes), 'class', 'classes')}."
+    )
+
+
+def render(page: Content) -> str:
+    """As HTML, with everything in it."""
+    loader = PackageLoader("segpipe.analysis", ".")
+    environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template("report.html.j2").render(**page._asdict(), explained=EXPLAINED)
+
+
+def heat(found: list[Standing], bound: Bound | None) -> Section:
+    """Heat maps, and lines over the stride."""
+    blocks: list[Block] = []
+    for grid in grids(found):
+        blocks.append(Text(grid.said, "heading"))
+        blocks.append(plots.heat_maps(grid))
+        if (lines := plots.stride_lines(grid, bound)) is not None:
+            blocks.append(lines)
+    if (side_by_side := tables.views(grids(found))) is not None:
+        blocks.append(side_by_side)
+    return Section("cells", "mIoU by decoder, fusion and stride", blocks)
+
+
+def differences(analysis: Analysis) -> Section:
+    """The confirmatory family, and interactions."""
+    blocks: list[Block] = []
+    for stratum in dict.fromkeys(one.contrast.stratum for one in analysis.marginal):
+        family = [upward(one) for one in analysis.marginal if one.contrast.stratum == stratum]
+        family.sort(key=lambda one: -one.estimate.difference)
+        of = {factor: [one for one in family if one.contrast.factor == factor] for factor in FACTORS}
+        panels = [plots.forest(some, factor) for factor, some in of.items() if some]
+        blocks.append(Text(said(stratum) if stratum else "", "heading"))
+        blocks.append(Figure(panels, plots.forest_caption(family), []))
+    if analysis.marginal:
+        blocks.append(tables.differences(analysis.marginal))
+    else:
+        blocks.append(Text("No two networks here differ in one factor alone."))
+    if analysis.interactions:
+        summary = f"All {len(analysis.interactions)} interactions: how a difference changes with another factor"
+        blocks.append(Fold(summary, [tables.differences(analysis.interactions, interaction=True)]))
+    return Section("differences", "Differences", blocks)
+
+
+def singles(found: list[Standing], analysis: Analysis) -> Section:
+    """Every network, and how surely it differs from the reference."""
+    blocks: list[Block] = []
+    val = {standing.network.said: standing.val for standing in found}
+    ranked = sorted(analysis.cells, key=lambda one: -val[one.contrast.a])[:DRAWN]
+    if ranked:
+        name = ranked[0].contrast.b
+        more = f" The {DRAWN} best of {len(analysis.cells)} are drawn." if len(analysis.cells) > DRAWN else ""
+        caption = (
+            f"Each network less {name}, the best on validation on top. Intervals hold all at once. "
+            f"{plots.forest_caption(ranked)}{more}"
+        )
+        blocks.append(Figure([plots.forest(ranked, f"less {name}")], caption, []))
+    return Section("networks", "Single networks", [*blocks, tables.networks(found, analysis)])
+
+
+def costs(found: list[Standing]) -> Section:
+    """MIoU against what networks cost."""
+    drawn = curves.cost_figure(found)
+    none = Text("The runs do not say what their networks cost (metrics.json has no cost).")
+    return Section("cost", "mIoU against cost", [none if drawn is None else drawn])
+
+
+def learning(found: list[Standing]) -> Section:
+    """Learning curves, by stratum."""
+    blocks: list[Block] = []
+    for grid in grids(found):
+        drawn = curves.learning_curves(grid)
+        if drawn is not None:  # a panel for every fusion and stride would bury what follows
+            blocks += [Text(curves.last_epochs(grid)), Fold(f"Learning curves: {grid.said}", [drawn])]
+    return Section("learning", "Learning curves", blocks or [Text("The runs have left no history.csv.")])

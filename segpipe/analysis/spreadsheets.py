@@ -1,0 +1,103 @@
+"""``results.csv`` and ``comparisons.csv``: every number of the page, as shares from 0 to 1."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segpipe.analysis.collect import Collection, Finished
+from segpipe.analysis.edges import counted
+from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.intervals import Interval
+from segpipe.analysis.ordering import upward
+from segpipe.analysis.standings import COSTS, metric, number_of
+from segpipe.storage import write_text
+
+SCORES = ("miou", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou", "loss")
+Row = dict[str, Any]
+
+
+def results(collection: Collection) -> Iterator[Row]:
+    """A line for every cell and seed that is finished; cells that are the same network have the same ``run``."""
+    for number, network in enumerate(collection.networks):
+        for place in network.places:
+            for seed, run in sorted(network.runs.items()):
+                place_of = {"setting": place.setting, "view": place.view, "model": place.model, "stride": place.stride}
+                names = {"decoder": place.decoder, "fusion": place.fusion, "seed": seed}
+                yield {**place_of, **names, "network": number, "run": run.run.folder.name, **scores_of(run, collection)}
+
+
+def scores_of(run: Finished, collection: Collection) -> Row:
+    """Scores and cost of a run."""
+    return {
+        "val_miou": run.val_miou,
+        **{f"test_{name}": metric(run, "test", name) for name in SCORES},
+        **{f"test_iou/{name}": metric(run, "test", "per_class_iou", name) for name in collection.classes},
+        **{f"test_{name}": value for name, value in counted(run).items()},
+        **{name: number_of(run, "cost", name) for name in COSTS},
+        "best_epoch": metric(run, "best_epoch"),
+        "training_seconds": metric(run, "training", "seconds"),
+    }
+
+
+def comparisons(analysis: Analysis, more: Mapping[str, Sequence[Comparison]]) -> Iterator[Row]:
+    """A line for every comparison. more: exploratory families by the score that they compare."""
+    yield from family("miou", "marginal", [upward(one) for one in analysis.marginal])
+    yield from family("miou", "interaction", [upward(one) for one in analysis.interactions])
+    yield from family("miou", "cell", analysis.cells)
+    for score, compared in more.items():
+        yield from family(score, "marginal, exploratory", [upward(one) for one in compared])
+
+
+def family(score: str, kind: str, compared: Sequence[Comparison]) -> Iterator[Row]:
+    """Of one family. p is adjusted for it; a cell's bounds hold for all cells at once, others' for each alone."""
+    for one in compared:
+        contrast, found = one.contrast, one.estimate
+        setting, view, model = contrast.stratum or ("", "", "")
+        yield {
+            "score": score,
+            "family": kind,
+            "setting": setting,
+            "view": view,
+            "model": model,
+            "factor": contrast.factor,
+            "a": contrast.a,
+            "b": contrast.b,
+            "a_minus_b": found.difference,
+            **bounds("new_trainings", found.trainings),
+            "real": one.declared if found.trainings else None,
+            **bounds("new_pictures_too", found.pictures),
+            "real_new_pictures_too": one.general if found.pictures else None,
+            "pairs": contrast.contexts,
+            "left_out": "; ".join(contrast.dropped),
+            "seeds": " ".join(map(str, found.seeds)),
+            **{f"variance_{part}": found.parts.get(part) for part in ("seed", "pictures", "residual")},
+            "seeds_to_show_it": one.needed,
+            "seeds_to_show_a_point": one.needed_for(),
+        }
+
+
+def bounds(question: str, interval: Interval | None) -> Row:
+    """Of the answer to one of the two questions."""
+    return {
+        f"{question}_{what}": getattr(interval, name, None)
+        for what, name in (("low", "low"), ("high", "high"), ("df", "freedom"), ("p", "p"), ("p_adjusted", "adjusted"))
+    }
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """As CSV, whole; what is not there is empty."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    table.writeheader()
+    table.writerows({name: said(value) for name, value in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def said(value: Any) -> str:
+    """Of one field."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return f"{value:.9g}" if isinstance(value, float) else str(value)

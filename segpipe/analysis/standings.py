@@ -1,0 +1,154 @@
+"""What each network scored and cost: one line a network, means over its seeds."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from segpipe.analysis.collect import Collection, Finished, Network
+from segpipe.analysis.contrasts import Stratum
+from segpipe.analysis.effects import Analysis
+from segpipe.analysis.places import Place
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """A network's scores, from 0 to 1, and cost; NaN for what its runs do not say.
+
+    mark: a letter, where it is more than one place of the design. front: not surpassed on validation by any
+    network that costs no more, by the name of the cost.
+    """
+
+    number: int
+    network: Network
+    mark: str
+    test: float
+    deviation: float
+    val: float
+    cost: dict[str, float]
+    front: frozenset[str]
+
+    @property
+    def place(self) -> Place:
+        """The first of its places."""
+        return self.network.places[0]
+
+    @property
+    def seeds(self) -> int:
+        """How often it was trained."""
+        return len(self.network.runs)
+
+
+COSTS = {  # of metrics.json: what it is, by how much it is divided, in what unit, with how many decimals
+    "parameters": ("parameters", 1e6, "M", 2),
+    "gmac": ("multiply-adds", 1e-3, "M", 1),
+    "latency_ms": ("latency", 1, "ms", 1),
+    "peak_memory_mib": ("memory", 1, "MiB", 0),
+}
+
+
+def standings(collection: Collection, analysis: Analysis) -> list[Standing]:
+    """Of the networks that have runs."""
+    there = [(number, network) for number, network in enumerate(collection.networks) if network.runs]
+    costs = {number: {name: cost(network, name) for name in COSTS} for number, network in there}
+    val = {number: network.val_miou for number, network in there}
+    marks = letters(number for number, network in there if len(network.places) > 1)
+    return [
+        Standing(
+            number,
+            network,
+            marks.get(number, ""),
+            float(np.nanmean(analysis.scored.found[number])),
+            float(analysis.noise[number]),
+            val[number],
+            costs[number],
+            frozenset(name for name in COSTS if on_front(number, {n: costs[n][name] for n in costs}, val)),
+        )
+        for number, network in there
+    ]
+
+
+def cost(network: Network, name: str) -> float:
+    """The median over seeds: times are disturbed by what else the machine does."""
+    found = [figure for run in network.runs.values() if (figure := number_of(run, "cost", name)) is not None]
+    return float(np.median(found)) if found else math.nan
+
+
+def metric(run: Finished, *path: str) -> Any:
+    """What metrics.json holds under a path of names; None where there is nothing."""
+    found: Any = run.metrics
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def number_of(run: Finished, *path: str) -> float | None:
+    """The same, where it is a finite number."""
+    found = metric(run, *path)
+    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+
+
+def on_front(number: int, costs: dict[int, float], val: dict[int, float]) -> bool:
+    """Whether no network that costs no more scores higher, or as high for less (Pareto)."""
+    own = costs[number]
+    if not math.isfinite(own):
+        return False
+    return not any(
+        costs[other] <= own and val[other] >= val[number] and (costs[other] < own or val[other] > val[number])
+        for other in costs
+    )
+
+
+def letters(numbers: Iterable[int]) -> dict[int, str]:
+    """a, b, .. z, aa, ab .."""
+    alphabet = "abcdefghijklmnopqrstuvwxyz"
+    found = {}
+    for count, number in enumerate(numbers):
+        more, place = divmod(count, len(alphabet))
+        found[number] = (alphabet[more - 1] if more else "") + alphabet[place]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The standings of one stratum, by decoder, fusion and stride."""
+
+    stratum: Stratum
+    of: dict[tuple[str, str, int], Standing]
+
+    @property
+    def decoders(self) -> list[str]:
+        """As they were asked for."""
+        return list(dict.fromkeys(decoder for decoder, _, _ in self.of))
+
+    @property
+    def fusions(self) -> list[str]:
+        """The same."""
+        return list(dict.fromkeys(fusion for _, fusion, _ in self.of))
+
+    @property
+    def strides(self) -> list[int]:
+        """The coarsest first."""
+        return sorted({stride for _, _, stride in self.of}, reverse=True)
+
+    @property
+    def said(self) -> str:
+        """The stratum in words."""
+        return said(self.stratum)
+
+
+def said(stratum: Stratum) -> str:
+    """A stratum as a heading."""
+    setting, view, model = stratum
+    return ", ".join(filter(None, [model, view, setting]))
+
+
+def grids(found: Sequence[Standing]) -> list[Grid]:
+    """One for each stratum."""
+    of: dict[Stratum, dict[tuple[str, str, int], Standing]] = {}
+    for standing in found:
+        for place in standing.network.places:
+            of.setdefault(place.stratum, {})[place.decoder, place.fusion, place.stride] = standing
+    return [Grid(stratum, cells) for stratum, cells in of.items()]

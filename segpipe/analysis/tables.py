@@ -1,0 +1,206 @@
+"""Tables of the page: what stands in them, and by what they are sorted."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from segpipe.analysis.collect import Collection
+from segpipe.analysis.contrasts import Contrast
+from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.intervals import Interval
+from segpipe.analysis.ordering import upward
+from segpipe.analysis.places import AS_THEY_ARE
+from segpipe.analysis.points import MINUS, NOTHING, bounds, number, points, probability, seeds, signed
+from segpipe.analysis.standings import COSTS, Grid, Standing, number_of
+
+
+class Cell(NamedTuple):
+    """text: as shown. sort: what it is sorted by, where that is not the text; None goes last."""
+
+    text: str
+    sort: float | None = None
+
+
+class Table(NamedTuple):
+    """columns: headings; numeric: how many of the last ones hold numbers. caption: what to see in it."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    numeric: int
+    kind: str = "table"
+
+
+def figure(value: float | None, digits: int = 1, *, percent: bool = False) -> Cell:
+    """A number, or a dash."""
+    there = value is not None and math.isfinite(value)
+    return Cell((points if percent else number)(value, digits), value if there else None)
+
+
+def differences(family: Sequence[Comparison], *, interaction: bool = False) -> Table:
+    """The confirmatory family, or the interactions: each difference turned so that it is not negative."""
+    several = len({one.contrast.stratum for one in family}) > 1
+    rows = []
+    for one in map(upward, family):
+        found, contrast = one.estimate, one.contrast
+        rows.append(
+            [
+                Cell(changing(contrast) if interaction else f"{contrast.a} {MINUS} {contrast.b}"),
+                Cell(contrast.factor),
+                *([Cell(stratum(one))] if several else []),
+                Cell(real(one)),
+                Cell(signed(found.difference, 2), found.difference),
+                interval(found.trainings),
+                p_of(one, "trainings"),
+                interval(found.pictures),
+                p_of(one, "pictures"),
+                Cell(str(contrast.contexts), contrast.contexts),
+                Cell(str(len(found.seeds)), len(found.seeds)),
+                *([] if interaction else [needed(one, one.needed), needed(one, one.needed_for())]),
+            ]
+        )
+    columns = [
+        "difference", "factor", *(["networks"] if several else []), "real?", "points", "95 %, new trainings",
+        "p (Holm)", "95 %, new pictures too", "p (Holm)", "pairs", "seeds",
+        *([] if interaction else ["seeds to show it", "seeds to show 1 point"]),
+    ]  # fmt: skip
+    caption = (
+        "Differences in points of mIoU, each the mean over its pairs of networks that differ in nothing else. p is "
+        "adjusted for all differences of the table; the intervals are each difference's own."
+    )
+    return Table(caption, columns, rows, 7 if interaction else 9)
+
+
+def changing(contrast: Contrast) -> str:
+    """An interaction in words."""
+    pair, _, there = contrast.a.rpartition(" at ")
+    return f"{pair.replace(' - ', f' {MINUS} ')}, at {there} less at {contrast.b.rpartition(' at ')[2]}"
+
+
+def stratum(one: Comparison) -> str:
+    """Of which networks."""
+    setting, view, model = one.contrast.stratum or ("", "", "")
+    return ", ".join(filter(None, [model, view, setting]))
+
+
+def real(one: Comparison) -> str:
+    """What is sure of it."""
+    if one.estimate.trainings is None:
+        return "too few seeds"
+    return "yes" if one.general and one.declared else "on these pictures" if one.declared else "no"
+
+
+def interval(found: Interval | None) -> Cell:
+    """Sorted by the lower bound."""
+    return Cell(bounds(found, 2), found.low if found else None)
+
+
+def p_of(one: Comparison, which: str) -> Cell:
+    """Adjusted."""
+    adjusted = getattr(getattr(one.estimate, which), "adjusted", None)
+    return Cell(probability(adjusted), adjusted)
+
+
+def needed(one: Comparison, count: int | None) -> Cell:
+    """Seeds."""
+    if one.estimate.trainings is None:
+        return Cell(NOTHING)
+    return Cell("> 1,000" if count is None else seeds(count), 1001 if count is None else count)
+
+
+def networks(found: Sequence[Standing], analysis: Analysis) -> Table:
+    """Every network: scores, difference from the reference, cost."""
+    by_name = {one.contrast.a: one for one in analysis.cells}
+    rows = []
+    for standing in sorted(found, key=lambda one: -one.val):
+        one = by_name.get(standing.network.said)
+        narrow = one.estimate.trainings if one else None
+        wider = one.estimate.pictures if one else None
+        same = f" ({standing.mark})" if standing.mark else ""
+        own = standing.number == analysis.reference
+        rows.append(
+            [
+                Cell(standing.network.said + same),
+                Cell("reference" if own else real(one) if one else NOTHING),
+                figure(standing.val, percent=True),
+                figure(standing.test, percent=True),
+                figure(standing.deviation, percent=True),
+                Cell(str(standing.seeds), standing.seeds),
+                Cell(signed(one.estimate.difference), one.estimate.difference) if one else Cell(NOTHING),
+                Cell(bounds(narrow), narrow.low) if narrow else Cell(NOTHING),
+                Cell(bounds(wider), wider.low) if wider else Cell(NOTHING),
+                *(figure(standing.cost[name] / scale, digits) for name, (_, scale, _, digits) in COSTS.items()),
+            ]
+        )
+    heads = [f"{what}, {unit}" for what, _, unit, _ in COSTS.values()]
+    columns = ["network", "differs?", "val mIoU", "test mIoU", "± seeds", "seeds", "to reference",
+               "95 %, new trainings", "95 %, new pictures too", *heads]  # fmt: skip
+    caption = (
+        "Ranked by validation. Intervals of the differences from the reference hold all at once. Cost: median of seeds."
+    )
+    return Table(caption, columns, rows, len(columns) - 2)
+
+
+def by_class(found: Sequence[Standing], collection: Collection) -> Table:
+    """Mean IoU of every class."""
+
+    def ious(standing: Standing) -> list[float | None]:
+        runs = standing.network.runs.values()
+        return [mean([number_of(run, "test", "per_class_iou", name) for run in runs]) for name in collection.classes]
+
+    rows = [
+        [
+            Cell(standing.network.said),
+            figure(standing.test, percent=True),
+            *(figure(v, percent=True) for v in ious(standing)),
+        ]
+        for standing in sorted(found, key=lambda one: -one.val)
+    ]
+    best = max(found, key=lambda one: one.val)
+    known = {name: value for name, value in zip(collection.classes, ious(best), strict=True) if value is not None}
+    weakest = f" {best.network.said} is weakest in {min(known, key=lambda name: known[name])}." if known else ""
+    caption = f"Test IoU of every class in percent, mean over seeds.{weakest} A dash: the test's masks lack the class."
+    return Table(caption, ["network", "mIoU", *collection.classes], rows, 1 + len(collection.classes))
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of what is there."""
+    kept = [value for value in values if isinstance(value, int | float)]
+    return float(np.mean(kept)) if kept else None
+
+
+def scores(
+    found: Sequence[Standing], names: Sequence[str], of: Callable[[Standing, str], float | None], caption: str
+) -> Table:
+    """Further scores, a column each."""
+    rows = [
+        [Cell(standing.network.said), *(figure(of(standing, name), percent=True) for name in names)]
+        for standing in sorted(found, key=lambda one: -one.val)
+    ]
+    return Table(caption, ["network", *names], rows, len(names))
+
+
+def views(grids: Sequence[Grid]) -> Table | None:
+    """Raw and matched side by side: of every place mIoU, parameters and multiply-adds by view; None with one view."""
+    names = sorted(dict.fromkeys(grid.stratum[1] for grid in grids), key=lambda name: name != AS_THEY_ARE)
+    if len(names) < 2:
+        return None
+    found = {
+        (place.setting, place.model, place.decoder, place.fusion, place.stride, place.view): standing
+        for grid in grids
+        for standing in grid.of.values()
+        for place in standing.network.places
+    }
+    rows = []
+    for setting, model, decoder, fusion, stride in dict.fromkeys(key[:5] for key in found):
+        here = [found.get((setting, model, decoder, fusion, stride, name)) for name in names]
+        row = [Cell(" ".join(filter(None, [model, setting]))), Cell(decoder), Cell(fusion), Cell(str(stride), stride)]
+        row += [figure(one.test if one else None, percent=True) for one in here]
+        row += [figure(one.cost["parameters"] / 1e6 if one else None, 3) for one in here]
+        row += [figure(1000 * one.cost["gmac"] if one else None, 1) for one in here]
+        rows.append(row)
+    columns = ["networks", "decoder", "fusion", "stride", *(f"mIoU, {name}" for name in names)]
+    columns += [f"M parameters, {name}" for name in names] + [f"M multiply-adds, {name}" for name in names]
+    return Table("Mean test mIoU in percent, and what each network costs, by view.", columns, rows, len(columns) - 3)

@@ -1,0 +1,115 @@
+"""The answer in plain words, made from the numbers."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from segpipe.analysis.collect import Collection
+from segpipe.analysis.contrasts import FACTORS
+from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, further, too_few
+from segpipe.analysis.intervals import LEAST_SEEDS
+from segpipe.analysis.places import AS_THEY_ARE, MATCHED, SMOOTHED
+from segpipe.analysis.points import bounds, counted, listed, number, signed, spread
+from segpipe.analysis.standings import Grid, Standing, grids
+
+VIEWS = {
+    AS_THEY_ARE: "Operators as they are: one that has weights keeps them, so the networks differ in size too",
+    SMOOTHED: "Every operator is followed by the same convolution, so that none is alone in having weights",
+    MATCHED["params"]: "The decoder's width is solved so that all networks have equally many parameters",
+    MATCHED["multiply_adds"]: "The decoder's width is solved so that all networks do equally many multiply-adds",
+}
+SAME_FUNCTIONS = (
+    "In this linear decoder sum and concat are the same class of functions, and the mix behind concat starts as the "
+    "sum: only the optimisation can make a difference."
+)
+EXCEPTED = " Unpooling, whose switches differ from channel to channel, and depthwise operators are exceptions."
+OTHER_FUNCTIONS = "A convolution with an activation follows each fusion, so concat can do here what sum cannot."
+
+
+class Paragraph(NamedTuple):
+    """What is said about one stratum, or (title empty) about all networks."""
+
+    title: str
+    findings: list[Finding]
+
+
+def verdict(collection: Collection, analysis: Analysis, found: Sequence[Standing]) -> list[Paragraph]:
+    """One paragraph for all networks, then one for each stratum."""
+    paragraphs = [Paragraph("", [overall(collection, analysis, found)])]
+    for grid in grids(found):
+        findings = [Finding("View", "", view_of(grid))]
+        family = [one for one in analysis.marginal if one.contrast.stratum == grid.stratum]
+        for factor in FACTORS:
+            looked_at = [one for one in family if one.contrast.factor == factor]
+            if looked_at:
+                findings.append(about_factor(factor, looked_at, functions(grid) if factor == "fusion" else ""))
+        if not family:
+            findings.append(Finding("Differences", "", "No two networks here differ in one factor alone."))
+        findings += about_interactions(grid, analysis)
+        paragraphs.append(Paragraph(grid.said, findings))
+    return paragraphs
+
+
+def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing]) -> Finding:
+    """Which network the others are compared with, and which of them are really worse."""
+    own = next(one for one in found if one.number == analysis.reference)
+    chosen = own.val == max(one.val for one in found)
+    how = "has the best validation mIoU" if chosen else "was given as the reference"
+    trained = f"mean ± standard deviation over {own.seeds} seeds" if own.seeds > 1 else "one seed"
+    sentences = [f"It {how}; on the test it scores {spread(own.test, own.deviation)} % mIoU ({trained})."]
+    tested = [one for one in analysis.cells if one.estimate.trainings is not None]
+    if len(collection.seeds) < LEAST_SEEDS:
+        sentences.append(too_few(len(collection.seeds)))
+    if len(found) == 1:
+        sentences.append("It is the only network here, so there is nothing to compare.")
+    elif not tested and len(collection.seeds) >= LEAST_SEEDS:
+        sentences.append(f"No other has {LEAST_SEEDS} seeds in common with it, so none is compared with it.")
+    elif tested:
+        sentences += against(tested)
+        if len(tested) < len(found) - 1:
+            sentences.append(f"{len(found) - 1 - len(tested)} have too few seeds in common with it to say.")
+    return Finding("Best network" if chosen else "Reference", own.network.said, " ".join(sentences))
+
+
+def against(tested: Sequence[Comparison]) -> list[str]:
+    """What the single cells say."""
+    below = sum(one.declared and one.estimate.difference < 0 for one in tested)
+    above = [described(one) for one in tested if one.declared and one.estimate.difference > 0]
+    level = [described(one) for one in tested if not one.declared]
+    sentences = [f"Of {counted(len(tested), 'other network')}, {below} {'is' if below == 1 else 'are'} really worse."]
+    if above:
+        sentences.append(f"Really better on the test: {listed(above[:STATED])}{further(above)}.")
+    if level:
+        sentences.append(f"Cannot be told apart from it: {listed(level[:STATED])}{further(level)}.")
+    return sentences
+
+
+def described(one: Comparison) -> str:
+    """A single cell, with its difference from the reference."""
+    return f"{one.contrast.a} ({signed(one.estimate.difference)}, {bounds(one.estimate.trainings)})"
+
+
+def view_of(grid: Grid) -> str:
+    """The view taken, and what the networks in it have."""
+    text = VIEWS.get(grid.stratum[1], grid.stratum[1])
+    sizes = [standing.cost["parameters"] / 1e6 for standing in grid.of.values()]
+    if np.isfinite(sizes).all():
+        text += f" ({number(min(sizes), 2)} to {number(max(sizes), 2)} M parameters)"
+    return f"{text}."
+
+
+def functions(grid: Grid) -> str:
+    """Whether sum and concat can differ at all, in what the network is able to compute."""
+    if not {"sum", "concat"} <= set(grid.fusions):
+        return ""
+    runs = [run for standing in grid.of.values() for run in standing.network.runs.values()]
+    refine = runs[0].config.get("model", {}).get("refine") if isinstance(runs[0].config.get("model"), dict) else None
+    kind: dict[str, Any] = refine if isinstance(refine, dict) else {}
+    target = str(kind.get("_target_", ""))
+    if target.endswith(".Mix"):
+        return SAME_FUNCTIONS + (EXCEPTED if "unpool" in grid.decoders else "")
+    if target.endswith(".Convolutions") and kind.get("activation", True):
+        return OTHER_FUNCTIONS
+    return ""

@@ -1,0 +1,190 @@
+"""Scores of a segmentation at boundaries and by the size of objects, from counts of every single picture."""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segpipe.contours import NOTHING, Filled, Labels, contours, fill, match, near, tolerance
+from segpipe.errors import UserError
+from segpipe.metrics import Tally, tally_score
+from segpipe.objects import SIZES, object_counts
+from segpipe.storage import write_whole
+
+RATIOS = (0.02, 0.005)  # of the diagonal: the depth of boundary IoU's bands
+BANDS = (1, 2, 4, 8, 16, 32)  # pixels
+FAR = 8  # pixels, beyond which all is far from boundaries
+AVERAGES = ("boundary_f", "boundary_f_script")
+REGIONS = (
+    *(f"boundary_iou_{ratio}" for ratio in RATIOS),
+    *(f"band_miou_{distance}" for distance in BANDS),
+    f"far_miou_{FAR}",
+    *(f"object_iou_{size}" for size in SIZES),
+)
+NAMES = AVERAGES + REGIONS
+
+
+class Boundaries(NamedTuple):
+    """What is counted of I pictures with C classes; of one picture, without the first dimension."""
+
+    averages: NDArray[np.float64]  # (I, 2) AVERAGES; NaN where a picture has none
+    counts: NDArray[np.int64]  # (I, 12, 3, C) of REGIONS: hits, union, true pixels
+
+    def taken(self, order: NDArray[np.int64]) -> "Boundaries":
+        """The pictures of these numbers, in this order."""
+        return Boundaries(self.averages[order], self.counts[order])
+
+
+def boundaries(predictions: NDArray[np.integer], truths: NDArray[np.integer], *, num_classes: int) -> Boundaries:
+    """Count pictures one by one. predictions, truths: (N, H, W), in the truths IGNORE_INDEX, which is never counted."""
+    return joined(
+        [
+            picture_boundaries(prediction, truth, num_classes=num_classes)
+            for prediction, truth in zip(predictions.astype(np.uint8), truths.astype(np.uint8), strict=True)
+        ]
+    )
+
+
+def joined(parts: list[Boundaries]) -> Boundaries:
+    """Of several pictures each, as one."""
+    return Boundaries(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def picture_boundaries(prediction: Labels, truth: Labels, *, num_classes: int) -> Boundaries:
+    """Count one picture, (H, W); ``contours.fill`` says what ignored pixels do to boundaries.
+
+    A prediction of ``num_classes`` stands for none of the classes: what is missed by it is nobody's mistake.
+    """
+    filled = fill(prediction, truth)
+    if filled is None:
+        return Boundaries(np.array([[np.nan, 0.0]]), np.zeros((1, len(REGIONS), 3, num_classes), np.int64))
+    drawn = contours(filled.prediction), contours(filled.truth)
+    near = near_counts(filled, drawn, num_classes)
+    objects = object_counts(filled, num_classes=num_classes + 1)[..., :num_classes]
+    averages = boundary_f(filled, drawn, near[-1, 2] + near[-2, 2] > 0, num_classes)
+    return Boundaries(averages[None], np.concatenate([near, objects])[None])
+
+
+def tallies(found: Boundaries) -> dict[str, Tally]:
+    """The scores as ratios of sums, in the order of NAMES; those of AVERAGES have one column in place of classes."""
+    return {name: tally_of(array) for name, array in arrays(found).items()}
+
+
+def arrays(found: Boundaries) -> dict[str, NDArray[np.generic]]:
+    """What is counted for each score: (I,) of AVERAGES, (I, 3, C) of REGIONS."""
+    means = {name: found.averages[:, index] for index, name in enumerate(AVERAGES)}
+    return means | {name: found.counts[:, index] for index, name in enumerate(REGIONS)}
+
+
+def tally_of(array: NDArray[np.generic]) -> Tally:
+    """The ratios of one of ``arrays``."""
+    if array.ndim == 1:
+        defined = ~np.isnan(array[:, None])
+        return Tally(np.nan_to_num(array[:, None]), *2 * (defined.astype(np.float64),))
+    return Tally(*array.astype(np.float64).swapaxes(0, 1))
+
+
+def boundary_scores(found: Boundaries) -> dict[str, float]:
+    """The scores of all pictures, by name, from 0 to 1; NaN where there is nothing to score."""
+    return {name: tally_score(tally) for name, tally in tallies(found).items()}
+
+
+def write_boundaries(path: Path, *, names: list[str], found: Boundaries) -> None:
+    """Write what was counted of every picture, an array for each score, with the pictures' names."""
+    counted = {name: array.astype(np.float64 if array.ndim == 1 else np.int32) for name, array in arrays(found).items()}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, names=np.array(names), **counted)  # type: ignore[arg-type]
+
+    write_whole(path, write)
+
+
+def read_boundaries(path: Path) -> dict[str, Tally]:
+    """Read those of NAMES that a file has. Raises UserError where there is no file, or a damaged one."""
+    again = "python -m segpipe.evaluate RUN counts them again, into boundaries.npz in a folder that it names."
+    try:
+        with path.open("rb") as raw, np.load(raw) as file:  # numpy leaves a damaged one open
+            return {name: tally_of(file[name]) for name in NAMES if name in file}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file, so this test did not count boundaries. {again}") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged ({error}). {again}") from None
+
+
+def near_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) -> NDArray[np.int64]:
+    """Hits, union and true pixels of boundary IoU, of the bands, and of what is far from boundaries: (9, 3, C).
+
+    drawn: contours of the prediction and of the truth.
+    Boundary IoU (Cheng et al. 2021): of a class's mask, true and predicted, only the pixels at most round(ratio *
+    diagonal) pixels, at least 1, from what is not of the class, or outside the picture. Theirs is of instances; here it
+    is of classes, intersections and unions summed over pictures.
+    Bands: the pixels, of whatever class, at most d from a pixel of another true class, so that the band of 1 is the
+    contour; here the picture's frame is no boundary. Distances are those of ``contours.near``.
+    Every pixel is put into one of 7 x 3 x 3 places: in how many bands it lies, and in how many depths of its true and
+    of its predicted mask. All scores are sums over places.
+    """
+    diagonal = math.hypot(*filled.truth.shape)
+    depths = tuple(sorted(max(1, round(ratio * diagonal)) for ratio in RATIOS))
+    shape = (len(BANDS) + 1, len(depths) + 1, len(depths) + 1)
+    place = near(drawn[1], BANDS, value=shape[1] * shape[2])
+    place += near(drawn[1], depths, value=shape[2], frame=True)
+    place += near(drawn[0], depths, frame=True)
+    end = math.prod(shape)
+    if filled.ignored is not None:
+        place[filled.ignored] = end
+    first = place.astype(np.uint16) * np.uint16(num_classes + 1)
+    missed = filled.truth != filled.prediction
+
+    def count(index: NDArray[np.uint16]) -> NDArray[np.int64]:
+        counts = np.bincount(index.ravel(), minlength=(end + 1) * (num_classes + 1))
+        return counts[: end * (num_classes + 1)].reshape(*shape, num_classes + 1)[..., :num_classes]
+
+    present = count(first + filled.truth)
+    hits = present - count(first[missed] + filled.truth[missed])
+    guessed = hits + count(first[missed] + filled.prediction[missed])
+
+    within = []
+    for ratio in RATIOS:
+        deep = slice(len(depths) - depths.index(max(1, round(ratio * diagonal))), None)
+        parts = (hits[:, deep, deep], present[:, deep], guessed[:, :, deep])
+        within.append([part.sum((0, 1, 2)) for part in parts])
+    by_band = np.stack([hits, present, guessed]).sum((2, 3))  # (3, 7, C), the innermost last
+    inwards = by_band[:, ::-1].cumsum(1)
+    outside = inwards[:, -1] - inwards[:, BANDS.index(FAR)]
+    found = np.concatenate([np.array(within), inwards[:, :-1].swapaxes(0, 1), outside[None]])  # (9, 3, C)
+    hit, mine, theirs = found.swapaxes(0, 1)
+    return np.stack([hit, mine + theirs - hit, mine], axis=1)
+
+
+def boundary_f(
+    filled: Filled, drawn: tuple[Labels, Labels], present: NDArray[np.bool_], num_classes: int
+) -> NDArray[np.float64]:
+    """A picture's boundary F-measure, averaged over classes as SegNet's paper does and as its script does, (2,).
+
+    drawn: contours of the prediction and of the truth. present: (C,) the classes in the picture's truth.
+    Of a class, precision is the share of predicted contour pixels with a true one of the class nearer than 0.75 % of
+    the diagonal, recall the reverse, F their harmonic mean (Csurka et al. 2013; SegNet: Badrinarayanan et al. 2017,
+    section 4); 0 where nothing is matched. Then means over classes, and over pictures:
+    Paper: over the classes in the picture's truth. One without a contour in either map (it fills the picture) is left
+    out; NaN, and the picture left out, where that leaves none.
+    Script (Scripts/computeBFmeasure.m in alexgkendall/SegNet-Tutorial): over the classes with a contour in the truth or
+    in the prediction, so that a class predicted by mistake counts as 0; 0 where there is none.
+    Only the averaging is the script's: it matches contour pixels one to one, has contours round ignored regions, and
+    scores what is predicted in them. How Csurka et al. treat the picture's frame, and how the script draws contours (by
+    a function of the Berkeley benchmark), was not found out.
+    Contours midway through ignored regions count where these are thin: nearer than the tolerance to what counts.
+    """
+    if filled.far is not None:
+        drawn = (np.where(filled.far, NOTHING, drawn[0]), np.where(filled.far, NOTHING, drawn[1]))
+    precise, recalled = match(*drawn, radius=tolerance(filled.truth.shape), num_classes=num_classes)
+    lines = precise.pixels + recalled.pixels > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision, recall = precise.matched / precise.pixels, recalled.matched / recalled.pixels
+        measure = np.nan_to_num(2 * precision * recall / (precision + recall))
+    counted = lines & present
+    paper = measure[counted].mean() if counted.any() else np.nan
+    return np.array([paper, measure[lines].mean() if lines.any() else 0.0])

@@ -1,0 +1,96 @@
+"""``python -m segpipe.report FOLDER``: which differences between a folder's runs are real, on one page."""
+
+import argparse
+from pathlib import Path
+
+from segpipe.analysis import edges, spreadsheets
+from segpipe.analysis.bounds import bound_of
+from segpipe.analysis.collect import collect
+from segpipe.analysis.effects import analyse
+from segpipe.analysis.markdown import markdown
+from segpipe.analysis.page import content, render
+from segpipe.analysis.standings import standings
+from segpipe.analysis.verdict import Paragraph
+from segpipe.errors import UserError
+from segpipe.explain import friendly
+from segpipe.runs import shown
+from segpipe.storage import write_text
+
+RESAMPLES = 10_000
+
+
+def report(
+    folder: Path,
+    *,
+    out: Path | None = None,
+    reference: str | None = None,
+    bound: Path | None = None,
+    resamples: int = RESAMPLES,
+    as_markdown: bool = False,
+) -> list[Paragraph]:
+    """Write ``report.html``, ``results.csv`` and ``comparisons.csv`` into ``out``, or into the folder itself.
+
+    reference: the network that single ones are compared with; None takes the best on validation. bound: a file of
+    ``segpipe.bound``; None looks for one. as_markdown: write ``report.md`` as well. Returns the verdict.
+    Raises UserError where the folder has no finished run.
+    """
+    if resamples < 100:
+        raise UserError(
+            f"--resamples {resamples}: at least 100 are needed to estimate a variance; {RESAMPLES} are usual."
+        )
+    out = out or folder
+    if out.is_file():
+        raise UserError(f"--out {out}: that is a file. Give a folder; it is made where there is none.")
+    collection = collect(folder)
+    analysis = analyse(collection, reference=reference, resamples=resamples)
+    found = standings(collection, analysis)
+    perfect = bound_of(collection, bound)
+    exploratory = edges.exploratory(collection, resamples=resamples)
+    command = ["python", "-m", "segpipe.report", shown(folder)]
+    command += ["--out", shown(out)] if out != folder else []
+    command += ["--reference", reference] if reference else []
+    command += ["--bound", shown(perfect.path)] if perfect else []
+    command += ["--resamples", str(resamples)] if resamples != RESAMPLES else []
+    page = content(collection, analysis, found, exploratory=exploratory, bound=perfect, command=command)
+    html = render(page)
+    spreadsheets.write(out / "results.csv", list(spreadsheets.results(collection)))
+    spreadsheets.write(out / "comparisons.csv", list(spreadsheets.comparisons(analysis, exploratory)))
+    if as_markdown:
+        write_text(out / "report.md", markdown(page))
+    write_text(out / "report.html", html)
+    return page.verdict
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m segpipe.report", description=__doc__)
+    parser.add_argument("folder", type=Path, help="a sweep's, outputs/sweeps/NAME, or any with runs in it")
+    parser.add_argument("--out", type=Path, help="the folder to write into (default: that of the runs)")
+    parser.add_argument("--reference", help="what single networks are compared with (default: the best on validation)")
+    parser.add_argument("--format", choices=("html", "md"), default="html", help="md: write report.md as well")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the test's pictures")
+    parser.add_argument(
+        "--bound", type=Path, help="what segpipe.bound wrote (default: one under outputs/bounds that fits)"
+    )
+    given = parser.parse_args()
+    as_markdown = given.format == "md"
+    with friendly():
+        verdict = report(
+            given.folder,
+            out=given.out,
+            reference=given.reference,
+            bound=given.bound,
+            resamples=given.resamples,
+            as_markdown=as_markdown,
+        )
+    for paragraph in verdict:
+        for finding in paragraph.findings:
+            if finding.headline:
+                print(f"{finding.about}: {finding.headline}" + (f" ({paragraph.title})" if paragraph.title else ""))
+    out = given.out or given.folder
+    written = ["report.html", *(["report.md"] if as_markdown else []), "results.csv", "comparisons.csv"]
+    print(f"Written: {', '.join(shown(out / name) for name in written)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,473 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from segpipe import boundaries as module
+from segpipe import contours as contours_module
+from segpipe.boundaries import (
+    BANDS,
+    NAMES,
+    RATIOS,
+    REGIONS,
+    arrays,
+    boundaries,
+    boundary_scores,
+    joined,
+    read_boundaries,
+    tallies,
+    write_boundaries,
+)
+from segpipe.contours import NOTHING, contours, fill, match, near
+from segpipe.data.dataset import IGNORE_INDEX
+from segpipe.errors import UserError
+from segpipe.metrics import confusion_matrices, scores, tally_score
+from segpipe.objects import SIZES, distinct, objects
+
+I = IGNORE_INDEX  # noqa: E741
+
+
+def drawn(*rows):
+    """A mask of digits; a dot is ignored."""
+    return np.array([[I if one == "." else int(one) for one in row] for row in rows], np.uint8)
+
+
+def scored(prediction, truth, classes=3):
+    return boundary_scores(boundaries(prediction[None], truth[None], num_classes=classes))
+
+
+def counted(prediction, truth, name, classes=3):
+    """Hits, union and true pixels by class."""
+    return boundaries(prediction[None], truth[None], num_classes=classes).counts[0, REGIONS.index(name)].tolist()
+
+
+def blobs(seed, shape, classes=4, *, ignored=0.0, coarse=5, grain=0.05):
+    """A random mask of patches with some grain; the last class is always missing."""
+    draw = np.random.default_rng(seed)
+    size = [-(-side // coarse) for side in shape]
+    mask = np.kron(draw.integers(0, classes - 1, size), np.ones((coarse, coarse), int))[: shape[0], : shape[1]]
+    mask = np.where(draw.random(shape) < grain, draw.integers(0, classes - 1, shape), mask)
+    holes = np.kron(draw.random(size) < ignored, np.ones((coarse, coarse), bool))[: shape[0], : shape[1]]
+    return np.where(holes, I, mask).astype(np.uint8)
+
+
+def pair(seed, shape, **options):
+    """A truth, and a prediction that agrees with it in most places; it knows the class that the truth lacks."""
+    draw, truth = np.random.default_rng(seed + 100), blobs(seed, shape, **options)
+    guess = np.roll(np.where(truth == I, 0, truth), 1, axis=draw.integers(2))
+    patches = np.kron(draw.random([-(-side // 4) for side in shape]) < 0.1, np.ones((4, 4), bool))
+    guess = np.where(patches[: shape[0], : shape[1]], 3, guess)
+    return np.where(draw.random(shape) < 0.03, draw.integers(0, 4, shape), guess).astype(np.uint8), truth
+
+
+# Slow references, over sets of pixels; each takes maps without gaps and the set of pixels that count
+
+
+def pixels(shape):
+    return list(itertools.product(range(shape[0]), range(shape[1])))
+
+
+def slow_contour(labels, label):
+    found = set()
+    for row, column in pixels(labels.shape):
+        window = labels[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        if labels[row, column] == label and (window != label).any():
+            found.add((row, column))
+    return found
+
+
+def slow_f(prediction, truth, kept, classes, radius, points):
+    """By class, over the contour pixels among ``points``; NaN where there are none."""
+    found = []
+    for label in range(classes):
+        guess, true = (slow_contour(labels, label) & points for labels in (prediction, truth))
+        close = [
+            sum(any(math.dist(one, other) < radius for other in others) for one in own)
+            for own, others in ((guess, true), (true, guess))
+        ]
+        if not guess and not true:
+            found.append(math.nan)
+        elif 0 in close:
+            found.append(0.0)
+        else:
+            precision, recall = close[0] / len(guess), close[1] / len(true)
+            found.append(2 * precision * recall / (precision + recall))
+    present = [any(truth[place] == label for place in kept) for label in range(classes)]
+    paper = [one for one, there in zip(found, present, strict=True) if there and not math.isnan(one)]
+    script = [one for one in found if not math.isnan(one)]
+    return [sum(paper) / len(paper) if paper else math.nan, sum(script) / len(script) if script else 0.0]
+
+
+def slow_mask_band(mask, depth):
+    """A mask without its erosions, in a picture with a border of zeros."""
+    eroded = np.pad(mask, 1)
+    for _ in range(depth):
+        eroded = np.array([[eroded[max(r - 1, 0) : r + 2, max(c - 1, 0) : c + 2].all() for c in range(eroded.shape[1])]
+                           for r in range(eroded.shape[0])])  # fmt: skip
+    return mask & ~eroded[1:-1, 1:-1]
+
+
+def slow_boundary_iou(prediction, truth, kept, classes, depth):
+    counted = np.zeros(truth.shape, bool)
+    counted[tuple(zip(*kept, strict=True))] = True
+    found = []
+    for label in range(classes):
+        guess, true = (slow_mask_band(labels == label, depth) & counted for labels in (prediction, truth))
+        found.append([(guess & true).sum(), (guess | true).sum(), true.sum()])
+    return np.array(found).T
+
+
+def slow_band(prediction, truth, kept, classes, distance, *, beyond=False):
+    found = np.zeros((3, classes), int)
+    for row, column in kept:
+        top, left = max(row - distance, 0), max(column - distance, 0)
+        window = truth[top : row + distance + 1, left : column + distance + 1]
+        if (window != truth[row, column]).any() != beyond:
+            true, guess = truth[row, column], prediction[row, column]
+            found[2, true] += 1
+            found[1, true] += 1
+            found[1, guess] += true != guess
+            found[0, true] += true == guess
+    return found
+
+
+def slow_objects(labels, label):
+    left, found = {place for place in pixels(labels.shape) if labels[place] == label}, []
+    while left:
+        todo, one = [min(left)], set()
+        while todo:
+            row, column = todo.pop()
+            if (row, column) in left:
+                left.remove((row, column))
+                one.add((row, column))
+                todo += [(row + r, column + c) for r in (-1, 0, 1) for c in (-1, 0, 1)]
+        found.append(one)
+    return found
+
+
+def slow_object_counts(prediction, truth, kept, classes):
+    found = np.zeros((3, 3, classes), int)
+    limits = [limit * truth.size for limit in list(SIZES.values())[:2]]
+    for label in range(classes):
+        trues = [one & kept for one in slow_objects(truth, label)]
+        for one in trues:
+            size = sum(len(one) >= limit for limit in limits)
+            hits = sum(prediction[place] == label for place in one)
+            found[size, :, label] += [hits, len(one), len(one)]
+        for one in slow_objects(prediction, label):
+            one = one & kept
+            shares = [len(one & true) for true in trues]
+            owner = trues[shares.index(max(shares))] if any(shares) else one
+            size = sum(len(owner) >= limit for limit in limits)
+            found[size, 1, label] += sum(truth[place] != label for place in one)
+    return found
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.3])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (13, 17), (24, 20)])
+@pytest.mark.parametrize("seed", range(4))
+def test_all_agree_with_slow_references(seed, shape, ignored, monkeypatch):
+    """With wider tolerances than the real ones, which would be under a pixel here."""
+    ratios, tolerance = ((0.15, 0.07), 0.11) if seed % 2 else (RATIOS, contours_module.TOLERANCE)
+    monkeypatch.setattr(module, "RATIOS", ratios)
+    monkeypatch.setattr(contours_module, "TOLERANCE", tolerance)
+    prediction, truth = pair(seed, shape, ignored=ignored)
+    found = boundaries(prediction[None], truth[None], num_classes=4)
+    filled = fill(prediction, truth)
+    if filled is None:
+        assert not found.counts.any()
+        return
+    kept = {place for place in pixels(shape) if truth[place] != I}
+    diagonal = math.hypot(*shape)
+    points = {place for place in pixels(shape) if any(math.dist(place, one) < tolerance * diagonal for one in kept)}
+    if ignored == 0:
+        assert points == kept
+    slow = (filled.prediction, filled.truth, kept, 4)
+    expected = [slow_boundary_iou(*slow, max(1, round(ratio * diagonal))) for ratio in ratios]
+    expected += [slow_band(*slow, distance) for distance in BANDS] + [slow_band(*slow, 8, beyond=True)]
+    expected += list(slow_object_counts(*slow))
+    for name, ours, reference in zip(REGIONS, found.counts[0], expected, strict=True):
+        assert (ours == reference).all(), name
+    assert found.averages[0] == pytest.approx(slow_f(*slow, tolerance * diagonal, points), nan_ok=True)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_larger_picture_agrees_with_scipy(seed):
+    """At the real tolerances: 3 and 1 pixels of boundary IoU, 1.2 of boundary F."""
+    prediction, truth = pair(seed, (100, 120), coarse=12)
+    found = boundaries(prediction[None], truth[None], num_classes=4)
+    square, measures = np.ones((3, 3)), []
+    for label in range(4):
+        masks = [labels == label for labels in (prediction, truth)]
+        for ratio, depth in zip(RATIOS, (3, 1), strict=True):
+            guess, true = (mask & ~ndimage.binary_erosion(mask, square, depth, border_value=0) for mask in masks)
+            counts = found.counts[0, REGIONS.index(f"boundary_iou_{ratio}"), :, label]
+            assert counts.tolist() == [(guess & true).sum(), (guess | true).sum(), true.sum()]
+        guess, true = (mask & ~ndimage.binary_erosion(mask, square, border_value=1) for mask in masks)
+        if guess.any() and true.any():
+            near_true, near_guess = (ndimage.distance_transform_edt(~one) < 0.0075 * 156.2 for one in (true, guess))
+            precision, recall = near_true[guess].mean(), near_guess[true].mean()
+            measures.append(2 * precision * recall / (precision + recall))
+        elif guess.any():
+            measures.append(0.0)
+        assert len(np.unique(objects(truth).numbers[masks[1]])) == ndimage.label(masks[1], square)[1]
+    assert found.averages[0, 1] == pytest.approx(np.mean(measures))
+    for distance in BANDS:
+        window = 2 * distance + 1
+        band = ndimage.maximum_filter(truth, window) != ndimage.minimum_filter(truth, window)
+        matrix = confusion_matrices(torch.tensor(prediction)[None], torch.tensor(np.where(band, truth, I))[None], 4)
+        expected = scores(matrix.sum(0).numpy())["miou"]
+        assert boundary_scores(found)[f"band_miou_{distance}"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_parts_make_the_whole(seed):
+    prediction, truth = pair(seed, (60, 70), ignored=0.2, coarse=25, grain=0.001)
+    counts = dict(zip(REGIONS, boundaries(prediction[None], truth[None], num_classes=4).counts[0], strict=True))
+    matrix = confusion_matrices(torch.tensor(prediction)[None].long(), torch.tensor(truth)[None], 4)[0].numpy()
+    whole = [matrix.diagonal(), matrix.sum(0) + matrix.sum(1) - matrix.diagonal(), matrix.sum(1)]
+    assert (counts["band_miou_8"] + counts["far_miou_8"] == whole).all()
+    assert (sum(counts[f"object_iou_{size}"] for size in SIZES) == whole).all()
+    assert counts["far_miou_8"].any()
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.3])
+def test_the_truth_itself_scores_1_whatever_it_says_of_ignored_pixels(ignored):
+    truth = np.stack([blobs(3, (90, 100), ignored=ignored, coarse=side, grain=0.002) for side in (30, 15)])
+    guess = np.where(truth == I, np.random.default_rng(0).integers(0, 4, truth.shape), truth)
+    assert boundary_scores(boundaries(guess, truth, num_classes=4)) == dict.fromkeys(NAMES, 1.0)
+
+
+# Cases that can be counted by eye
+
+
+def test_a_boundary_is_two_pixels_wide_and_the_frame_is_none():
+    mask = drawn("0011", "0011")
+    assert (contours(mask) == np.array([[NOTHING, 0, 1, NOTHING]] * 2)).all()
+
+
+def test_distances_are_a_kings():
+    corner = np.full((4, 4), NOTHING)
+    corner[0, 0] = 0
+    assert near(corner, (1, 2, 4)).tolist() == [[3, 2, 1, 1], [2, 2, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
+    assert near(corner, (1, 2), value=5, frame=True).tolist()[1] == [10, 5, 5, 10]
+
+
+@pytest.mark.parametrize("radius", [0.5, 1.0, 1.1, 1.5, 2.0, 3.3])
+def test_a_bit_spreads_to_what_is_nearer_than_the_radius(radius):
+    bits = np.zeros((9, 8), np.uint8)
+    bits[4, 4], bits[0, 0] = 1, 2
+    found = contours_module.spread(bits, radius)
+    for place in pixels(bits.shape):
+        assert found[place] == (math.dist(place, (4, 4)) < radius) + 2 * (math.dist(place, (0, 0)) < radius)
+
+
+def test_an_ignored_region_inside_a_class_is_no_boundary():
+    truth = drawn("00000", "0...0", "00000")
+    filled = fill(np.ones_like(truth), truth)
+    assert (filled.truth == 0).all()
+    assert (filled.prediction == 1).all()
+    assert scored(np.zeros_like(truth), truth)["band_miou_1"] is not None
+    assert counted(np.zeros_like(truth), truth, "band_miou_32") == [[0, 0, 0]] * 3
+
+
+def test_an_ignored_strip_between_two_classes_hides_their_boundary_midway():
+    """As the outlines of VOC do: the strip's middle is 3 columns from either side."""
+    truth = drawn(*["0000.....1111"] * 3)
+    prediction = drawn(*["0000111111111"] * 3)
+    filled = fill(prediction, truth)
+    assert (filled.truth[:, [5, 7]] == [0, 1]).all()
+    assert (filled.prediction == filled.truth).all()
+    assert counted(prediction, truth, "band_miou_2") == [[0, 0, 0]] * 3
+    assert counted(prediction, truth, "band_miou_4")[2] in ([3 * 2, 3 * 1, 0], [3 * 1, 3 * 2, 0])
+    assert counted(prediction, truth, "band_miou_32")[0] == [12, 12, 0]
+
+
+def test_contours_midway_count_where_the_ignored_region_is_thin(monkeypatch):
+    truth = drawn(*["00...11"] * 40)
+    wrong = np.where(truth == I, 2, np.uint8(0))
+    for tolerance, expected in ((0.75 / 100, math.nan), (2.5 / math.hypot(40, 7), 0)):
+        monkeypatch.setattr(contours_module, "TOLERANCE", tolerance)
+        assert scored(wrong, truth)["boundary_f"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_nothing_is_counted_of_what_is_ignored_altogether():
+    found = scored(drawn("012", "012"), drawn("...", "..."))
+    assert found.pop("boundary_f_script") == 0
+    assert all(math.isnan(score) for score in found.values())
+
+
+def test_boundary_f_takes_one_pixel_for_right_and_two_for_wrong():
+    """In 100 x 100 the tolerance is 1.06 pixels."""
+    truth = np.zeros((100, 100), np.uint8)
+    truth[:, 50:] = 1
+    assert scored(np.roll(truth, 1, 1)[:, 1:], truth[:, 1:])["boundary_f"] == 1
+    shifted = np.zeros_like(truth)
+    shifted[:, 52:] = 1
+    assert scored(shifted, truth)["boundary_f"] == 0
+    half = truth.copy()
+    half[50:] = shifted[50:]
+    # Of either class: 100 true contour pixels in a column, of which rows 0 to 49 match
+    contour = slow_contour(half, 0)
+    precision = sum(column == 49 for _, column in contour) / len(contour)
+    assert scored(half, truth)["boundary_f"] == pytest.approx(2 * precision * 0.5 / (precision + 0.5), abs=0.01)
+
+
+def test_the_papers_average_leaves_out_what_is_predicted_by_mistake_and_the_scripts_does_not():
+    truth = np.zeros((40, 40), np.uint8)
+    truth[:, 20:] = 1
+    prediction = truth.copy()
+    prediction[5:8, 5:8] = 2
+    column, ring = 40, 8 + 16  # class 0: its straight contour, the hole and what surrounds it
+    precision = column / (column + 16)
+    first = 2 * precision / (precision + 1)
+    assert ring == 24
+    found = scored(prediction, truth)
+    assert found["boundary_f"] == pytest.approx((first + 1) / 2)
+    assert found["boundary_f_script"] == pytest.approx((first + 1 + 0) / 3)
+
+
+def test_pictures_count_alike_in_boundary_f_and_one_without_boundary_is_left_out():
+    plain, halves = np.zeros((2, 20, 20), np.uint8)
+    halves[:, 10:] = 1
+    both = boundaries(np.stack([plain, halves]), np.stack([plain, halves]), num_classes=2)
+    assert np.isnan(both.averages[0, 0])
+    assert boundary_scores(both)["boundary_f"] == 1
+    assert boundary_scores(both)["boundary_f_script"] == 0.5  # it divides by the number of pictures
+    wrong = boundaries(np.stack([halves, halves]), np.stack([plain, halves]), num_classes=2)
+    assert boundary_scores(wrong)["boundary_f"] == 0.5  # class 0 has a contour now, where there should be none
+
+
+def test_boundary_iou_of_a_class_that_fills_the_picture_is_of_its_frame():
+    truth = np.zeros((10, 10), np.uint8)
+    assert counted(truth, truth, "boundary_iou_0.02") == [[36, 0, 0], [36, 0, 0], [36, 0, 0]]
+    prediction = truth.copy()
+    prediction[:, 5:] = 1
+    # Class 0 is predicted in 10 x 5, whose ring has 26; 8 of them, column 4, are not in the picture's frame
+    assert counted(prediction, truth, "boundary_iou_0.005") == [[18, 0, 0], [44, 26, 0], [36, 0, 0]]
+
+
+def test_bands_count_the_pixels_beside_true_boundaries():
+    truth = drawn("00001111", "00001111")
+    prediction = drawn("00000111", "00000111")
+    assert counted(prediction, truth, "band_miou_1") == [[2, 0, 0], [4, 2, 0], [2, 2, 0]]
+    assert counted(prediction, truth, "band_miou_2") == [[4, 2, 0], [6, 4, 0], [4, 4, 0]]
+    assert counted(prediction, truth, "band_miou_4") == counted(prediction, truth, "band_miou_32")
+    assert counted(prediction, truth, "far_miou_8") == [[0, 0, 0]] * 3
+
+
+def test_objects_and_mistakes_by_size():
+    """In 20 x 20, small is below 2 pixels and medium below 20."""
+    truth = np.zeros((20, 20), np.uint8)
+    truth[2:5, 2:5] = 1  # medium: 9
+    truth[10:15, 10:15] = 1  # large: 25
+    truth[0, 19] = 1  # small
+    prediction = np.zeros_like(truth)
+    prediction[2:5, 2:7] = 1  # all 9 of the medium one, and 6 too many
+    prediction[10:15, 10:12] = 1  # 10 of the 25
+    prediction[18, 2] = 1  # nothing there: small itself
+    prediction[18, 8:12] = 1  # nothing there: medium itself
+    assert [counted(prediction, truth, f"object_iou_{size}")[0][1] for size in SIZES] == [0, 9, 10]
+    assert [counted(prediction, truth, f"object_iou_{size}")[1][1] for size in SIZES] == [1 + 1, 9 + 6 + 4, 25]
+    assert [counted(prediction, truth, f"object_iou_{size}")[2][1] for size in SIZES] == [1, 9, 25]
+
+
+def test_a_mistake_belongs_to_the_object_that_is_covered_most():
+    truth = np.zeros((20, 20), np.uint8)
+    truth[0, 0:4] = 1  # medium
+    truth[10:16, 0:6] = 1  # large
+    prediction = np.zeros_like(truth)
+    prediction[0:12, 0:3] = 1  # covers 3 of the one, 6 of the other, and 27 of neither
+    assert counted(prediction, truth, "object_iou_medium")[1][1] == 4
+    assert counted(prediction, truth, "object_iou_large")[1][1] == 36 + 27
+
+
+def test_what_touches_at_a_corner_is_one_object():
+    assert len(objects(drawn("01", "10")).classes) == 2
+
+
+def test_pairs_of_noise_are_counted_as_few_are():
+    values = np.random.default_rng(0).integers(0, 1000, 5000)
+    for ours, theirs in zip(distinct(values, 1000), distinct(values, 10**9), strict=True):
+        assert (ours == theirs).all()
+
+
+@pytest.mark.parametrize("word", [64, 1])
+def test_match_counts_by_class(word, monkeypatch):
+    """With as many classes to a word as it has bits, and with more classes than that."""
+    monkeypatch.setattr(contours_module, "WORD", word)
+    own, other = np.full((2, 5, 9), NOTHING)
+    own[2, [1, 4, 7]] = [0, 1, 1]
+    other[2, [2, 4, 7]] = [0, 1, 0]
+    found, back = match(own, other, radius=1.5, num_classes=2)
+    assert (found.pixels.tolist(), found.matched.tolist()) == ([1, 2], [1, 1])
+    assert (back.pixels.tolist(), back.matched.tolist()) == ([2, 1], [1, 1])
+    own[own == 1], other[other == 1] = 200, 200
+    found, _ = match(own, other, radius=1.5, num_classes=201)
+    assert (found.pixels[[0, 200]].tolist(), found.matched[[0, 200]].tolist()) == ([1, 2], [1, 1])
+
+
+def test_a_prediction_of_no_class_is_missed_and_nobodys_mistake():
+    truth = drawn(*["00001111"] * 4)
+    prediction = drawn(*["00001122"] * 4)
+    assert counted(prediction, truth, "band_miou_4", 2) == [[16, 8], [16, 16], [16, 16]]
+    assert counted(prediction, truth, "object_iou_large", 2) == [[16, 8], [16, 16], [16, 16]]
+    found, with_it = scored(prediction, truth, 2), scored(prediction, truth, 3)
+    assert found["boundary_f"] == pytest.approx((1 + 2 / 3) / 2)
+    assert found["boundary_f_script"] == with_it["boundary_f"] == found["boundary_f"]
+    assert with_it["boundary_f_script"] == pytest.approx((1 + 2 / 3) / 3)
+
+
+# Sums over pictures, and files
+
+
+def test_scores_are_of_sums_over_pictures():
+    pairs = [pair(seed, (30, 30)) for seed in range(3)]
+    guesses, truths = (np.stack(side) for side in zip(*pairs, strict=True))
+    together = boundaries(guesses, truths, num_classes=4)
+    parts = [boundaries(one[None], truth[None], num_classes=4) for one, truth in pairs]
+    assert all((a == b).all() for a, b in zip(together, joined(parts), strict=True))
+    found, index = tallies(together), REGIONS.index("band_miou_2")
+    hits, union, true = together.counts[:, index].sum(0)
+    assert tuple(found) == NAMES
+    assert (true[:3] > 0).all()
+    assert true[3] == 0 < union[3]  # it is predicted, but not there: no part in the mean
+    assert tally_score(found["band_miou_2"]) == pytest.approx((hits[:3] / union[:3]).mean())
+    assert tally_score(found["boundary_f"]) == pytest.approx(together.averages[:, 0].mean())
+    swapped = together.taken(np.array([2, 0, 1]))
+    assert (swapped.counts[0] == together.counts[2]).all()
+    assert swapped.averages[1, 0] == together.averages[0, 0]
+
+
+def test_read_what_was_written(tmp_path):
+    guess, truth = pair(0, (30, 40))
+    found = boundaries(np.stack([guess, guess]), np.stack([truth, np.full_like(truth, I)]), num_classes=4)
+    path = tmp_path / "boundaries" / "test.npz"
+    write_boundaries(path, names=["a", "b"], found=found)
+    again = read_boundaries(path)
+    assert list(again) == list(NAMES)
+    for name, tally in tallies(found).items():
+        assert all((a == b).all() for a, b in zip(again[name], tally, strict=True))
+
+
+def test_files_that_are_none_are_refused(tmp_path):
+    path = tmp_path / "test.npz"
+    with pytest.raises(UserError, match=r"no such file.*segpipe\.evaluate"):
+        read_boundaries(path)
+    path.write_bytes(b"PK and no more")
+    with pytest.raises(UserError, match="damaged"):
+        read_boundaries(path)
+    write_boundaries(path, names=["a"], found=boundaries(*np.zeros((2, 1, 3, 3), int), num_classes=2))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        read_boundaries(path)
+
+
+def test_a_file_may_hold_some_of_the_scores(tmp_path):
+    found = boundaries(*np.zeros((2, 1, 3, 3), int), num_classes=2)
+    np.savez(tmp_path / "some.npz", names=["a"], band_miou_2=arrays(found)["band_miou_2"], strange=np.zeros(3))
+    assert list(read_boundaries(tmp_path / "some.npz")) == ["band_miou_2"]
