@@ -82,17 +82,17 @@ def solved(cfg: DictConfig, *, num_classes: int | None = None, size: tuple[int, 
 def find(cfg: DictConfig, *, num_classes: int | None = None, size: tuple[int, int] | None = None) -> Found:
     """The width with which a network meets its budget; its own where it does as it is.
 
-    num_classes: None asks the data. size: of the picture that multiply-adds are for; None takes the one of
-    ``metrics.json``: ``data.size``, or the first test picture's. Raises Unmet, or what the data raise.
+    num_classes, and size of the picture that multiply-adds are for: None asks the data, and takes the size that
+    ``metrics.json`` tells them for: ``data.size``, or the first test picture's. Raises Unmet, or what the data raise.
     """
     what: What = cfg.match
+    given = cfg.data.get("size")
     if num_classes is None:
-        num_classes = len(build.data(cfg).split("train").classes)
-    if what == "params":
-        size = None
-    elif size is None:
-        given = cfg.data.get("size")
-        size = (given[0], given[1]) if given else build.data(cfg).split("test").size(0)
+        data = build.data(cfg)
+        num_classes = len(data.split("train").classes)
+        if what == "multiply_adds":
+            size = (given[0], given[1]) if given else data.split("test").size(0)
+    size = size if what == "multiply_adds" else None
     budget = cfg.budget or cost_of(parts(as_written(cfg)), what, num_classes, size)
     found = solve(parts(cfg), what, budget, num_classes, size)
     if isinstance(found, str):
@@ -157,7 +157,8 @@ def solve(network: str, what: What, budget: float, num_classes: int, size: tuple
         return "there is no width to solve."
     room = budget - scales.shared
     if room <= 0:
-        return f"encoder and neck alone cost {amount(what, scales.shared)}. Give budget=NUMBER that is larger."
+        alone = amount(what, scales.shared)
+        return f"encoder and neck alone cost {alone}, and the budget is {amount(what, budget)}. Give a larger one."
     as_it_is = scales.weigh(width)
     if near(as_it_is, room):
         return result(width, as_it_is)
@@ -174,11 +175,13 @@ def solve(network: str, what: What, budget: float, num_classes: int, size: tuple
     if not near(search.cost, room):
         search.one_by_one()
     if not near(search.cost, room):
-        bilinear = ", or let model.enlarge=bilinear take the last step" if max(search.nearest) == 1 else ""
+        least = max(search.nearest) == 1
+        above = f", above {amount(what, scales.shared + search.cost)}" if least else ""
+        bilinear = ", or let model.enlarge=bilinear take the last step" if least else ""
         return (
             f"no width meets the budget of {amount(what, budget)}, within {TOLERANCE:.0%} of the {amount(what, room)} "
             f"that it leaves beside encoder and neck. The closest is model.width={shown(search.nearest)}, with "
-            f"{amount(what, search.cost)} there. Give all cells another budget=NUMBER{bilinear}."
+            f"{amount(what, search.cost)} there. Give all cells another budget=NUMBER{above}{bilinear}."
         )
     return result(search.nearest, search.cost)
 

@@ -40,9 +40,10 @@ class Scales:
             self.make = build.assembly(cfg, self.encoder, num_classes)
             given = self.make().eval()
             self.in_channels: int = given.neck.out_channels  # type: ignore[assignment]
-            if size is None:
+            if what == "params":
                 self.shared = parameters(given.encoder) + parameters(given.neck)
                 return
+            assert size is not None
             image = torch.zeros(1, 3, *size)
             self.shared = cost.count(lambda: given.encode(image))
             with torch.no_grad():

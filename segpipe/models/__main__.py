@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from segpipe import build, combinations
+from segpipe import build, combinations, match
 from segpipe.config import CONF, options
 from segpipe.cost import multiply_adds
 from segpipe.errors import UserError
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m segpipe.models", description=__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=[360, 480], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--classes", type=int, default=11)
-    parser.add_argument("overrides", nargs="*", help="as for train, laid over every model: encoder=basic fusion=none")
+    parser.add_argument("overrides", nargs="*", help="as for train, laid over every model: fusion=none match=params")
     given = parser.parse_args()
     with friendly():
         table = model_table(given.overrides, (given.size[0], given.size[1]), given.classes)
@@ -41,6 +41,7 @@ def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -
         parts = [cfg[group].name for group in ("model", "encoder", "neck", "decoder", "fusion")]
         try:
             combinations.refuse(cfg)
+            cfg = match.solved(cfg, num_classes=num_classes, size=size)
         except UserError as error:
             table.add_row(*parts, str(cfg.model.stride), "refused", "")
             print(f"{cfg.model.name}: {error}")
