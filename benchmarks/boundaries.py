@@ -80,20 +80,22 @@ def parts(task: Any, batches: list[Batch], *, rounds: int) -> None:
     for batch in batches:
         with torch.inference_mode():
             guesses = task.step(batch["image"], batch["mask"].long())[0].max(1).indices.numpy().astype(np.uint8)
-        pairs += list(zip(guesses, batch["mask"].numpy(), strict=True))
-    whole = [found for found in (fill(*pair) for pair in pairs) if found is not None]
+        pairs.append((guesses, batch["mask"].numpy()))
+    whole = [fill(*pair) for pair in pairs]
     drawn = [(contours(filled.prediction), contours(filled.truth)) for filled in whole]
-    every = np.ones(classes, bool)
+    present = [np.ones((len(filled.truth), classes), bool) for filled in whole]
     sides = {
         "ignored pixels filled": lambda: [fill(*pair) for pair in pairs],
         "contours": lambda: [contours(labels) for filled in whole for labels in filled[:2]],
         "boundary IoU and bands": lambda: [near_counts(*one, classes) for one in zip(whole, drawn, strict=True)],
-        "boundary F": lambda: [boundary_f(*one, every, classes) for one in zip(whole, drawn, strict=True)],
+        "boundary F": lambda: [boundary_f(*one) for one in zip(whole, drawn, present, strict=True)],
         "objects": lambda: [object_counts(filled, num_classes=classes) for filled in whole],
     }
     times = interleaved({name: timed(side, cpu) for name, side in sides.items()}, rounds=rounds)
     for name, seconds in times.items():
-        print(f"  {name:24}{milliseconds(np.divide(seconds, len(pairs))):>12} a picture")
+        print(
+            f"  {name:24}{milliseconds(np.divide(seconds, sum(len(batch['mask']) for batch in batches))):>12} a picture"
+        )
 
 
 if __name__ == "__main__":

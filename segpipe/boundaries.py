@@ -39,33 +39,22 @@ class Boundaries(NamedTuple):
 
 
 def boundaries(predictions: NDArray[np.integer], truths: NDArray[np.integer], *, num_classes: int) -> Boundaries:
-    """Count pictures one by one. predictions, truths: (N, H, W), in the truths IGNORE_INDEX, which is never counted."""
-    return joined(
-        [
-            picture_boundaries(prediction, truth, num_classes=num_classes)
-            for prediction, truth in zip(predictions.astype(np.uint8), truths.astype(np.uint8), strict=True)
-        ]
-    )
+    """Count N pictures of equal size, each by itself; ``contours.fill`` says what ignored pixels do to boundaries.
+
+    predictions, truths: (N, H, W). Pixels of IGNORE_INDEX in the truth are never counted. A prediction of
+    ``num_classes`` stands for none of the classes: what is missed by it is nobody's mistake.
+    """
+    filled = fill(predictions.astype(np.uint8), truths.astype(np.uint8))
+    drawn = contours(filled.prediction), contours(filled.truth)
+    near = near_counts(filled, drawn, num_classes)
+    objects = object_counts(filled, num_classes=num_classes + 1)[..., :num_classes]
+    present = near[:, -1, 2] + near[:, -2, 2] > 0
+    return Boundaries(boundary_f(filled, drawn, present), np.concatenate([near, objects], axis=1))
 
 
 def joined(parts: list[Boundaries]) -> Boundaries:
     """Of several pictures each, as one."""
     return Boundaries(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
-
-def picture_boundaries(prediction: Labels, truth: Labels, *, num_classes: int) -> Boundaries:
-    """Count one picture, (H, W); ``contours.fill`` says what ignored pixels do to boundaries.
-
-    A prediction of ``num_classes`` stands for none of the classes: what is missed by it is nobody's mistake.
-    """
-    filled = fill(prediction, truth)
-    if filled is None:
-        return Boundaries(np.array([[np.nan, 0.0]]), np.zeros((1, len(REGIONS), 3, num_classes), np.int64))
-    drawn = contours(filled.prediction), contours(filled.truth)
-    near = near_counts(filled, drawn, num_classes)
-    objects = object_counts(filled, num_classes=num_classes + 1)[..., :num_classes]
-    averages = boundary_f(filled, drawn, near[-1, 2] + near[-2, 2] > 0, num_classes)
-    return Boundaries(averages[None], np.concatenate([near, objects])[None])
 
 
 def tallies(found: Boundaries) -> dict[str, Tally]:
@@ -116,9 +105,9 @@ def read_boundaries(path: Path) -> dict[str, Tally]:
 
 
 def near_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) -> NDArray[np.int64]:
-    """Hits, union and true pixels of boundary IoU, of the bands, and of what is far from boundaries: (9, 3, C).
+    """Hits, union and true pixels of boundary IoU, of the bands, and of what is far from boundaries: (N, 9, 3, C).
 
-    drawn: contours of the prediction and of the truth.
+    drawn: contours of the predictions and of the truths.
     Boundary IoU (Cheng et al. 2021): of a class's mask, true and predicted, only the pixels at most round(ratio *
     diagonal) pixels, at least 1, from what is not of the class, or outside the picture. Theirs is of instances; here it
     is of classes, intersections and unions summed over pictures.
@@ -127,45 +116,43 @@ def near_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) 
     Every pixel is put into one of 7 x 3 x 3 places: in how many bands it lies, and in how many depths of its true and
     of its predicted mask. All scores are sums over places.
     """
-    diagonal = math.hypot(*filled.truth.shape)
+    diagonal = math.hypot(*filled.truth.shape[1:])
     depths = tuple(sorted(max(1, round(ratio * diagonal)) for ratio in RATIOS))
     shape = (len(BANDS) + 1, len(depths) + 1, len(depths) + 1)
     place = near(drawn[1], BANDS, value=shape[1] * shape[2])
     place += near(drawn[1], depths, value=shape[2], frame=True)
     place += near(drawn[0], depths, frame=True)
-    end = math.prod(shape)
+    number, end = len(place), math.prod(shape)
     if filled.ignored is not None:
         place[filled.ignored] = end
-    first = place.astype(np.uint16) * np.uint16(num_classes + 1)
-    missed = filled.truth != filled.prediction
+    first = (place + (end + 1) * np.arange(number)[:, None, None]) * (num_classes + 1)
+    missed = np.flatnonzero(filled.truth != filled.prediction)
+    of_missed = first.ravel()[missed]
 
-    def count(index: NDArray[np.uint16]) -> NDArray[np.int64]:
-        counts = np.bincount(index.ravel(), minlength=(end + 1) * (num_classes + 1))
-        return counts[: end * (num_classes + 1)].reshape(*shape, num_classes + 1)[..., :num_classes]
+    def count(index: NDArray[np.int64]) -> NDArray[np.int64]:
+        counts = np.bincount(index.ravel(), minlength=number * (end + 1) * (num_classes + 1))
+        return counts.reshape(number, end + 1, num_classes + 1)[:, :end, :num_classes].reshape(number, *shape, -1)
 
     present = count(first + filled.truth)
-    hits = present - count(first[missed] + filled.truth[missed])
-    guessed = hits + count(first[missed] + filled.prediction[missed])
+    hits = present - count(of_missed + filled.truth.ravel()[missed])
+    guessed = hits + count(of_missed + filled.prediction.ravel()[missed])
 
     within = []
     for ratio in RATIOS:
         deep = slice(len(depths) - depths.index(max(1, round(ratio * diagonal))), None)
-        parts = (hits[:, deep, deep], present[:, deep], guessed[:, :, deep])
-        within.append([part.sum((0, 1, 2)) for part in parts])
-    by_band = np.stack([hits, present, guessed]).sum((2, 3))  # (3, 7, C), the innermost last
-    inwards = by_band[:, ::-1].cumsum(1)
-    outside = inwards[:, -1] - inwards[:, BANDS.index(FAR)]
-    found = np.concatenate([np.array(within), inwards[:, :-1].swapaxes(0, 1), outside[None]])  # (9, 3, C)
-    hit, mine, theirs = found.swapaxes(0, 1)
-    return np.stack([hit, mine + theirs - hit, mine], axis=1)
+        parts = (hits[:, :, deep, deep], present[:, :, deep], guessed[:, :, :, deep])
+        within.append([part.sum((1, 2, 3)) for part in parts])
+    by_band = np.stack([hits, present, guessed]).sum((3, 4))  # (3, N, 7, C), the innermost last
+    inwards = by_band[:, :, ::-1].cumsum(2)
+    outside = inwards[:, :, -1:] - inwards[:, :, [BANDS.index(FAR)]]
+    hit, mine, theirs = np.concatenate([np.array(within).transpose(1, 2, 0, 3), inwards[:, :, :-1], outside], axis=2)
+    return np.stack([hit, mine + theirs - hit, mine], axis=2)
 
 
-def boundary_f(
-    filled: Filled, drawn: tuple[Labels, Labels], present: NDArray[np.bool_], num_classes: int
-) -> NDArray[np.float64]:
-    """A picture's boundary F-measure, averaged over classes as SegNet's paper does and as its script does, (2,).
+def boundary_f(filled: Filled, drawn: tuple[Labels, Labels], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Pictures' boundary F-measure, averaged over classes as SegNet's paper does and as its script does, (N, 2).
 
-    drawn: contours of the prediction and of the truth. present: (C,) the classes in the picture's truth.
+    drawn: contours of the predictions and of the truths. present: (N, C) the classes in a picture's truth.
     Of a class, precision is the share of predicted contour pixels with a true one of the class nearer than 0.75 % of
     the diagonal, recall the reverse, F their harmonic mean (Csurka et al. 2013; SegNet: Badrinarayanan et al. 2017,
     section 4); 0 where nothing is matched. Then means over classes, and over pictures:
@@ -180,11 +167,11 @@ def boundary_f(
     """
     if filled.far is not None:
         drawn = (np.where(filled.far, NOTHING, drawn[0]), np.where(filled.far, NOTHING, drawn[1]))
-    precise, recalled = match(*drawn, radius=tolerance(filled.truth.shape), num_classes=num_classes)
+    precise, recalled = match(*drawn, radius=tolerance(filled.truth.shape[1:]), num_classes=present.shape[1])
     lines = precise.pixels + recalled.pixels > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, recall = precise.matched / precise.pixels, recalled.matched / recalled.pixels
         measure = np.nan_to_num(2 * precision * recall / (precision + recall))
-    counted = lines & present
-    paper = measure[counted].mean() if counted.any() else np.nan
-    return np.array([paper, measure[lines].mean() if lines.any() else 0.0])
+        counted = lines & present
+        paper, script = ((measure * kept).sum(1) / kept.sum(1) for kept in (counted, lines))
+    return np.stack([paper, np.nan_to_num(script)], axis=1)

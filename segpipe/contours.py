@@ -1,8 +1,8 @@
-"""Where classes meet in a label map, what lies near, and how well two such maps agree there.
+"""Where classes meet in label maps, what lies near, and how well two such maps agree there.
 
-A label map here is (H, W) uint8, every pixel of some class. ``fill`` makes one of a mask with ignored pixels.
-A contour pixel has a pixel of another class among its eight neighbours, so that a boundary is two pixels wide, one on
-either side. The picture's frame is no contour.
+Label maps here are a stack of pictures of equal size, (N, H, W) uint8, every pixel of some class; ``fill`` makes such
+of masks with ignored pixels. A contour pixel has a pixel of another class among its eight neighbours, so that a
+boundary is two pixels wide, one on either side. A picture's frame is no contour.
 """
 
 import math
@@ -15,46 +15,48 @@ from numpy.typing import NDArray
 
 from segpipe.metrics import IGNORE_INDEX
 
-Labels = NDArray[np.uint8]  # (H, W)
+Labels = NDArray[np.uint8]  # (N, H, W)
 TOLERANCE = 0.0075  # of the picture's diagonal (SegNet, section 4)
 NOTHING = np.uint8(255)  # in a map of contours, where there is none
 WORD = 64  # bits
 
 
 class Filled(NamedTuple):
-    """Two label maps without gaps; what was ignored, and what of it is far from all that is not."""
+    """Two stacks of label maps without gaps; what was ignored, and what of it is far from all that is not."""
 
     prediction: Labels
     truth: Labels
-    ignored: NDArray[np.bool_] | None = None  # (H, W); None where nothing is
-    far: NDArray[np.bool_] | None = None  # (H, W) the ignored pixels no nearer than ``tolerance`` to any other
+    ignored: NDArray[np.bool_] | None = None  # (N, H, W); None where nothing is
+    far: NDArray[np.bool_] | None = None  # (N, H, W) the ignored pixels no nearer than ``tolerance`` to any other
 
 
-def fill(prediction: Labels, truth: Labels) -> Filled | None:
+def fill(prediction: Labels, truth: Labels) -> Filled:
     """Give each ignored pixel of the truth the class of the nearest pixel that is not ignored, in either map.
 
     Then an ignored region inside one class has no boundary, nor has its edge; where it parts two classes, their
     boundary runs midway through it, as through the ignored outlines of VOC and Pets. What is predicted of ignored
-    pixels makes no difference. Near is by OpenCV's 5 x 5 distances. None where everything is ignored.
+    pixels makes no difference. Near is by OpenCV's 5 x 5 distances.
     """
     ignored = truth == IGNORE_INDEX
     if not ignored.any():
         return Filled(prediction, truth)
-    if ignored.all():
-        return None
-    distance, nearest = cv2.distanceTransformWithLabels(
-        ignored.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    kept = ~ignored
-    sources, gaps = nearest[kept], nearest[ignored]
-    maps = []
-    for labels in (prediction, truth):
-        table = np.zeros(len(sources) + 1, np.uint8)
-        table[sources] = labels[kept]
-        full = labels.copy()
-        full[ignored] = table[gaps]
-        maps.append(full)
-    return Filled(maps[0], maps[1], ignored, distance >= tolerance(truth.shape))
+    maps, far = (prediction.copy(), truth.copy()), ignored.copy()
+    for number in np.flatnonzero(ignored.any((1, 2))):
+        gaps, kept = ignored[number], ~ignored[number]
+        if not kept.any():
+            for labels in maps:
+                labels[number] = 0
+            continue
+        distance, nearest = cv2.distanceTransformWithLabels(
+            gaps.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        sources, wanted = nearest[kept], nearest[gaps]
+        for labels in maps:
+            table = np.zeros(len(sources) + 1, np.uint8)
+            table[sources] = labels[number][kept]
+            labels[number][gaps] = table[wanted]
+        far[number] = distance >= tolerance(gaps.shape)
+    return Filled(*maps, ignored, far)
 
 
 def tolerance(shape: tuple[int, ...]) -> float:
@@ -63,72 +65,71 @@ def tolerance(shape: tuple[int, ...]) -> float:
 
 
 def contours(labels: Labels) -> Labels:
-    """The class of each contour pixel, NOTHING elsewhere; (H, W)."""
-    square = box(1)
-    inside = cv2.dilate(labels, square) == cv2.erode(labels, square)
-    return np.where(inside, NOTHING, labels)
+    """The class of each contour pixel, NOTHING elsewhere."""
+    largest, least = np.empty_like(labels), np.empty_like(labels)
+    for picture, above, below in zip(labels, largest, least, strict=True):
+        above[:], below[:] = cv2.dilate(picture, box(1)), cv2.erode(picture, box(1))
+    return np.where(largest == least, NOTHING, labels)
 
 
 @cache
-def box(reach: int) -> Labels:
+def box(reach: int) -> NDArray[np.uint8]:
     """All shifts by up to ``reach`` rows and columns, for cv2.dilate."""
     return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
 
 
 def near(contours: Labels, distances: tuple[int, ...], *, value: int = 1, frame: bool = False) -> Labels:
-    """``value`` times the number of ``distances`` that each pixel lies within of a pixel of another class; (H, W).
+    """``value`` times the number of ``distances`` that each pixel lies within of a pixel of another class.
 
     A distance is that of a chessboard's king, as by repeated erosion with a square of 3 x 3: contour pixels are at 1.
     distances: rising. frame: whether all that is outside the picture is of another class, too.
     """
-    reached = (contours != NOTHING).view(np.uint8) * np.uint8(value)
+    every = (contours != NOTHING).view(np.uint8) * np.uint8(value)
     if frame:
-        reached[0] = reached[-1] = reached[:, 0] = reached[:, -1] = value
-    total, before = np.zeros_like(reached), 1
-    for distance in distances:
-        reached = cv2.dilate(reached, box(distance - before))
-        total += reached
-        before = distance
+        every[:, 0] = every[:, -1] = every[..., 0] = every[..., -1] = value
+    total = np.zeros_like(every)
+    for reached, sum_of_all in zip(every, total, strict=True):
+        before = 1
+        for distance in distances:
+            reached = cv2.dilate(reached, box(distance - before))
+            sum_of_all += reached
+            before = distance
     return total
 
 
 def spread(bits: NDArray[np.unsignedinteger], radius: float) -> NDArray[np.unsignedinteger]:
-    """Of each pixel, all bits that are set in pixels nearer than ``radius`` (Euclidean); (H, W).
+    """Of each pixel, all bits that are set in pixels nearer than ``radius`` (Euclidean); (N, H, W).
 
     A disc is rows of growing width: those farthest from its middle first.
     """
-    (height, width), margin = bits.shape, math.ceil(radius)
-    padded = np.zeros((height + 2 * margin, width + 2 * margin), bits.dtype)
-    padded[margin : margin + height, margin : margin + width] = bits
-    wide, reach = padded[:, margin : margin + width].copy(), 0
+    (number, height, width), margin = bits.shape, math.ceil(radius)
+    padded = np.zeros((number, height + 2 * margin, width + 2 * margin), bits.dtype)
+    padded[:, margin : margin + height, margin : margin + width] = bits
+    wide, reach = padded[..., margin : margin + width].copy(), 0
     found = np.zeros_like(bits)
     for row in range(margin, -1, -1):
         while (reach + 1) ** 2 + row**2 < radius**2:
             reach += 1
             for start in (margin - reach, margin + reach):
-                wide |= padded[:, start : start + width]
+                wide |= padded[..., start : start + width]
         if row < radius:
-            for start in (margin - row, margin + row):
-                found |= wide[start : start + height]
+            for start in {margin - row, margin + row}:
+                found |= wide[:, start : start + height]
     return found
 
 
 class Matches(NamedTuple):
-    """Contour pixels of each class, and how many have one of the same class in the other map near by; (C,)."""
+    """Contour pixels of each picture and class, and how many have their like in the other map near by; (N, C)."""
 
     pixels: NDArray[np.int64]
     matched: NDArray[np.int64]
 
 
 def match(first: Labels, second: Labels, *, radius: float, num_classes: int) -> tuple[Matches, Matches]:
-    """Look for each contour pixel's like in the other map of contours, nearer than ``radius`` (Euclidean).
+    """Look for contour pixels of the same class in the other stack's map, nearer than ``radius`` (Euclidean).
 
     Classes are bits, so that one pass serves as many as a word has.
     """
-
-    def counted(classes: Labels) -> NDArray[np.int64]:
-        return np.bincount(classes, minlength=num_classes)[:num_classes]
-
     matched = [np.zeros(first.shape, bool), np.zeros(first.shape, bool)]
     for start in range(0, num_classes, WORD):
         count = min(num_classes - start, WORD)
@@ -138,5 +139,16 @@ def match(first: Labels, second: Labels, *, radius: float, num_classes: int) -> 
         for found, own, other in zip(matched, bits, bits[::-1], strict=True):
             found |= (spread(other, radius) & own) != 0
     sides = zip((first, second), matched, strict=True)
-    one, two = (Matches(counted(side[side != NOTHING]), counted(side[found])) for side, found in sides)
+    one, two = (
+        Matches(*(by_picture(side, kept, num_classes=num_classes) for kept in (side != NOTHING, found)))
+        for side, found in sides
+    )
     return one, two
+
+
+def by_picture(labels: Labels, kept: NDArray[np.bool_], *, num_classes: int) -> NDArray[np.int64]:
+    """Pixels of each class among those kept, (N, C)."""
+    places = np.flatnonzero(kept)
+    classes = labels.ravel()[places]
+    index = places // (labels.shape[1] * labels.shape[2]) * 256 + classes
+    return np.bincount(index, minlength=256 * len(labels)).reshape(len(labels), 256)[:, :num_classes]

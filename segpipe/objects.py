@@ -13,56 +13,80 @@ LIMITS = np.array(list(SIZES.values())[:-1])
 
 
 class Objects(NamedTuple):
-    """The connected components (eight neighbours) of all classes of a label map, numbered through."""
+    """The connected components (eight neighbours) of all classes of N pictures, those of a picture numbered through."""
 
-    numbers: NDArray[np.int32]  # (H, W)
-    classes: NDArray[np.int64]  # of each object
+    numbers: NDArray[np.int32]  # (N, H, W)
+    classes: NDArray[np.int64]  # of each object, picture by picture
+    counts: NDArray[np.int64]  # (N,) of objects
 
 
 def objects(labels: Labels) -> Objects:
     """Find them."""
     numbers = np.zeros(labels.shape, np.int32)
-    before, first, classes = 0, np.zeros(256, np.int32), []
-    for index in np.flatnonzero(np.bincount(labels.ravel())).tolist():
-        mask = (labels == index).view(np.uint8)
-        left, top, width, height = cv2.boundingRect(mask)
-        mask, place = (whole[top : top + height, left : left + width] for whole in (mask, numbers))
-        count, found = cv2.connectedComponents(mask, connectivity=8)
-        place += found  # 1, 2 and so on; 0 where it is another class
-        first[index] = before - 1
-        before += count - 1
-        classes += [index] * (count - 1)
-    return Objects(numbers + first[labels], np.array(classes))
+    classes: list[int] = []
+    counts = np.zeros(len(labels), np.int64)
+    for number, (picture, numbered) in enumerate(zip(labels, numbers, strict=True)):
+        before, first = 0, np.zeros(256, np.int32)
+        for index in np.flatnonzero(np.bincount(picture.ravel())).tolist():
+            mask = (picture == index).view(np.uint8)
+            left, top, width, height = cv2.boundingRect(mask)
+            mask, place = (whole[top : top + height, left : left + width] for whole in (mask, numbered))
+            count, found = cv2.connectedComponents(mask, connectivity=8)
+            place += found  # 1, 2 and so on; 0 where it is another class
+            first[index] = before - 1
+            before += count - 1
+            classes += [index] * (count - 1)
+        numbered += first[picture]
+        counts[number] = before
+    return Objects(numbers, np.array(classes), counts)
 
 
 def object_counts(filled: Filled, *, num_classes: int) -> NDArray[np.int64]:
-    """Hits, union and true pixels by the size of objects, (3, 3, C): sizes, then what is counted, then classes.
+    """Hits, union and true pixels by the size of objects, (N, 3, 3, C): sizes, then what is counted, then classes.
 
     A true object's pixels count for its size. A pixel predicted wrongly counts for the size of the true object of its
     class that the predicted object covers most of, where it covers any (of two alike, the first one), else for the
     predicted object's own size. Ignored pixels join objects as ``contours.fill`` says, but have no part in any size.
     """
     predicted, true = objects(filled.prediction), objects(filled.truth)
-    pairs = predicted.numbers.astype(np.int64) * len(true.classes) + true.numbers
-    pairs = pairs.ravel() if filled.ignored is None else pairs[~filled.ignored]
-    pairs, shared = distinct(pairs, len(predicted.classes) * len(true.classes))
-    covering, covered = np.divmod(pairs, len(true.classes))
+    covering, covered, shared = overlaps(predicted, true, filled.ignored)
     areas = np.bincount(covering, shared, minlength=len(predicted.classes))
     true_areas = np.bincount(covered, shared, minlength=len(true.classes))
 
     hit = predicted.classes[covering] == true.classes[covered]
     covering, covered, shared = covering[hit], covered[hit], shared[hit]
-    limits = LIMITS * filled.truth.size
+    limits = LIMITS * filled.truth[0].size
     sizes, true_sizes = (np.searchsorted(limits, each, side="right") for each in (areas, true_areas))
     rising = np.lexsort((-covered, shared))
     sizes[covering[rising]] = true_sizes[covered[rising]]  # the last one stays
 
-    cells, places = len(SIZES) * num_classes, true_sizes * num_classes + true.classes
+    def cells(found: Objects, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        picture = np.repeat(np.arange(len(found.counts)), found.counts)
+        return (picture * len(SIZES) + sizes) * num_classes + found.classes
+
+    shape = (len(true.counts), len(SIZES), num_classes)
+    places, end = cells(true, true_sizes), len(true.counts) * len(SIZES) * num_classes
     wrong = areas - np.bincount(covering, shared, minlength=len(areas))
-    hits = np.bincount(places[covered], shared, minlength=cells)
-    present = np.bincount(places, true_areas, minlength=cells)
-    union = present + np.bincount(sizes * num_classes + predicted.classes, wrong, minlength=cells)
-    return np.stack([hits, union, present]).astype(np.int64).reshape(3, len(SIZES), num_classes).swapaxes(0, 1)
+    hits = np.bincount(places[covered], shared, minlength=end)
+    present = np.bincount(places, true_areas, minlength=end)
+    union = present + np.bincount(cells(predicted, sizes), wrong, minlength=end)
+    return np.stack([part.reshape(shape) for part in (hits, union, present)], axis=2).astype(np.int64)
+
+
+def overlaps(
+    predicted: Objects, true: Objects, ignored: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of predicted and true objects that share pixels: their places among all objects, and how many pixels."""
+    of_pairs = predicted.counts * true.counts
+    first, columns = np.cumsum(of_pairs) - of_pairs, true.counts
+    index = predicted.numbers * columns[:, None, None]
+    index += true.numbers
+    index += first[:, None, None]
+    pairs, shared = distinct(index.ravel() if ignored is None else index[~ignored], int(of_pairs.sum()))
+    picture = np.searchsorted(first, pairs, side="right") - 1
+    row, column = np.divmod(pairs - first[picture], columns[picture])
+    before, true_before = (np.cumsum(found.counts) - found.counts for found in (predicted, true))
+    return row + before[picture], column + true_before[picture], shared
 
 
 def distinct(values: NDArray[np.int64], bound: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

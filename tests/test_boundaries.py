@@ -35,6 +35,12 @@ def drawn(*rows):
     return np.array([[I if one == "." else int(one) for one in row] for row in rows], np.uint8)
 
 
+def filled_up(prediction, truth):
+    """Both maps, without gaps."""
+    filled = fill(prediction[None], truth[None])
+    return filled.prediction[0], filled.truth[0]
+
+
 def scored(prediction, truth, classes=3):
     return boundary_scores(boundaries(prediction[None], truth[None], num_classes=classes))
 
@@ -176,16 +182,15 @@ def test_all_agree_with_slow_references(seed, shape, ignored, monkeypatch):
     monkeypatch.setattr(contours_module, "TOLERANCE", tolerance)
     prediction, truth = pair(seed, shape, ignored=ignored)
     found = boundaries(prediction[None], truth[None], num_classes=4)
-    filled = fill(prediction, truth)
-    if filled is None:
+    kept = {place for place in pixels(shape) if truth[place] != I}
+    if not kept:
         assert not found.counts.any()
         return
-    kept = {place for place in pixels(shape) if truth[place] != I}
     diagonal = math.hypot(*shape)
     points = {place for place in pixels(shape) if any(math.dist(place, one) < tolerance * diagonal for one in kept)}
     if ignored == 0:
         assert points == kept
-    slow = (filled.prediction, filled.truth, kept, 4)
+    slow = (*filled_up(prediction, truth), kept, 4)
     expected = [slow_boundary_iou(*slow, max(1, round(ratio * diagonal))) for ratio in ratios]
     expected += [slow_band(*slow, distance) for distance in BANDS] + [slow_band(*slow, 8, beyond=True)]
     expected += list(slow_object_counts(*slow))
@@ -213,7 +218,7 @@ def test_a_larger_picture_agrees_with_scipy(seed):
             measures.append(2 * precision * recall / (precision + recall))
         elif guess.any():
             measures.append(0.0)
-        assert len(np.unique(objects(truth).numbers[masks[1]])) == ndimage.label(masks[1], square)[1]
+        assert len(np.unique(objects(truth[None]).numbers[0][masks[1]])) == ndimage.label(masks[1], square)[1]
     assert found.averages[0, 1] == pytest.approx(np.mean(measures))
     for distance in BANDS:
         window = 2 * distance + 1
@@ -246,31 +251,30 @@ def test_the_truth_itself_scores_1_whatever_it_says_of_ignored_pixels(ignored):
 
 def test_a_boundary_is_two_pixels_wide_and_the_frame_is_none():
     mask = drawn("0011", "0011")
-    assert (contours(mask) == np.array([[NOTHING, 0, 1, NOTHING]] * 2)).all()
+    assert (contours(mask[None])[0] == np.array([[NOTHING, 0, 1, NOTHING]] * 2)).all()
 
 
 def test_distances_are_a_kings():
-    corner = np.full((4, 4), NOTHING)
-    corner[0, 0] = 0
-    assert near(corner, (1, 2, 4)).tolist() == [[3, 2, 1, 1], [2, 2, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
-    assert near(corner, (1, 2), value=5, frame=True).tolist()[1] == [10, 5, 5, 10]
+    corner = np.full((1, 4, 4), NOTHING)
+    corner[0, 0, 0] = 0
+    assert near(corner, (1, 2, 4))[0].tolist() == [[3, 2, 1, 1], [2, 2, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
+    assert near(corner, (1, 2), value=5, frame=True)[0, 1].tolist() == [10, 5, 5, 10]
 
 
 @pytest.mark.parametrize("radius", [0.5, 1.0, 1.1, 1.5, 2.0, 3.3])
 def test_a_bit_spreads_to_what_is_nearer_than_the_radius(radius):
     bits = np.zeros((9, 8), np.uint8)
     bits[4, 4], bits[0, 0] = 1, 2
-    found = contours_module.spread(bits, radius)
+    found = contours_module.spread(bits[None], radius)[0]
     for place in pixels(bits.shape):
         assert found[place] == (math.dist(place, (4, 4)) < radius) + 2 * (math.dist(place, (0, 0)) < radius)
 
 
 def test_an_ignored_region_inside_a_class_is_no_boundary():
     truth = drawn("00000", "0...0", "00000")
-    filled = fill(np.ones_like(truth), truth)
-    assert (filled.truth == 0).all()
-    assert (filled.prediction == 1).all()
-    assert scored(np.zeros_like(truth), truth)["band_miou_1"] is not None
+    prediction, full = filled_up(np.ones_like(truth), truth)
+    assert (full == 0).all()
+    assert (prediction == 1).all()
     assert counted(np.zeros_like(truth), truth, "band_miou_32") == [[0, 0, 0]] * 3
 
 
@@ -278,9 +282,9 @@ def test_an_ignored_strip_between_two_classes_hides_their_boundary_midway():
     """As the outlines of VOC do: the strip's middle is 3 columns from either side."""
     truth = drawn(*["0000.....1111"] * 3)
     prediction = drawn(*["0000111111111"] * 3)
-    filled = fill(prediction, truth)
-    assert (filled.truth[:, [5, 7]] == [0, 1]).all()
-    assert (filled.prediction == filled.truth).all()
+    guess, full = filled_up(prediction, truth)
+    assert (full[:, [5, 7]] == [0, 1]).all()
+    assert (guess == full).all()
     assert counted(prediction, truth, "band_miou_2") == [[0, 0, 0]] * 3
     assert counted(prediction, truth, "band_miou_4")[2] in ([3 * 2, 3 * 1, 0], [3 * 1, 3 * 2, 0])
     assert counted(prediction, truth, "band_miou_32")[0] == [12, 12, 0]
@@ -386,7 +390,7 @@ def test_a_mistake_belongs_to_the_object_that_is_covered_most():
 
 
 def test_what_touches_at_a_corner_is_one_object():
-    assert len(objects(drawn("01", "10")).classes) == 2
+    assert len(objects(drawn("01", "10")[None]).classes) == 2
 
 
 def test_pairs_of_noise_are_counted_as_few_are():
@@ -399,15 +403,15 @@ def test_pairs_of_noise_are_counted_as_few_are():
 def test_match_counts_by_class(word, monkeypatch):
     """With as many classes to a word as it has bits, and with more classes than that."""
     monkeypatch.setattr(contours_module, "WORD", word)
-    own, other = np.full((2, 5, 9), NOTHING)
-    own[2, [1, 4, 7]] = [0, 1, 1]
-    other[2, [2, 4, 7]] = [0, 1, 0]
+    own, other = np.full((2, 2, 5, 9), NOTHING)
+    own[1, 2, [1, 4, 7]] = [0, 1, 1]
+    other[1, 2, [2, 4, 7]] = [0, 1, 0]
     found, back = match(own, other, radius=1.5, num_classes=2)
-    assert (found.pixels.tolist(), found.matched.tolist()) == ([1, 2], [1, 1])
-    assert (back.pixels.tolist(), back.matched.tolist()) == ([2, 1], [1, 1])
+    assert (found.pixels.tolist(), found.matched.tolist()) == ([[0, 0], [1, 2]], [[0, 0], [1, 1]])
+    assert (back.pixels.tolist(), back.matched.tolist()) == ([[0, 0], [2, 1]], [[0, 0], [1, 1]])
     own[own == 1], other[other == 1] = 200, 200
     found, _ = match(own, other, radius=1.5, num_classes=201)
-    assert (found.pixels[[0, 200]].tolist(), found.matched[[0, 200]].tolist()) == ([1, 2], [1, 1])
+    assert (found.pixels[1, [0, 200]].tolist(), found.matched[1, [0, 200]].tolist()) == ([1, 2], [1, 1])
 
 
 def test_a_prediction_of_no_class_is_missed_and_nobodys_mistake():
