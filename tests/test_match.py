@@ -48,8 +48,9 @@ GRID = [
 def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(what, model, stride):
     budget, shared = counted(configure(f"model={model}", "encoder=small"), what)
     for decoder, fusion in itertools.product(options("decoder"), options("fusion")):
-        raw = configure(f"model={model}", "encoder=small", f"model.stride={stride}")  # and, as the command line has it:
-        raw.decoder, raw.fusion = (OmegaConf.load(CONF / path) for path in (f"decoder/{decoder}.yaml", f"fusion/{fusion}.yaml"))
+        raw = configure(f"model={model}", "encoder=small", f"model.stride={stride}")
+        raw.decoder = OmegaConf.load(CONF / f"decoder/{decoder}.yaml")
+        raw.fusion = OmegaConf.load(CONF / f"fusion/{fusion}.yaml")
         cfg = raw.copy()
         cfg.match = what
         combinations.refuse(cfg)
