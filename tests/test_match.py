@@ -12,6 +12,7 @@ from test_commands import run
 
 import segpipe
 from segpipe import build, cells, combinations, match, naming
+from segpipe.analysis.places import placed
 from segpipe.config import CONF, options
 from segpipe.cost import multiply_adds
 from segpipe.errors import UserError
@@ -48,9 +49,10 @@ GRID = [
 def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(what, model, stride):
     budget, shared = counted(configure(f"model={model}", "encoder=small"), what)
     for decoder, fusion in itertools.product(options("decoder"), options("fusion")):
-        raw = configure(f"model={model}", "encoder=small", f"model.stride={stride}")
-        raw.decoder = OmegaConf.load(CONF / f"decoder/{decoder}.yaml")
-        raw.fusion = OmegaConf.load(CONF / f"fusion/{fusion}.yaml")
+        raw = configure(f"model={model}", "encoder=small", f"model.stride={stride}")  # and, as the command line has it:
+        raw.decoder, raw.fusion = (
+            OmegaConf.load(CONF / path) for path in (f"decoder/{decoder}.yaml", f"fusion/{fusion}.yaml")
+        )
         cfg = raw.copy()
         cfg.match = what
         combinations.refuse(cfg)
@@ -217,7 +219,7 @@ def test_a_budget_that_no_width_meets_is_refused_with_the_closest(overrides, say
     with pytest.raises(match.Unmet) as error:
         match.solved(cfg)
     assert [word for word in says if word not in str(error.value)] == []
-    assert cells.cell(cfg, []).refused == str(error.value)
+    assert combinations.cell_of(cfg, []).refused == str(error.value)
 
 
 def test_the_bilinear_enlargement_that_is_advised_is_met():
@@ -230,7 +232,7 @@ def test_data_that_are_missing_are_no_refusal_and_explained():
     with pytest.raises(UserError, match="nowhere") as error:
         match.solved(cfg)
     assert not isinstance(error.value, match.Unmet)
-    cell = cells.cell(cfg, [])
+    cell = combinations.cell_of(cfg, [])
     assert (cell.run, cell.refused, cell.error) == (None, None, str(error.value))
     assert naming.run_name(cfg).endswith("-refused")
 
@@ -262,10 +264,23 @@ def test_a_cell_that_meets_the_budget_as_it_is_is_the_cell_without_match():
 
 def test_choices_tell_matched_cells_from_raw_ones():
     raw, matched = (
-        cells.cell(configure("model=ladder", *SMALL, f"match={what}", "run_dir=a/b"), []) for what in ("null", "params")
+        combinations.cell_of(configure("model=ladder", *SMALL, f"match={what}", "run_dir=a/b"), [])
+        for what in ("null", "params")
     )
     assert (raw.choices["match"], matched.choices["match"]) == (None, "params")
     assert (raw.said, matched.said) == ("ladder 8 bilinear sum 0", "ladder 8 bilinear sum params 0")
+
+
+def test_a_report_has_a_run_in_both_views_where_it_is_in_both():
+    choices = {"model": "ladder", "stride": 8, "decoder": "bilinear", "fusion": "sum", "seed": 0}
+    listed = [cells.Cell([f"match={what}"], {**choices, "match": what}, run="one") for what in (None, "params")]
+    for config in (None, "params"):  # of whichever was trained
+        places = placed(listed, {"one": config})
+        assert [place.view for place in places] == ["operators as they are", "equal parameters"]
+        assert list(places.values()) == [{0: "one"}, {0: "one"}]
+    assert [place.view for place in placed([cells.Cell([], choices, run="one")], {"one": "params"})] == [
+        "equal parameters"
+    ]
 
 
 def test_sweeps_that_are_kept_from_before_are_read_and_known():
@@ -292,7 +307,7 @@ def test_the_table_of_models_shows_equal_budgets(capsys):
 # ---- a run
 
 
-TRAINED = [*TINY, "encoder.widths=[8,16,16,16,16]", "model=ladder", "decoder=deconv", "trainer.max_epochs=1"]
+TRAINED = [*TINY, "encoder.widths=[8,16,32,32,32]", "model=ladder", "decoder=deconv", "trainer.max_epochs=1"]
 TRAINED = [word for word in TRAINED if not word.startswith("neck.")]
 
 

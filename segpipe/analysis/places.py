@@ -41,7 +41,10 @@ def keys(overrides: Iterable[str]) -> dict[str, str]:
 
 
 def placed(listed: list[Cell], matches: Mapping[str, Any]) -> dict[Place, dict[int, str]]:
-    """Of every place that means something its runs, by seed. matches: what finished runs were matched in."""
+    """Of every place that means something its runs, by seed.
+
+    matches: what finished runs were matched in, for cells that do not say so themselves.
+    """
     varied = [
         {k: v for k, v in keys(cell.overrides).items() if k not in PLACED_BY and not k.startswith(NO_SETTING)}
         for cell in listed
@@ -53,7 +56,8 @@ def placed(listed: list[Cell], matches: Mapping[str, Any]) -> dict[Place, dict[i
             continue
         choices, overrides = cell.choices, keys(cell.overrides)
         smoothed = overrides.get("decoder.smooth", "null") != "null"  # unpool's own smoothing is part of it
-        match = matches.get(str(cell.run), overrides.get("match"))
+        # A run may be of two cells, matched and not, and its configuration is that of one of them.
+        match = choices["match"] if "match" in choices else matches.get(str(cell.run), overrides.get("match"))
         view = MATCHED.get(str(match), SMOOTHED if smoothed else AS_THEY_ARE)
         setting = " ".join(f"{key}={value}" for key, value in sorted(given.items()) if (key, value) not in constant)
         model = "fcn" if re.fullmatch(r"fcn\d+s", choices["model"]) else choices["model"]
