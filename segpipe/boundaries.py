@@ -28,7 +28,7 @@ NAMES = AVERAGES + REGIONS
 
 
 class Boundaries(NamedTuple):
-    """What is counted of I pictures with C classes; of one picture, without the first dimension."""
+    """What is counted of I pictures with C classes."""
 
     averages: NDArray[np.float64]  # (I, 2) AVERAGES; NaN where a picture has none
     counts: NDArray[np.int64]  # (I, 12, 3, C) of REGIONS: hits, union, true pixels

@@ -34,7 +34,7 @@ def fill(prediction: Labels, truth: Labels) -> Filled:
     """Give each ignored pixel of the truth the class of the nearest pixel that is not ignored, in either map.
 
     Then an ignored region inside one class has no boundary, nor has its edge; where it parts two classes, their
-    boundary runs midway through it, as through the ignored outlines of VOC and Pets. What is predicted of ignored
+    boundary runs midway through it, as through the ignored outlines of VOC. What is predicted of ignored
     pixels makes no difference. Near is by OpenCV's 5 x 5 distances.
     """
     ignored = truth == IGNORE_INDEX

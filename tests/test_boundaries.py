@@ -387,6 +387,10 @@ def test_a_mistake_belongs_to_the_object_that_is_covered_most():
     prediction[0:12, 0:3] = 1  # covers 3 of the one, 6 of the other, and 27 of neither
     assert counted(prediction, truth, "object_iou_medium")[1][1] == 4
     assert counted(prediction, truth, "object_iou_large")[1][1] == 36 + 27
+    prediction[:] = 0
+    prediction[0:11, 0] = prediction[[0, 10], 1] = prediction[[0, 10], 2] = 1  # 3 of either: the first one's
+    assert counted(prediction, truth, "object_iou_medium")[1][1] == 4 + 9
+    assert counted(prediction, truth, "object_iou_large")[1][1] == 36
 
 
 def test_what_touches_at_a_corner_is_one_object():

@@ -114,7 +114,7 @@ def collect(folder: Path) -> Collection:
     networks = merged(placed(listed, matches), finished)
     seeds = sorted({seed for network in networks for seed in network.runs})
     record = first.run.record
-    palette = [tuple(colour) for colour in record.get("palette", [])]
+    palette = [tuple(colour) for colour in record.get("palette") or []]
     return Collection(folder, networks, seeds, record["classes"], palette, pictures, groups, problems, len(listed))
 
 
