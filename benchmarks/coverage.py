@@ -1,10 +1,9 @@
-"""How often the intervals hold what is true: ``python -m benchmarks.coverage [--trials 2000] [--seeds 3,5,10]``.
+"""How often the intervals hold what is true: ``python -m benchmarks.coverage [--rounds 2000] [--seeds 3,5,10]``.
 
 Networks are simulated whose truth is known: each training and each picture has a quality of its own, the logit of the
 share of pixels that are found. Confusion matrices follow, and go through the very functions that a report uses.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.timing import arguments
 from segpipe.analysis.collect import Collection, Network
 from segpipe.analysis.effects import analyse
 from segpipe.analysis.intervals import estimate
@@ -101,7 +101,7 @@ def coverage(
     random = np.random.default_rng(seeds)
     means = np.array([1.1, 1.0])
     weights = np.array([1.0, -1.0])
-    sets, held, general, shares = 40, 0, 0, []
+    sets, held, general, shares = min(40, trials), 0, 0, []
     everywhere = float(
         np.mean([
             truth(random, regime, pictures(random, regime, networks=2, count=3000), means, seeds=100) for _ in range(10)
@@ -175,14 +175,12 @@ def declared(regime: Regime, *, seeds: int, trials: int, count: int = 40, resamp
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=2000)
+    parser = arguments(__doc__, rounds=2000)  # trials of each regime, then sweeps of equal networks
     parser.add_argument("--seeds", default="3,5,10")
-    parser.add_argument("--sweeps", type=int, default=2000, help="simulated sweeps of equal networks")
     given = parser.parse_args()
     for regime in REGIMES:
         for seeds in map(int, given.seeds.split(",")):
-            held, general, share = coverage(regime, seeds=seeds, trials=given.trials)
+            held, general, share = coverage(regime, seeds=seeds, trials=given.rounds)
             print(
                 f"{regime.name}, {seeds} seeds: these pictures {100 * held:.1f} %, new pictures too "
                 f"{100 * general:.1f} % (seeds are {100 * share:.0f} % of the variance)",
@@ -190,10 +188,9 @@ def main() -> None:
             )
     same = Regime("no picture effect", 0.05, 0.0, 0.10)
     for regime, question in ((same, "declared"), (REGIMES[1], "general"), (REGIMES[2], "general")):
-        if given.sweeps:
-            found = declared(regime, seeds=5, trials=given.sweeps)
-            said = ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.items() if question in name)
-            print(f"equal networks, {regime.name}: {said}", flush=True)
+        found = declared(regime, seeds=5, trials=given.rounds)
+        said = ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.items() if question in name)
+        print(f"equal networks, {regime.name}: {said}", flush=True)
 
 
 if __name__ == "__main__":

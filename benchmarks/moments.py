@@ -20,7 +20,7 @@ PLACES = (  # (where, what, the part that it is); time is the innermost part's
     ("segpipe.train", "train", "between the parts"),
     ("segpipe.combinations", "refuse", "refusals"),
     ("segpipe.data.module:SegmentationData", "check", "refusals"),
-    ("segpipe.combinations", "identity", "identity"),
+    ("segpipe.naming", "identity", "identity"),
     ("segpipe.build", "data", "data"),
     ("segpipe.data.module:Samples", "__init__", "data"),
     ("segpipe.build", "task", "network"),

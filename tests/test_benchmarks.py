@@ -29,7 +29,7 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ["processor: with / without: ", "boundary F  ", "objects "],
     ),
     "report": (["--runs", "6", "--pictures", "1", "--resamples", "100"], ["a report on 6 runs", "report.html  "]),
-    "coverage": (["--trials", "40", "--seeds", "3", "--sweeps", "1"], ["3 seeds: these pictures ", "equal networks, "]),
+    "coverage": (["--seeds", "3"], ["3 seeds: these pictures ", "equal networks, "]),
     "resampling": (["--rounds", "1", "--resamples", "20"], ["45 networks x 5 seeds", "with all comparisons "]),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }

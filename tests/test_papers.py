@@ -265,4 +265,4 @@ def test_an_interrupted_stage_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 
 def test_staged_and_unstaged_are_two_experiments():
     staged, at_once = (configure(*choice) for choice in (["stages=['model=fcn32s','model=fcn8s']"], []))
-    assert naming.identity(staged) != combinations.identity(at_once)
+    assert naming.identity(staged) != naming.identity(at_once)

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +26,10 @@ MAKE = {line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitline
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, finished_run):
-    """A folder with what the commands speak of: a run, photos, pictures with masks."""
+    """A folder with what the commands speak of: a run, a sweep, photos, pictures with masks."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "RUN").symlink_to(finished_run)
+    shutil.copytree(finished_run, folder / "outputs" / "sweeps" / "NAME" / "run")
     (folder / "photos").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     PIL.Image.fromarray(noise).save(folder / "photos" / "one.jpg")
