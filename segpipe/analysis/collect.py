@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segpipe import cells
 from segpipe.analysis.places import Place, placed
 from segpipe.errors import UserError
-from segpipe.runs import Run
+from segpipe.runs import Run, shown
 from segpipe.storage import read_json
 
 
@@ -91,6 +91,8 @@ def collect(folder: Path) -> Collection:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Give a sweep's, outputs/sweeps/NAME, or one with runs in it.")
+    if Run(folder).config.is_file():
+        raise UserError(f"{folder}: a single run. Give the folder that it lies in, {shown(folder.parent)}.")
     problems: list[Problem] = []
     listed = cells.read(folder) or [cell for path in folders(folder) if (cell := cell_of(path, problems))]
     known = {cell.run for cell in listed}
