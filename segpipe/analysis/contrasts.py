@@ -94,9 +94,7 @@ class Design:
             for (a, b), (c, d) in product(combinations(self.levels[first], 2), combinations(self.levels[second], 2)):
                 yield from self.interaction((first, a, b), (second, c, d))
 
-    def interaction(
-        self, first: tuple[str, str | int, str | int], second: tuple[str, str | int, str | int]
-    ) -> Iterator[Contrast]:
+    def interaction(self, first: Pair, second: Pair) -> Iterator[Contrast]:
         """(a - b at c) - (a - b at d), the mean over the third factor, where all four are networks apart."""
         (one, a, b), (two, c, d) = first, second
         third = next(factor for factor in FACTORS if factor not in (one, two))

@@ -1,18 +1,16 @@
 """Scores at boundaries and by the size of objects, where the runs have counted them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from segpipe.analysis.blocks import Block, Fold, Items, Section, Text
 from segpipe.analysis.collect import Collection, Finished
-from segpipe.analysis.contrasts import Design, Stratum, strata
+from segpipe.analysis.contrasts import Stratum
 from segpipe.analysis.curves import Curve, over_seeds, small_multiples
-from segpipe.analysis.effects import Comparison, corrected
-from segpipe.analysis.intervals import estimate
+from segpipe.analysis.effects import Comparison, marginal, tallies_of
 from segpipe.analysis.ordering import order
-from segpipe.analysis.resample import Tallies, scored
+from segpipe.analysis.resample import scored
 from segpipe.analysis.standings import Standing, grids, metric, said
 from segpipe.analysis.tables import differences, mean, scores
 from segpipe.boundaries import read_boundaries
@@ -105,33 +103,17 @@ def bands(run: Finished) -> dict[int, float]:
 
 def exploratory(collection: Collection, *, resamples: int) -> dict[str, list[Comparison]]:
     """Marginal differences of some of the scores, where runs have counted them picture by picture."""
-    counts = {run.run.folder: tallies_of(run) for run in collection.runs if counted(run)}
-    found = {name: marginal(collection, name, counts, resamples=min(resamples, RESAMPLES)) for name in COMPARED}
+    counts = {run: read(run) for run in collection.runs if counted(run)}
+    found = {}
+    for name in COMPARED:
+        if any(name in tallies for tallies in counts.values()):
+            tallies = tallies_of(collection, lambda run, name=name: counts.get(run, {}).get(name))  # type: ignore[misc]
+            of_all = scored(tallies, collection.groups, resamples=min(resamples, RESAMPLES))
+            found[name] = marginal(collection, of_all)
     return {name: compared for name, compared in found.items() if compared}
 
 
-def marginal(
-    collection: Collection, name: str, counts: Mapping[Path, Mapping[str, Tally]], *, resamples: int
-) -> list[Comparison]:
-    """Differences of one score; none where no run has counted it. counts: of the runs, by folder and score."""
-    there = next((found[name] for found in counts.values() if name in found), None)
-    if there is None:
-        return []
-    over = np.full((len(collection.networks), len(collection.seeds), *there.over.shape), np.nan)
-    under = over.copy()
-    for number, network in enumerate(collection.networks):
-        for seed, run in network.runs.items():
-            one = counts.get(run.run.folder, {}).get(name)
-            if one is not None and one.over.shape == there.over.shape:
-                over[number, collection.seeds.index(seed)] = one.over
-                under[number, collection.seeds.index(seed)] = one.under
-    found = scored(Tallies(over, under, there.present), collection.groups, resamples=resamples)
-    designs = [Design(collection.networks, stratum) for stratum in strata(collection.networks)]
-    looked_at = [contrast for design in designs for contrast in design.marginal()]
-    return corrected([Comparison(one, estimate(found, one.weights, collection.seeds)) for one in looked_at])
-
-
-def tallies_of(run: Finished) -> dict[str, Tally]:
+def read(run: Finished) -> dict[str, Tally]:
     """A run's counts by score; none where they cannot be read, or are of other pictures."""
     try:
         found = read_boundaries(run.run.boundaries("test"))

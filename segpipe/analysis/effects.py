@@ -1,6 +1,6 @@
 """A collection's differences, estimated: the confirmatory family, interactions, single cells, noise of seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -92,20 +92,31 @@ def analyse(
     networks = collection.networks
     found = scored(tallies or miou_tallies(collection), collection.groups, resamples=resamples)
     chosen = contrasts.best(networks) if reference is None else named(networks, reference)
-    designs = [Design(networks, stratum) for stratum in contrasts.strata(networks)]
-
-    def compared(looked_at: list[Contrast]) -> list[Comparison]:
-        return [Comparison(one, estimate(found, one.weights, collection.seeds)) for one in looked_at]
-
     return Analysis(
         found,
-        corrected(compared(list(chain.from_iterable(design.marginal() for design in designs)))),
-        corrected(compared(list(chain.from_iterable(design.interactions() for design in designs)))),
-        at_once(compared(contrasts.against(networks, chosen)), found),
+        marginal(collection, found),
+        corrected(compared(collection, found, chain.from_iterable(one.interactions() for one in designs(networks)))),
+        at_once(compared(collection, found, contrasts.against(networks, chosen)), found),
         chosen,
         noise(found.found),
         resamples,
     )
+
+
+def marginal(collection: Collection, found: Scored) -> list[Comparison]:
+    """The confirmatory family of a score: every factor's marginal differences, over all strata."""
+    looked_at = chain.from_iterable(one.marginal() for one in designs(collection.networks))
+    return corrected(compared(collection, found, looked_at))
+
+
+def designs(networks: list[Network]) -> list[Design]:
+    """One of each stratum."""
+    return [Design(networks, stratum) for stratum in contrasts.strata(networks)]
+
+
+def compared(collection: Collection, found: Scored, looked_at: Iterable[Contrast]) -> list[Comparison]:
+    """What is known of contrasts, each on its own."""
+    return [Comparison(one, estimate(found, one.weights, collection.seeds)) for one in looked_at]
 
 
 def miou_tallies(collection: Collection) -> Tallies:
@@ -114,17 +125,16 @@ def miou_tallies(collection: Collection) -> Tallies:
 
 
 def tallies_of(collection: Collection, of: Callable[[Finished], Tally | None]) -> Tallies:
-    """Every run's counts in one array; NaN where a run is missing, or has none of this score."""
-    pictures, classes = len(collection.pictures), len(collection.classes)
-    over = np.full((len(collection.networks), len(collection.seeds), pictures, classes), np.nan)
-    under, present = over.copy(), np.zeros((pictures, classes))
+    """Every run's counts in one array; NaN where a run is missing, or has none of this score; one run has it."""
+    there = {run: found for run in collection.runs if (found := of(run)) is not None}
+    present = next(iter(there.values())).present  # of the truth, so the same for all
+    over = np.full((len(collection.networks), len(collection.seeds), *present.shape), np.nan)
+    under = over.copy()
     for number, network in enumerate(collection.networks):
         for seed, run in network.runs.items():
-            found = of(run)
-            if found is not None:
+            if run in there and there[run].over.shape == present.shape:
                 place = number, collection.seeds.index(seed)
-                over[place], under[place] = found.over, found.under
-                present = np.broadcast_to(found.present, (pictures, classes))  # a score may have none
+                over[place], under[place] = there[run].over, there[run].under
     return Tallies(over, under, present)
 
 
