@@ -157,7 +157,7 @@ def declared(regime: Regime, *, seeds: int, trials: int, count: int = 40, resamp
     networks = equal_grid(seeds)
     groups = [str(number) for number in range(count)]
     collection = Collection(
-        Path(), networks, list(range(seeds)), list("abcd"), [], groups, groups, [], len(networks) * seeds
+        Path(), networks, list(range(seeds)), list("abcd"), [], groups, groups, []
     )  # fmt: skip
     means = np.full(len(networks), 1.0)
     errors: dict[str, float] = {}

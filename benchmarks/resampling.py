@@ -26,7 +26,7 @@ def main() -> None:
     over = random.integers(0, 1000, (len(networks), 5, 233, 11)).astype(np.float64)
     tallies = Tallies(over, over + random.integers(1, 1000, over.shape), np.ones((233, 11)))
     pictures = [str(number) for number in range(233)]
-    collection = Collection(Path(), networks, list(range(5)), [""] * 11, [], pictures, pictures, [], 225)
+    collection = Collection(Path(), networks, list(range(5)), [""] * 11, [], pictures, pictures, [])
     for _ in range(given.rounds):
         began = time.perf_counter()
         scored(tallies, pictures, resamples=given.resamples)

@@ -71,7 +71,6 @@ class Collection:
     pictures: list[str]
     groups: list[str]
     problems: list[Problem]
-    listed: int  # cells that were asked for, seeds counted
 
     @cached_property
     def places(self) -> dict[Place, int]:
@@ -117,7 +116,7 @@ def collect(folder: Path) -> Collection:
     seeds = sorted({seed for network in networks for seed in network.runs})
     record = first.run.record
     palette = [tuple(colour) for colour in record.get("palette") or []]
-    return Collection(folder, networks, seeds, record["classes"], palette, pictures, groups, problems, len(listed))
+    return Collection(folder, networks, seeds, record["classes"], palette, pictures, groups, problems)
 
 
 def folders(folder: Path) -> list[Path]:

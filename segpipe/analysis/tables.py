@@ -13,7 +13,7 @@ from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
 from segpipe.analysis.places import AS_THEY_ARE
 from segpipe.analysis.points import MINUS, NOTHING, bounds, number, points, probability, seeds, signed
-from segpipe.analysis.standings import COSTS, Grid, Standing, number_of
+from segpipe.analysis.standings import COSTS, Grid, Standing, number_of, said
 
 
 class Cell(NamedTuple):
@@ -49,7 +49,7 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
             [
                 Cell(changing(contrast) if interaction else f"{contrast.a} {MINUS} {contrast.b}"),
                 Cell(contrast.factor),
-                *([Cell(stratum(one))] if several else []),
+                *([Cell(said(one.contrast.stratum) if one.contrast.stratum else "")] if several else []),
                 Cell(real(one)),
                 Cell(signed(found.difference, 2), found.difference),
                 interval(found.trainings),
@@ -77,12 +77,6 @@ def changing(contrast: Contrast) -> str:
     """An interaction in words."""
     pair, _, there = contrast.a.rpartition(" at ")
     return f"{pair.replace(' - ', f' {MINUS} ')}, at {there} less at {contrast.b.rpartition(' at ')[2]}"
-
-
-def stratum(one: Comparison) -> str:
-    """Of which networks."""
-    setting, view, model = one.contrast.stratum or ("", "", "")
-    return ", ".join(filter(None, [model, view, setting]))
 
 
 def real(one: Comparison) -> str:
