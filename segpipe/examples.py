@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import PIL.Image
 
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
+from segpipe.data.resize import resize_image, resize_mask
 from segpipe.pictures import IGNORED, Colour
 from segpipe.storage import write_whole
 
@@ -26,9 +26,10 @@ def save_examples(
 ) -> None:
     """Write NAME.jpg, NAME.truth.png and NAME.png for each; masks are indices of classes, with their colours."""
     for name, image, truth, prediction in zip(file_names(names), images, truths, predictions, strict=True):
-        save(PIL.Image.fromarray(reduced(image, cv2.INTER_AREA)), folder / f"{name}.jpg", "JPEG")
+        size = shown_size(image.shape)
+        save(PIL.Image.fromarray(resize_image(image, size)), folder / f"{name}.jpg", "JPEG")
         for mask, ending in ((truth, "truth.png"), (prediction, "png")):
-            save(in_colours(reduced(mask, cv2.INTER_NEAREST), palette), folder / f"{name}.{ending}", "PNG")
+            save(in_colours(resize_mask(mask, size), palette), folder / f"{name}.{ending}", "PNG")
 
 
 def file_names(names: Sequence[str]) -> list[str]:
@@ -40,14 +41,11 @@ def file_names(names: Sequence[str]) -> list[str]:
     return found
 
 
-def reduced(picture: Image | Mask, how: int) -> Image:
-    """To the longest side; what is smaller stays."""
-    height, width = picture.shape[:2]
-    share = SIDE / max(height, width)
-    if share >= 1:
-        return picture
-    size = max(1, round(width * share)), max(1, round(height * share))
-    return cv2.resize(picture, size, interpolation=how).astype(np.uint8)
+def shown_size(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width with SIDE as the longest side; what is smaller stays."""
+    height, width = shape[:2]
+    share = min(1.0, SIDE / max(height, width))
+    return max(1, round(height * share)), max(1, round(width * share))
 
 
 def in_colours(mask: Mask, palette: Sequence[Colour]) -> PIL.Image.Image:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build, match, pretrained
 from segpipe.config import CONF
-from segpipe.data.dataset import Split
+from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.models.decoder import all_widths, steps
 from segpipe.models.encoders import Encoder
 
@@ -22,6 +23,14 @@ NEVER_CHANGES_THE_RESULT = (
     "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
     "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary", "task.compile", "match", "budget",
 )  # fmt: skip
+
+# Keys that came later, each with the value that means what was before: where it holds that one, an identity is what it
+# was. A component's ``revision`` is raised by one when a repair changes the results of the runs that it touches.
+ADDED_SINCE: dict[str, Any] = {
+    "augment.revision": 0,  # 1: transforms that resize keep masks registered (data.augment.REGISTERED)
+    "data.revision": 0,  # 1: images and masks are resized by data.resize, where data.size is another than theirs
+    "encoder.revision": 0,  # see the encoder's class
+}
 
 
 def overlapping(encoder: Encoder) -> list[int]:
@@ -103,13 +112,31 @@ def canonical(cfg: DictConfig) -> dict[str, Any]:
 def identity(cfg: DictConfig) -> str:
     """Eight hexadecimal digits: a digest of what can change the result, the data and the weights it starts from."""
     content = canonical(cfg)
-    content["data_fingerprint"] = [build.dataset(cfg, split).fingerprint() for split in get_args(Split)]
+    datasets = [build.dataset(cfg, split) for split in get_args(Split)]
+    content["data_fingerprint"] = [dataset.fingerprint() for dataset in datasets]
+    for group, revision in revisions(cfg, datasets).items():
+        content[group]["revision"] = revision
+    for path, before in ADDED_SINCE.items():
+        node, _, key = path.rpartition(".")
+        if content[node].get(key, before) == before:
+            content[node].pop(key, None)
     content["trainer"]["precision"] = build.precision(cfg)
     if (weights := cfg.encoder.get("weights")) and pretrained.is_file(weights) and Path(weights).is_file():
         content["encoder"]["weights"] = digest(Path(weights))  # by what is in it, wherever it lies
     if cfg.warm_start:
         content["warm_start"] = digest(build.weights_file(cfg.warm_start))
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+def revisions(cfg: DictConfig, datasets: Sequence[SegmentationDataset]) -> dict[str, int]:
+    """By config group the revision of what a run uses of it; 0 where no repair has touched such a run."""
+    size = cfg.data.get("size")
+    resized = size and any(dataset.size(i) != tuple(size) for dataset in datasets for i in range(len(dataset)))
+    return {
+        "augment": build.augment(cfg).revision,
+        "data": int(bool(resized)),
+        "encoder": build.encoder_on_paper(cfg).revision,
+    }
 
 
 def digest(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
@@ -13,6 +12,7 @@ from omegaconf import OmegaConf
 from segpipe import build, checkpoints, config
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import read_image
+from segpipe.data.resize import to_network
 from segpipe.errors import UserError
 from segpipe.models.network import at_size
 from segpipe.runs import Run, shown
@@ -22,7 +22,7 @@ class Predictor:
     """Called with a picture, it gives the mask.
 
     classes, palette: names and RGB colours of the mask's indices. size: height and width the network was trained at,
-    None for the pictures' own; a picture is brought to that height before, and its scores back to its size after.
+    None for the pictures' own; a picture is brought to it as in the test, and its scores back to the picture's size.
     """
 
     def __init__(self, run: str | Path, *, device: str | None = None) -> None:
@@ -50,16 +50,11 @@ class Predictor:
 
     def logits(self, image: Image) -> torch.Tensor:
         """(H, W, 3) uint8 RGB to float (K, H, W)."""
-        height, width = image.shape[:2]
-        smallest = self.network.encoder.min_size
-        scale = self.size[0] / height if self.size else 1.0
-        scale = max(scale, smallest / height, smallest / width)  # what is too small is enlarged
-        if scale != 1.0:
-            size = (max(round(width * scale), smallest), max(round(height * scale), smallest))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)  # type: ignore[assignment]
+        size = image.shape[:2]
+        image = to_network(image, self.size, smallest=self.network.encoder.min_size)
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).to(self.device)
-            return at_size(self.network(batch).float(), (height, width))[0]
+            return at_size(self.network(batch).float(), size)[0]
 
 
 def usable(name: str) -> torch.device:

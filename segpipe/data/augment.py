@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask, Sample
+from segpipe.data.resize import resize_image, resize_mask
 from segpipe.errors import UserError
 
 
@@ -33,6 +34,8 @@ class Augment:
         self.crop = crop
         cropping = [PadTo(crop[0], crop[1]), A.RandomCrop(crop[0], crop[1])] if crop else []
         self.compose = A.Compose([*before_crop, *cropping, *after_crop])
+        # Of the results: 1 since masks are resized as their images are; before, they were shifted.
+        self.revision = int(any(isinstance(one, Registered | A.CropAndPad) for one in [*before_crop, *after_crop]))
 
     def __call__(self, sample: Sample, *, seed: int, epoch: int, index: int) -> Sample:
         """The augmented sample: the same for the same (seed, epoch, index), in whatever process."""
@@ -76,11 +79,43 @@ class PadTo(A.DualTransform):
         )
 
 
+class Registered(A.DualTransform):
+    """Mixed into a transform that resizes: its own filters shift masks against images (``data.resize``)."""
+
+    def apply(self, img: Image, **params: Any) -> Image:
+        """Crop, where the transform does, and resize."""
+        return resize_image(self.region(img, params), self.target_size(img, params))
+
+    def apply_to_mask(self, mask: Mask, **params: Any) -> Mask:
+        """The same to the mask."""
+        return resize_mask(self.region(mask, params), self.target_size(mask, params))
+
+    def region(self, array: np.ndarray, params: dict[str, Any]) -> np.ndarray:
+        """What is resized."""
+        left, top, right, bottom = params.get("crop_coords", (0, 0, array.shape[1], array.shape[0]))
+        return array[top:bottom, left:right]
+
+    def target_size(self, array: np.ndarray, params: dict[str, Any]) -> tuple[int, ...]:
+        """Height and width that the transform gives."""
+        return super().apply_to_mask(np.empty(array.shape[:2], np.uint8), **params).shape
+
+
+REGISTERED = {
+    transform: type(transform)(transform.__name__, (Registered, transform), {"__doc__": f"{transform.__name__}."})
+    for transform in (
+        A.RandomScale, A.Resize, A.LongestMaxSize, A.SmallestMaxSize, A.RandomSizedCrop, A.RandomResizedCrop,
+    )
+}  # fmt: skip
+
+
 def strict(target: type[A.BasicTransform], **arguments: Any) -> A.BasicTransform:
     """Build a transform, refusing what albumentations would only warn of and then ignore.
 
-    Geometric transforms that fill in are told to fill masks with IGNORE_INDEX.
+    Geometric transforms that fill in are told to fill masks with IGNORE_INDEX; those that resize keep masks registered.
     """
+    target = REGISTERED.get(target, target)
+    if target is A.CropAndPad:  # resizes what it has cropped
+        arguments.setdefault("mask_interpolation", cv2.INTER_NEAREST_EXACT)
     if "fill_mask" in target.InitSchema.model_fields:  # type: ignore[attr-defined]
         arguments.setdefault("fill_mask", IGNORE_INDEX)
     with warnings.catch_warnings():

@@ -3,16 +3,15 @@
 import sys
 from typing import Literal, TypedDict
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from segpipe.data.augment import Augment
 from segpipe.data.dataset import Sample, SegmentationDataset
+from segpipe.data.resize import resize_mask, to_network
 
 RAM_LIMIT = 2 * 2**30  # bytes that cache=auto allows a split
 
@@ -59,11 +58,9 @@ class Samples(Dataset[Batch]):
     def load(self, index: int) -> Sample:
         """Decode and resize."""
         image, mask = self.dataset.read(index)
-        if self.size and image.shape[:2] != tuple(self.size):
-            image = resize(image, self.size, cv2.INTER_AREA)
-            if self.train:
-                mask = resize(mask, self.size, cv2.INTER_NEAREST)
-        return Sample(image, mask)
+        if self.size and self.train:
+            mask = resize_mask(mask, self.size)
+        return Sample(to_network(image, self.size), mask)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -85,8 +82,3 @@ class Samples(Dataset[Batch]):
         """One sample, as it is in ``epoch``."""
         sample = self.kept[index] if self.kept is not None else self.load(index)
         return self.augment(sample, seed=self.seed, epoch=epoch, index=index) if self.augment else sample
-
-
-def resize(picture: NDArray[np.uint8], size: list[int], how: int) -> NDArray[np.uint8]:
-    """To (height, width)."""
-    return cv2.resize(picture, size[::-1], interpolation=how)  # type: ignore[return-value]

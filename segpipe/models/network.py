@@ -115,9 +115,15 @@ class LocalContrast(nn.Module):
 
 
 def at_size(scores: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, K, h, w) scores interpolated to a picture's or a mask's own (H, W), where they differ."""
-    same = tuple(scores.shape[-2:]) == tuple(size)
-    return scores if same else F.interpolate(scores, size=tuple(size), mode="bilinear")
+    """(N, K, h, w) scores interpolated to a picture's or a mask's own (H, W), where they differ.
+
+    Where they shrink, the interpolation's support grows with the step (``antialias``), so that none is left out.
+    """
+    height, width = scores.shape[-2:]
+    if (height, width) == tuple(size):
+        return scores
+    shrinks = height > size[0] or width > size[1]
+    return F.interpolate(scores, size=tuple(size), mode="bilinear", antialias=shrinks)
 
 
 class Jump(nn.Module):

@@ -33,6 +33,7 @@ class Encoder(nn.Module, ABC):
     min_size: int
     classifier_kernel: int
     frozen: int = 0  # stages
+    revision: int = 0  # raised by one when a repair changes the results of networks on it; part of their identity
 
     @property
     @abstractmethod
