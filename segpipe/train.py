@@ -194,6 +194,7 @@ def hydra_main(cfg: DictConfig) -> None:
         return
     try:
         with friendly():  # here as well, or Hydra would add a line of its own
+            sweep.refuse_cells(cfg)
             if cfg.stages:
                 sys.exit(run_stages(cfg, overrides))
             chosen = ranks.chosen(cfg, overrides)
