@@ -28,7 +28,6 @@ class Cell(NamedTuple):
         """The cell on one line."""
         return " ".join(str(choice) for choice in self.choices.values() if choice is not None)
 
-
     @property
     def place(self) -> tuple[str, ...]:
         """What the cell is known by in its sweep, wherever the data lie."""

@@ -128,8 +128,8 @@ class Run:
                 left_out = ("resume=", "sweep.", "run_dir=", "hydra.")
                 given = [str(one) for one in self.record.get("overrides", []) if not str(one).startswith(left_out)]
                 raise UserError(
-                    f"{self.folder}: its weights were not kept (sweep.keep=none, or a copy without checkpoints). To have "
-                    f"them, train it again: python -m segpipe.train {shlex.join([*given, 'hydra.mode=RUN'])}"
+                    f"{self.folder}: its weights were not kept (sweep.keep=none, or a copy without checkpoints). To "
+                    f"have them, train it again: python -m segpipe.train {shlex.join([*given, 'hydra.mode=RUN'])}"
                 )
             raise UserError(
                 f"{self.folder}: no checkpoints/best.ckpt (the run is {status}). Finish its training first: "
