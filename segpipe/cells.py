@@ -1,5 +1,6 @@
 """What a sweep consists of: ``sweep.json`` lists every cell that was asked for, and the run that is its network."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,15 +28,31 @@ class Cell(NamedTuple):
         """The cell on one line."""
         return " ".join(str(choice) for choice in self.choices.values() if choice is not None)
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What the cell is known by in its sweep, wherever the data lie."""
+        return tuple(override for override in self.overrides if not override.startswith("data.root="))
 
-def add(folder: Path, new: Cell) -> None:
-    """Put a cell into ``sweep.json``, in the place it had; several processes may do so at once."""
+
+def add(folder: Path, new: Cell, *, tuning_seeds: Iterable[int] | None = None) -> None:
+    """Put a cell into ``sweep.json``, in the place it had; several processes may do so at once.
+
+    tuning_seeds: see ``read_tuning_seeds``; None leaves those that are there.
+    """
     with locked(folder, busy=lambda: None):
-        kept = {tuple(cell.overrides): cell for cell in read(folder)}
-        if kept.get(tuple(new.overrides)) == new:
+        kept = {cell.place: cell for cell in read(folder)}
+        known = read_tuning_seeds(folder)
+        seeds = known if tuning_seeds is None else [*tuning_seeds]
+        if kept.get(new.place) == new and seeds == known:
             return
-        kept[tuple(new.overrides)] = new
-        write_json(folder / "sweep.json", {"name": folder.name, "cells": [cell._asdict() for cell in kept.values()]})
+        kept[new.place] = new
+        entries = {"name": folder.name, "tuning_seeds": seeds, "cells": [cell._asdict() for cell in kept.values()]}
+        write_json(folder / "sweep.json", entries)
+
+
+def read_tuning_seeds(folder: Path) -> list[int] | None:
+    """The seeds that are for choosing nuisance factors, and never for a comparison; None where none are named."""
+    return read_json(folder / "sweep.json").get("tuning_seeds")
 
 
 def read(folder: Path) -> list[Cell]:

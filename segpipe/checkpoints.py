@@ -1,8 +1,9 @@
 """A run's checkpoints: written whole, read if whole; which one can be gone on with."""
 
 import zipfile
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -10,6 +11,8 @@ from segpipe.errors import UserError
 from segpipe.runs import Run, anew, shown
 from segpipe.storage import write_whole
 
+Keep = Literal["all", "best", "none"]  # of the checkpoints of a sweep's finished runs; best: its weights only
+OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # what a checkpoint of weights only holds
 SET_ASIDE = ".damaged"  # what the name of a file that was set aside ends with
 
 
@@ -51,11 +54,13 @@ def newest_whole(run: Run) -> Path | None:
     """The checkpoint to go on with: the last, else the best; None where that would not give what the run would have.
 
     The best one must be whole if there is one: it is tested in the end, and a run that goes on may not write it again.
+    Weights only are not enough.
     """
     best, last = run.checkpoint("best"), run.checkpoint("last")
     if damaged(run):
         return None
-    return next((path for path in (last, best) if path.is_file() and is_whole(path)), None)
+    whole_ones = (path for path in (last, best) if path.is_file() and is_whole(path))
+    return next((path for path in whole_ones if not weights_only(path)), None)
 
 
 def damaged(run: Run) -> bool:
@@ -72,3 +77,26 @@ def set_aside(run: Run) -> list[str]:
         if path.is_file():
             renamed.append(shown(path.rename(path.with_name(path.name + SET_ASIDE))))
     return renamed
+
+
+def compact(run: Run, keep: Keep) -> None:
+    """Remove of a finished run's checkpoints what is not to be kept. Done again, it finds nothing left to do.
+
+    Raises OSError and UserError where the best checkpoint cannot be rewritten; then all of them are still there.
+    """
+    best, last = run.checkpoint("best"), run.checkpoint("last")
+    if keep == "best" and best.is_file():
+        if not weights_only(whole(best)):
+            checkpoint = read(best)
+            write(best, {key: checkpoint[key] for key in OF_WEIGHTS})
+        last.unlink(missing_ok=True)
+    if keep == "none":
+        for path in (last, best):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # no such folder, or what else lies in it
+            best.parent.rmdir()
+
+
+def weights_only(path: Path) -> bool:
+    """Whether a checkpoint was made compact: it can be predicted with and begun from, but not gone on with."""
+    return "optimizer_states" not in torch.load(path, map_location="cpu", weights_only=True, mmap=True)

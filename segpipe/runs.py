@@ -1,6 +1,7 @@
 """A run is a folder: what lies in it, whose it is while it is trained, and its record."""
 
 import fcntl
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -123,6 +124,13 @@ class Run:
         """The checkpoint to predict with. Raises UserError where none was written."""
         if not self.checkpoint("best").is_file():
             status = self.record.get("status", "without a record")
+            if status == "finished":
+                left_out = ("resume=", "sweep.", "run_dir=", "hydra.")
+                given = [str(one) for one in self.record.get("overrides", []) if not str(one).startswith(left_out)]
+                raise UserError(
+                    f"{self.folder}: its weights were not kept (sweep.keep=none, or a copy without checkpoints). To "
+                    f"have them, train it again: python -m segpipe.train {shlex.join([*given, 'hydra.mode=RUN'])}"
+                )
             raise UserError(
                 f"{self.folder}: no checkpoints/best.ckpt (the run is {status}). Finish its training first: "
                 f"python -m segpipe.train resume={shown(self.folder)}"

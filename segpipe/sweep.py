@@ -1,19 +1,17 @@
 """Multirun: each job of a sweep is a process of its own, one after another or on as many slots as ``sweep.workers``."""
 
-import math
 import os
 import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from segpipe import build, cells, combinations, devices
+from segpipe import build, cells, checkpoints, combinations, devices
+from segpipe.asked import Asked, refuse_cells
 from segpipe.board import Board, print_cells
 from segpipe.config import key_of
 from segpipe.errors import UserError
@@ -23,24 +21,6 @@ from segpipe.summary import PYTHON
 
 LOG = "output.log"  # in a run's folder: what its process printed
 POLL = 0.1  # seconds
-
-
-class Asked(Callback):
-    """Hydra's word that a sweep begins in this process: which folder it has, how many jobs are still to come."""
-
-    folder: ClassVar[Path | None] = None
-    jobs: ClassVar[int] = 0
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """See Callback; jobs is 0 where the sweeper decides as it goes."""
-        Asked.folder = Path(config.hydra.sweep.dir)
-        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-            params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-            given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-            choices = {one.key_or_group: one for one in given}  # the last word on a key counts
-            swept = [one for one in choices.values() if one.is_sweep_override()]
-            Asked.jobs = math.prod(len(list(one.sweep_iterator())) for one in swept)
-            print(f"Looking at {Asked.jobs} cells.", flush=True)  # Hydra composes all before the first begins
 
 
 class Job(NamedTuple):
@@ -57,11 +37,12 @@ class Job(NamedTuple):
 class Slots:
     """Runs what is put to it, ``workers`` at a time, each with its share of the GPUs or of the CPU's cores.
 
-    name: of the sweep, for W&B. gpu: whether it is GPUs that train.
+    name: of the sweep, for W&B. gpu: whether it is GPUs that train. keep: which checkpoints finished runs keep.
     """
 
-    def __init__(self, *, name: str, workers: int, gpu: bool) -> None:
+    def __init__(self, *, name: str, workers: int, gpu: bool, keep: checkpoints.Keep = "all") -> None:
         self.name = name
+        self.keep = keep
         self.environments = shares(workers, gpu=gpu)
         self.board = Board(workers=workers)
         self.waiting: deque[tuple[Path, list[str]]] = deque()
@@ -77,6 +58,7 @@ class Slots:
         run = Run(folder)
         if run.record.get("status") == "finished":
             self.board.done_before(run)
+            self.compact(run)  # the process before may have ended between a training and this
         else:
             self.waiting.append((folder, overrides))
         self.step()
@@ -87,6 +69,8 @@ class Slots:
             self.jobs.remove(job)
             end([job.child])
             state = settle(job)
+            if state == "finished":
+                self.compact(job.run)
             self.board.ended(Run(job.run.folder), state, time.time() - job.since, self.left)
         free = set(range(len(self.environments))) - {job.slot for job in self.jobs}
         while free and self.waiting:
@@ -99,6 +83,13 @@ class Slots:
             child = Child(training(folder, overrides), environment=environment, log=log)
             self.jobs.append(Job(child, run, slot, time.time(), dict(run.record), printed))
         self.board.show([(job.run, job.since) for job in self.jobs], self.left)
+
+    def compact(self, run: Run) -> None:
+        """Remove what ``sweep.keep`` does not ask for; where that fails, all is kept, and the sweep goes on."""
+        try:
+            checkpoints.compact(run, self.keep)
+        except (OSError, UserError) as error:
+            self.board.say(f"sweep.keep={self.keep}: {shown(run.folder)} keeps its checkpoints: {error}")
 
     @property
     def left(self) -> int:
@@ -156,10 +147,11 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
     """
     if any(key_of(override) == "run_dir" for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
+    refuse_cells(cfg)
     folder = Path(cfg.run_dir)
     Asked.jobs = max(Asked.jobs - 1, 0)
     cell = combinations.cell_of(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
-    cells.add(folder.parent, cell)
+    cells.add(folder.parent, cell, tuning_seeds=None if cell.error else cfg.sweep.tuning_seeds)
     if cell.run is None:
         say = slots[0].board.say if slots else print
         say(f"{'Refused' if cell.refused else 'Failed'}: {cell.said}: {cell.refused or cell.error}")
@@ -167,7 +159,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
         return
     if not slots:
         workers = 1 if at_once else cfg.sweep.workers
-        slots.append(Slots(name=cfg.sweep.name, workers=workers, gpu=devices.on_gpu(cfg)))
+        slots.append(Slots(name=cfg.sweep.name, workers=workers, gpu=devices.on_gpu(cfg), keep=cfg.sweep.keep))
     slots[0].put(folder, [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"])
     if at_once:
         try:

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from segpipe import build, checkpoints, combinations, config, cost, devices, match, pretrained, ranks, sweep, tracking
+from segpipe.asked import refuse_cells
 from segpipe.boundaries import boundary_scores, write_boundaries
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
@@ -194,6 +195,7 @@ def hydra_main(cfg: DictConfig) -> None:
         return
     try:
         with friendly():  # here as well, or Hydra would add a line of its own
+            refuse_cells(cfg)
             if cfg.stages:
                 sys.exit(run_stages(cfg, overrides))
             chosen = ranks.chosen(cfg, overrides)

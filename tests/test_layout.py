@@ -18,13 +18,15 @@ LAYERS = {  # a module may import from segpipe only what stands before it
     "segpipe.predictor": 7, "segpipe.summary": 7,
     "segpipe.processes": 1, "segpipe.checkpoints": 2, "segpipe.cells": 2, "segpipe.board": 8,
     "segpipe.analysis": 9,
-    "segpipe.loading": 7, "segpipe.start": 8, "segpipe.stages": 8, "segpipe.ranks": 9, "segpipe.sweep": 9,
+    "segpipe.loading": 7, "segpipe.start": 8, "segpipe.stages": 8, "segpipe.ranks": 9, "segpipe.asked": 8,
+    "segpipe.tuning": 8, "segpipe.sweep": 9,
     "segpipe.models.__main__": 10, "segpipe.train": 10, "segpipe.evaluate": 10, "segpipe.predict": 10,
-    "segpipe.check_data": 10, "segpipe.bound": 10, "segpipe.report": 10, "segpipe": 10,
+    "segpipe.check_data": 10, "segpipe.bound": 10, "segpipe.report": 10, "segpipe.tune": 10,
+    "segpipe": 10,
 }  # fmt: skip
 HYDRA = {
-    "config", "explain", "build", "combinations", "processes", "stages", "sweep", "train", "evaluate", "check_data",
-    "bound", "__main__",
+    "config", "explain", "build", "combinations", "processes", "stages", "asked", "sweep", "train", "evaluate",
+    "check_data", "bound", "__main__",
 }  # fmt: skip
 ONLY_IN = {
     "hydra": HYDRA,

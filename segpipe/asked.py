@@ -1,0 +1,189 @@
+"""What a sweep is asked to run: Hydra's product of swept keys, or the lines of ``sweep.cells`` crossed with it."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from segpipe.config import key_of
+from segpipe.errors import UserError
+from segpipe.explain import explain
+
+NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # they say how and where a sweep runs, not what a cell is
+
+
+class Asked(Callback):
+    """Hydra's word that a sweep begins in this process: which folder it has, how many jobs are still to come."""
+
+    folder: ClassVar[Path | None] = None
+    jobs: ClassVar[int] = 0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """See Callback; jobs is 0 where the sweeper decides as it goes."""
+        Asked.folder = Path(config.hydra.sweep.dir)
+        target = config.hydra.sweeper._target_
+        if not target.endswith(".BasicSweeper"):
+            return
+        # Hydra accepts a sweeper only by a name in its own packages, so ours takes the place of that name.
+        plugins = Plugins.instance().class_name_to_class
+        if OmegaConf.select(config, "sweep.cells"):
+            plugins[target] = CellsSweeper
+            return
+        if plugins.get(target) is CellsSweeper:
+            plugins[target] = get_class(target)
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+        given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+        choices = {one.key_or_group: one for one in given}  # the last word on a key counts
+        swept = [one for one in choices.values() if one.is_sweep_override()]
+        Asked.expect(math.prod(len(list(one.sweep_iterator())) for one in swept))
+
+    @classmethod
+    def expect(cls, jobs: int) -> None:
+        """So many jobs are to come."""
+        cls.jobs = jobs
+        print(f"Looking at {jobs} cells.", flush=True)  # Hydra composes all before the first begins
+
+
+class Line(NamedTuple):
+    """A line of a ``sweep.cells`` file. where: file and number, for messages. words: its overrides."""
+
+    where: str
+    words: list[str]
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The lines of a file, each with overrides as a shell would split them; what stands behind ``#`` is a comment.
+
+    Raises UserError, which names the file and the line, for what is not a list of different cells.
+    """
+    try:
+        content = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise UserError(
+            f"sweep.cells={path}: {reason}. Give a text file with a line of overrides for each cell, such as "
+            f"'decoder=deconv optimizer.lr=1e-3'; segpipe.tune writes one."
+        ) from error
+    lines: list[Line] = []
+    seen: dict[frozenset[tuple[str, str]], str] = {}
+    for number, text in enumerate(content, start=1):
+        where = f"{path}, line {number}"
+        overrides = parse(text, where)
+        if not overrides:
+            continue
+        cell = frozenset((str(one.get_key_element()), str(one.value())) for one in overrides)
+        if cell in seen:
+            raise UserError(f"{where}: the same cell as {seen[cell]}. Remove one of the two lines.")
+        seen[cell] = f"line {number}"
+        lines.append(Line(where, [str(one.input_line) for one in overrides]))
+    if not lines:
+        raise UserError(f"sweep.cells={path}: no line of overrides in it. Write one for each cell.")
+    return lines
+
+
+def parse(text: str, where: str) -> list[Override]:
+    """The overrides of one line. Raises UserError for what is none, or is no single cell."""
+    try:
+        words = shlex.split(text, comments=True)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}. Close the quotation marks: {text.strip()}") from error
+    keys: set[str] = set()
+    overrides: list[Override] = []
+    for word in words:
+        key = key_of(word)
+        if "=" not in word and not word.startswith("~"):
+            raise UserError(f"{where}: '{word}' is no override. Write KEY=VALUE, as on the command line.")
+        if key.startswith(NOT_IN_A_LINE):
+            raise UserError(f"{where}: {key} is not part of a cell. Give it on the command line, for the whole sweep.")
+        if key in keys:
+            raise UserError(f"{where}: {key} is given twice. Give it once.")
+        try:
+            (override,) = OverridesParser.create().parse_overrides([word])
+        except HydraException as error:
+            first = str(error).partition("\n")[0]
+            raise UserError(f"{where}: {word} cannot be read ({first}). Write KEY=VALUE.") from error
+        if override.is_sweep_override():
+            raise UserError(f"{where}: {word} has several values, but a line is one cell. Write a line for each value.")
+        keys.add(key)
+        overrides.append(override)
+    return overrides
+
+
+class CellsSweeper(Sweeper):  # type: ignore[misc]
+    """Runs each line of ``sweep.cells`` with each combination of what else is swept, the lines changing fastest.
+
+    A line's keys replace those of the experiment's ``hydra.sweeper.params``, in their place, so that a job has the
+    overrides that Hydra's own product would give it. The arguments are those of Hydra's BasicSweeper.
+    """
+
+    def __init__(self, max_batch_size: int | None = None, params: dict[str, str] | None = None) -> None:
+        self.max_batch_size = max_batch_size
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """See Sweeper."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """See Sweeper. Raises UserError for lines that cannot be run."""
+        jobs = self.jobs(arguments)
+        Asked.expect(len(jobs))
+        size = self.max_batch_size or len(jobs)
+        for start in range(0, len(jobs), size):
+            batch = jobs[start : start + size]
+            self.validate_batch_is_legal(batch)
+            for result in self.launcher.launch(batch, initial_job_idx=start):
+                _ = result.return_value  # raises the job's error, if it had one
+
+    def jobs(self, arguments: list[str]) -> list[list[str]]:
+        """The overrides of every job. Raises UserError for a line that is none, or contradicts the command line."""
+        lines = read_lines(Path(self.config.sweep.cells))
+        kept = [argument for argument in arguments if key_of(argument) != "sweep.cells"]
+        given = {key_of(argument) for argument in kept}
+        for line in lines:
+            if twice := [key for key in map(key_of, line.words) if key in given]:
+                raise UserError(
+                    f"{line.where}: {', '.join(twice)} is given on the command line too. Give it in one of the two."
+                )
+        params = [f"{key}={value}" for key, value in self.params.items()]
+        parse_overrides = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides
+        found: list[list[list[str]]] = []
+        for line in lines:
+            overrides = parse_overrides([*params, *kept, "sweep.cells=null", *line.words])  # a job is one cell
+            found += BasicSweeper.split_arguments(overrides, None)
+            self.compose(line, found[-1][0])
+        return [job for turn in zip_longest(*found) for job in turn if job is not None]
+
+    def compose(self, line: Line, job: Sequence[str]) -> None:
+        """Raise UserError where a line does not make a configuration: a key or a choice that does not exist, say."""
+        try:
+            self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+        except Exception as error:
+            if (said := explain(error)) is None:
+                raise
+            raise UserError(f"{line.where}: {said}") from error
+
+
+def refuse_cells(cfg: DictConfig) -> None:
+    """Raise UserError where ``sweep.cells`` would be ignored: in a single training, or with another sweeper."""
+    if cfg.sweep.cells:
+        raise UserError(
+            f"sweep.cells={cfg.sweep.cells}: it needs a sweep with Hydra's basic sweeper. Add -m to the command; or "
+            f"leave out sweep.cells."
+        )

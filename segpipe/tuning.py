@@ -1,0 +1,174 @@
+"""Choosing the level of a nuisance factor for each cell of a sweep, by the validation scores of its tuning seeds."""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segpipe import cells
+from segpipe.config import key_of
+from segpipe.errors import UserError, nearest
+from segpipe.runs import Run
+from segpipe.storage import read_json
+
+ENDED = ("failed", "refused", "finished without a score")  # states in which a run stays
+EXACT = 50_000  # resamples of seeds that are enumerated; more are drawn
+DRAWN = 10_000
+
+Level = tuple[str, ...]  # overrides, one for each tuned key; empty where a cell has none
+
+
+@dataclass
+class Tuning:
+    """A cell but for its tuned keys and its seed.
+
+    words: the overrides that tell it from the others. scores: validation mIoU by level and seed; states: what became of
+    the runs that have none.
+    """
+
+    words: tuple[str, ...]
+    scores: dict[Level, dict[int, float]] = field(default_factory=dict)
+    states: dict[tuple[Level, int], str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The cell on one line."""
+        return " ".join(self.words) or "the only cell"
+
+    def seeds_of(self, level: Level) -> set[int]:
+        """The seeds whose runs are finished."""
+        return set(self.scores.get(level, {}))
+
+
+@dataclass
+class Choice:
+    """The level chosen for a cell, and the seeds that it was chosen on.
+
+    other: the share of resamples of the seeds that would choose another level; NaN of one seed. regret: how much more
+    the best level of each seed has, mean over seeds.
+    """
+
+    level: Level
+    seeds: list[int]
+    other: float
+    regret: float
+
+
+@dataclass
+class Sweep:
+    """What is tuned in a sweep.
+
+    seeds: the tuning seeds; named: whether the sweep names them. fixed: the overrides that all cells share.
+    """
+
+    folder: Path
+    keys: list[str]
+    cells: list[Tuning]
+    levels: list[Level]
+    seeds: list[int]
+    named: bool
+    fixed: list[str]
+
+
+def read(folder: Path, keys: list[str]) -> Sweep:
+    """The validation scores of a sweep's tuning seeds. Raises UserError where there is nothing to choose from."""
+    listed = cells.read(folder)
+    if not listed:
+        raise UserError(f"{folder}: no sweep.json that lists cells. Give a sweep's folder, outputs/sweeps/NAME.")
+    words = [{key_of(word): word for word in cell.overrides} for cell in listed]
+    values = {key: {each.get(key, "") for each in words} for key in dict.fromkeys(itertools.chain(*words))}
+    varying = [key for key, found in values.items() if len(found) > 1 and key not in (*keys, "seed", "data.root")]
+    for key in keys:
+        if key == "seed" or len(values.get(key, ())) < 2:
+            swept = [name for name, found in values.items() if len(found) > 1 and name != "seed"]
+            raise UserError(f"{key}: not swept in {folder}. Swept are {', '.join(swept)}.{nearest(key, swept)}")
+    named = cells.read_tuning_seeds(folder)
+    seeds = sorted(named or {cell.choices["seed"] for cell in listed})
+    found: dict[tuple[str, ...], Tuning] = {}
+    levels: dict[Level, None] = {}
+    for cell, each in zip(listed, words, strict=True):
+        if (seed := cell.choices["seed"]) not in seeds:
+            continue
+        own = tuple(each[key] for key in varying if key in each)
+        level = tuple(each.get(key, "") for key in keys)
+        levels[level] = None
+        tuning = found.setdefault(own, Tuning(own))
+        state = cells.status(folder, cell)
+        miou = (
+            read_json(Run(folder / str(cell.run)).metrics).get("val", {}).get("miou") if state == "finished" else None
+        )
+        if isinstance(miou, int | float) and np.isfinite(miou):
+            tuning.scores.setdefault(level, {})[seed] = float(miou)
+        else:
+            tuning.states[level, seed] = ENDED[2] if state == "finished" else state
+    if not found:
+        raise UserError(
+            f"{folder}: no cell has one of the tuning seeds {', '.join(map(str, seeds))} yet. Run the sweep with those first."
+        )
+    meant = [tuning for tuning in found.values() if tuning.scores or {*tuning.states.values()} != {"refused"}]
+    fixed = [word for key, word in words[0].items() if len(values[key]) == 1 and key not in (*keys, "seed")]
+    return Sweep(folder, keys, meant, sorted(levels, key=magnitude), seeds, bool(named), fixed)
+
+
+def magnitude(level: Level) -> tuple[tuple[float, str], ...]:
+    """What levels are sorted by: numbers by size, names behind them."""
+    return tuple((math.inf if (number := as_number(word)) is None else number, word) for word in level)
+
+
+def as_number(word: str) -> float | None:
+    """The value of an override, if it is a number."""
+    try:
+        return float(word.partition("=")[2])
+    except ValueError:
+        return None
+
+
+def choose(cell: Tuning, levels: list[Level], seeds: list[int], *, incomplete: bool = False) -> Choice | None:
+    """The level with the highest mean over seeds, the same seeds for all levels; None where none can be compared.
+
+    incomplete: compare all levels that have any run, on the seeds that all of these have; else only the levels
+    that have every seed.
+    """
+    candidates = [level for level in levels if cell.seeds_of(level) >= set(seeds)]
+    if incomplete:
+        candidates = [level for level in levels if cell.seeds_of(level)]
+        seeds = [seed for seed in seeds if all(seed in cell.seeds_of(level) for level in candidates)]
+    if not candidates or not seeds:
+        return None
+    scores = np.array([[cell.scores[level][seed] for seed in seeds] for level in candidates])
+    best = int(scores.mean(1).argmax())
+    regret = float((scores.max(0) - scores[best]).mean())
+    return Choice(candidates[best], seeds, share_of_others(scores, best), regret)
+
+
+def share_of_others(scores: NDArray[np.float64], chosen: int) -> float:
+    """Of resamples of seeds, with replacement, the share in which another level has a higher mean.
+
+    scores: (levels, seeds). Every resample is counted where they are few, else some are drawn. NaN of one seed.
+    """
+    number = scores.shape[1]
+    if number == 1:
+        return float("nan")
+    if number**number <= EXACT:
+        drawn = np.array(list(itertools.product(range(number), repeat=number)))
+    else:
+        drawn = np.random.default_rng(0).integers(number, size=(DRAWN, number))
+    means = scores[:, drawn].mean(2)
+    return float((means.max(0) > means[chosen] + 1e-12).mean())
+
+
+def beyond(level: Level, levels: list[Level]) -> dict[str, str]:
+    """The overrides of a level that lie at the edge of what was tried, each with the next value beyond it."""
+    found: dict[str, str] = {}
+    for position, word in enumerate(level):
+        numbers = sorted({number for one in levels if (number := as_number(one[position])) is not None})
+        own = as_number(word)
+        if own is None or len(numbers) < 2 or own not in (numbers[0], numbers[-1]):
+            continue
+        neighbour = numbers[1] if own == numbers[0] else numbers[-2]
+        if own > 0 and neighbour > 0:
+            found[word] = f"{key_of(word)}={float(f'{own * own / neighbour:.1g}'):g}"
+    return found
