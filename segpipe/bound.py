@@ -25,6 +25,7 @@ from segpipe import build
 from segpipe.boundaries import boundaries, boundary_scores, joined
 from segpipe.config import CONF, check
 from segpipe.data.dataset import IGNORE_INDEX, Mask, Split
+from segpipe.data.resize import class_shares
 from segpipe.errors import UserError
 from segpipe.explain import friendly
 from segpipe.metrics import confusion_matrices, scores
@@ -56,11 +57,7 @@ def shares(mask: Mask, stride: int, num_classes: int) -> NDArray[np.float32]:
     height, width = (-(-side // stride) for side in mask.shape)
     whole = np.full((height * stride, width * stride), IGNORE_INDEX, np.uint8)
     whole[: mask.shape[0], : mask.shape[1]] = mask
-    of_each = [
-        cv2.resize((whole == index).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        for index in range(num_classes)
-    ]
-    return np.stack(of_each).astype(np.float32, copy=False)
+    return np.stack([*class_shares(whole, (height, width), range(num_classes))])
 
 
 def majority(mask: Mask, stride: int, num_classes: int) -> Mask:

@@ -4,7 +4,7 @@ OpenCV's INTER_NEAREST takes the top left pixel of each block, which shifts a ma
 pixel where it is reduced threefold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -47,6 +47,12 @@ def reduced_size(shape: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
     return min(shape[0], size[0]), min(shape[1], size[1])
 
 
+def class_shares(mask: Mask, size: tuple[int, int], labels: Iterable[int]) -> Iterator[NDArray[np.float32]]:
+    """For each label, the share (height, width) of every area that it has, from 0 to 1."""
+    for label in labels:
+        yield cv2.resize((mask == label).astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[misc]
+
+
 def largest_share(mask: Mask, size: tuple[int, int]) -> Mask:
     """Of each area the label with the most pixels, the ignored ones a label like any other.
 
@@ -56,8 +62,8 @@ def largest_share(mask: Mask, size: tuple[int, int]) -> Mask:
     turn = checkerboard(size)
     most = np.zeros(size, np.float32)
     result = np.empty(size, np.uint8)
-    for label in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)):
-        share = cv2.resize((mask == label).astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+    labels = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    for label, share in zip(labels, class_shares(mask, size, labels), strict=True):
         larger = (share > most) | (turn & (share == most) & (share > 0))
         result[larger] = label
         np.maximum(most, share, out=most)
