@@ -31,6 +31,10 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
     "report": (["--runs", "6", "--pictures", "1", "--resamples", "100"], ["a report on 6 runs", "report.html  "]),
     "coverage": (["--seeds", "3"], ["3 seeds: these pictures ", "equal networks, "]),
     "resampling": (["--rounds", "1", "--resamples", "20"], ["45 networks x 5 seeds", "with all comparisons "]),
+    "contiguous": (
+        [*SMALL, "--size", "32", "32", "--batch", "1", "--decoders", "deconv", "unpool"],
+        ["deconv, cropped: logits equal", "unpool, enlarged: logits equal", "scores     cropped "],
+    ),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }
 

@@ -81,6 +81,9 @@ def test_channels_last_changes_nothing(model, decoder):
     network = network.to(memory_format=torch.channels_last)
     found = network(image.to(memory_format=torch.channels_last))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    assert found.is_contiguous()
+    for size in ((45, 61), (32, 64)):  # with and without padding
+        assert network(torch.zeros(1, 3, *size).to(memory_format=torch.channels_last)).is_contiguous()
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

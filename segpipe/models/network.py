@@ -41,9 +41,12 @@ class Network(nn.Module):
         self.encoder, self.neck, self.decoder, self.head, self.enlarge = encoder, neck, decoder, head, enlarge
 
     def forward(self, image: Tensor) -> Tensor:
-        """RGB images (N, 3, H, W), values 0 to 255 of any type, to logits (N, K, H, W)."""
+        """RGB images (N, 3, H, W), values 0 to 255 of any type, to logits (N, K, H, W), contiguous.
+
+        Enlarging logits and cross-entropy take a third less time than in channels_last (``benchmarks/contiguous.py``).
+        """
         height, width = image.shape[-2:]
-        return self.decode(*self.encode(image))[..., :height, :width]
+        return self.decode(*self.encode(image))[..., :height, :width].contiguous()
 
     def encode(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """The coarsest map, behind the neck, and the encoder's (N, C, H/stride, W/stride), of the padded picture."""
