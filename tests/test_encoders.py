@@ -11,9 +11,10 @@ from conftest import SHARED, TINY, configure
 from torch import nn
 
 from segpipe import build, combinations, naming, pretrained
+from segpipe.config import options
 from segpipe.errors import UserError
-from segpipe.models.encoders import AlexNet, PlainEncoder
-from segpipe.models.network import IMAGENET_MEAN, IMAGENET_STD, ImageNetNorm
+from segpipe.models.encoders import IMAGENET_MEAN, IMAGENET_STD, AlexNet, PlainEncoder
+from segpipe.models.network import Network, Normalise
 from segpipe.models.upsample import Nearest
 from segpipe.task import parameter_groups
 from segpipe.train import train
@@ -90,7 +91,7 @@ def test_the_neck_is_the_convolutionalised_classifier(name, places, monkeypatch)
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *args, **kwargs: published)
     cfg = configure("model=fcn32s", f"encoder={name}", "neck.width=4096", "encoder.weights=DEFAULT")
     network = unfilled(lambda: build.network(cfg, 1000))
-    network.normalise = ImageNetNorm()
+    network.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
     pretrained.load_encoder(network, cfg)
     last = classifier.classifier[places[2]]
     with torch.no_grad():
@@ -100,7 +101,7 @@ def test_the_neck_is_the_convolutionalised_classifier(name, places, monkeypatch)
         maps = network.encoder(network.normalise(image))
         scores = network.decoder(network.neck(maps[32]), maps)
         expected = classifier(normalised(image))[0]
-    middle = (network.encoder.classifier_kernel - 1) // 2
+    middle = network.encoder.classifier_kernel // 2
     torch.testing.assert_close(scores[0, :, middle, middle], expected, atol=1e-3, rtol=1e-3)
     assert expected.std() > 0.1  # there is something to compare
 
@@ -242,6 +243,44 @@ def test_alexnets_maps_are_centred_on_the_picture():
     found = up(torch.arange(6.0).view(1, 1, 1, 6).expand(1, 1, 6, 6), torch.zeros(1, 3, 224, 224))[0, 0, 100]
     assert [int(found[31 + 32 * i]) for i in range(6)] == list(range(6))
     assert [int((found == i).sum()) for i in (1, 2, 3, 4)] == [32] * 4
+
+
+@pytest.mark.parametrize("name", [name for name in options("encoder") if name != "timm"])
+def test_images_are_normalised_as_imagenets(name):
+    with torch.device("meta"):
+        encoder = build.make(configure(f"encoder={name}"), "encoder")
+    none = nn.Identity()
+    network = Network(encoder=encoder, neck=none, decoder=none, head=none, enlarge=none)
+    torch.testing.assert_close(network.normalise(picture()), normalised(picture()))
+    assert encoder.revision == (name == "alexnet")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "revision"), [("resnet10t", 0), ("tf_mobilenetv3_small_minimal_100", 1), ("dpn68", 1)]
+)
+def test_timm_backbones_see_images_as_they_were_published_for(backbone, revision):
+    timm = pytest.importorskip("timm", reason="timm is an extra")
+    torch.manual_seed(3)
+    published = timm.create_model(backbone, pretrained=False, features_only=True).eval()
+    network = build.network(configure("encoder=timm", f"encoder.backbone={backbone}", "model=fcn32s"), 3).eval()
+    network.encoder.body.load_state_dict(published.state_dict())
+    assert network.encoder.revision == revision
+    given = timm.data.resolve_model_data_config(published)
+    mean, std = (torch.tensor(given[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        expected = published((picture() / 255 - mean) / std)[-1]
+        torch.testing.assert_close(network.encode(picture())[1][32], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"), [("mean", (0.5,)), ("std", (0.5,)), ("std", (0.5, 0.0, 0.5)), ("mean", (0.5,) * 4)]
+)
+def test_timm_backbones_for_other_than_rgb_images_are_rejected(key, values, monkeypatch):
+    timm = pytest.importorskip("timm", reason="timm is an extra")
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: create(*a, **k, pretrained_cfg_overlay={key: values}))
+    with torch.device("meta"), pytest.raises(UserError, match=rf"gives \[0.5.* as the {key}.*Take a backbone for RGB"):
+        build.make(configure("encoder=timm", "encoder.backbone=resnet10t"), "encoder")
 
 
 def test_timm_backbones_carry_every_model(monkeypatch):

@@ -16,7 +16,8 @@ from test_models import count
 from segpipe import build, combinations, naming
 from segpipe.config import CONF, options
 from segpipe.errors import UserError
-from segpipe.models.network import IMAGENET_MEAN, IMAGENET_STD, LocalContrast
+from segpipe.models.encoders import IMAGENET_MEAN, IMAGENET_STD
+from segpipe.models.network import LocalContrast
 from segpipe.stages import run_stages
 
 NARROW = ["encoder=vgg16", "encoder.widths=[4,6,8,10,12]", "neck.width=16"]

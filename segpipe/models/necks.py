@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from segpipe.models.encoders import Encoder
 from segpipe.models.refine import Convolutions, TransposedConv2d
-from segpipe.models.upsample import fit
 from segpipe.models.weights import Conv2d
 
 
@@ -18,17 +17,22 @@ class NoNeck(nn.Identity):
 
 
 class FullyConvolutional(nn.Module):
-    """A classifier's two fully connected layers as convolutions (Long et al. 2015, section 3.1), size kept.
+    """A classifier's two fully connected layers as convolutions (Long et al. 2015, section 3.1).
+
+    The map keeps its size and place. With an even kernel (AlexNet's) it has one cell more, since such a kernel's centre
+    lies between cells: what follows centres it (``upsample.fit``).
 
     width: channels of both (VGG and AlexNet: 4096). dropout: share of values put to zero after each in training.
     kernel: side of the first; null takes that of the encoder's classifier.
+    revision: see ``Encoder``. 1 for an even kernel: before, the map lay half a cell beside the image.
     """
 
     def __init__(self, encoder: Encoder, *, width: int = 256, dropout: float = 0.0, kernel: int | None = None) -> None:
         super().__init__()
         self.out_channels = width
         side = kernel or encoder.classifier_kernel
-        self.pad = nn.ZeroPad2d(((side - 1) // 2, side // 2, (side - 1) // 2, side // 2))
+        self.revision = 1 - side % 2
+        self.pad = nn.ZeroPad2d(side // 2)
         self.fc6 = Conv2d(encoder.channels[encoder.coarsest], width, side)
         self.fc7 = Conv2d(width, width, 1)
         self.activation = nn.ReLU(inplace=True)
@@ -39,7 +43,7 @@ class FullyConvolutional(nn.Module):
         return from_classifier(published, {"fc6": self.fc6, "fc7": self.fc7})
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) to (N, width, h, w)."""
+        """(N, C, h, w) to (N, width, h, w), or (N, width, h + 1, w + 1)."""
         x = self.dropout(self.activation(self.fc6(self.pad(x))))
         return self.dropout(self.activation(self.fc7(x)))
 
@@ -71,10 +75,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) to (N, C, h, w); between, the map is kernel - 1 smaller."""
-        size = x.shape[-2:]
-        down, right = (max(self.kernel - side, 0) for side in size)
+        down, right = (max(self.kernel - side, 0) for side in x.shape[-2:])
         x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
-        return fit(self.deconv(self.fc7(self.fc6(x))), size)
+        x = self.deconv(self.fc7(self.fc6(x)))
+        # what was padded passed as one value, which has no place: where the number is odd, either cell can be cropped
+        return F.pad(x, (right // 2 - right, -(right // 2), down // 2 - down, -(down // 2)))
 
 
 class DoubleConv(Convolutions):

@@ -15,15 +15,13 @@ from segpipe.models.refine import Mix
 from segpipe.models.upsample import Bilinear
 from segpipe.models.weights import Conv2d
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB / 255
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class Network(nn.Module):
     """Five parts in a row. It alone pads: any height and width from ``encoder.min_size`` will do.
 
     enlarge: from the decoder's last stride to full size; called with the scores and the encoder's maps.
-    normalise: of the picture; what is not at hand at prediction belongs into the augmentation.
+    normalise: of the image, by the encoder's mean and deviation unless given; what is not at hand at prediction belongs
+        into the augmentation.
     """
 
     def __init__(
@@ -37,7 +35,7 @@ class Network(nn.Module):
         normalise: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.normalise = normalise or ImageNetNorm()
+        self.normalise = normalise or Normalise(encoder.mean, encoder.std)
         self.encoder, self.neck, self.decoder, self.head, self.enlarge = encoder, neck, decoder, head, enlarge
 
     def forward(self, image: Tensor) -> Tensor:
@@ -73,19 +71,19 @@ class Network(nn.Module):
         return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
 
 
-class ImageNetNorm(nn.Module):
-    """By the mean and standard deviation of ImageNet's channels."""
+class Normalise(nn.Module):
+    """By the channels' mean and standard deviation, given for values 0 to 1."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W), 0 to 255, to about -2 to 2.6."""
+        """(N, 3, H, W), 0 to 255, to about -2 to 2.6 by ImageNet's."""
         return (image - self.mean) / self.std
 
 
@@ -200,7 +198,7 @@ def assemble(
         decoder=decoder,
         head=head,
         enlarge=to_full_size(encoder, upsample if enlarge == "same" else Bilinear, smooth, num_classes, stride=stop),
-        normalise=LocalContrast() if local_contrast else ImageNetNorm(),
+        normalise=LocalContrast() if local_contrast else None,
     )
 
 

@@ -18,12 +18,16 @@ from segpipe.models.weights import Conv2d, project
 def fit(x: Tensor, size: Sequence[int]) -> Tensor:
     """Crop, or repeat the edge, on all sides alike, until ``x`` has the ``size`` (H, W).
 
-    Where an encoder pads everywhere there is nothing to do; AlexNet's maps are smaller, and centred on the picture.
+    Where an encoder pads everywhere there is nothing to do; AlexNet's maps are smaller, and centred on the image. Where
+    the difference is odd, the cells of a centred map lie half a cell beside those of ``size``, each of which gets the
+    mean of its two neighbours. Behind AlexNet every step of 2 has such a difference (12 to 13, 26 to 27, 54 to 55).
     """
     down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
     if not down and not right:
         return x
-    return F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate")
+    beside, over = (right + 1) // 2, (down + 1) // 2  # one more cell in all, where the difference is odd
+    x = F.pad(x, (beside, beside, over, over), mode="replicate")
+    return F.avg_pool2d(x, (1 + down % 2, 1 + right % 2), stride=1) if down % 2 or right % 2 else x
 
 
 class Interpolate(nn.Module):
@@ -139,7 +143,8 @@ class Unpool(nn.Module):
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(N, in, h, w) to (N, out, h * factor, w * factor); source: (N, source_channels, h * factor, w * factor)."""
         _, switches = F.max_pool2d(source, 2, return_indices=True)  # positions in the flat H * W
-        return self.leave(unpool(self.enter(x), switches, source.shape[-2:]))
+        values = fit(self.enter(x), switches.shape[-2:])  # a neck with an even kernel gives one cell more
+        return self.leave(unpool(values, switches, source.shape[-2:]))
 
 
 def unpool(values: Tensor, switches: Tensor, size: Sequence[int]) -> Tensor:

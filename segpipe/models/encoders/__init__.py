@@ -1,9 +1,9 @@
 """Encoders: an image becomes one map per stride. ``Encoder`` is the contract each of them keeps."""
 
 from segpipe.models.encoders.alexnet import AlexNet
-from segpipe.models.encoders.encoder import Encoder, Pool
+from segpipe.models.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Pool
 from segpipe.models.encoders.plain import PlainEncoder
 from segpipe.models.encoders.resnet import ResNet
 from segpipe.models.encoders.timm import Timm
 
-__all__ = ["AlexNet", "Encoder", "PlainEncoder", "Pool", "ResNet", "Timm"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "AlexNet", "Encoder", "PlainEncoder", "Pool", "ResNet", "Timm"]

@@ -9,8 +9,11 @@ from segpipe.models.weights import Conv2d
 class AlexNet(Encoder):
     """Five convolutions, three poolings of 3x3 that overlap; strides 4 to 32.
 
-    Its maps shrink at the borders: 55, 27, 13, 6 at 224, centred on the picture.
+    Its maps shrink at the borders: 55, 27, 13, 6 at 224, centred on the image. No pooling pads, so cell i of a coarser
+    map lies on cell 2i + 1 of the finer: a map of n cells under one of 2n + 1, all of odd side but for the coarsest.
     """
+
+    revision = 1  # 1: maps of 2n cells are centred on the skip's 2n + 1; before, they lay half a cell beside it
 
     def __init__(self) -> None:
         super().__init__()

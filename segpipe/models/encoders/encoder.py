@@ -5,6 +5,9 @@ from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB / 255
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 
 class Pool(NamedTuple):
     """A max-pooling: side of its window, step, zeros around."""
@@ -25,6 +28,9 @@ class Encoder(nn.Module, ABC):
     pools: stride to the max-pooling that leads to it from the stride before; strides reached otherwise are missing.
     min_size: the smallest height and width it takes.
     classifier_kernel: side of the first fully connected layer when seen as a convolution (VGG 7, AlexNet 6).
+    mean, std: of the images that it was published for, red, green, blue, values 0 to 1: ``Network`` normalises by them.
+    revision: raised by one when a fix changes what the encoder computes or how the decoder meets its maps; part of a
+        run's identity where it is not 0.
     """
 
     channels: dict[int, int]
@@ -32,6 +38,9 @@ class Encoder(nn.Module, ABC):
     pools: dict[int, Pool]
     min_size: int
     classifier_kernel: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    revision: int = 0
     frozen: int = 0  # stages
     revision: int = 0  # raised by one when a repair changes the results of networks on it; part of their identity
 
@@ -72,5 +81,6 @@ class Encoder(nn.Module, ABC):
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         """(N, 3, H, W), multiples of the coarsest stride, to stride: (N, channels[stride], H/stride, W/stride).
 
-        An encoder that does not pad everywhere (AlexNet) gives maps a little smaller.
+        An encoder that does not pad everywhere (AlexNet) gives maps a little smaller, centred on the image. Cell i of a
+        map of n cells so lies around pixel ``H / 2 + stride * (i - (n - 1) / 2)``, pixels seen as areas.
         """

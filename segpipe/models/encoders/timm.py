@@ -1,19 +1,20 @@
 """Backbones of the timm library that give maps at several strides; an extra: ``pip install segpipe[timm]``."""
 
 import importlib
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from segpipe.errors import UserError
-from segpipe.models.encoders.encoder import Encoder
+from segpipe.models.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 
 
 class Timm(Encoder):
     """A backbone by timm's name, as ``convnext_tiny``; none of its steps down counts as a max-pooling.
 
-    backbone: its name. Raises UserError where timm is not installed, or has no such backbone, or none with maps.
+    backbone: its name. Raises UserError where timm is not installed, or has no such backbone, or none with maps, or
+    where the backbone was not published for RGB images.
     """
 
     def __init__(self, *, backbone: str) -> None:
@@ -33,8 +34,22 @@ class Timm(Encoder):
         self.pools = {}
         self.min_size = max(strides)
         self.classifier_kernel = 3
+        self.mean, self.std = self.published("mean"), self.published("std")
+        if (self.mean, self.std) != (IMAGENET_MEAN, IMAGENET_STD):
+            self.revision = 1  # 1: normalised by its own; before, by ImageNet's
         if next(self.body.parameters()).is_meta:  # every combination is built so before anything is trained
             self.try_out()
+
+    def published(self, key: Literal["mean", "std"]) -> tuple[float, ...]:
+        """What timm's configuration of the weights says about its images. Raises UserError where it is not of RGB."""
+        values = tuple(float(value) for value in self.body.pretrained_cfg[key])
+        if len(values) != 3 or (key == "std" and min(values) <= 0):
+            raise UserError(
+                f"encoder.backbone={self.backbone}: timm gives {list(values)} as the {key} of its images; needed are "
+                f"three values, for red, green and blue{' above 0' if key == 'std' else ''}. Take a backbone for RGB "
+                f"images, convnext_tiny or resnet50d."
+            )
+        return values
 
     def try_out(self) -> None:
         """Raise UserError for a backbone that takes one size of picture only, or whose maps are not H/stride."""
