@@ -241,6 +241,27 @@ def test_lines_are_split_as_a_shell_would(tmp_path):
     assert [line.words for line in asked.read_lines(file)] == [["data.size=[1,2]", 'data.root="a b"'], ["~augment"]]
 
 
+def test_lines_replace_what_the_experiment_sweeps_and_change_fastest(tmp_path):
+    """The second line leaves fusion to the experiment, so it has two jobs a seed."""
+    file = tmp_path / "cells.txt"
+    file.write_text("decoder=deconv fusion=sum optimizer.lr=1e-3\ndecoder=bilinear\n")
+    sweeper = asked.CellsSweeper(params={"seed": "8,9", "decoder": "a,b", "fusion": "none,sum"})
+    sweeper.config = OmegaConf.create({"sweep": {"cells": str(file)}})
+    loader = SimpleNamespace(load_sweep_config=lambda config, overrides: None)
+    sweeper.hydra_context = SimpleNamespace(config_loader=loader)
+    jobs = sweeper.jobs(["seed=0,1", "experiment=x", f"sweep.cells={file}"])
+    assert {job[3] for job in jobs} == {"experiment=x"}
+    assert {job[4] for job in jobs} == {"sweep.cells=null"}
+    assert [job[:3] + job[5:] for job in jobs] == [
+        ["seed=0", "decoder=deconv", "fusion=sum", "optimizer.lr=0.001"],
+        ["seed=0", "decoder=bilinear", "fusion=none"],
+        ["seed=1", "decoder=deconv", "fusion=sum", "optimizer.lr=0.001"],
+        ["seed=0", "decoder=bilinear", "fusion=sum"],
+        ["seed=1", "decoder=bilinear", "fusion=none"],
+        ["seed=1", "decoder=bilinear", "fusion=sum"],
+    ]
+
+
 def test_tuning_seeds_are_noted_and_stay(tmp_path):
     cells.add(tmp_path, Cell(["seed=0"], {"seed": 0}, run="a"), tuning_seeds=[100, 101])
     cells.add(tmp_path, Cell(["seed=1"], {"seed": 1}, run="b"))
@@ -440,18 +461,15 @@ def test_hydras_own_launchers_give_the_same_sweep(tmp_path, launcher):
     """Two cells that are one network, which two processes want at once: one trains, the other waits."""
     pytest.importorskip(f"hydra_plugins.hydra_{launcher[0].rpartition('=')[2].partition('_')[0]}_launcher")
     command = ["segpipe.train", "-m", *CHOICES, *launcher, "model=fcn32s", "fusion=none,sum", "sweep.name=x"]
-    command.append("sweep.keep=best")
+    command.append("sweep.keep=none")
     said = run(*command, cwd=tmp_path)
     (record,) = records(tmp_path / "outputs/sweeps/x").values()
     assert record["status"] == "finished"
     assert "2 cells, 1 networks: 2 cells finished." in said
-    (checkpoints,) = tmp_path.glob("outputs/sweeps/x/*/checkpoints")
-    assert [path.name for path in checkpoints.iterdir()] == ["best.ckpt"]
-    again = run(*command[:-1], "sweep.keep=none", cwd=tmp_path)
+    assert not list(tmp_path.glob("outputs/sweeps/x/*/checkpoints"))
+    again = run(*command, cwd=tmp_path)
     assert "2 cells, 1 networks: 2 cells finished." in again
-    assert not checkpoints.exists()
-    run(*command, cwd=tmp_path)
-    assert records(tmp_path / "outputs/sweeps/x") == {record["name"]: record}
+    assert records(tmp_path / "outputs/sweeps/x") == {record["name"]: record}  # nothing was trained
 
 
 CELLS = """
@@ -489,13 +507,10 @@ def test_lines_are_the_cells_that_hydra_would_have_made_and_runs_that_were_kept_
     assert cells.read(folder) == listed
 
     name = listed[0].run
-    said = run("segpipe.predict", folder / name, ".", cwd=tmp_path, status=1)
-    assert "no picture in it" in said or "weights were not kept" in said
-    (folder / name / "run.json").unlink()
-    shutil.rmtree(kept / listed[1].run)
-    said = run(*words, "seed=0,1", "sweep.cells=cells.txt", cwd=tmp_path)
-    assert [path.parent.name for path in folder.glob("*/output.log")] == [name]
-    (kept / listed[1].run).mkdir()
+    (tmp_path / "photo.png").touch()
+    said = run("segpipe.predict", folder / name, "photo.png", cwd=tmp_path, status=1)
+    assert "weights were not kept" in said
+    assert len(said.splitlines()) == 1
     write_json(kept / "not-there" / "run.json", {})
     with pytest.raises(SystemExit, match=r"1 of the runs kept there are not in .*not-there.*--restore"):
         keep["main"](folder)

@@ -65,7 +65,10 @@ def without_paths(content: Any) -> Any:
         return [without_paths(value) for value in content]
     if not isinstance(content, str):
         return content
-    return re.sub(r"(^|=['\"]?)/(?:[^\s'\"]*/)?", r"\1", content)
+    if content.startswith("/"):
+        return Path(content).name
+    content = re.sub(r"(=['\"])/[^'\"\n]*/", r"\1", content)
+    return re.sub(r"=/(?:[^\s'\"]*/)?", "=", content)
 
 
 def keep_examples(run: Run, target: Path, *, whole: bool) -> None:
