@@ -6,6 +6,7 @@ cells are written as a file for ``sweep.cells``, to be run with other seeds.
 
 import argparse
 import itertools
+import re
 import shlex
 import sys
 from collections import Counter
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from segpipe.explain import friendly
+from segpipe.processes import quoted
 from segpipe.runs import shown
 from segpipe.storage import write_text
 from segpipe.summary import PYTHON
@@ -33,10 +36,11 @@ def join(values: list[int]) -> str:
 def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
     """A row a cell, a column a level: mean and standard deviation over seeds."""
     found = Table(title=f"Validation mIoU over the seeds {join(sweep.seeds)}; * is chosen", title_justify="left")
-    for heading in ("cell", *(" ".join(filter(None, level)) or "-" for level in sweep.levels), "another", "regret"):
+    levels = [escape(" ".join(filter(None, level))) or "-" for level in sweep.levels]
+    for heading in ("cell", *levels, "another", "regret"):
         found.add_column(heading, overflow="fold", justify="left" if heading == "cell" else "right")
     for cell, choice in zip(sweep.cells, choices, strict=True):
-        row = [cell.label]
+        row = [escape(cell.label)]
         for level in sweep.levels:
             values = list(cell.scores.get(level, {}).values())
             text = f"{np.mean(values):.3f}" if values else "-"
@@ -68,20 +72,29 @@ def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
     for cell, choice in zip(sweep.cells, choices, strict=True):
         if choice is None:
             found.append(f"Left out: {cell.label}: no level has the runs of all tuning seeds.")
+        elif choice.seeds != sweep.seeds:
+            found.append(f"Chosen on the seeds {join(choice.seeds)} only: {cell.label}")
     for level, number in Counter(choice.level for choice in choices if choice).most_common():
         found.append(f"Chosen in {number} of {len(choices)} cells: {' '.join(level)}")
-    edges = Counter(edge for choice in choices if choice for edge in beyond(choice.level, sweep.levels).items())
-    found += [
-        f"{word} is the grid's edge, chosen in {number} cells: try {more} as well."
-        for (word, more), number in edges.items()
-    ]
+    edges: dict[tuple[str, str], list[str]] = {}
+    for cell, choice in zip(sweep.cells, choices, strict=True):
+        for edge in beyond(choice.level, sweep.levels).items() if choice else ():
+            edges.setdefault(edge, []).append(cell.label)
+    for (word, more), labels in edges.items():
+        found.append(f"At the grid's edge: {word}, chosen for {'; '.join(labels)}. Try {more} as well.")
     return found
+
+
+def as_value(text: str) -> str:
+    """A text as Hydra's grammar takes it."""
+    return text if re.fullmatch(r"[\w./-]+", text) else quoted(text)
 
 
 def next_command(sweep: Sweep, file: Path) -> str:
     """The command that runs the chosen cells with five seeds that chose nothing."""
     free = [seed for seed in range(len(sweep.seeds) + 5) if seed not in sweep.seeds][:5]
-    given = [*sweep.fixed, f"sweep.name={sweep.folder.resolve().name}", f"sweep.cells={shown(file.absolute())}"]
+    name, path = (as_value(text) for text in (sweep.folder.resolve().name, shown(file.absolute())))
+    given = [*sweep.fixed, f"sweep.name={name}", f"sweep.cells={path}"]
     return f"{PYTHON} -m segpipe.train -m {shlex.join([*given, 'seed=' + ','.join(map(str, free))])}"
 
 

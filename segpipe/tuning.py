@@ -97,17 +97,15 @@ def read(folder: Path, keys: list[str]) -> Sweep:
         levels[level] = None
         tuning = found.setdefault(own, Tuning(own))
         state = cells.status(folder, cell)
-        miou = (
-            read_json(Run(folder / str(cell.run)).metrics).get("val", {}).get("miou") if state == "finished" else None
-        )
+        metrics = read_json(Run(folder / str(cell.run)).metrics) if state == "finished" else {}
+        miou = metrics.get("val", {}).get("miou")
         if isinstance(miou, int | float) and np.isfinite(miou):
             tuning.scores.setdefault(level, {})[seed] = float(miou)
         else:
             tuning.states[level, seed] = ENDED[2] if state == "finished" else state
     if not found:
-        raise UserError(
-            f"{folder}: no cell has one of the tuning seeds {', '.join(map(str, seeds))} yet. Run the sweep with those first."
-        )
+        said = ", ".join(map(str, seeds))
+        raise UserError(f"{folder}: no cell has one of the tuning seeds {said} yet. Run the sweep with those first.")
     meant = [tuning for tuning in found.values() if tuning.scores or {*tuning.states.values()} != {"refused"}]
     fixed = [word for key, word in words[0].items() if len(values[key]) == 1 and key not in (*keys, "seed")]
     return Sweep(folder, keys, meant, sorted(levels, key=magnitude), seeds, bool(named), fixed)

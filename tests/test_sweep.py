@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, configure
@@ -16,13 +19,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_commands import run
 
-from segpipe import build, cells, combinations, devices, naming, processes, sweep
+from segpipe import asked, build, cells, checkpoints, combinations, devices, naming, processes, sweep
 from segpipe.board import Board
 from segpipe.cells import Cell
 from segpipe.errors import UserError
+from segpipe.predictor import Predictor
 from segpipe.runs import Run
 from segpipe.storage import write_json
+from segpipe.train import train
 
+ROOT = Path(__file__).parent.parent
 CHOICES = [*TINY, "trainer.max_epochs=1"]
 
 
@@ -202,6 +208,129 @@ def test_the_jobs_of_a_sweep_are_counted_as_hydra_will(monkeypatch, given, jobs)
     assert sweep.Asked.jobs == jobs
 
 
+# ---- lines of cells
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("decoder=deconv\nnonsense", "line 2: 'nonsense' is no override"),
+        ("decoder=deconv,bilinear", "line 1: decoder=deconv,bilinear has several values"),
+        (
+            "decoder=deconv optimizer.lr=1e-3\n\n# x\noptimizer.lr=0.001 decoder=deconv",
+            "line 4: the same cell as line 1",
+        ),
+        ("decoder=deconv decoder=bilinear", "line 1: decoder is given twice"),
+        ("decoder='deconv", "line 1: No closing quotation"),
+        ("decoder=[1", "line 1: decoder=.1 cannot be read"),
+        ("hydra.sweep.dir=x", "line 1: hydra.sweep.dir is not part of a cell"),
+        ("sweep.name=x", "line 1: sweep.name is not part of a cell"),
+        ("# nothing\n\n", "no line of overrides in it"),
+    ],
+)
+def test_a_line_that_is_no_cell_is_rejected_with_its_number(tmp_path, text, said):
+    file = tmp_path / "cells.txt"
+    file.write_text(text)
+    with pytest.raises(UserError, match=said):
+        asked.read_lines(file)
+
+
+def test_lines_are_split_as_a_shell_would(tmp_path):
+    file = tmp_path / "cells.txt"
+    file.write_text("# a comment\n\ndata.size=[1,2] 'data.root=\"a b\"'  # another\n~augment\n")
+    assert [line.words for line in asked.read_lines(file)] == [["data.size=[1,2]", 'data.root="a b"'], ["~augment"]]
+
+
+def test_lines_replace_what_the_experiment_sweeps_and_change_fastest(tmp_path):
+    """The second line leaves fusion to the experiment, so it has two jobs a seed."""
+    file = tmp_path / "cells.txt"
+    file.write_text("decoder=deconv fusion=sum optimizer.lr=1e-3\ndecoder=bilinear\n")
+    sweeper = asked.CellsSweeper(params={"seed": "8,9", "decoder": "a,b", "fusion": "none,sum"})
+    sweeper.config = OmegaConf.create({"sweep": {"cells": str(file)}})
+    loader = SimpleNamespace(load_sweep_config=lambda config, overrides: None)
+    sweeper.hydra_context = SimpleNamespace(config_loader=loader)
+    jobs = sweeper.jobs(["seed=0,1", "experiment=x", f"sweep.cells={file}"])
+    assert {job[3] for job in jobs} == {"experiment=x"}
+    assert {job[4] for job in jobs} == {"sweep.cells=null"}
+    assert [job[:3] + job[5:] for job in jobs] == [
+        ["seed=0", "decoder=deconv", "fusion=sum", "optimizer.lr=0.001"],
+        ["seed=0", "decoder=bilinear", "fusion=none"],
+        ["seed=1", "decoder=deconv", "fusion=sum", "optimizer.lr=0.001"],
+        ["seed=0", "decoder=bilinear", "fusion=sum"],
+        ["seed=1", "decoder=bilinear", "fusion=none"],
+        ["seed=1", "decoder=bilinear", "fusion=sum"],
+    ]
+
+
+def test_tuning_seeds_are_noted_and_stay(tmp_path):
+    cells.add(tmp_path, Cell(["seed=0"], {"seed": 0}, run="a"), tuning_seeds=[100, 101])
+    cells.add(tmp_path, Cell(["seed=1"], {"seed": 1}, run="b"))
+    assert cells.read_tuning_seeds(tmp_path) == [100, 101]
+    assert len(cells.read(tmp_path)) == 2
+    cells.add(tmp_path, Cell(["seed=1"], {"seed": 1}, run="b"), tuning_seeds=[7])
+    assert cells.read_tuning_seeds(tmp_path) == [7]
+
+
+def test_what_is_of_a_sweep_does_not_change_a_runs_identity():
+    given = identity(), identity("sweep.tuning_seeds=[100]", "sweep.keep=none", "sweep.cells=x")
+    assert given[0] == given[1]
+
+
+# ---- checkpoints that are kept
+
+
+def copied(run, folder):
+    shutil.copytree(run, folder)
+    return Run(folder)
+
+
+def test_the_best_weights_alone_predict_the_same_and_cannot_be_gone_on_with(tmp_path, finished_run):
+    kept = copied(finished_run, tmp_path / "run")
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    before = Predictor(kept.folder)(image)
+    size = kept.checkpoint("best").stat().st_size
+    assert checkpoints.newest_whole(kept) is not None
+    checkpoints.compact(kept, "best")
+    assert (Predictor(kept.folder)(image) == before).all()
+    assert not kept.checkpoint("last").exists()
+    assert kept.checkpoint("best").stat().st_size < size / 2
+    assert build.weights_file(str(kept.folder)) == kept.checkpoint("best")
+    assert checkpoints.newest_whole(kept) is None
+    with pytest.raises(UserError, match="nothing to go on with"):
+        train(configure(*TINY, f"resume={kept.folder}"))
+    written = kept.checkpoint("best").stat().st_mtime_ns
+    checkpoints.compact(kept, "best")
+    assert kept.checkpoint("best").stat().st_mtime_ns == written
+
+
+def test_checkpoints_stay_where_the_best_cannot_be_rewritten(tmp_path, finished_run, monkeypatch):
+    kept = copied(finished_run, tmp_path / "run")
+    names = sorted(path.name for path in (kept.folder / "checkpoints").iterdir())
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write", full)
+    slots = sweep.Slots(name="x", workers=1, gpu=False, keep="best")
+    slots.compact(kept)
+    assert sorted(path.name for path in (kept.folder / "checkpoints").iterdir()) == names
+    monkeypatch.undo()
+    slots.compact(kept)
+    assert [path.name for path in (kept.folder / "checkpoints").iterdir()] == ["best.ckpt"]
+
+
+def test_a_finished_run_whose_weights_were_not_kept_says_so(tmp_path, finished_run):
+    kept = copied(finished_run, tmp_path / "run")
+    checkpoints.compact(kept, "none")
+    assert not (kept.folder / "checkpoints").exists()
+    with pytest.raises(UserError, match=r"weights were not kept.*train it again: python -m segpipe.train"):
+        Predictor(kept.folder)
+    settings = configure(*TINY, "resume=auto", f"run_dir={kept.folder}")
+    before = kept.record_path.stat().st_mtime_ns
+    train(settings)  # it counts as finished
+    assert kept.record_path.stat().st_mtime_ns == before
+
+
 # ---- slots
 
 
@@ -331,9 +460,105 @@ def test_more_workers_than_cores_are_refused_before_any_work(tmp_path):
 def test_hydras_own_launchers_give_the_same_sweep(tmp_path, launcher):
     """Two cells that are one network, which two processes want at once: one trains, the other waits."""
     pytest.importorskip(f"hydra_plugins.hydra_{launcher[0].rpartition('=')[2].partition('_')[0]}_launcher")
-    said = run(
-        "segpipe.train", "-m", *CHOICES, *launcher, "model=fcn32s", "fusion=none,sum", "sweep.name=x", cwd=tmp_path
-    )
+    command = ["segpipe.train", "-m", *CHOICES, *launcher, "model=fcn32s", "fusion=none,sum", "sweep.name=x"]
+    command.append("sweep.keep=none")
+    said = run(*command, cwd=tmp_path)
     (record,) = records(tmp_path / "outputs/sweeps/x").values()
     assert record["status"] == "finished"
     assert "2 cells, 1 networks: 2 cells finished." in said
+    assert not list(tmp_path.glob("outputs/sweeps/x/*/checkpoints"))
+    again = run(*command, cwd=tmp_path)
+    assert "2 cells, 1 networks: 2 cells finished." in again
+    assert records(tmp_path / "outputs/sweeps/x") == {record["name"]: record}  # nothing was trained
+
+
+CELLS = """
+# two cells
+model=fcn8s decoder=deconv fusion=sum
+model=fcn8s decoder=bilinear fusion=sum
+"""
+
+
+def test_lines_are_the_cells_that_hydra_would_have_made_and_runs_that_were_kept_count_as_finished(tmp_path):
+    """A sweep by Hydra's product is reduced to what keep.py keeps, restored, and started again by lines."""
+    keep = runpy.run_path(str(ROOT / "docs" / "sweeps" / "keep.py"))
+    keep["main"].__globals__["__file__"] = str(tmp_path / "docs" / "keep.py")
+    (tmp_path / "cells.txt").write_text(CELLS)
+    words = ["segpipe.train", "experiment=sweep_shapes", *CHOICES, "sweep.name=x", "sweep.tuning_seeds=[1]"]
+    run(*words, "seed=0,1", "model=fcn8s", "decoder=deconv,bilinear", "fusion=sum", "sweep.keep=best", cwd=tmp_path)
+    folder = tmp_path / "outputs" / "sweeps" / "x"
+    before, listed = records(folder), cells.read(folder)
+    assert len(before) == 4
+    assert {path.name for path in folder.glob("*/checkpoints/*")} == {"best.ckpt"}
+    keep["main"](folder)
+    kept = tmp_path / "docs" / "x"
+    first = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    keep["main"](folder)
+    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == first
+    assert "| 8 | `deconv` | (tuning seeds) | - |" in (kept / "README.md").read_text()
+
+    shutil.rmtree(folder)
+    keep["restore"](kept, folder)
+    assert cells.read_tuning_seeds(folder) == [1]
+    said = run(*words, "seed=0,1", "sweep.cells=cells.txt", cwd=tmp_path)
+    assert "4 cells, 4 networks: 4 cells finished." in said
+    assert not list(folder.glob("*/output.log"))  # nothing was trained
+    assert records(folder).keys() == before.keys()
+    assert cells.read(folder) == listed
+
+    name = listed[0].run
+    (tmp_path / "photo.png").touch()
+    said = run("segpipe.predict", folder / name, "photo.png", cwd=tmp_path, status=1)
+    assert "weights were not kept" in said
+    assert len(said.splitlines()) == 1
+    write_json(kept / "not-there" / "run.json", {})
+    with pytest.raises(SystemExit, match=r"1 of the runs kept there are not in .*not-there.*--restore"):
+        keep["main"](folder)
+
+
+def test_restoring_never_overwrites_a_run(tmp_path):
+    keep = runpy.run_path(str(ROOT / "docs" / "sweeps" / "keep.py"))
+    kept, folder = tmp_path / "kept", tmp_path / "x"
+    for name, status in (("a", "finished"), ("b", "finished")):
+        write_json(kept / name / "run.json", {"status": status})
+        cells.add(kept, Cell([f"decoder={name}"], {}, run=name))
+    write_json(folder / "a" / "run.json", {"status": "interrupted"})
+    (folder / "b").mkdir()
+    cells.add(folder, Cell(["decoder=b", "data.root=here"], {}, run="b"), tuning_seeds=[3])
+    keep["restore"](kept, folder)
+    assert [Run(folder / name).record["status"] for name in "ab"] == ["interrupted", "finished"]
+    assert [cell.overrides for cell in cells.read(folder)] == [["decoder=b", "data.root=here"], ["decoder=a"]]
+    assert cells.read_tuning_seeds(folder) == [3]
+
+
+def test_what_is_kept_names_no_path_of_the_machine():
+    keep = runpy.run_path(str(ROOT / "docs" / "sweeps" / "keep.py"))
+    given = {
+        "root": "/some/where/camvid",
+        "overrides": ["data.root=/some/where/camvid", "data.root='/a b/c'", "lr=1/2"],
+    }
+    found = keep["without_paths"](given)
+    assert found == {"root": "camvid", "overrides": ["data.root=camvid", "data.root='c'", "lr=1/2"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "given", "said"),
+    [
+        ("decoder=deconv decodr.kernel=4", [], ["cells.txt, line 2: ", "decodr"]),
+        ("decoder=decnv", [], ["cells.txt, line 2: decoder=decnv: allowed is one of", "Did you mean 'deconv'?"]),
+        ("decoder=deconv seed=3", ["seed=0,1"], ["cells.txt, line 2: seed is given on the command line too"]),
+        ("decoder=deconv", ["sweep.cells=nowhere"], ["sweep.cells=nowhere: no such file"]),
+    ],
+)
+def test_lines_that_cannot_be_run_end_the_command_before_any_work(tmp_path, line, given, said):
+    (tmp_path / "cells.txt").write_text(f"decoder=bilinear\n{line}\n")
+    words = ["segpipe.train", "-m", *CHOICES, "sweep.name=x", "sweep.cells=cells.txt", *given]
+    found = run(*words, cwd=tmp_path, status=1)
+    for expected in said:
+        assert expected in found
+    assert not (tmp_path / "outputs" / "sweeps" / "x" / "sweep.json").exists()
+
+
+def test_cells_without_a_sweep_are_rejected(tmp_path):
+    said = run("segpipe.train", *CHOICES, "sweep.cells=cells.txt", cwd=tmp_path, status=1)
+    assert "it needs a sweep with Hydra's basic sweeper. Add -m" in said

@@ -1,33 +1,45 @@
 """Keep of a sweep what a report reads: ``python docs/sweeps/keep.py outputs/sweeps/NAME`` fills ``docs/sweeps/NAME``.
 
+It may be given again and again while the sweep runs: what is kept already stays as it is. To go on with a sweep
+elsewhere, ``python docs/sweeps/keep.py --restore docs/sweeps/NAME outputs/sweeps/NAME`` copies the runs back into the
+sweep's folder, where they count as finished.
+
 Checkpoints, contact sheets, logs and W&B's files stay behind; so do the machine's name and the paths on it. Of the
 example pictures, predictions are kept of the lowest seed, photos and truths once; of what was counted at boundaries,
 picture by picture, the scores that a report compares. ``README.md`` beside the runs shows the mean test mIoU of each
 cell and its standard deviation over seeds.
 """
 
+import argparse
+import itertools
+import re
 import shutil
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
 from segpipe import cells
 from segpipe.analysis.edges import COMPARED
-from segpipe.runs import Run
+from segpipe.config import key_of
+from segpipe.runs import Run, remove_bare
 from segpipe.storage import read_json, write_json, write_text
 
 COPIED = ("metrics.json", "history.csv", "confusion/val.npz", "confusion/test.npz")
 AT_BOUNDARIES = ("names", *COMPARED)
 ONCE = (".jpg", ".truth.png")  # of an example picture, what is the same for all runs
 OF_THE_MACHINE = ("host", "pid")
+TUNED = "tuned.cells"  # what segpipe.tune has written, where it has
+KNOWN = ("seed", "model", "model.stride", "decoder", "fusion", "match")  # overrides that a cell's choices tell
 FUSIONS = ("none", "sum", "concat")
 
 
 def keep(run: Run, target: Path) -> None:
-    """Copy a run."""
+    """Copy a run; what is left of an older copy goes."""
+    shutil.rmtree(target, ignore_errors=True)
     for name in COPIED:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run.folder / name, target / name)
@@ -40,8 +52,23 @@ def keep(run: Run, target: Path) -> None:
     for name in ("best", "last"):
         config.callbacks[name].dirpath = f"{run.folder.name}/checkpoints"
     config.resume = None
-    write_text(target / "config.yaml", OmegaConf.to_yaml(config))
-    write_json(target / "run.json", {key: value for key, value in run.record.items() if key not in OF_THE_MACHINE})
+    write_text(target / "config.yaml", OmegaConf.to_yaml(without_paths(OmegaConf.to_container(config))))
+    record = {key: value for key, value in run.record.items() if key not in OF_THE_MACHINE}
+    write_json(target / "run.json", without_paths(record))
+
+
+def without_paths(content: Any) -> Any:
+    """A copy in which absolute paths are their last part, in overrides as well: ``data.root=camvid``."""
+    if isinstance(content, dict):
+        return {key: without_paths(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_paths(value) for value in content]
+    if not isinstance(content, str):
+        return content
+    if content.startswith("/"):
+        return Path(content).name
+    content = re.sub(r"(=['\"])/[^'\"\n]*/", r"\1", content)
+    return re.sub(r"=/(?:[^\s'\"]*/)?", "=", content)
 
 
 def keep_examples(run: Run, target: Path, *, whole: bool) -> None:
@@ -52,20 +79,49 @@ def keep_examples(run: Run, target: Path, *, whole: bool) -> None:
             shutil.copyfile(path, target / "pictures" / "examples" / path.name)
 
 
-def table(folder: Path, finished: list[cells.Cell]) -> str:
-    """Mean test mIoU, percent, and standard deviation of finished cells, by stride and decoder."""
-    found: dict[tuple[int, str, str], list[float]] = {}
-    for cell in finished:
+def table(finished: list[cells.Cell], folder: Path) -> str:
+    """Mean test mIoU, percent, and standard deviation of finished cells, by stride and decoder.
+
+    What else tells the cells apart, a learning rate say, has rows of its own; so have tuning seeds.
+    """
+    found: dict[tuple[int, str, str], dict[str, list[float]]] = {}
+    for cell, other in zip(finished, others(finished, cells.read_tuning_seeds(folder) or []), strict=True):
         miou = read_json(Run(folder / str(cell.run)).metrics)["test"]["miou"]
-        found.setdefault(tuple(cell.choices[key] for key in ("stride", "decoder", "fusion")), []).append(100 * miou)
+        row = found.setdefault((cell.choices["stride"], cell.choices["decoder"], other), {})
+        row.setdefault(cell.choices["fusion"], []).append(100 * miou)
     strides = sorted({stride for stride, _, _ in found}, reverse=True)
     decoders = list(dict.fromkeys(decoder for _, decoder, _ in found))
-    lines = ["| stride | decoder | " + " | ".join(FUSIONS) + " |", "|---|---|---|---|---|"]
-    for stride in strides:
-        for decoder in decoders:
-            row = [found.get((stride, decoder, fusion), []) for fusion in FUSIONS]
-            lines.append(f"| {stride} | `{decoder}` | " + " | ".join(map(spread, row)) + " |")
+    rest = list(dict.fromkeys(other for _, _, other in found))
+    beside = rest != [""]
+    lines = [
+        "| stride | decoder | " + "other | " * beside + " | ".join(FUSIONS) + " |",
+        "|---" * (5 + beside) + "|",
+    ]
+    for row in (row for row in itertools.product(strides, decoders, rest) if row in found):
+        stride, decoder, other = row
+        scores = [spread(found[row].get(fusion, [])) for fusion in FUSIONS]
+        lines.append(f"| {stride} | `{decoder}` | " + f"{other} | " * beside + " | ".join(scores) + " |")
     return "\n".join(lines)
+
+
+def others(finished: list[cells.Cell], tuning_seeds: list[int]) -> list[str]:
+    """What tells each cell from the rest beside stride, decoder, fusion and seed; nothing where nothing does."""
+    models = {(cell.choices["model"], cell.choices["stride"]) for cell in finished}
+    words = [
+        {
+            **({"model": cell.choices["model"]} if len(models) > len({stride for _, stride in models}) else {}),
+            "match": str(cell.choices.get("match")),
+            **{key_of(word): word.partition("=")[2] for word in cell.place if key_of(word) not in KNOWN},
+        }
+        for cell in finished
+    ]
+    told = [key for key in dict.fromkeys(itertools.chain(*words)) if len({each.get(key) for each in words}) > 1]
+    return [
+        " ".join(
+            [f"`{key}={each.get(key)}`" for key in told] + ["(tuning seeds)"] * (cell.choices["seed"] in tuning_seeds)
+        )
+        for cell, each in zip(finished, words, strict=True)
+    ]
 
 
 def spread(values: list[float]) -> str:
@@ -77,27 +133,68 @@ def spread(values: list[float]) -> str:
 
 def main(source: Path) -> None:
     """See the module."""
-    if not source.name or not (source / "sweep.json").is_file():
-        sys.exit(f"{source}: not a sweep. Give its folder, outputs/sweeps/NAME.")
-    target = Path(__file__).parent / source.name
-    shutil.rmtree(target, ignore_errors=True)
+    target = Path(__file__).parent / sweep_name(source)
     listed = cells.read(source)
     finished = [cell for cell in listed if cells.status(source, cell) == "finished"]
     runs = sorted({str(cell.run) for cell in finished})
+    if lost := sorted({path.parent.name for path in target.glob("*/run.json")} - set(runs)):
+        sys.exit(
+            f"{target}: {len(lost)} of the runs kept there are not in {source} ({lost[0]}, say). Copy them back first, "
+            f"keep.py --restore {target} {source}; or remove {target}."
+        )
     lowest = min(cell.choices["seed"] for cell in finished) if finished else 0
     predicting = sorted({str(cell.run) for cell in finished if cell.choices["seed"] == lowest})
+    with_photos = [name for name in predicting if any(Run(source / name).examples.glob("*.jpg"))]
     for name in runs:
         run = Run(source / name)
         keep(run, target / name)
         if name in predicting:
-            keep_examples(run, target / name, whole=name == predicting[0])
-    write_json(target / "sweep.json", read_json(source / "sweep.json"))
+            keep_examples(run, target / name, whole=name in with_photos[:1])
+    write_json(target / "sweep.json", without_paths(read_json(source / "sweep.json")))
+    if (source / TUNED).is_file():
+        write_text(target / TUNED, without_paths((source / TUNED).read_text(encoding="utf-8")))
     done = f"{len(finished)} of {len(listed)} cells finished, {len(runs)} runs."
     about = f"`python -m segpipe.train experiment={source.name}`: {done}"
     what = "Test mIoU in percent, mean ± standard deviation over seeds; which differences are real is not said here."
-    write_text(target / "README.md", f"# {source.name}\n\n{about}\n{what}\n\n{table(source, finished)}\n")
+    write_text(target / "README.md", f"# {source.name}\n\n{about}\n{what}\n\n{table(finished, source)}\n")
     print(f"{target}: {len(runs)} runs")
 
 
+def restore(kept: Path, folder: Path) -> None:
+    """Copy the runs that were kept, and the list of cells, into a sweep's folder; what is there already stays."""
+    sweep_name(kept)
+    new = 0
+    for path in sorted(path.parent for path in kept.glob("*/run.json")):
+        remove_bare(folder / path.name)
+        if not (folder / path.name).exists():
+            part = folder / f".{path.name}.part"  # a copy that was interrupted counts for nothing
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(path, part)
+            part.rename(folder / path.name)
+            new += 1
+    known = {cell.place for cell in cells.read(folder)}
+    seeds = cells.read_tuning_seeds(folder) or cells.read_tuning_seeds(kept)
+    for cell in cells.read(kept):
+        if cell.place not in known:
+            cells.add(folder, cell, tuning_seeds=seeds)
+    if (kept / TUNED).is_file() and not (folder / TUNED).exists():
+        shutil.copyfile(kept / TUNED, folder / TUNED)
+    print(f"{folder}: {new} runs restored. To go on: the sweep's command with sweep.name={folder.name}")
+
+
+def sweep_name(folder: Path) -> str:
+    """The name of a sweep's folder; ends the program where it is none."""
+    if not folder.name or not (folder / "sweep.json").is_file():
+        sys.exit(f"{folder}: not a sweep. Give its folder, outputs/sweeps/NAME or docs/sweeps/NAME.")
+    return folder.name
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--restore", type=Path, metavar="KEPT", help="copy from there into the sweep's folder instead")
+    parser.add_argument("sweep", type=Path, help="a sweep's folder, outputs/sweeps/NAME")
+    given = parser.parse_args()
+    if given.restore:
+        restore(given.restore, given.sweep)
+    else:
+        main(given.sweep)
