@@ -30,6 +30,7 @@ ADDED_SINCE: dict[str, Any] = {
     "augment.revision": 0,  # 1: transforms that resize keep masks registered (data.augment.REGISTERED)
     "data.revision": 0,  # 1: images and masks are resized by data.resize, where data.size is another than theirs
     "encoder.revision": 0,  # see the encoder's class
+    "neck.revision": 0,  # see the neck's class
 }
 
 
@@ -132,10 +133,14 @@ def revisions(cfg: DictConfig, datasets: Sequence[SegmentationDataset]) -> dict[
     """By config group the revision of what a run uses of it; 0 where no repair has touched such a run."""
     size = cfg.data.get("size")
     resized = size and any(dataset.size(i) != tuple(size) for dataset in datasets for i in range(len(dataset)))
+    encoder = build.encoder_on_paper(cfg)
+    with torch.device("meta"):
+        neck = build.make(cfg, "neck")(encoder)
     return {
         "augment": build.augment(cfg).revision,
         "data": int(bool(resized)),
-        "encoder": build.encoder_on_paper(cfg).revision,
+        "encoder": encoder.revision,
+        "neck": getattr(neck, "revision", 0),
     }
 
 

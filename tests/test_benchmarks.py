@@ -36,7 +36,16 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ["deconv, cropped: logits equal", "unpool, enlarged: logits equal", "scores     cropped "],
     ),
     "soft_targets": (
-        ["data.size=[36,48]", "data.batch_size=2", "--root", "{camvid}", "--epochs", "1", "--out", "{camvid}/soft.jsonl"],
+        [
+            "data.size=[36,48]",
+            "data.batch_size=2",
+            "--root",
+            "{camvid}",
+            "--epochs",
+            "1",
+            "--out",
+            "{camvid}/soft.jsonl",
+        ],
         ["seed 0, hard: mIoU ", "seed 0, soft: mIoU ", "difference "],
     ),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),

@@ -217,10 +217,12 @@ def test_only_runs_that_are_touched_have_another_identity(tmp_path):
         cfg = configure(*data, *overrides)
         return naming.revisions(cfg, [build.dataset(cfg, split) for split in ("train", "val", "test")])
 
-    assert revisions() == {"augment": 0, "data": 0, "encoder": 0}
+    assert revisions() == {"augment": 0, "data": 0, "encoder": 0, "neck": 0}
     assert revisions("data.size=[48,60]")["data"] == 0  # nothing is resized
     assert revisions("data.size=[24,30]")["data"] == 1
     assert revisions("augment=strong")["augment"] == 1
+    assert (revisions("encoder=alexnet")["encoder"], revisions("encoder=vgg11")["encoder"]) == (1, 0)
+    assert (revisions("neck=fc", "neck.kernel=6")["neck"], revisions("neck=fc", "neck.kernel=7")["neck"]) == (1, 0)
     assert naming.identity(configure(*data, "data.size=[24,30]")) != naming.identity(configure(*data))
 
 

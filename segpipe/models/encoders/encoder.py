@@ -42,7 +42,6 @@ class Encoder(nn.Module, ABC):
     std: tuple[float, ...] = IMAGENET_STD
     revision: int = 0
     frozen: int = 0  # stages
-    revision: int = 0  # raised by one when a repair changes the results of networks on it; part of their identity
 
     @property
     @abstractmethod
