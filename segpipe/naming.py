@@ -12,16 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from segpipe import build, match, pretrained
 from segpipe.config import CONF
 from segpipe.data.dataset import Split
+from segpipe.identity import NEVER_CHANGES_THE_RESULT
 from segpipe.models.decoder import all_widths, steps
 from segpipe.models.encoders import Encoder
-
-NEVER_CHANGES_THE_RESULT = (
-    "hydra", "run_dir", "resume", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath",
-    "callbacks.last", "callbacks.overlays", "data.root", "data.dataset.root", "data.dataset.images",
-    "data.dataset.masks", "data.dataset.download", "data.workers", "data.cache", "data.eval_batch_size",
-    "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
-    "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary", "task.compile", "match", "budget",
-)  # fmt: skip
 
 
 def overlapping(encoder: Encoder) -> list[int]:
