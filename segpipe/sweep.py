@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from segpipe import build, cells, combinations, devices
-from segpipe.board import Board, print_cells
+from segpipe.board import EXTENDED, Board, print_cells
 from segpipe.config import key_of
 from segpipe.errors import UserError
 from segpipe.processes import Child, end, quoted, told, training
@@ -75,7 +75,9 @@ class Slots:
             return
         self.known.add(folder)
         run = Run(folder)
-        if run.record.get("status") == "finished":
+        if run.record.get("extended_from"):
+            self.board.say(f"Left alone: {folder.name} {EXTENDED}.")
+        elif run.record.get("status") == "finished":
             self.board.done_before(run)
         else:
             self.waiting.append((folder, overrides))

@@ -148,7 +148,7 @@ def read_all(folder: Path, listed: Iterable[cells.Cell], problems: list[Problem]
             continue
         seen.add(cell.run or "")
         state = cells.status(folder, cell)
-        if state != "finished":
+        if state not in ("finished", "extended"):
             error = cell.refused or cell.error or read_json(folder / str(cell.run) / "run.json").get("error")
             silent = {"running": "it is still at work", "missing": "it has no run yet"}
             why = str(error).splitlines()[0] if error else silent.get(state, "its record does not say why")

@@ -37,7 +37,7 @@ def facts(config: Mapping[str, Any], record: Mapping[str, Any], *, name: str) ->
     """Of a run. name: its folder's."""
     model, decoder, fusion = (config[group] for group in ("model", "decoder", "fusion"))
     match = config.get("match")
-    own = Own(*map(str, (model["name"], model["stride"], decoder["name"], fusion["name"], match)))
+    own = Own(str(model["name"]), str(model["stride"]), str(decoder["name"]), str(fusion["name"]), str(match))
     values = {key: text(key, value) for key, value in flat(config) if not is_below(key, NO_DIFFERENCE)}
     if match:  # the width follows from it
         values["budget"] = text("budget", config.get("budget"))
@@ -49,8 +49,8 @@ def facts(config: Mapping[str, Any], record: Mapping[str, Any], *, name: str) ->
         values["warm_start"] = str(warm_start).rpartition(f"/{name}/")[2]  # of a stage: from the run's own folder
     if before := record.get("extended_from"):
         lengths = record.get("max_epochs")
-        whole = isinstance(lengths, list) and len(lengths) > 1
-        values["extended_from"] = f"{'+'.join(map(str, lengths[:-1]))}_epochs" if whole else str(before)
+        asked = lengths[:-1] if isinstance(lengths, list) else []
+        values["extended_from"] = f"{'+'.join(map(str, asked))}_epochs" if asked else str(before)
     return Facts(own, str(config.get("seed")), values)
 
 
