@@ -18,6 +18,8 @@ from segpipe.storage import read_history, read_json
 from segpipe.summary import PYTHON, share
 
 EVERY = 0.5  # seconds from one drawing of the view to the next
+EXTENDED = "was resumed with another trainer.max_epochs, so it is no run of its cell; to train that, rename its folder"
+SILENT = {"missing": "no record", "extended": f"its run {EXTENDED}"}
 
 
 class Board:
@@ -123,7 +125,7 @@ def print_cells(folder: Path) -> bool:
             console.print(f"refused: {cell.said}: {cell.refused}", markup=False, soft_wrap=True)
     wrong = [(cell, state) for cell, state in zip(listed, states, strict=True) if state not in ("finished", "refused")]
     for cell, state in wrong:
-        silent = "no record" if state == "missing" else "its process is gone, and could not write why"
+        silent = SILENT.get(state, "its process is gone, and could not write why")
         error = cell.error or Run(folder / str(cell.run)).record.get("error") or silent
         console.print(f"{state}: {cell.said}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)

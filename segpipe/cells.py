@@ -61,11 +61,16 @@ def read(folder: Path) -> list[Cell]:
 
 
 def status(folder: Path, cell: Cell) -> str:
-    """``refused``, ``missing``, or what its run's record says; ``interrupted`` where the run's process is gone."""
+    """``refused``, ``missing``, or what its run's record says; ``interrupted`` where the run's process is gone.
+
+    ``extended`` where the run was resumed for more epochs, and is finished: it is no longer what the cell asks for.
+    """
     if cell.refused:
         return "refused"
     if cell.run is None:
         return "failed"
     run = Run(folder / cell.run)
     found = str(run.record.get("status", "missing"))
+    if found == "finished" and run.record.get("extended_from"):
+        return "extended"
     return "interrupted" if found == "running" and not run.alive else found

@@ -1,5 +1,6 @@
 """How a training begins: in a new folder, or from where another left off."""
 
+import hashlib
 import os
 import platform
 from contextlib import suppress
@@ -16,7 +17,7 @@ from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
 from segpipe.runs import Run, anew, shown
-from segpipe.storage import write_text
+from segpipe.storage import read_history, write_text
 from segpipe.versions import environment
 
 MAY_CHANGE = (
@@ -45,12 +46,21 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], worl
             f"{run.folder}: the data are not those that it was trained on ({', '.join(changed)} differ). Give their "
             f"folder, data.root=FOLDER; or begin another training from its weights: warm_start={shown(run.folder)}."
         )
-    identity = before.get("identity") or naming.identity(cfg)
+    revisions = naming.revisions(cfg, [data.split(name) for name in get_args(Split)])
+    touched = {group: revision for group, revision in revisions.items() if revision}
+    if before and before.get("revisions", {}) != touched:
+        raise UserError(
+            f"{run.folder}: it was begun by a version of segpipe whose results here were others (revisions "
+            f"{before.get('revisions', {})}, now {touched}; docs/architecture.md). Train it anew in another folder, or "
+            f"begin from its weights: warm_start={shown(run.folder)}."
+        )
+    identity = identified(run, cfg)
     record = {
         "status": "running",
-        "name": before.get("name") or naming.named(cfg, identity),
+        "name": before.get("name") or naming.named(cfg, identity["identity"]),
         "seed": cfg.seed,
-        "identity": identity,
+        **identity,
+        "revisions": touched,
         "match": before.get("match") or (match.find(cfg).record() if cfg.get("match") else None),
         "data_fingerprint": fingerprints,
         "classes": data.split("train").classes,
@@ -68,6 +78,32 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], worl
     write_text(run.config, OmegaConf.to_yaml(cfg, resolve=True))
     run.update(**record, **environment())
     return run
+
+
+def identified(run: Run, cfg: DictConfig) -> dict[str, Any]:
+    """What a run that begins, or goes on, records of its identity.
+
+    One that is resumed for more epochs is another training from then on: it gets that one's identity, and
+    ``extended_from``, the one before. It is not the same as one that was begun for as many, which had another schedule:
+    max_epochs, the number of each start in turn, tells them apart.
+    """
+    old = run.record.get("identity")
+    length = cfg.trainer.max_epochs
+    if not old:
+        return {"identity": naming.identity(cfg), "max_epochs": [length]}
+    kept = read(run)
+    asked = run.record.get("max_epochs", [kept.trainer.max_epochs])
+    if asked[-1] == length and naming.canonical(kept) == naming.canonical(cfg):
+        return {"identity": old, "max_epochs": asked}
+    begun = laid_over(cfg, warm_start=run.record.get("warm_start"))
+    try:
+        identity = naming.identity(begun)
+    except UserError:  # the weights that it was begun from are gone
+        both = f"{old} {naming.identity(cfg)}"
+        identity = hashlib.blake2b(both.encode(), digest_size=4).hexdigest()
+    if identity == old:
+        return {"identity": old, "max_epochs": asked}
+    return {"identity": identity, "extended_from": old, "max_epochs": [*asked, length]}
 
 
 def lineage(warm_start: str | None) -> list[dict[str, str]]:
@@ -92,6 +128,12 @@ def intact(run: Run) -> bool:
 def recognise(run: Run, cfg: DictConfig) -> None:
     """Raise UserError where a run is not what a configuration asks for."""
     if (run.record.get("identity") or naming.identity(read(run))) != naming.identity(cfg):
+        if run.record.get("extended_from"):
+            raise UserError(
+                f"{run.folder}: the run in it was resumed with another trainer.max_epochs since, so it is not what is "
+                f"asked for. To go on with it: resume={shown(run.folder)}. To train what is asked for, give another "
+                f"hydra.run.dir, or rename this folder."
+            )
         raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
 
 
@@ -140,6 +182,17 @@ def say_which(run: Run, path: Path) -> None:
         print(f"{shown(last)} is {'damaged' if last.is_file() else 'missing'}: going on from {shown(path)}.")
 
 
+def check_length(run: Run, epochs: int | None) -> None:
+    """Raise UserError where a run has done more epochs than it is to have: nothing can be taken back from it."""
+    with suppress(ValueError, KeyError):  # a damaged history says nothing
+        done = max((int(row["epoch"]) + 1 for row in read_history(run.history)), default=0)
+        if epochs is not None and 0 <= epochs < done:
+            raise UserError(
+                f"trainer.max_epochs={epochs}: {run.folder} has done {done} epochs already. Give {done} or more, or "
+                f"train anew in another folder."
+            )
+
+
 def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """The configuration of the run to go on with, in its folder; of the command line, what MAY_CHANGE is laid over it.
 
@@ -159,6 +212,7 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
         if path == "data.root":  # what took its value from there was filled in long ago
             OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
+    check_length(run, kept.trainer.max_epochs)
     folder = str(run.folder.absolute())
     kept.update(resume=folder, run_dir=folder, warm_start=None)
     for name in ("best", "last"):

@@ -68,11 +68,16 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Read what ``write_history`` wrote; nothing where there is no file."""
+    """Read what ``write_history`` wrote, such that it would write the same again; nothing where there is no file."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        return [{key: number(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def number(text: str) -> float:
+    """A number of a CSV file; an int where it was written as one."""
+    return int(text) if text.lstrip("-").isdecimal() else float(text)
 
 
 def write_confusion(path: Path, *, names: list[str], groups: list[str], matrices: NDArray[np.int64]) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from segpipe import build, cells, checkpoints, combinations, devices
 from segpipe.asked import Asked, refuse_cells
-from segpipe.board import Board, print_cells
+from segpipe.board import EXTENDED, Board, print_cells
 from segpipe.config import key_of
 from segpipe.errors import UserError
 from segpipe.processes import Child, end, quoted, told, training
@@ -56,7 +56,9 @@ class Slots:
             return
         self.known.add(folder)
         run = Run(folder)
-        if run.record.get("status") == "finished":
+        if run.record.get("extended_from"):
+            self.board.say(f"Left alone: {folder.name} {EXTENDED}.")
+        elif run.record.get("status") == "finished":
             self.board.done_before(run)
             self.compact(run)  # the process before may have ended between a training and this
         else:

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "segpipe"
 LAYERS = {  # a module may import from segpipe only what stands before it
-    "segpipe.errors": 0, "segpipe.leaving": 0, "segpipe.versions": 0, "segpipe.storage": 0,
+    "segpipe.errors": 0, "segpipe.identity": 0, "segpipe.leaving": 0, "segpipe.versions": 0, "segpipe.storage": 0,
     "segpipe.batchnorm": 1, "segpipe.devices": 1,
     "segpipe.metrics": 1, "segpipe.losses": 1, "segpipe.lovasz": 1, "segpipe.models": 1,
     "segpipe.schedules": 1, "segpipe.ema": 1, "segpipe.runs": 1, "segpipe.cost": 1, "segpipe.data": 2,

@@ -281,12 +281,11 @@ def test_a_report_has_a_run_in_both_views_where_it_is_in_both():
     choices = {"model": "ladder", "stride": 8, "decoder": "bilinear", "fusion": "sum", "seed": 0}
     listed = [cells.Cell([f"match={what}"], {**choices, "match": what}, run="one") for what in (None, "params")]
     for config in (None, "params"):  # of whichever was trained
-        places = placed(listed, {"one": config})
-        assert [place.view for place in places] == ["operators as they are", "equal parameters"]
-        assert list(places.values()) == [{0: "one"}, {0: "one"}]
-    assert [place.view for place in placed([cells.Cell([], choices, run="one")], {"one": "params"})] == [
-        "equal parameters"
-    ]
+        spots = placed(listed, {"one": config})
+        assert [spot.place.view for spot in spots] == ["operators as they are", "equal parameters"]
+        assert [(spot.seed, spot.run) for spot in spots] == [(0, "one")] * 2
+    (spot,) = placed([cells.Cell([], choices, run="one")], {"one": "params"})
+    assert spot.place.view == "equal parameters"
 
 
 def test_sweeps_that_are_kept_from_before_are_read_and_known():

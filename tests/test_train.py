@@ -11,15 +11,17 @@ from omegaconf import OmegaConf
 from test_data import write_camvid
 
 import segpipe
-from segpipe import build
+from segpipe import build, cells, devices, naming, sweep
 from segpipe.boundaries import read_boundaries
+from segpipe.cells import Cell
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.metrics import scores, tally_score
 from segpipe.runs import Run
-from segpipe.storage import read_history, write_json, write_text
-from segpipe.task import parameter_groups
-from segpipe.train import train
+from segpipe.start import identified, recognise, settled
+from segpipe.storage import read_history, write_history, write_json, write_text
+from segpipe.task import SegmentationTask, parameter_groups
+from segpipe.train import carry_out, train
 
 
 def weights(folder, name="last"):
@@ -94,12 +96,124 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(workers, tmp_path):
     assert [row["epoch"] for row in read_history(tmp_path / "halves" / "history.csv")] == [0, 1]
 
 
+def interrupted_in(epoch, monkeypatch):
+    """Let a training be interrupted at the end of an epoch."""
+    ended = SegmentationTask.on_train_epoch_end
+
+    def interrupt(self):
+        if self.current_epoch == epoch:
+            raise KeyboardInterrupt
+        ended(self)
+
+    monkeypatch.setattr(SegmentationTask, "on_train_epoch_end", interrupt)
+
+
+def test_the_history_of_a_resumed_run_is_that_of_one_that_was_not_interrupted(tmp_path, monkeypatch):
+    choices = [*TINY, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"]
+    train(configure(*choices, f"run_dir={tmp_path / 'whole'}"))
+    interrupted_in(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(configure(*choices, f"run_dir={tmp_path / 'halves'}"))
+    monkeypatch.undo()
+    assert not (tmp_path / "halves" / "metrics.json").exists()
+    train(configure(f"resume={tmp_path / 'halves'}"))
+    whole, halves = ((tmp_path / name / "history.csv").read_bytes() for name in ("whole", "halves"))
+    assert b"\n0,2,0.0" in whole
+    assert halves == whole
+
+
+def test_a_history_that_was_read_is_written_the_same(tmp_path):
+    rows = [
+        {"epoch": 0, "step": 20, "lr": 0.1, "train/loss": 1.0},
+        {"epoch": 1, "step": 10**17 + 1, "lr": 1, "train/loss": math.nan, "val/miou": 1e-07, "val/loss": -math.inf},
+        {"epoch": 2, "step": 60, "lr": 0.0, "train/loss": -3.0, "val/miou": 0.1 + 0.2, "val/loss": -2},
+    ]
+    write_history(tmp_path / "one.csv", rows)
+    write_history(tmp_path / "two.csv", read_history(tmp_path / "one.csv"))
+    assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+    assert [type(row["epoch"]) for row in read_history(tmp_path / "two.csv")] == [int] * 3
+
+
+# a run that is resumed for more epochs is another training
+
+
+def resume(folder, *overrides):
+    """What the command line does with ``resume=FOLDER`` and overrides."""
+    with Run(folder).held():
+        cfg = settled(configure(f"resume={folder}", *overrides), overrides=list(overrides))
+        carry_out(cfg, list(overrides), devices.joined())
+    return Run(folder).record
+
+
+def test_a_run_that_is_resumed_for_more_epochs_gets_their_identity_and_says_which_it_had(tmp_path, capsys):
+    folder = tmp_path / "run"
+    asked = {epochs: [*TINY, f"trainer.max_epochs={epochs}"] for epochs in (1, 2, 3)}
+    identities = {epochs: naming.identity(configure(*choices)) for epochs, choices in asked.items()}
+    train(configure(*asked[1], f"run_dir={folder}"))
+    before = Run(folder).record
+    assert (before["identity"], before["max_epochs"]) == (identities[1], [1])
+    again = resume(folder, "trainer.max_epochs=1")  # which changes nothing
+    assert (again["identity"], again["max_epochs"], "extended_from" in again) == (identities[1], [1], False)
+    more = resume(folder, "trainer.max_epochs=2")
+    assert (more["identity"], more["extended_from"], more["max_epochs"]) == (identities[2], identities[1], [1, 2])
+    assert more["name"] == before["name"]
+    again = resume(folder)
+    assert [again[key] for key in ("identity", "extended_from", "max_epochs")] == [identities[2], identities[1], [1, 2]]
+
+    recognise(Run(folder), configure(*asked[2]))
+    for other in (1, 3):
+        with pytest.raises(UserError, match=r"trainer\.max_epochs since, so it is not what is asked for"):
+            recognise(Run(folder), configure(*asked[other]))
+    capsys.readouterr()
+    train(configure(*asked[2], "resume=auto", f"run_dir={folder}"))
+    assert "is finished already" in capsys.readouterr().out
+    with pytest.raises(UserError, match="rename this folder"):
+        train(configure(*asked[1], "resume=auto", f"run_dir={folder}"))
+    with pytest.raises(UserError, match=r"has done 2 epochs already. Give 2 or more"):
+        resume(folder, "trainer.max_epochs=1")
+    kept = (folder / "run.json").read_text()
+    cell = Cell([], {"seed": 0}, run="run")
+    assert cells.status(tmp_path, cell) == "extended"
+    slots = sweep.Slots(name="x", workers=1, gpu=False)
+    slots.put(folder, asked[1])
+    slots.close()
+    assert "it is no run of its cell" in capsys.readouterr().out
+    assert (slots.jobs, list(slots.waiting), (folder / "run.json").read_text()) == ([], [], kept)
+
+
+def test_an_extended_run_keeps_what_it_was_warmed_with_in_its_identity(finished_run, tmp_path):
+    parent = tmp_path / "parent"
+    shutil.copytree(finished_run, parent)
+    choices = {epochs: [*TINY, f"trainer.max_epochs={epochs}", f"warm_start={parent}"] for epochs in (2, 3)}
+    identities = {epochs: naming.identity(configure(*chosen)) for epochs, chosen in choices.items()}
+    scratch = naming.identity(configure(*TINY, "trainer.max_epochs=3"))
+    run = Run(tmp_path / "run")
+    cold = [configure(*TINY, f"trainer.max_epochs={epochs}") for epochs in (2, 3)]  # as resume has it
+    write_text(run.config, OmegaConf.to_yaml(cold[0], resolve=True))
+    run.record = {"identity": identities[2], "warm_start": str(parent)}  # of before lengths were recorded
+    assert identified(run, cold[0]) == {"identity": identities[2], "max_epochs": [2]}
+    found = {"identity": identities[3], "extended_from": identities[2], "max_epochs": [2, 3]}
+    assert identified(run, cold[1]) == found
+    shutil.rmtree(parent)
+    assert identified(run, cold[1])["identity"] not in {scratch, *identities.values()}
+
+
 def test_a_run_is_not_gone_on_with_on_other_data(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace("train: 16", "train: 17"))
     with pytest.raises(UserError, match=r"the data are not those that it was trained on \(train differ\)"):
         train(configure(f"resume={tmp_path / 'run'}"))
+
+
+def test_a_run_from_before_a_fix_of_its_results_is_not_gone_on_with(tmp_path, finished_run):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["revisions"] == {}
+    (folder / "run.json").write_text(json.dumps(record | {"revisions": {"data": 1}}))
+    with pytest.raises(UserError, match=r"revisions \{'data': 1\}, now \{\}.*warm_start="):
+        train(configure(*TINY, f"resume={folder}", f"run_dir={tmp_path / 'other'}"))
 
 
 def test_a_built_trainer_has_what_the_configuration_says(tmp_path):
@@ -223,13 +337,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_what_to_do(tmp_path):
 
 
 def test_what_is_interrupted_says_so_and_how_to_go_on(tmp_path, monkeypatch, capsys):
-    from segpipe.task import SegmentationTask
-
-    def interrupt(self):
-        if self.current_epoch == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(SegmentationTask, "on_train_epoch_end", interrupt)
+    interrupted_in(1, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(configure(*TINY, f"run_dir={tmp_path / 'run'}"))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"

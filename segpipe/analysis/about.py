@@ -23,6 +23,8 @@ KINDS = {
     "missing": "have no run yet", "running": "are still at work", "interrupted": "were interrupted", "failed": "failed",
     "refused": "were refused, since the combination means nothing", "damaged": "are damaged, and left out",
     "foreign": "are no part of it, and left out", "mixed": "were tested on other data, and left out",
+    "duplicate": "are second runs of one training, and left out",
+    "extended": "were trained longer than asked for, and are in the numbers as that",
 }  # fmt: skip
 QUESTIONS = [
     "These pictures, new trainings: would the difference be found again if the networks were trained anew and tested "
@@ -94,7 +96,9 @@ def left_out(collection: Collection, found: Sequence[Standing]) -> Section:
             )
             blocks += shortened(items)
     if not blocks:
-        blocks.append(Text("Nothing is missing: every cell that was asked for has a finished run."))
+        whole = "Nothing is missing: every cell that was asked for has a finished run."
+        blocks.append(Text(whole if collection.asked else "Every run in this folder is finished and in the numbers."))
+    blocks += told_apart(collection)
     blocks += unequal_seeds(collection, found)
     same = [one for one in found if len(one.network.places) > 1]
     if same:
@@ -102,6 +106,18 @@ def left_out(collection: Collection, found: Sequence[Standing]) -> Section:
         caption = "Cells that are the same network: trained once a seed, shown in each place, counted once."
         blocks.append(Table(caption, ["letter", "cells"], rows, 0))
     return Section("missing", "What is missing, and what is the same", blocks + mixed(collection))
+
+
+def told_apart(collection: Collection) -> list[Block]:
+    """Keys in which runs differ though no override tells."""
+    if not collection.apart:
+        return []
+    items = []
+    for key, count in collection.apart.items():
+        parts = [f"{value} ({counted(times, 'run')})" for value, times in count.most_common(STATED)]
+        items.append(f"{key}: {listed(parts)}{further(list(count))}")
+    text = "Not one training, though no override tells: so these runs are no seeds of one another, and stand apart."
+    return [Text(text), Items(items)]
 
 
 def unequal_seeds(collection: Collection, found: Sequence[Standing]) -> list[Block]:

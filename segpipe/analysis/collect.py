@@ -1,39 +1,38 @@
 """Run folders, read into one table of networks x seeds; what cannot be used is named."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from segpipe import cells
-from segpipe.analysis.places import Place, placed
+from segpipe.analysis.listed import Problem, earlier, first_line, folders, loose, read_config
+from segpipe.analysis.places import Place, Spot, placed
+from segpipe.analysis.settings import Facts, apart, facts, settled
 from segpipe.errors import UserError
 from segpipe.runs import Run, shown
 from segpipe.storage import read_json
 
-
-class Problem(NamedTuple):
-    """What is not in the numbers. kind: missing, running, interrupted, failed, refused, damaged, foreign, mixed."""
-
-    kind: str
-    what: str
-    why: str
+BESIDE = {"git": "the code's commit", "versions": "versions", "data_fingerprint": "data"}  # what a record tells, too
 
 
 @dataclass(eq=False)
 class Finished:
-    """A run that is finished and whole; matrices: int (I, C, C), a confusion matrix for every test picture."""
+    """A run that is finished and whole; matrices: int (I, C, C), a confusion matrix for every test picture.
+
+    facts: what it was trained as.
+    """
 
     run: Run
     config: dict[str, Any]
     metrics: dict[str, Any]
     matrices: NDArray[np.int32]
+    facts: Facts
 
     @property
     def val_miou(self) -> float:
@@ -61,7 +60,11 @@ class Network:
 
 @dataclass(eq=False)
 class Collection:
-    """Everything below a folder. pictures, groups: of the I test pictures, the same for every run."""
+    """Everything below a folder. pictures, groups: of the I test pictures, the same for every run.
+
+    apart: how often each value was found of keys in which runs differ though no override tells. asked: whether a list
+    says which cells there ought to be.
+    """
 
     folder: Path
     networks: list[Network]
@@ -71,6 +74,8 @@ class Collection:
     pictures: list[str]
     groups: list[str]
     problems: list[Problem]
+    apart: dict[str, Counter[str]] = field(default_factory=dict)
+    asked: bool = True
 
     @cached_property
     def places(self) -> dict[Place, int]:
@@ -93,7 +98,8 @@ def collect(folder: Path) -> Collection:
     if Run(folder).config.is_file():
         raise UserError(f"{folder}: a single run. Give the folder that it lies in, {shown(folder.parent)}.")
     problems: list[Problem] = []
-    listed = cells.read(folder) or [cell for path in folders(folder) if (cell := cell_of(path, problems))]
+    asked = cells.read(folder)
+    listed = [*asked, *earlier(folder, asked)] if asked else loose(folder, problems)
     known = {cell.run for cell in listed}
     problems += [
         Problem("foreign", path.name, "it is no cell of this sweep, and is left out")
@@ -112,51 +118,25 @@ def collect(folder: Path) -> Collection:
     with np.load(first.run.confusion("test")) as file:
         pictures, groups = file["names"].tolist(), file["groups"].tolist()
     matches = {name: run.config.get("match") for name, run in finished.items()}
-    networks = merged(placed(listed, matches), finished)
+    spots = placed(listed, matches)
+    own = apart(spots, {name: run.facts for name, run in finished.items()})
+    networks, problems[len(problems) :] = merged(spots, own, finished)
+    problems += [
+        Problem(
+            "extended", cell.said, f"{cell.run} was resumed with another trainer.max_epochs than this cell asks for"
+        )
+        for cell in asked
+        if cell.run in finished and "extended_from" in finished[cell.run].facts.values
+    ]
     seeds = sorted({seed for network in networks for seed in network.runs})
     record = first.run.record
     palette = [tuple(colour) for colour in record.get("palette") or []]
-    return Collection(folder, networks, seeds, record["classes"], palette, pictures, groups, problems)
-
-
-def folders(folder: Path) -> list[Path]:
-    """What lies in it, in order."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def cell_of(path: Path, problems: list[Problem]) -> cells.Cell | None:
-    """The cell that a run of its own would be; None, and a problem, where the folder is no run, or damaged."""
-    if not (path / "config.yaml").is_file():
-        problems.append(Problem("foreign", path.name, "it has no config.yaml, so it is no run"))
-        return None
-    try:
-        config = read_config(path)
-        choices = {
-            "model": config["model"]["name"],
-            "stride": config["model"]["stride"],
-            "decoder": config["decoder"]["name"],
-            "fusion": config["fusion"]["name"],
-            "seed": config["seed"],
-        }
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        problems.append(Problem("damaged", path.name, f"config.yaml: {first_line(error)}"))
-        return None
-    overrides = Run(path).record.get("overrides") or []
-    return cells.Cell([str(override) for override in overrides], choices, run=path.name)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A run's configuration, by the fast reader: it is resolved already."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    content = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), loader)
-    if not isinstance(content, dict):
-        raise TypeError("not a configuration")
-    return content
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, short."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+    values = {
+        key: Counter(each.get(key, "not set") for each in own.values()) for key in sorted(set().union(*own.values()))
+    }
+    return Collection(
+        folder, networks, seeds, record["classes"], palette, pictures, groups, problems, values, bool(asked)
+    )
 
 
 def read_all(folder: Path, listed: Iterable[cells.Cell], problems: list[Problem]) -> dict[str, Finished]:
@@ -168,7 +148,7 @@ def read_all(folder: Path, listed: Iterable[cells.Cell], problems: list[Problem]
             continue
         seen.add(cell.run or "")
         state = cells.status(folder, cell)
-        if state != "finished":
+        if state not in ("finished", "extended"):
             error = cell.refused or cell.error or read_json(folder / str(cell.run) / "run.json").get("error")
             silent = {"running": "it is still at work", "missing": "it has no run yet"}
             why = str(error).splitlines()[0] if error else silent.get(state, "its record does not say why")
@@ -189,7 +169,8 @@ def read_run(run: Run) -> Finished:
         matrices = file["matrices"]
     if matrices.shape[1:] != (len(run.record["classes"]),) * 2:
         raise ValueError(f"confusion/test.npz is {matrices.shape} for {len(run.record['classes'])} classes")
-    return Finished(run, read_config(run.folder), metrics, matrices)
+    config = read_config(run.folder)
+    return Finished(run, config, metrics, matrices, facts(config, run.record, name=run.folder.name))
 
 
 def same_test(finished: dict[str, Finished], problems: list[Problem]) -> dict[str, Finished]:
@@ -209,8 +190,21 @@ def same_test(finished: dict[str, Finished], problems: list[Problem]) -> dict[st
     return {name: run for name, run in finished.items() if tested(run) == most}
 
 
-def merged(places: dict[Place, dict[int, str]], finished: dict[str, Finished]) -> list[Network]:
-    """Networks: places with a run in common are one."""
+def merged(
+    spots: list[Spot], own: Mapping[str, Mapping[str, str]], finished: dict[str, Finished]
+) -> tuple[list[Network], list[Problem]]:
+    """Networks: places with a run in common are one. A finished run is in one, or a problem says which one is instead.
+
+    own: what tells each run apart, beside its place.
+    """
+    places: dict[Place, dict[int, str]] = {}
+    instead: dict[str, str] = {}
+    for spot in spots:
+        runs = places.setdefault(settled(spot, own.get(spot.run, {})), {})
+        if (first := runs.get(spot.seed)) in finished:
+            instead[spot.run] = str(first)
+        else:
+            runs[spot.seed] = spot.run
     owners: dict[str, Network] = {}
     networks: list[Network] = []
     for place, runs in places.items():
@@ -220,7 +214,15 @@ def merged(places: dict[Place, dict[int, str]], finished: dict[str, Finished]) -
             networks.append(network)
         network.places.append(place)
         for seed, run in runs.items():
-            owners[run] = network
-            if run in finished:
-                network.runs.setdefault(seed, finished[run])
-    return networks
+            if owners.setdefault(run, network) is network and run in finished:
+                instead[run] = network.runs.setdefault(seed, finished[run]).run.folder.name
+    used = {run.run.folder.name for network in networks for run in network.runs.values()}
+    return networks, [duplicate(run, finished[instead[name]]) for name, run in finished.items() if name not in used]
+
+
+def duplicate(run: Finished, first: Finished) -> Problem:
+    """Two runs of one configuration and seed cannot be told apart, and only one is in the numbers."""
+    records = run.run.record, first.run.record
+    different = [what for key, what in BESIDE.items() if records[0].get(key) != records[1].get(key)]
+    why = f"the same configuration and seed as {first.run.folder.name}, which comes first and is used; this is left out"
+    return Problem("duplicate", run.run.folder.name, why + (f". Unequal: {', '.join(different)}" if different else ""))
