@@ -18,7 +18,7 @@ from segpipe import report
 from segpipe.analysis import effects, figures, ordering, points, verdict
 from segpipe.analysis.collect import collect
 from segpipe.analysis.contrasts import Contrast
-from segpipe.analysis.effects import Comparison
+from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.findings import about_factor
 from segpipe.analysis.intervals import Estimate, Interval
 from segpipe.analysis.markdown import safe

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segpipe.analysis.collect import Collection
+from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.contrasts import FACTORS
-from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.effects import Analysis
 from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, further, too_few
 from segpipe.analysis.intervals import LEAST_SEEDS
 from segpipe.analysis.places import AS_THEY_ARE, MATCHED, SMOOTHED
@@ -53,13 +54,14 @@ def verdict(collection: Collection, analysis: Analysis, found: Sequence[Standing
 
 
 def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing]) -> Finding:
-    """Which network the others are compared with, and which of them are really worse."""
-    own = next(one for one in found if one.number == analysis.reference)
+    """Which networks may be the best; or which differ from the reference, where one was named."""
+    tested = [one for one in analysis.cells if one.estimate.trainings is not None]
+    own = next((one for one in found if one.number == analysis.reference), max(found, key=lambda one: one.val))
+    if analysis.reference is None and tested:
+        return best_of(tested, found)
     chosen = own.val == max(one.val for one in found)
     how = "has the best validation mIoU" if chosen else "was given as the reference"
-    trained = f"mean ± standard deviation over {own.seeds} seeds" if own.seeds > 1 else "one seed"
-    sentences = [f"It {how}; on the test it scores {spread(own.test, own.deviation)} % mIoU ({trained})."]
-    tested = [one for one in analysis.cells if one.estimate.trainings is not None]
+    sentences = [f"It {how}; on the test it scores {on_the_test(own)}."]
     if len(collection.seeds) < LEAST_SEEDS:
         sentences.append(too_few(len(collection.seeds)))
     if len(found) == 1:
@@ -73,8 +75,51 @@ def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing
     return Finding("Best network" if chosen else "Reference", own.network.said, " ".join(sentences))
 
 
+def on_the_test(one: Standing) -> str:
+    """A network's score."""
+    trained = f"mean ± standard deviation over {one.seeds} seeds" if one.seeds > 1 else "one seed"
+    return f"{spread(one.test, one.deviation)} % mIoU ({trained})"
+
+
+def best_of(tested: Sequence[Comparison], found: Sequence[Standing]) -> Finding:
+    """The set that may be the best, on the test alone; all others are really worse than the best."""
+    own = max(found, key=lambda one: one.val)
+    may = sorted((one for one in tested if not one.declared), key=lambda one: -one.estimate.difference)
+    others = len(tested) - len(may)
+    names = [described(one) for one in may]
+    if len(may) == 1:
+        headline = may[0].contrast.a
+        sentences = [f"It is really better than {counted(others, 'other network')}: {names[0]}."]
+    else:
+        headline = f"{len(may)} of {len(tested)} networks may be the best"
+        rest = f"the other {others} {'is' if others == 1 else 'are'} really worse than the best" if others else ""
+        sentences = [f"{listed(names[:STATED])}{further(names)}{f'; {rest}' if rest else ''}."]
+    sentences.append(
+        "In brackets, in points of mIoU on the test: the difference from the best of the others, and its interval; all "
+        "intervals hold at once."
+    )
+    sentences.append(of_new_pictures(tested, len(may)))
+    known = next((one for one in tested if one.contrast.a == own.network.said), None)
+    judged = ", and is really worse than the best there" if known is not None and known.declared else ""
+    sentences.append(f"The best on validation is {own.network.said}; on the test it scores {on_the_test(own)}{judged}.")
+    if len(tested) < len(found):
+        sentences.append(f"{len(found) - len(tested)} have too few seeds in common with the others to say.")
+    return Finding("Best network", headline, " ".join(sentences))
+
+
+def of_new_pictures(tested: Sequence[Comparison], may: int) -> str:
+    """How many may be the best on new pictures too."""
+    if all(one.estimate.pictures is None for one in tested):
+        return "Of new pictures nothing is said: these come in too few groups."
+    more = [one for one in tested if one.declared and not one.general]
+    if not more:
+        return "The same holds for new pictures too." if may < len(tested) else ""
+    said = listed([one.contrast.a for one in more][:STATED])
+    return f"On new pictures {said}{further(more)} may be the best too."
+
+
 def against(tested: Sequence[Comparison]) -> list[str]:
-    """What the single cells say."""
+    """What the single cells say of a reference that was named."""
     below = sum(one.declared and one.estimate.difference < 0 for one in tested)
     above = [described(one) for one in tested if one.declared and one.estimate.difference > 0]
     level = [described(one) for one in tested if not one.declared]
@@ -87,7 +132,7 @@ def against(tested: Sequence[Comparison]) -> list[str]:
 
 
 def described(one: Comparison) -> str:
-    """A single cell, with its difference from the reference."""
+    """A single cell, with its difference from the reference, or from the best of the others."""
     return f"{one.contrast.a} ({signed(one.estimate.difference)}, {bounds(one.estimate.trainings)})"
 
 
