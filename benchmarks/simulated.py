@@ -70,7 +70,7 @@ REGIMES = (
     Regime("skewed, one operator ten times as noisy", skewed, loud=True),
     Regime("one training in ten fails", failing),
 )
-SYMMETRIC = REGIMES[:5]
+MISSED = (REGIMES[0], REGIMES[1], REGIMES[2], REGIMES[6])  # of which runs are missing
 
 
 def scales(regime: Regime, networks: int) -> Floats:
