@@ -12,7 +12,7 @@ from segpipe.analysis.effects import Analysis
 from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, further, too_few
 from segpipe.analysis.intervals import LEAST_SEEDS
 from segpipe.analysis.places import AS_THEY_ARE, MATCHED, SMOOTHED
-from segpipe.analysis.points import bounds, counted, listed, number, signed, spread
+from segpipe.analysis.points import bounds, counted, listed, number, points, signed, spread
 from segpipe.analysis.standings import Grid, Standing, grids
 
 VIEWS = {
@@ -27,6 +27,7 @@ SAME_FUNCTIONS = (
 )
 EXCEPTED = " Unpooling, whose switches differ from channel to channel, and depthwise operators are exceptions."
 OTHER_FUNCTIONS = "A convolution with an activation follows each fusion, so concat can do here what sum cannot."
+NOISY = 3  # times the usual deviation over seeds
 
 
 class Paragraph(NamedTuple):
@@ -87,17 +88,17 @@ def best_of(tested: Sequence[Comparison], found: Sequence[Standing]) -> Finding:
     may = sorted((one for one in tested if not one.declared), key=lambda one: -one.estimate.difference)
     others = len(tested) - len(may)
     names = [described(one) for one in may]
+    how = "In points of test mIoU less the best of the others, with intervals that all hold at once:"
     if len(may) == 1:
         headline = may[0].contrast.a
-        sentences = [f"It is really better than {counted(others, 'other network')}: {names[0]}."]
+        sentences = [f"It is really better than {counted(others, 'other network')}. {how} {names[0]}."]
     else:
         headline = f"{len(may)} of {len(tested)} networks may be the best"
-        rest = f"the other {others} {'is' if others == 1 else 'are'} really worse than the best" if others else ""
-        sentences = [f"{listed(names[:STATED])}{further(names)}{f'; {rest}' if rest else ''}."]
-    sentences.append(
-        "In brackets, in points of mIoU on the test: the difference from the best of the others, and its interval; all "
-        "intervals hold at once."
-    )
+        sentences = [f"{how} {listed(names[:STATED])}{further(names)}."]
+        if others:
+            worse = "The other one is" if others == 1 else f"The other {others} are"
+            sentences.append(f"{worse} really worse than the best.")
+        sentences += scattered(may, found)
     sentences.append(of_new_pictures(tested, len(may)))
     known = next((one for one in tested if one.contrast.a == own.network.said), None)
     judged = ", and is really worse than the best there" if known is not None and known.declared else ""
@@ -105,6 +106,23 @@ def best_of(tested: Sequence[Comparison], found: Sequence[Standing]) -> Finding:
     if len(tested) < len(found):
         sentences.append(f"{len(found) - len(tested)} have too few seeds in common with the others to say.")
     return Finding("Best network", headline, " ".join(sentences))
+
+
+def scattered(may: Sequence[Comparison], found: Sequence[Standing]) -> list[str]:
+    """Which of those that may be the best are among them for their noise."""
+    usual = float(np.nanmedian([one.deviation for one in found]))
+    noisy = [
+        f"{one.contrast.a} ({points(standing.deviation)})"
+        for one in may
+        for standing in found
+        if standing.network.said == one.contrast.a and standing.deviation > NOISY * usual
+    ]
+    if not noisy:
+        return []
+    return [
+        f"Far more than others (standard deviation {points(usual)}, the median) scatters from seed to seed: "
+        f"{listed(noisy[:STATED])}{further(noisy)}; more seeds would tell whether they belong there."
+    ]
 
 
 def of_new_pictures(tested: Sequence[Comparison], may: int) -> str:
