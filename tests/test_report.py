@@ -127,7 +127,7 @@ def test_a_level_that_cannot_be_ordered_is_listed_apart(tmp_path):
     found = said(folder)
     assert found["Decoder"].startswith("deconv > nearest (not ordered: pixelshuffle). ")
     assert "Not ordered: pixelshuffle. Too few runs are finished" in found["Decoder"]
-    assert "1 have too few seeds in common with the others to say." in found["Best network"]
+    assert "Nothing is said of ladder8 pixelshuffle sum, which has too few seeds in common." in found["Best network"]
     page, _, comparisons = written(folder, as_markdown=True)
     unknown = [row for row in comparisons if row["family"] == "marginal" and row["a_minus_b"] == ""]
     assert [(row["pairs"], row["left_out"], row["real"]) for row in unknown] == [("0", "sum 8", "")] * 2

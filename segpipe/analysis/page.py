@@ -130,7 +130,11 @@ def singles(found: list[Standing], analysis: Analysis) -> Section:
     if ranked:
         name = ranked[0].contrast.b
         of_best = analysis.reference is None
-        full = "An interval that ends at 0: really worse than the best; any other: may be the best. " if of_best else ""
+        full = (
+            "An interval that ends at 0: really worse than the best; any other interval: may be the best. "
+            if of_best
+            else ""
+        )
         more = f" The {DRAWN} best of {len(analysis.cells)} are drawn." if len(analysis.cells) > DRAWN else ""
         caption = (
             f"Each network less {name}, the best on validation on top. Intervals hold all at once. {full}"

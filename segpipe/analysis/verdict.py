@@ -60,7 +60,7 @@ def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing
     own = next((one for one in found if one.number == analysis.reference), max(found, key=lambda one: one.val))
     if analysis.reference is None and tested:
         return best_of(tested, found)
-    chosen = own.val == max(one.val for one in found)
+    chosen = analysis.reference is None
     how = "has the best validation mIoU" if chosen else "was given as the reference"
     sentences = [f"It {how}; on the test it scores {on_the_test(own)}."]
     if len(collection.seeds) < LEAST_SEEDS:
@@ -103,9 +103,14 @@ def best_of(tested: Sequence[Comparison], found: Sequence[Standing]) -> Finding:
     known = next((one for one in tested if one.contrast.a == own.network.said), None)
     judged = ", and is really worse than the best there" if known is not None and known.declared else ""
     sentences.append(f"The best on validation is {own.network.said}; on the test it scores {on_the_test(own)}{judged}.")
-    if len(tested) < len(found):
-        sentences.append(f"{len(found) - len(tested)} have too few seeds in common with the others to say.")
-    return Finding("Best network", headline, " ".join(sentences))
+    compared = {one.contrast.a for one in tested}
+    few = [one.network.said for one in found if one.network.said not in compared]
+    if few:
+        verb = "has" if len(few) == 1 else "have"
+        sentences.append(
+            f"Nothing is said of {listed(few[:STATED])}{further(few)}, which {verb} too few seeds in common."
+        )
+    return Finding("Best network", headline, " ".join(filter(None, sentences)))
 
 
 def scattered(may: Sequence[Comparison], found: Sequence[Standing]) -> list[str]:
