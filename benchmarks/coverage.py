@@ -231,18 +231,19 @@ def print_best(seeds: Sequence[int], trials: int) -> None:
 
 
 def print_missing(seeds: Sequence[int], trials: int) -> None:
-    """Marginal differences and interactions with runs missing, by scores; and by pictures, in a tenth of the trials."""
+    """Marginal differences with runs missing, by scores; in a tenth of the trials interactions, and by pictures."""
     networks = equal_grid(5)
     design = Design(networks, networks[0].places[0].stratum)
-    families = {"marginal": [*design.marginal()], "interactions": [*design.interactions()]}
-    for regime, (name, family), missing, count in product(MISSED, families.items(), MISSING, seeds):
-        errors = missing_errors(family, regime, missing, seeds=count, trials=trials)
+    few = max(trials // 10, 1)
+    families = [("marginal", [*design.marginal()], trials), ("interactions", [*design.interactions()], few)]
+    for (name, family, rounds), regime, missing, count in product(families, MISSED, MISSING, seeds):
+        errors = missing_errors(family, regime, missing, seeds=count, trials=rounds)
         said = ", ".join(f"{what} {100 * share:.1f} %" for what, share in errors.items())
         how = f"{100 * missing.share:.0f} % missing{', the lowest' if missing.low else ''}"
         print(f"{name}, {regime.name}, {how}, {count} seeds: {said}", flush=True)
     for regime in REGIMES:
         for count in seeds:
-            missed = missing_pictures(regime, seeds=count, trials=max(trials // 10, 1))
+            missed = missing_pictures(regime, seeds=count, trials=few)
             said = f"new pictures too, 10 % missing, {count} seeds: single {100 * missed:.1f} %"
             print(f"marginal, {regime.name}, {said}", flush=True)
 

@@ -145,7 +145,7 @@ class Missing(NamedTuple):
     low: bool = False
 
 
-MISSING = (Missing(0), Missing(0.02), Missing(0.05), Missing(0.1), Missing(0.2), Missing(0.1, low=True))
+MISSING = (Missing(0), Missing(0.02), Missing(0.1), Missing(0.2), Missing(0.1, low=True))
 
 
 def without(random: np.random.Generator, scores: Floats, missing: Missing) -> Floats:
