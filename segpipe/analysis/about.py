@@ -37,10 +37,10 @@ QUESTIONS = [
 ]
 
 SKEWED = (  # python -m benchmarks.coverage --part best
-    "Noise: intervals take a training's noise for symmetric about its mean. Simulated, errors stay within 6 % for normal "
-    "and heavy-tailed noise, equal or unequal. For skewed noise (log-normal, one operator ten times as noisy) equal "
-    "networks were called worse in 5.6, 6.6 and 10.1 % of sweeps with 3, 5 and 10 seeds. More seeds do not repair that, "
-    "but ten are recommended: they show whether noise is skewed."
+    "Noise: intervals take a training's noise for symmetric about its mean. Simulated, errors stay within 6 % for "
+    "normal and heavy-tailed noise, equal or unequal. For skewed noise (log-normal, one operator ten times as noisy) "
+    "equal networks were called worse in 5.6, 6.6 and 10.1 % of sweeps with 3, 5 and 10 seeds. More seeds do not "
+    "repair that, but ten are recommended: they show whether noise is skewed."
 )
 
 
