@@ -255,8 +255,8 @@ def test_contexts_without_runs_are_left_out_and_named():
 
 
 def collection_of(runs):
-    """Networks with these runs, {seed: validation mIoU}."""
-    places = [Place("", AS_THEY_ARE, "fcn", 8, f"d{number}", "sum") for number in range(len(runs))]
+    """Networks with these runs, {seed: validation mIoU}, which no single factor tells apart."""
+    places = [Place("", AS_THEY_ARE, f"m{number}-", 8, "deconv", "sum") for number in range(len(runs))]
     networks = [
         Network([place], {seed: SimpleNamespace(val_miou=val) for seed, val in given.items()})
         for place, given in zip(places, runs, strict=True)
@@ -274,7 +274,7 @@ def plain(scores, *, pictures=4):
 
 def test_against_looks_at_those_with_a_seed_in_common():
     networks = collection_of([{0: 0.2}, {0: 0.9}, {0: 0.9}, {}]).networks
-    assert [one.a for one in contrasts.against(networks, 1)] == ["fcn8s d0 sum", "fcn8s d2 sum"]
+    assert [one.a for one in contrasts.against(networks, 1)] == ["m0-8 deconv sum", "m2-8 deconv sum"]
 
 
 def test_of_equal_networks_none_is_called_worse_though_one_is_always_the_highest():
@@ -453,7 +453,7 @@ def test_five_missing_runs_of_225_leave_every_difference_an_interval():
     assert len(found.marginal) == 16
     for one in [*found.marginal, *found.interactions]:
         assert one.estimate.trainings is not None
-        assert one.contrast.dropped == ()
+        assert one.contrast.dropped == () or one.contrast.factor == "fusion x stride"  # four of bilinear's networks
     order = ordering.order([one for one in found.marginal if one.contrast.factor == "decoder"])
     assert order.said == "deconv > pixelshuffle > bilinear > nearest > unpool"
 
