@@ -1,10 +1,13 @@
-"""How often the intervals hold what is true: ``python -m benchmarks.coverage [--rounds 2000] [--seeds 3,5,10]``.
+"""How often the report's intervals and corrections are wrong: ``python -m benchmarks.coverage [--part best]``.
 
-Networks are simulated whose truth is known: each training and each picture has a quality of its own, the logit of the
-share of pixels that are found. Confusion matrices follow, and go through the very functions that a report uses.
+Networks are simulated whose truth is known. Parts intervals and equal: each training and each picture has a quality of
+its own, the logit of the share of pixels that are found; confusion matrices follow, and go through the very functions
+that a report uses. Parts best and missing draw scores at once (simulated.py): many more sweeps, of other noise too.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import simulated
+from benchmarks.simulated import MISSED, MISSING, Missing, best_errors, missing_errors, without
 from benchmarks.timing import arguments
 from segpipe.analysis.collect import Collection, Network
+from segpipe.analysis.contrasts import Design
 from segpipe.analysis.effects import analyse
-from segpipe.analysis.intervals import estimate
+from segpipe.analysis.intervals import LEAST_SEEDS, estimate
+from segpipe.analysis.pairing import by_context
 from segpipe.analysis.places import AS_THEY_ARE, Place
 from segpipe.analysis.resample import Tallies, ratios, scored
 from segpipe.metrics import tally
@@ -173,24 +180,93 @@ def declared(regime: Regime, *, seeds: int, trials: int, count: int = 40, resamp
     return errors
 
 
-def main() -> None:
-    """See the module."""
-    parser = arguments(__doc__, rounds=2000)  # trials of each regime, then sweeps of equal networks
-    parser.add_argument("--seeds", default="3,5,10")
-    given = parser.parse_args()
+def missing_pictures(regime: Regime, *, seeds: int, trials: int, share: float = 0.1, count: int = 40) -> float:
+    """Share of intervals for new pictures too that do not hold: equal networks in four contexts, with runs missing."""
+    random = np.random.default_rng(seeds)
+    contexts = np.concatenate([np.eye(4), -np.eye(4)], axis=1)
+    groups = [str(number) for number in range(count)]
+    missed = known = 0
+    for _ in range(trials):
+        test = pictures(random, regime, networks=8, count=count)
+        found = tallies(matrices(random, regime, test, np.ones(8), seeds=seeds))
+        gone = without(random, np.zeros((1, 8, seeds)), Missing(share))[0]
+        found = found._replace(over=found.over + gone[..., None, None])
+        there = scored(found, groups, resamples=200, seed=int(random.integers(2**31)))
+        enough = np.isfinite(by_context(contexts, there.found)).sum(1) >= LEAST_SEEDS
+        interval = estimate(there, contexts[enough], list(range(seeds))).pictures
+        if interval is not None:
+            known += 1
+            missed += not interval.low <= 0 <= interval.high
+    return missed / known if known else float("nan")
+
+
+def print_intervals(seeds: Sequence[int], trials: int) -> None:
+    """Single intervals, of two networks."""
     for regime in REGIMES:
-        for seeds in map(int, given.seeds.split(",")):
-            held, general, share = coverage(regime, seeds=seeds, trials=given.rounds)
+        for count in seeds:
+            held, general, share = coverage(regime, seeds=count, trials=trials)
             print(
-                f"{regime.name}, {seeds} seeds: these pictures {100 * held:.1f} %, new pictures too "
+                f"{regime.name}, {count} seeds: these pictures {100 * held:.1f} %, new pictures too "
                 f"{100 * general:.1f} % (seeds are {100 * share:.0f} % of the variance)",
                 flush=True,
             )
+
+
+def print_equal(_: Sequence[int], trials: int) -> None:
+    """Families, of equal networks, by pictures."""
     same = Regime("no picture effect", 0.05, 0.0, 0.10)
     for regime, question in ((same, "declared"), (REGIMES[1], "general"), (REGIMES[2], "general")):
-        found = declared(regime, seeds=5, trials=given.rounds)
+        found = declared(regime, seeds=5, trials=trials)
         said = ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.items() if question in name)
         print(f"equal networks, {regime.name}: {said}", flush=True)
+
+
+def print_best(seeds: Sequence[int], trials: int) -> None:
+    """Single networks, by scores."""
+    for regime in simulated.REGIMES:
+        for count in seeds:
+            errors = best_errors(regime, seeds=count, trials=trials)
+            said = ", ".join(f"{name} {100 * share:.1f} %" for name, share in errors.items())
+            print(f"single networks, {regime.name}, {count} seeds: {said}", flush=True)
+
+
+def print_missing(seeds: Sequence[int], trials: int) -> None:
+    """Marginal differences with runs missing, by scores; in a tenth of the trials interactions, and by pictures."""
+    networks = equal_grid(5)
+    design = Design(networks, networks[0].places[0].stratum)
+    few = max(trials // 10, 1)
+    families = [("marginal", [*design.marginal()], trials), ("interactions", [*design.interactions()], few)]
+    for (name, family, rounds), regime, missing, count in product(families, MISSED, MISSING, seeds):
+        errors = missing_errors(family, regime, missing, seeds=count, trials=rounds)
+        said = ", ".join(f"{what} {100 * share:.1f} %" for what, share in errors.items())
+        how = f"{100 * missing.share:.0f} % missing{', the lowest' if missing.low else ''}"
+        print(f"{name}, {regime.name}, {how}, {count} seeds: {said}", flush=True)
+    for regime in REGIMES:
+        for count in seeds:
+            missed = missing_pictures(regime, seeds=count, trials=few)
+            said = f"new pictures too, 10 % missing, {count} seeds: single {100 * missed:.1f} %"
+            print(f"marginal, {regime.name}, {said}", flush=True)
+
+
+PARTS: dict[str, tuple[Callable[[Sequence[int], int], None], int]] = {  # with its usual number of trials
+    "intervals": (print_intervals, 2000),
+    "equal": (print_equal, 2000),
+    "best": (print_best, 10_000),
+    "missing": (print_missing, 10_000),
+}
+
+
+def main() -> None:
+    """See the module."""
+    parser = arguments(__doc__, rounds=0)
+    parser.add_argument("--seeds", default="3,5,10")
+    parser.add_argument("--part", choices=[*PARTS], help="one alone (default: all)")
+    parser.set_defaults(rounds=None)
+    given = parser.parse_args()
+    seeds = [int(count) for count in given.seeds.split(",")]
+    for name in [given.part] if given.part else PARTS:
+        simulate, trials = PARTS[name]
+        simulate(seeds, given.rounds or trials)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def report(
 ) -> list[Paragraph]:
     """Write ``report.html``, ``results.csv`` and ``comparisons.csv`` into ``out``, or into the folder itself.
 
-    reference: the network that single ones are compared with; None takes the best on validation. bound: a file of
-    ``segpipe.bound``; None looks for one. as_markdown: write ``report.md`` as well. Returns the verdict.
+    reference: the network that single ones are compared with; None compares each with the best of the others. bound: a
+    file of ``segpipe.bound``; None looks for one. as_markdown: write ``report.md`` as well. Returns the verdict.
     Raises UserError where the folder has no finished run.
     """
     if resamples < 100:
@@ -66,7 +66,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m segpipe.report", description=__doc__)
     parser.add_argument("folder", type=Path, help="a sweep's, outputs/sweeps/NAME, or any with runs in it")
     parser.add_argument("--out", type=Path, help="the folder to write into (default: that of the runs)")
-    parser.add_argument("--reference", help="what single networks are compared with (default: the best on validation)")
+    parser.add_argument(
+        "--reference", help="what single networks are compared with (default: each with the best of the others)"
+    )
     parser.add_argument("--format", choices=("html", "md"), default="html", help="md: write report.md as well")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the test's pictures")
     parser.add_argument(

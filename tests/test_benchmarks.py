@@ -29,7 +29,15 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ["processor: with / without: ", "boundary F  ", "objects "],
     ),
     "report": (["--runs", "6", "--pictures", "1", "--resamples", "100"], ["a report on 6 runs", "report.html  "]),
-    "coverage": (["--seeds", "3"], ["3 seeds: these pictures ", "equal networks, "]),
+    "coverage": (
+        ["--seeds", "3"],
+        [
+            "3 seeds: these pictures ",
+            "equal networks, ",
+            "single networks, normal, ",
+            "marginal, normal, 2 % missing, ",
+        ],
+    ),
     "resampling": (["--rounds", "1", "--resamples", "20"], ["45 networks x 5 seeds", "with all comparisons "]),
     "contiguous": (
         [*SMALL, "--size", "32", "32", "--batch", "1", "--decoders", "deconv", "unpool"],

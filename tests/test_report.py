@@ -17,8 +17,8 @@ from fake_runs import write_run, write_sweep
 from segpipe import report
 from segpipe.analysis import effects, figures, ordering, points, verdict
 from segpipe.analysis.collect import collect
+from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.contrasts import Contrast
-from segpipe.analysis.effects import Comparison
 from segpipe.analysis.findings import about_factor
 from segpipe.analysis.intervals import Estimate, Interval
 from segpipe.analysis.markdown import safe
@@ -82,7 +82,57 @@ def test_a_clear_difference_is_called_real(tmp_path):
     assert found["Decoder"].startswith("deconv > bilinear > nearest. All 3 differences are real.")
     assert re.search(r"deconv is, in points of mIoU, 5\.\d \(4\.\d to 5\.\d\) above bilinear", found["Decoder"])
     assert "This holds for new pictures too." in found["Decoder"]
-    assert re.search(r"Of 2 other networks, 2 are really worse\.", found["Best network"])
+    assert re.match(
+        r"ladder8 deconv sum\. It is really better than 2 other networks\. In points of test mIoU less the best of the "
+        r"others, with intervals that all hold at once: ladder8 deconv sum \(\+(4\.9|5\.\d), 0\.0 to \d\.\d\)\.",
+        found["Best network"],
+    )
+    assert "The best on validation is ladder8 deconv sum" in found["Best network"]
+
+
+def test_who_may_be_the_best_is_named(tmp_path):
+    scores = {("deconv", "sum", 8): 0.60, ("carafe", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50}
+    folder = write_sweep(tmp_path / "two", scores, seeds=6, noise=0.002)
+    found = said(folder)["Best network"]
+    assert found.startswith("2 of 3 networks may be the best. ")
+    assert "The other one is really worse than the best. The same holds for new pictures too." in found
+    page, _, comparisons = written(folder)
+    real = {row["a"].split()[1]: (row["b"], row["real"]) for row in comparisons if row["family"] == "cell"}
+    others = "the best of the others"
+    assert real == {"deconv": (others, "False"), "carafe": (others, "False"), "nearest": (others, "True")}
+    bounds = {row["a"].split()[1]: row for row in comparisons if row["family"] == "cell"}
+    assert float(bounds["nearest"]["new_trainings_high"]) == 0
+    assert float(bounds["nearest"]["new_trainings_low"]) < -0.1
+    text = re.sub(r"<[^>]*>", " ", page)
+    for words in ("may be best?", "really worse than the best", "Hsu", "ten are recommended"):
+        assert words in text, words
+    _, _, comparisons = written(folder, reference="ladder8 nearest sum")
+    assert {row["real"] for row in comparisons if row["family"] == "cell"} == {"True"}
+
+
+def test_the_noisy_that_may_be_the_best_are_told(tmp_path):
+    scores = {(name, "sum", 8): 0.60 - 0.02 * number for number, name in enumerate(("a", "b", "c", "d"))}
+    folder = write_sweep(tmp_path / "noisy", scores, seeds=4, noise=0.001)
+    for seed, miou in enumerate((0.3, 0.6, 0.45, 0.2)):
+        write_run(folder / f"x{seed}", decoder="x", seed=seed, miou=miou)
+    assert re.search(
+        r"the median\) scatters from seed to seed: ladder8 x sum \(1\d\.\d\)", said(folder)["Best network"]
+    )
+
+
+def test_a_level_that_cannot_be_ordered_is_listed_apart(tmp_path):
+    scores = {("deconv", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50}
+    folder = write_sweep(tmp_path / "apart", scores, seeds=4, noise=0.001)
+    write_run(folder / "pixelshuffle", decoder="pixelshuffle", seed=7, miou=0.9)
+    found = said(folder)
+    assert found["Decoder"].startswith("deconv > nearest (not ordered: pixelshuffle). ")
+    assert "Not ordered: pixelshuffle. Too few runs are finished" in found["Decoder"]
+    assert "Nothing is said of ladder8 pixelshuffle sum, which has too few seeds in common." in found["Best network"]
+    page, _, comparisons = written(folder, as_markdown=True)
+    unknown = [row for row in comparisons if row["family"] == "marginal" and row["a_minus_b"] == ""]
+    assert [(row["pairs"], row["left_out"], row["real"]) for row in unknown] == [("0", "sum 8", "")] * 2
+    assert "nan" not in (folder / "report.md").read_text().lower().split()
+    assert 'data-sort="nan"' not in page
 
 
 def test_no_difference_cannot_be_told_apart(tmp_path):
@@ -136,9 +186,8 @@ def made(a, b, difference, *, half=0.01, real=True, general=True, seeds=(0, 1, 2
     narrow = Interval(low, high, half / 3, 2, 0.01, 0.01 if real else 0.5)
     wide = Interval(low, high, half / 3, 2, 0.01, 0.01 if general else 0.5)
     known = len(seeds) > 2
-    estimate = Estimate(difference, seeds, (difference - 0.01, difference, difference + 0.01)[: len(seeds)],
-                        narrow if known else None, wide if known else None, {})  # fmt: skip
-    return Comparison(Contrast(factor, a, b, ("", "", "fcn"), np.zeros(2), 3), estimate, 3)
+    estimate = Estimate(difference, seeds, narrow if known else None, wide if known else None, {})
+    return Comparison(Contrast(factor, a, b, ("", "", "fcn"), np.zeros((3, 2))), estimate, 3)
 
 
 def test_levels_are_ordered_by_effect_and_ties_joined():
@@ -146,6 +195,32 @@ def test_levels_are_ordered_by_effect_and_ties_joined():
     assert ordering.order(compared).said == "b ≈ a > c"
     assert ordering.between(compared, "a", "b").contrast.a == "b"
     assert ordering.between(compared, "a", "d") is None
+
+
+def unknown(a, b, factor="decoder"):
+    """A comparison without a run."""
+    one = made(a, b, float("nan"), seeds=(), factor=factor)
+    return replace(one, contrast=replace(one.contrast, weights=np.zeros((0, 2)), dropped=("sum 8",)))
+
+
+def test_what_is_not_known_is_no_difference_of_0():
+    compared = [unknown("deconv", "pixelshuffle"), unknown("nearest", "pixelshuffle"), made("deconv", "nearest", -0.1)]
+    ordered = ordering.order(compared)
+    assert (ordered.levels, ordered.apart) == (["nearest", "deconv"], ["pixelshuffle"])
+    found = about_factor("decoder", compared)
+    assert found.headline == "nearest > deconv (not ordered: pixelshuffle)"
+    assert "Not ordered: pixelshuffle. Too few runs" in found.text
+
+
+def test_only_what_is_connected_is_ordered():
+    compared = [made("a", "b", 0.1), unknown("a", "c"), unknown("a", "d"), unknown("a", "e"), made("b", "e", 0.1)]
+    compared += [made("c", "d", 0.3), unknown("b", "c"), unknown("b", "d")]
+    found = about_factor("decoder", compared)
+    assert found.headline == "a > b > e (not ordered: c, d)"
+    assert "Real all the same: c 30.0 (29.0 to 31.0) above d." in found.text
+    nothing = about_factor("stride", [unknown("8", "16", factor="stride")])
+    assert nothing.headline == "not ordered: 8, 16"
+    assert "Not ordered: stride 8 and stride 16." in nothing.text
 
 
 def test_what_the_order_hides_is_said():

@@ -1,6 +1,6 @@
 """Which differences are looked at: marginal contrasts of each factor, their interactions, single cells."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -17,10 +17,10 @@ Pair = tuple[str, str | int, str | int]  # a factor and two of its levels
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """``a`` less ``b``, as weights (N,) of the networks' scores.
+    """``a`` less ``b``, as weights (C, N) of the networks' scores: a row for each context, of which the mean is taken.
 
     factor: decoder, fusion or stride; two of them for an interaction; cell for a single network against another.
-    contexts: pairs of networks it is the mean of. dropped: contexts left out, since a run is missing there.
+    dropped: contexts left out, since fewer than three seeds have all runs there.
     """
 
     factor: str
@@ -28,14 +28,23 @@ class Contrast:
     b: str
     stratum: Stratum | None
     weights: NDArray[np.float64]
-    contexts: int
     dropped: tuple[str, ...] = ()
+
+    @property
+    def contexts(self) -> int:
+        """How many pairs of networks it is the mean of."""
+        return len(self.weights)
 
 
 class Design:
-    """The places of one stratum, and the networks that they are. seeds: of each network, those it was trained with."""
+    """The places of one stratum, and the networks that they are.
 
-    def __init__(self, networks: list[Network], stratum: Stratum) -> None:
+    seeds: of each network, those that it has a score of; None takes those that it was trained with.
+    """
+
+    def __init__(
+        self, networks: list[Network], stratum: Stratum, seeds: Sequence[frozenset[int]] | None = None
+    ) -> None:
         self.size = len(networks)
         self.stratum = stratum
         self.of = {
@@ -44,7 +53,7 @@ class Design:
             for place in network.places
             if place.stratum == stratum
         }
-        self.seeds = [frozenset(network.runs) for network in networks]
+        self.seeds = [frozenset(network.runs) for network in networks] if seeds is None else seeds
         self.levels: dict[str, list[str | int]] = {
             "decoder": [*dict.fromkeys(decoder for decoder, _, _ in self.of)],
             "fusion": [*dict.fromkeys(fusion for _, fusion, _ in self.of)],
@@ -84,8 +93,8 @@ class Design:
         for factor in FACTORS:
             for a, b in combinations(self.levels[factor], 2):
                 found, missing = self.pairs(factor, a, b)
-                if found:
-                    yield self.contrast(factor, str(a), str(b), self.mean(found), len(found), missing)
+                if found or missing:
+                    yield self.contrast(factor, str(a), str(b), [*found], missing)
 
     def interactions(self) -> Iterator[Contrast]:
         """By how much a difference of one factor changes from one level of another factor to the next."""
@@ -108,26 +117,18 @@ class Design:
                 missing.append(str(level))
             else:
                 squares.setdefault(four, str(level))
-        if squares:
-            weights = np.zeros(self.size)
-            for four in squares:
-                weights[list(four)] += np.array([1, -1, -1, 1]) / len(squares)
+        if squares or missing:
             said = f"{a} - {b}"
-            yield self.contrast(f"{one} x {two}", f"{said} at {c}", f"{said} at {d}", weights, len(squares), missing)
-
-    def mean(self, pairs: dict[tuple[int, int], str]) -> NDArray[np.float64]:
-        """The mean difference of pairs."""
-        weights = np.zeros(self.size)
-        for a, b in pairs:
-            weights[a] += 1 / len(pairs)
-            weights[b] -= 1 / len(pairs)
-        return weights
+            yield self.contrast(f"{one} x {two}", f"{said} at {c}", f"{said} at {d}", [*squares], missing)
 
     def contrast(
-        self, factor: str, a: str, b: str, weights: NDArray[np.float64], contexts: int, missing: list[str]
+        self, factor: str, a: str, b: str, contexts: Sequence[tuple[int, ...]], missing: list[str]
     ) -> Contrast:
-        """With this stratum."""
-        return Contrast(factor, a, b, self.stratum, weights, contexts, tuple(missing))
+        """Of pairs of networks (a, b), or of squares (a c, b c, a d, b d); in this stratum."""
+        weights = np.zeros((len(contexts), self.size))
+        for row, networks in zip(weights, contexts, strict=True):
+            row[list(networks)] = (1, -1) if len(networks) == 2 else (1, -1, -1, 1)
+        return Contrast(factor, a, b, self.stratum, weights, tuple(missing))
 
 
 def place(levels: dict[str, str | int]) -> tuple[str, str, int]:
@@ -140,18 +141,12 @@ def against(networks: list[Network], reference: int) -> list[Contrast]:
     found = []
     for number, network in enumerate(networks):
         if number != reference and network.runs.keys() & networks[reference].runs.keys():
-            weights = np.zeros(len(networks))
-            weights[[number, reference]] = 1, -1
-            found.append(Contrast("cell", network.said, networks[reference].said, None, weights, 1))
+            weights = np.zeros((1, len(networks)))
+            weights[0, [number, reference]] = 1, -1
+            found.append(Contrast("cell", network.said, networks[reference].said, None, weights))
     return found
 
 
 def strata(networks: list[Network]) -> list[Stratum]:
     """In the order in which they were asked for."""
     return list(dict.fromkeys(place.stratum for network in networks for place in network.places if network.runs))
-
-
-def best(networks: list[Network]) -> int:
-    """The network whose mean validation mIoU is highest: chosen where the intervals do not look."""
-    ranked = [(network.val_miou, -number) for number, network in enumerate(networks) if network.runs]
-    return -max(ranked)[1]

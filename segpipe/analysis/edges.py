@@ -6,9 +6,10 @@ import numpy as np
 
 from segpipe.analysis.blocks import Block, Fold, Items, Section, Text
 from segpipe.analysis.collect import Collection, Finished
+from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.contrasts import Stratum
 from segpipe.analysis.curves import Curve, over_seeds, small_multiples
-from segpipe.analysis.effects import Comparison, marginal, tallies_of
+from segpipe.analysis.effects import marginal, tallies_of
 from segpipe.analysis.ordering import order
 from segpipe.analysis.resample import scored
 from segpipe.analysis.standings import Standing, grids, metric, said

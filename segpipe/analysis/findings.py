@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
-from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.comparison import Comparison
+from segpipe.analysis.effects import Analysis
 from segpipe.analysis.intervals import LEAST_SEEDS
 from segpipe.analysis.ordering import Order, between, order, upward
+from segpipe.analysis.ordering import known as finite
 from segpipe.analysis.points import bounds, counted, digits_of, listed, points, seeds, signed
 from segpipe.analysis.standings import Grid
 
@@ -25,16 +27,20 @@ def about_factor(factor: str, family: Sequence[Comparison], note: str = "") -> F
     """The order of a factor's levels; which differences are real and how large, which cannot be told apart."""
     ordered = order(family)
     known = [upward(one) for one in family if one.estimate.trainings is not None]
+    found = [upward(one) for one in family if finite(one)]
+    sentences = []
     if known:
         sentences = decided(ordered, known)
-    else:
+    elif found:
         held = counted(max(len(one.estimate.seeds) for one in family), "seed")
-        found = [upward(one) for one in family]
         gaps = [f"{one.contrast.a} is {points(one.estimate.difference)} above {one.contrast.b}" for one in found]
         sentences = [f"As found with {held}, without an interval: {listed(gaps[:STATED])}{further(gaps)}."]
+    if ordered.apart:
+        names = listed([level(family[0], name) for name in ordered.apart])
+        sentences.append(f"Not ordered: {names}. Too few runs are finished to compare with the other levels.")
     left = sorted({context for one in family for context in one.contrast.dropped})
     if left:
-        sentences.append(f"Left out, since runs are missing there: {', '.join(left[:STATED])}{further(left)}.")
+        sentences.append(f"Left out of some differences for missing runs: {', '.join(left[:STATED])}{further(left)}.")
     return Finding(factor.capitalize(), ordered.said, " ".join(filter(None, [*sentences, note])))
 
 
@@ -45,7 +51,7 @@ def decided(ordered: Order, known: Sequence[Comparison]) -> list[str]:
     if len(known) > 1:
         many = f"All {len(known)}" if len(real) == len(known) else f"{len(real)} of {len(known)}"
         sentences.append(f"{many} differences {'is' if len(real) == 1 else 'are'} real.")
-    best = ordered.levels[0]
+    best = ordered.levels[0]  # what has an interval has a difference
     from_best = [one for other in ordered.levels[1:] if (one := between(known, best, other)) and one.declared]
     if from_best:
         parts = [f"{how_far(one)} {one.contrast.b}" for one in from_best if one.contrast.a == best]
@@ -83,6 +89,8 @@ def undecided(one: Comparison) -> str:
 
 def within_tie(ordered: Order, one: Comparison) -> bool:
     """Whether the order's line does not show that the difference is real."""
+    if {one.contrast.a, one.contrast.b} & {*ordered.apart}:
+        return True
     first, last = sorted(ordered.levels.index(level) for level in (one.contrast.a, one.contrast.b))
     return ">" not in ordered.signs[first:last]
 
@@ -155,7 +163,7 @@ def other_orders(grid: Grid) -> list[str]:
     return [f"The highest mean, as found, is mostly that of {usual}, but here of another: {said}."]
 
 
-def further(items: Sequence[str]) -> str:
+def further(items: Sequence[object]) -> str:
     """How many of a list are not stated."""
     return f" and {len(items) - STATED} more" if len(items) > STATED else ""
 

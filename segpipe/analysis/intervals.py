@@ -3,17 +3,21 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from segpipe.analysis.pairing import Pairing, by_context
 from segpipe.analysis.resample import Scored
 
 LEAST_SEEDS = 3  # below, a t interval says next to nothing
 LEAST_GROUPS = 3  # of pictures, likewise
 DRAWS = 10_000  # of the largest |t|
 MOST_SEEDS = 1000  # nobody trains more
+
+Values = float | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,50 +37,52 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference of means over seeds. by_seed: of each seed it was taken from.
+    """A difference, the mean over contexts of means over seeds. seeds: all that a context has.
 
     trainings: the interval for *these pictures, new trainings*; pictures: for *new pictures too*, never narrower.
-    None with fewer than LEAST_SEEDS seeds, or LEAST_GROUPS groups of pictures.
+    None with fewer than LEAST_SEEDS seeds in a context, or LEAST_GROUPS groups of pictures.
     parts: variances of the mean by what they come from: seed, pictures, residual.
     """
 
     difference: float
     seeds: tuple[int, ...]
-    by_seed: tuple[float, ...]
     trainings: Interval | None
     pictures: Interval | None
     parts: dict[str, float]
 
 
 def estimate(found: Scored, weights: NDArray[np.float64], seeds: Sequence[int], *, level: float = 0.95) -> Estimate:
-    """The contrast ``weights`` (N,) of the networks' scores, paired by seed.
+    """The contrast ``weights`` (N,) of the networks' scores, or the mean of several contexts', (C, N); paired by seed.
 
-    It is taken from the seeds at which every network that has a weight was trained. Seeds and pictures are crossed:
-    each training was tested on the same pictures. So the variance of the mean is that of seeds, plus that of pictures,
-    less what both count: chance of a single training on single pictures.
+    A context is taken from the seeds at which every network that has a weight in it was trained. Seeds and pictures
+    are crossed: each training was tested on the same pictures. So the variance of the mean is that of seeds, plus that
+    of pictures, less what both count: chance of a single training on single pictures.
     """
-    used = np.flatnonzero(weights)
-    there = np.flatnonzero(np.isfinite(found.found[used]).all(axis=0))
-    by_seed = weights[used] @ found.found[np.ix_(used, there)]  # (S,)
-    count = len(by_seed)
-    names = tuple(seeds[int(place)] for place in there)
-    mean = float(by_seed.mean()) if count else float("nan")
-    if count < LEAST_SEEDS:
-        return Estimate(mean, names, tuple(map(float, by_seed)), None, None, {})
-    drawn = np.einsum("n,bns->bs", weights[used], found.resampled[:, used][:, :, there], optimize=True)
+    rows = np.atleast_2d(weights)
+    if not len(rows):
+        return Estimate(float("nan"), (), None, None, {})
+    there = np.isfinite(by_context(rows, found.found))  # (C, S)
+    names = tuple(seeds[int(place)] for place in np.flatnonzero(there.any(0)))
+    patterns, of, times = np.unique(there, axis=0, return_inverse=True, return_counts=True)
+    rows = np.stack([rows[of.ravel() == number].mean(0) for number in range(len(patterns))])  # of the same seeds
+    pairing = Pairing(patterns, times / times.sum())
+    scores = by_context(rows, found.found)
+    mean = float(pairing.mean(scores)) if patterns.any(1).all() else float("nan")
+    if pairing.count.min() < LEAST_SEEDS:
+        return Estimate(mean, names, None, None, {})
+    seed, degrees = map(float, pairing.of_mean(scores))
     groups = len(found.influence)
     small = groups / max(groups - 1, 1)  # a resampled variance is too small by this
-    moved = drawn.mean(1)
-    seed = float(by_seed.var(ddof=1)) / count
-    pictures = float(moved.var()) * small
-    residual = float((drawn - moved[:, None]).var(0).sum()) * small / (count * (count - 1))
+    drawn = by_context(rows, found.resampled)
+    pictures = float(pairing.mean(drawn).var()) * small
+    left = pairing.residuals(drawn - drawn.mean(0))
+    residual = float(pairing.variance(np.einsum("bcs,bds->cd", left, left, optimize=True) / len(left))) * small
     both = max(seed + pictures - residual, seed, pictures)
-    own = variance_freedom(np.einsum("n,gns->g", weights[used], found.influence[:, used][:, :, there]))
-    freedom = satterthwaite(both, [(seed, count - 1), (pictures, own), (residual, (count - 1) * own)])
-    here = interval(mean, seed, count - 1, level)
+    own = float(variance_freedom(pairing.mean(by_context(rows, found.influence))))
+    freedom = float(satterthwaite(both, [(seed, degrees), (pictures, own), (residual, degrees * own)]))
+    here = interval(mean, seed, degrees, level)
     everywhere = wider(here, interval(mean, both, freedom, level)) if groups >= LEAST_GROUPS else None
-    parts = {"seed": seed, "pictures": pictures, "residual": residual}
-    return Estimate(mean, names, tuple(map(float, by_seed)), here, everywhere, parts)
+    return Estimate(mean, names, here, everywhere, {"seed": seed, "pictures": pictures, "residual": residual})
 
 
 def wider(here: Interval, everywhere: Interval) -> Interval:
@@ -86,26 +92,28 @@ def wider(here: Interval, everywhere: Interval) -> Interval:
     return replace(kept, p=max(here.p, everywhere.p), adjusted=max(adjusted, default=None))
 
 
-def satterthwaite(total: float, parts: Sequence[tuple[float, float]]) -> float:
+def satterthwaite(total: Values, parts: Sequence[tuple[Values, Values]]) -> NDArray[np.float64]:
     """Degrees of freedom of a sum of variances, each with its own (Satterthwaite 1946)."""
-    spread = sum(variance**2 / freedom for variance, freedom in parts)
-    least = min(freedom for _, freedom in parts)
-    return max(total**2 / spread, least) if spread else least
+    spread = np.asarray(sum(np.square(variance) / freedom for variance, freedom in parts))
+    least = np.min(np.broadcast_arrays(*(freedom for _, freedom in parts)), axis=0)
+    some = spread > 0
+    return np.where(some, np.maximum(np.square(total) / np.where(some, spread, 1), least), least)
 
 
-def variance_freedom(values: NDArray[np.float64]) -> float:
-    """Degrees of freedom of the variance of G values: G - 1 for normal ones, fewer where a few of them make most of it.
+def variance_freedom(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Degrees of freedom of the variance of G values (G, ...): G - 1 for normal ones, fewer where few make most of it.
 
     A variance of values of kurtosis k scatters as chi-square with 2 G / (k - (G - 3) / (G - 1)) degrees does.
     """
     count = len(values)
     if count < LEAST_GROUPS:
-        return 1.0
-    squares = (values - values.mean()) ** 2
-    if not squares.any():
-        return count - 1.0
-    kurtosis = float((squares**2).mean() / squares.mean() ** 2)
-    return float(np.clip(2 * count / (kurtosis - (count - 3) / (count - 1)), 1, count - 1))
+        return np.ones(values.shape[1:])
+    squares = (values - values.mean(0)) ** 2
+    mean = squares.mean(0)
+    some = mean > 0
+    kurtosis = (squares**2).mean(0) / np.where(some, mean, 1) ** 2
+    freedom = 2 * count / np.where(some, kurtosis - (count - 3) / (count - 1), 1)
+    return np.where(some, freedom.clip(1, count - 1), count - 1.0)
 
 
 def interval(mean: float, variance: float, freedom: float, level: float) -> Interval:
@@ -144,15 +152,7 @@ def simultaneous(
     there = [one for one in intervals if one is not None]
     if not there:
         return list(intervals)
-    freedom = np.array([one.freedom for one in there])
-    random = np.random.default_rng(0)
-    common = random.standard_normal((DRAWS, 1))
-    own = random.standard_normal((DRAWS, len(there)))
-    t = (np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own) / np.sqrt(
-        random.chisquare(freedom, (DRAWS, len(there))) / freedom
-    )
-    equal = (freedom == freedom[0]).all()  # then the largest |t| has the smallest p
-    smallest = 2 * (stats.t.sf(np.abs(t).max(1), freedom[0]) if equal else stats.t.sf(np.abs(t), freedom).min(1))
+    smallest = smallest_of(tuple(one.freedom for one in there), correlation)
     critical = float(np.quantile(smallest, 1 - level))
 
     def widened(mean: float, one: Interval) -> Interval:
@@ -161,6 +161,22 @@ def simultaneous(
         return replace(one, low=mean - half, high=mean + half, adjusted=adjusted)
 
     return [None if one is None else widened(mean, one) for mean, one in zip(means, intervals, strict=True)]
+
+
+@lru_cache(maxsize=128)
+def smallest_of(freedom: tuple[float, ...], correlation: float) -> NDArray[np.float64]:
+    """The smallest two-sided p of t statistics without any difference, (DRAWS,) times."""
+    degrees = np.array(freedom)
+    random = np.random.default_rng(0)
+    common = random.standard_normal((DRAWS, 1))
+    own = random.standard_normal((DRAWS, len(degrees)))
+    t = (np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own) / np.sqrt(
+        random.chisquare(degrees, (DRAWS, len(degrees))) / degrees
+    )
+    equal = (degrees == degrees[0]).all()  # then the largest |t| has the smallest p
+    return np.asarray(
+        2 * (stats.t.sf(np.abs(t).max(1), degrees[0]) if equal else stats.t.sf(np.abs(t), degrees).min(1))
+    )
 
 
 def common_correlation(covariance: NDArray[np.float64]) -> float:

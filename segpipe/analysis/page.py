@@ -9,10 +9,11 @@ from segpipe.analysis import about, curves, edges, examples, plots, tables
 from segpipe.analysis.blocks import Block, Fold, Section, Text
 from segpipe.analysis.bounds import Bound
 from segpipe.analysis.collect import Collection
+from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.contrasts import FACTORS
-from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.effects import Analysis
 from segpipe.analysis.figures import Figure
-from segpipe.analysis.ordering import upward
+from segpipe.analysis.ordering import known, upward
 from segpipe.analysis.points import counted
 from segpipe.analysis.standings import Standing, grids, said
 from segpipe.analysis.verdict import Paragraph, verdict
@@ -104,12 +105,13 @@ def differences(analysis: Analysis) -> Section:
     """The confirmatory family, and interactions."""
     blocks: list[Block] = []
     for stratum in dict.fromkeys(one.contrast.stratum for one in analysis.marginal):
-        family = [upward(one) for one in analysis.marginal if one.contrast.stratum == stratum]
+        family = [upward(one) for one in analysis.marginal if one.contrast.stratum == stratum and known(one)]
         family.sort(key=lambda one: -one.estimate.difference)
         of = {factor: [one for one in family if one.contrast.factor == factor] for factor in FACTORS}
         panels = [plots.forest(some, factor) for factor, some in of.items() if some]
         blocks.append(Text(said(stratum) if stratum else "", "heading"))
-        blocks.append(Figure(panels, plots.forest_caption(family), []))
+        if panels:
+            blocks.append(Figure(panels, plots.forest_caption(family), []))
     if analysis.marginal:
         blocks.append(tables.differences(analysis.marginal))
     else:
@@ -121,15 +123,21 @@ def differences(analysis: Analysis) -> Section:
 
 
 def singles(found: list[Standing], analysis: Analysis) -> Section:
-    """Every network, and how surely it differs from the reference."""
+    """Every network, and how surely it differs from the reference, or may be the best."""
     blocks: list[Block] = []
     val = {standing.network.said: standing.val for standing in found}
     ranked = sorted(analysis.cells, key=lambda one: -val[one.contrast.a])[:DRAWN]
     if ranked:
         name = ranked[0].contrast.b
+        of_best = analysis.reference is None
+        full = (
+            "An interval that ends at 0: really worse than the best; any other interval: may be the best. "
+            if of_best
+            else ""
+        )
         more = f" The {DRAWN} best of {len(analysis.cells)} are drawn." if len(analysis.cells) > DRAWN else ""
         caption = (
-            f"Each network less {name}, the best on validation on top. Intervals hold all at once. "
+            f"Each network less {name}, the best on validation on top. Intervals hold all at once. {full}"
             f"{plots.forest_caption(ranked)}{more}"
         )
         blocks.append(Figure([plots.forest(ranked, f"less {name}")], caption, []))

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from segpipe.analysis import figures
 from segpipe.analysis.bounds import Bound
-from segpipe.analysis.effects import Comparison
+from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.figures import INK, Figure, Panel
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.points import MINUS, NOTHING, listed, points, spread
@@ -183,7 +183,7 @@ def forest_caption(comparisons: Sequence[Comparison]) -> str:
     """What to see in it."""
     real = sum(one.declared for one in comparisons)
     both = [(one.estimate.pictures, one.estimate.trainings) for one in comparisons]
-    wide = [(more.high - more.low) / (own.high - own.low) for more, own in both if more and own and own.error > 0]
+    wide = [(more.high - more.low) / (own.high - own.low) for more, own in both if more and own and own.high > own.low]
     share = ""
     if wide:
         times = float(np.median(wide))

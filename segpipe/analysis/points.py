@@ -2,7 +2,7 @@
 
 import math
 
-from segpipe.analysis.effects import Comparison
+from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.intervals import Interval
 
 NOTHING, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"

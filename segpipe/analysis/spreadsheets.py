@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.analysis.collect import Collection, Finished
+from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.edges import counted
-from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.effects import Analysis
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
 from segpipe.analysis.standings import COSTS, metric, number_of

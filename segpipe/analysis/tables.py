@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from segpipe.analysis.collect import Collection
+from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.contrasts import Contrast
-from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.effects import Analysis
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
 from segpipe.analysis.places import AS_THEY_ARE
@@ -51,12 +52,12 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
                 Cell(contrast.factor),
                 *([Cell(said(one.contrast.stratum) if one.contrast.stratum else "")] if several else []),
                 Cell(real(one)),
-                Cell(signed(found.difference, 2), found.difference),
+                gap(found.difference, 2),
                 interval(found.trainings),
                 p_of(one, "trainings"),
                 interval(found.pictures),
                 p_of(one, "pictures"),
-                Cell(str(contrast.contexts), contrast.contexts),
+                pairs(contrast),
                 Cell(str(len(found.seeds)), len(found.seeds)),
                 *([] if interaction else [needed(one, one.needed), needed(one, one.needed_for())]),
             ]
@@ -67,10 +68,23 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
         *([] if interaction else ["seeds to show it", "seeds to show 1 point"]),
     ]  # fmt: skip
     caption = (
-        "Differences in points of mIoU, each the mean over its pairs of networks that differ in nothing else. p is "
-        "adjusted for all differences of the table; the intervals are each difference's own."
+        "Differences in points of mIoU, each the mean over its pairs of networks that differ in nothing else; pairs "
+        "with fewer than three seeds in common are left out. p is adjusted for all differences of the table; the "
+        "intervals are each difference's own."
     )
     return Table(caption, columns, rows, 7 if interaction else 9)
+
+
+def gap(difference: float, digits: int = 1) -> Cell:
+    """A difference in points, or a dash."""
+    there = math.isfinite(difference)
+    return Cell(signed(difference, digits) if there else NOTHING, difference if there else None)
+
+
+def pairs(contrast: Contrast) -> Cell:
+    """How many a mean is of; and of how many, where some lack runs."""
+    whole = f" of {contrast.contexts + len(contrast.dropped)}" if contrast.dropped else ""
+    return Cell(f"{contrast.contexts}{whole}", contrast.contexts)
 
 
 def changing(contrast: Contrast) -> str:
@@ -84,6 +98,13 @@ def real(one: Comparison) -> str:
     if one.estimate.trainings is None:
         return "too few seeds"
     return "yes" if one.general and one.declared else "on these pictures" if one.declared else "no"
+
+
+def may_be_best(one: Comparison) -> str:
+    """Of a network less the best of the others."""
+    if one.estimate.trainings is None:
+        return "too few seeds"
+    return "yes" if not one.declared else "no" if one.general else "not on these pictures"
 
 
 def interval(found: Interval | None) -> Cell:
@@ -105,8 +126,9 @@ def needed(one: Comparison, count: int | None) -> Cell:
 
 
 def networks(found: Sequence[Standing], analysis: Analysis) -> Table:
-    """Every network: scores, difference from the reference, cost."""
+    """Every network: scores, difference from the reference or from the best of the others, cost."""
     by_name = {one.contrast.a: one for one in analysis.cells}
+    judge = may_be_best if analysis.reference is None else real
     rows = []
     for standing in sorted(found, key=lambda one: -one.val):
         one = by_name.get(standing.network.said)
@@ -117,23 +139,24 @@ def networks(found: Sequence[Standing], analysis: Analysis) -> Table:
         rows.append(
             [
                 Cell(standing.network.said + same),
-                Cell("reference" if own else real(one) if one else NOTHING),
+                Cell("reference" if own else judge(one) if one else NOTHING),
                 figure(standing.val, percent=True),
                 figure(standing.test, percent=True),
                 figure(standing.deviation, percent=True),
                 Cell(str(standing.seeds), standing.seeds),
-                Cell(signed(one.estimate.difference), one.estimate.difference) if one else Cell(NOTHING),
+                gap(one.estimate.difference) if one else Cell(NOTHING),
                 Cell(bounds(narrow), narrow.low) if narrow else Cell(NOTHING),
                 Cell(bounds(wider), wider.low) if wider else Cell(NOTHING),
                 *(figure(standing.cost[name] / scale, digits) for name, (_, scale, _, digits) in COSTS.items()),
             ]
         )
     heads = [f"{what}, {unit}" for what, _, unit, _ in COSTS.values()]
-    columns = ["network", "differs?", "val mIoU", "test mIoU", "± seeds", "seeds", "to reference",
-               "95 %, new trainings", "95 %, new pictures too", *heads]  # fmt: skip
-    caption = (
-        "Ranked by validation. Intervals of the differences from the reference hold all at once. Cost: median of seeds."
-    )
+    of_best = analysis.reference is None
+    columns = ["network", "may be best?" if of_best else "differs?", "val mIoU", "test mIoU", "± seeds", "seeds",
+               "to the best other" if of_best else "to reference", "95 %, new trainings", "95 %, new pictures too",
+               *heads]  # fmt: skip
+    what = "test mIoU less that of the best other network" if of_best else "the differences from the reference"
+    caption = f"Ranked by validation. Intervals of {what} hold all at once. Cost: median of seeds."
     return Table(caption, columns, rows, len(columns) - 2)
 
 

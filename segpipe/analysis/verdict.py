@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segpipe.analysis.collect import Collection
+from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.contrasts import FACTORS
-from segpipe.analysis.effects import Analysis, Comparison
+from segpipe.analysis.effects import Analysis
 from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, further, too_few
 from segpipe.analysis.intervals import LEAST_SEEDS
 from segpipe.analysis.places import AS_THEY_ARE, MATCHED, SMOOTHED
-from segpipe.analysis.points import bounds, counted, listed, number, signed, spread
+from segpipe.analysis.points import bounds, counted, listed, number, points, signed, spread
 from segpipe.analysis.standings import Grid, Standing, grids
 
 VIEWS = {
@@ -26,6 +27,7 @@ SAME_FUNCTIONS = (
 )
 EXCEPTED = " Unpooling, whose switches differ from channel to channel, and depthwise operators are exceptions."
 OTHER_FUNCTIONS = "A convolution with an activation follows each fusion, so concat can do here what sum cannot."
+NOISY = 3  # times the usual deviation over seeds
 
 
 class Paragraph(NamedTuple):
@@ -53,13 +55,14 @@ def verdict(collection: Collection, analysis: Analysis, found: Sequence[Standing
 
 
 def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing]) -> Finding:
-    """Which network the others are compared with, and which of them are really worse."""
-    own = next(one for one in found if one.number == analysis.reference)
-    chosen = own.val == max(one.val for one in found)
-    how = "has the best validation mIoU" if chosen else "was given as the reference"
-    trained = f"mean ± standard deviation over {own.seeds} seeds" if own.seeds > 1 else "one seed"
-    sentences = [f"It {how}; on the test it scores {spread(own.test, own.deviation)} % mIoU ({trained})."]
+    """Which networks may be the best; or which differ from the reference, where one was named."""
     tested = [one for one in analysis.cells if one.estimate.trainings is not None]
+    own = next((one for one in found if one.number == analysis.reference), max(found, key=lambda one: one.val))
+    if analysis.reference is None and tested:
+        return best_of(tested, found)
+    chosen = analysis.reference is None
+    how = "has the best validation mIoU" if chosen else "was given as the reference"
+    sentences = [f"It {how}; on the test it scores {on_the_test(own)}."]
     if len(collection.seeds) < LEAST_SEEDS:
         sentences.append(too_few(len(collection.seeds)))
     if len(found) == 1:
@@ -73,8 +76,73 @@ def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing
     return Finding("Best network" if chosen else "Reference", own.network.said, " ".join(sentences))
 
 
+def on_the_test(one: Standing) -> str:
+    """A network's score."""
+    trained = f"mean ± standard deviation over {one.seeds} seeds" if one.seeds > 1 else "one seed"
+    return f"{spread(one.test, one.deviation)} % mIoU ({trained})"
+
+
+def best_of(tested: Sequence[Comparison], found: Sequence[Standing]) -> Finding:
+    """The set that may be the best, on the test alone; all others are really worse than the best."""
+    own = max(found, key=lambda one: one.val)
+    may = sorted((one for one in tested if not one.declared), key=lambda one: -one.estimate.difference)
+    others = len(tested) - len(may)
+    names = [described(one) for one in may]
+    how = "In points of test mIoU less the best of the others, with intervals that all hold at once:"
+    if len(may) == 1:
+        headline = may[0].contrast.a
+        sentences = [f"It is really better than {counted(others, 'other network')}. {how} {names[0]}."]
+    else:
+        headline = f"{len(may)} of {len(tested)} networks may be the best"
+        sentences = [f"{how} {listed(names[:STATED])}{further(names)}."]
+        if others:
+            worse = "The other one is" if others == 1 else f"The other {others} are"
+            sentences.append(f"{worse} really worse than the best.")
+        sentences += scattered(may, found)
+    sentences.append(of_new_pictures(tested, len(may)))
+    known = next((one for one in tested if one.contrast.a == own.network.said), None)
+    judged = ", and is really worse than the best there" if known is not None and known.declared else ""
+    sentences.append(f"The best on validation is {own.network.said}; on the test it scores {on_the_test(own)}{judged}.")
+    compared = {one.contrast.a for one in tested}
+    few = [one.network.said for one in found if one.network.said not in compared]
+    if few:
+        verb = "has" if len(few) == 1 else "have"
+        sentences.append(
+            f"Nothing is said of {listed(few[:STATED])}{further(few)}, which {verb} too few seeds in common."
+        )
+    return Finding("Best network", headline, " ".join(filter(None, sentences)))
+
+
+def scattered(may: Sequence[Comparison], found: Sequence[Standing]) -> list[str]:
+    """Which of those that may be the best are among them for their noise."""
+    usual = float(np.nanmedian([one.deviation for one in found]))
+    noisy = [
+        f"{one.contrast.a} ({points(standing.deviation)})"
+        for one in may
+        for standing in found
+        if standing.network.said == one.contrast.a and standing.deviation > NOISY * usual
+    ]
+    if not noisy:
+        return []
+    return [
+        f"Far more than others (standard deviation {points(usual)}, the median) scatters from seed to seed: "
+        f"{listed(noisy[:STATED])}{further(noisy)}; more seeds would tell whether they belong there."
+    ]
+
+
+def of_new_pictures(tested: Sequence[Comparison], may: int) -> str:
+    """How many may be the best on new pictures too."""
+    if all(one.estimate.pictures is None for one in tested):
+        return "Of new pictures nothing is said: these come in too few groups."
+    more = [one for one in tested if one.declared and not one.general]
+    if not more:
+        return "The same holds for new pictures too." if may < len(tested) else ""
+    said = listed([one.contrast.a for one in more][:STATED])
+    return f"On new pictures {said}{further(more)} may be the best too."
+
+
 def against(tested: Sequence[Comparison]) -> list[str]:
-    """What the single cells say."""
+    """What the single cells say of a reference that was named."""
     below = sum(one.declared and one.estimate.difference < 0 for one in tested)
     above = [described(one) for one in tested if one.declared and one.estimate.difference > 0]
     level = [described(one) for one in tested if not one.declared]
@@ -87,7 +155,7 @@ def against(tested: Sequence[Comparison]) -> list[str]:
 
 
 def described(one: Comparison) -> str:
-    """A single cell, with its difference from the reference."""
+    """A single cell, with its difference from the reference, or from the best of the others."""
     return f"{one.contrast.a} ({signed(one.estimate.difference)}, {bounds(one.estimate.trainings)})"
 
 

@@ -1,0 +1,60 @@
+"""A difference with what is known of it, and a family of differences looked at together."""
+
+from dataclasses import dataclass, replace
+
+from segpipe.analysis.contrasts import Contrast
+from segpipe.analysis.intervals import Estimate, holm, seeds_needed
+
+POINT = 0.01  # a percentage point of mIoU
+ALPHA = 0.05  # of a family
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A contrast and what is known of it. family: how many differences it was looked at with."""
+
+    contrast: Contrast
+    estimate: Estimate
+    family: int = 1
+
+    @property
+    def declared(self) -> bool:
+        """Whether the difference is real for *these pictures, new trainings*, all that was looked at considered."""
+        return below(self.estimate.trainings, ALPHA)
+
+    @property
+    def general(self) -> bool:
+        """The same for *new pictures too*."""
+        return below(self.estimate.pictures, ALPHA)
+
+    @property
+    def needed(self) -> int | None:
+        """Seeds that would show a true difference as large as the one found; see ``needed_for``."""
+        return self.needed_for(self.estimate.difference)
+
+    def needed_for(self, difference: float = POINT) -> int | None:
+        """Seeds that would show a true difference on these pictures, with probability 0.8, as the family's smallest p.
+
+        None beyond 1,000, and where fewer than three seeds do not say how much trainings differ.
+        """
+        known = self.estimate.trainings
+        if known is None:
+            return None
+        deviation = known.error * (known.freedom + 1) ** 0.5
+        return seeds_needed(deviation, difference, alpha=ALPHA / self.family)
+
+
+def corrected(family: list[Comparison]) -> list[Comparison]:
+    """A family with Holm's correction, for each of the two questions."""
+    trainings = holm([one.estimate.trainings for one in family])
+    pictures = holm([one.estimate.pictures for one in family])
+    return [
+        replace(one, estimate=replace(one.estimate, trainings=first, pictures=second), family=len(family))
+        for one, first, second in zip(family, trainings, pictures, strict=True)
+    ]
+
+
+def below(interval: object, level: float) -> bool:
+    """Whether an interval's adjusted p is."""
+    adjusted = getattr(interval, "adjusted", None)
+    return adjusted is not None and adjusted < level
