@@ -184,13 +184,15 @@ def say_which(run: Run, path: Path) -> None:
 
 def check_length(run: Run, epochs: int | None) -> None:
     """Raise UserError where a run has done more epochs than it is to have: nothing can be taken back from it."""
-    with suppress(ValueError, KeyError):  # a damaged history says nothing
+    try:
         done = max((int(row["epoch"]) + 1 for row in read_history(run.history)), default=0)
-        if epochs is not None and 0 <= epochs < done:
-            raise UserError(
-                f"trainer.max_epochs={epochs}: {run.folder} has done {done} epochs already. Give {done} or more, or "
-                f"train anew in another folder."
-            )
+    except (ValueError, KeyError):  # a damaged history says nothing
+        return
+    if epochs is not None and 0 <= epochs < done:
+        raise UserError(
+            f"trainer.max_epochs={epochs}: {run.folder} has done {done} epochs already. Give {done} or more, or train "
+            f"anew in another folder."
+        )
 
 
 def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:

@@ -120,7 +120,8 @@ def collect(folder: Path) -> Collection:
     matches = {name: run.config.get("match") for name, run in finished.items()}
     spots = placed(listed, matches)
     own = apart(spots, {name: run.facts for name, run in finished.items()})
-    networks, problems[len(problems) :] = merged(spots, own, finished)
+    networks, twice = merged(spots, own, finished)
+    problems += twice
     problems += [
         Problem(
             "extended", cell.said, f"{cell.run} was resumed with another trainer.max_epochs than this cell asks for"
