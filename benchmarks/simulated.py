@@ -181,12 +181,13 @@ def missing_errors(
             mean, error, freedom, _ = over_contexts(contrast, equal, np.zeros(networks))
             p[:, number] = 2 * stdtr(freedom, -np.abs(mean / error))
             mean, error, freedom, truth = over_contexts(contrast, unequal, means)
-            there = np.isfinite(error)
-            known[number] += there.sum()
-            missed[number] += (np.abs(mean - truth) > stdtrit(freedom, 1 - ALPHA / 2) * error)[there].sum()
+            held = np.isfinite(error)
+            known[number] += held.sum()
+            missed[number] += (np.abs(mean - truth) > stdtrit(freedom, 1 - ALPHA / 2) * error)[held].sum()
             used = np.abs(contrast.weights).sum(0) > 0
             before += float((np.isfinite(unequal[:, used]).all(1).sum(1) < LEAST_SEEDS).sum())
-        smallest.append(np.nanmin(p, axis=1) * np.isfinite(p).sum(1))
+        there = np.isfinite(p)
+        smallest.append(np.where(there, p, 1).min(1) * np.maximum(there.sum(1), 1))
     single = missed / np.maximum(known, 1)
     total = trials * len(family)
     return {
