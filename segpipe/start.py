@@ -33,7 +33,8 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], worl
     """
     run = Run(Path(cfg.run_dir))
     if not cfg.resume:
-        if run.config.is_file() and run.checkpoint("last").is_file():
+        finished = run.record.get("status") == "finished"  # its checkpoints may not have been kept
+        if run.config.is_file() and (finished or run.checkpoint("last").is_file()):
             raise UserError(
                 f"{run.folder}: there is a run in this folder already. To go on with it: resume={shown(run.folder)}; "
                 f"to train anew, give another hydra.run.dir, or remove the folder."
@@ -170,7 +171,10 @@ def check_resumable(run: Run) -> None:
     path = newest_whole(run)
     if path is None:
         if not run.checkpoint("last").is_file():
-            raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start it anew.")
+            weights = "" if not run.checkpoint("best").is_file() else f", or warm_start={shown(run.folder)}"
+            raise UserError(
+                f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start it anew{weights}."
+            )
         raise UserError(f"{run.folder}: its best checkpoint is damaged, or all are. {anew(run.folder)}")
     say_which(run, path)
 

@@ -726,6 +726,24 @@ def test_runs_from_before_and_after_a_fix_of_results_are_no_seeds_of_one_another
     }  # fmt: skip
 
 
+def test_tuning_seeds_are_in_no_comparison(tmp_path):
+    for seed in (100, 101):
+        trained(tmp_path / f"t{seed}", seed=seed, miou=0.9)
+    listed_in_order(tmp_path, ["t100", "t101"])
+    named = json.loads((tmp_path / "sweep.json").read_text()) | {"tuning_seeds": [100, 101]}
+    (tmp_path / "sweep.json").write_text(json.dumps(named))
+    assert held(collect(tmp_path)) == {"ladder8 deconv sum": {"t100", "t101"}}  # there are no others yet
+    for seed in range(3):
+        trained(tmp_path / f"a{seed}", seed=seed, miou=0.5)
+    listed_in_order(tmp_path, ["t100", "t101", "a0", "a1", "a2"])
+    listed = json.loads((tmp_path / "sweep.json").read_text()) | {"tuning_seeds": [100, 101]}
+    (tmp_path / "sweep.json").write_text(json.dumps(listed))
+    collection = collect(tmp_path)
+    assert (held(collection), collection.seeds) == ({"ladder8 deconv sum": {"a0", "a1", "a2"}}, [0, 1, 2])
+    assert [problem.kind for problem in collection.problems] == ["tuning", "tuning"]
+    assert "are of seeds that chose a level" in written(tmp_path)[0]
+
+
 def test_data_that_are_drawn_with_the_seed_are_no_difference(tmp_path):
     for seed in range(3):
         data = {"train": f"drawn-{seed}", "val": "b", "test": "c"}

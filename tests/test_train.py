@@ -351,6 +351,14 @@ def test_a_folder_with_a_run_is_not_written_over(finished_run):
     assert (finished_run / "run.json").read_text() == before
 
 
+def test_a_finished_run_whose_checkpoints_were_not_kept_is_not_overwritten(tmp_path, finished_run):
+    shutil.copytree(finished_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    before = (tmp_path / "run" / "metrics.json").read_bytes()
+    with pytest.raises(UserError, match="there is a run in this folder already"):
+        train(configure(*TINY, f"run_dir={tmp_path / 'run'}"))
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == before
+
+
 def test_overfit_learns_one_batch(tmp_path):
     choices = ["debug=overfit", "model=unet", "encoder=small", "data.batch_size=2", "trainer=cpu", "logger=none"]
     metrics = train(

@@ -23,6 +23,7 @@ KINDS = {
     "missing": "have no run yet", "running": "are still at work", "interrupted": "were interrupted", "failed": "failed",
     "refused": "were refused, since the combination means nothing", "damaged": "are damaged, and left out",
     "foreign": "are no part of it, and left out", "mixed": "were tested on other data, and left out",
+    "tuning": "are of seeds that chose a level (segpipe.tune), and left out of every comparison",
     "duplicate": "are second runs of one training, and left out",
     "extended": "were trained longer than asked for, and are in the numbers as that",
 }  # fmt: skip

@@ -101,6 +101,7 @@ def collect(folder: Path) -> Collection:
     asked = cells.read(folder)
     listed = [*asked, *earlier(folder, asked)] if asked else loose(folder, problems)
     known = {cell.run for cell in listed}
+    listed = without_tuning(folder, listed, problems)
     problems += [
         Problem("foreign", path.name, "it is no cell of this sweep, and is left out")
         for path in folders(folder)
@@ -138,6 +139,20 @@ def collect(folder: Path) -> Collection:
     return Collection(
         folder, networks, seeds, record["classes"], palette, pictures, groups, problems, values, bool(asked)
     )
+
+
+def without_tuning(folder: Path, listed: list[cells.Cell], problems: list[Problem]) -> list[cells.Cell]:
+    """The cells that may be compared: those of tuning seeds have chosen what the others are trained with.
+
+    A sweep that has no other seeds, so far, is reported with them.
+    """
+    tuning = set(cells.read_tuning_seeds(folder) or ())
+    kept = [cell for cell in listed if cell.choices["seed"] not in tuning]
+    if not kept:
+        return listed
+    why = "its seed is one for tuning (sweep.tuning_seeds), and is in no comparison"
+    problems += [Problem("tuning", cell.said, why) for cell in listed if cell.choices["seed"] in tuning]
+    return kept
 
 
 def read_all(folder: Path, listed: Iterable[cells.Cell], problems: list[Problem]) -> dict[str, Finished]:

@@ -14,7 +14,7 @@ OF_A_START = ("sweep.", "resume=", "run_dir=")  # overrides that say how a run w
 class Problem(NamedTuple):
     """What is not in the numbers, or not as it was asked for.
 
-    kind: missing, running, interrupted, failed, refused, damaged, foreign, mixed, duplicate, extended.
+    kind: missing, running, interrupted, failed, refused, damaged, foreign, mixed, tuning, duplicate, extended.
     """
 
     kind: str
