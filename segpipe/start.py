@@ -171,10 +171,10 @@ def check_resumable(run: Run) -> None:
     path = newest_whole(run)
     if path is None:
         if not run.checkpoint("last").is_file():
-            weights = "" if not run.checkpoint("best").is_file() else f", or warm_start={shown(run.folder)}"
-            raise UserError(
-                f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start it anew{weights}."
+            weights = (
+                f", or from its weights: warm_start={shown(run.folder)}" if run.checkpoint("best").is_file() else ""
             )
+            raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start anew{weights}.")
         raise UserError(f"{run.folder}: its best checkpoint is damaged, or all are. {anew(run.folder)}")
     say_which(run, path)
 
