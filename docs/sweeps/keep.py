@@ -5,9 +5,9 @@ elsewhere, ``python docs/sweeps/keep.py --restore docs/sweeps/NAME outputs/sweep
 sweep's folder, where they count as finished.
 
 Checkpoints, contact sheets, logs and W&B's files stay behind; so do the machine's name and the paths on it. Of the
-example pictures, predictions are kept of the lowest seed, photos and truths once; of what was counted at boundaries,
-picture by picture, the scores that a report compares. ``README.md`` beside the runs shows the mean test mIoU of each
-cell and its standard deviation over seeds.
+example pictures, predictions are kept of the lowest seed, photos and truths once, and of drawn scenes only; of what was
+counted at boundaries, picture by picture, the scores that a report compares. ``README.md`` beside the runs shows the mean
+test mIoU of each cell and its standard deviation over seeds.
 """
 
 import argparse
@@ -144,7 +144,7 @@ def main(source: Path) -> None:
         )
     lowest = min(cell.choices["seed"] for cell in finished) if finished else 0
     predicting = sorted({str(cell.run) for cell in finished if cell.choices["seed"] == lowest})
-    with_photos = [name for name in predicting if any(Run(source / name).examples.glob("*.jpg"))]
+    with_photos = [name for name in predicting if may_be_passed_on(Run(source / name))]
     for name in runs:
         run = Run(source / name)
         keep(run, target / name)
@@ -154,10 +154,17 @@ def main(source: Path) -> None:
     if (source / TUNED).is_file():
         write_text(target / TUNED, without_paths((source / TUNED).read_text(encoding="utf-8")))
     done = f"{len(finished)} of {len(listed)} cells finished, {len(runs)} runs."
-    about = f"`python -m segpipe.train experiment={source.name}`: {done}"
+    experiments = {word for cell in listed for word in cell.overrides if word.startswith("experiment=")}
+    command = " ".join(["python -m segpipe.train", *sorted(experiments), f"sweep.name={source.name}"])
+    about = f"`{command}`, whose cells are in `sweep.json`: {done}"
     what = "Test mIoU in percent, mean ± standard deviation over seeds; which differences are real is not said here."
     write_text(target / "README.md", f"# {source.name}\n\n{about}\n{what}\n\n{table(finished, source)}\n")
     print(f"{target}: {len(runs)} runs")
+
+
+def may_be_passed_on(run: Run) -> bool:
+    """Whether a run has photos and truths of its examples, and they are drawn: others' images stay where they are."""
+    return OmegaConf.load(run.config).data.name == "shapes" and any(run.examples.glob("*.jpg"))
 
 
 def restore(kept: Path, folder: Path) -> None:
