@@ -6,8 +6,8 @@ sweep's folder, where they count as finished.
 
 Checkpoints, contact sheets, logs and W&B's files stay behind; so do the machine's name and the paths on it. Of the
 example pictures, predictions are kept of the lowest seed, photos and truths once, and of drawn scenes only; of what was
-counted at boundaries, picture by picture, the scores that a report compares. ``README.md`` beside the runs shows the mean
-test mIoU of each cell and its standard deviation over seeds.
+counted at boundaries, picture by picture, the scores that a report compares. ``README.md`` beside the runs shows each
+cell's mean test mIoU and its standard deviation over seeds.
 """
 
 import argparse
