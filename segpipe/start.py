@@ -92,7 +92,10 @@ def identified(run: Run, cfg: DictConfig) -> dict[str, Any]:
     length = cfg.trainer.max_epochs
     if not old:
         return {"identity": naming.identity(cfg), "max_epochs": [length]}
-    kept = read(run)
+    try:
+        kept = read(run)
+    except UserError:  # damaged; that it is a run of cfg, ``recognise`` has seen by its identity
+        kept = cfg
     asked = run.record.get("max_epochs", [kept.trainer.max_epochs])
     if asked[-1] == length and naming.canonical(kept) == naming.canonical(cfg):
         return {"identity": old, "max_epochs": asked}
@@ -149,6 +152,7 @@ def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if path is None:
             if renamed := set_aside(run):
                 print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(renamed)}.")
+            run.end("failed", "Its checkpoints were damaged, and were set aside.")  # finished no more, and begun anew
             return laid_over(cfg, resume=None)
         recognise(run, cfg)
         say_which(run, path)
