@@ -121,9 +121,9 @@ def recognise(run: Run, cfg: DictConfig) -> None:
     if (run.record.get("identity") or naming.identity(read(run))) != naming.identity(cfg):
         if run.record.get("extended_from"):
             raise UserError(
-                f"{run.folder}: the run in it was resumed with another trainer.max_epochs since, so it is not what is "
-                f"asked for. To go on with it: resume={shown(run.folder)}. To train what is asked for, give another "
-                f"hydra.run.dir, or rename this folder."
+                f"{run.folder}: there is a run of another configuration, which was resumed with another "
+                f"trainer.max_epochs since. To go on with it: resume={shown(run.folder)}. To train what is asked for, "
+                f"give another hydra.run.dir, or rename this folder."
             )
         raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
 

@@ -334,9 +334,11 @@ def test_a_run_says_what_was_matched_and_goes_on(what, tmp_path):
         return  # the rest is the same
     run("segpipe.train", "resume=run", "trainer.max_epochs=2", cwd=tmp_path)
     again = read_json(folder / "run.json")
-    assert {key: again[key] for key in ("match", "identity", "name")}.items() <= record.items()
+    assert [again[key] for key in ("match", "extended_from", "name")] == [
+        record[key] for key in ("match", "identity", "name")
+    ]
     assert again["status"] == "finished"
-    auto = [*TRAINED[:-1], "trainer.max_epochs=1", f"match={what}", "resume=auto", "hydra.run.dir=run"]
+    auto = [*TRAINED[:-1], "trainer.max_epochs=2", f"match={what}", "resume=auto", "hydra.run.dir=run"]
     assert "is finished already" in run("segpipe.train", *auto, cwd=tmp_path)
     other = run("segpipe.train", *auto, "fusion=none", cwd=tmp_path, status=1)
     assert "a run of another configuration" in other

@@ -162,7 +162,7 @@ def test_a_run_that_is_resumed_for_more_epochs_gets_their_identity_and_says_whic
 
     recognise(Run(folder), configure(*asked[2]))
     for other in (1, 3):
-        with pytest.raises(UserError, match=r"trainer\.max_epochs since, so it is not what is asked for"):
+        with pytest.raises(UserError, match=r"resumed with another trainer\.max_epochs since"):
             recognise(Run(folder), configure(*asked[other]))
     capsys.readouterr()
     train(configure(*asked[2], "resume=auto", f"run_dir={folder}"))
