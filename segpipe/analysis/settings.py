@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from segpipe.analysis.places import Place, Spot, said
-from segpipe.identity import NEVER_CHANGES_THE_RESULT
+from segpipe.identity import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
 
 NO_DIFFERENCE = (*NEVER_CHANGES_THE_RESULT, "seed", "model.name", "model.deconv_kernel")
 OF_A_PLACE = ("model.", "decoder.", "fusion.")  # what may differ from place to place of one stratum
@@ -38,7 +38,11 @@ def facts(config: Mapping[str, Any], record: Mapping[str, Any], *, name: str) ->
     model, decoder, fusion = (config[group] for group in ("model", "decoder", "fusion"))
     match = config.get("match")
     own = Own(str(model["name"]), str(model["stride"]), str(decoder["name"]), str(fusion["name"]), str(match))
-    values = {key: text(key, value) for key, value in flat(config) if not is_below(key, NO_DIFFERENCE)}
+    values = {
+        key: text(key, value)
+        for key, value in flat(config)
+        if not is_below(key, NO_DIFFERENCE) and ADDED_SINCE.get(key, KeyError) != value
+    }
     if match:  # the width follows from it
         values["budget"] = text("budget", config.get("budget"))
         values.pop("model.width", None)
