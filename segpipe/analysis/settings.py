@@ -41,7 +41,7 @@ def facts(config: Mapping[str, Any], record: Mapping[str, Any], *, name: str) ->
     values = {
         key: text(key, value)
         for key, value in flat(config)
-        if not is_below(key, NO_DIFFERENCE) and ADDED_SINCE.get(key, KeyError) != value
+        if not is_below(key, NO_DIFFERENCE) and not (key in ADDED_SINCE and value == ADDED_SINCE[key])
     }
     if match:  # the width follows from it
         values["budget"] = text("budget", config.get("budget"))
