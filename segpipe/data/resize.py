@@ -5,6 +5,7 @@ pixel where it is reduced threefold.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 
 import cv2
 import numpy as np
@@ -49,8 +50,10 @@ def reduced_size(shape: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
 
 def class_shares(mask: Mask, size: tuple[int, int], labels: Iterable[int]) -> Iterator[NDArray[np.float32]]:
     """For each label, the share (height, width) of every area that it has, from 0 to 1."""
+    plane = np.empty(mask.shape, np.float32)
     for label in labels:
-        yield cv2.resize((mask == label).astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[misc]
+        np.copyto(plane, mask == label)
+        yield cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[misc]
 
 
 def largest_share(mask: Mask, size: tuple[int, int]) -> Mask:
@@ -59,7 +62,7 @@ def largest_share(mask: Mask, size: tuple[int, int]) -> Mask:
     Of two alike the lower one, then the higher one, in turn from cell to cell: halves are common at even factors, and
     one rule for all would thin out every class of a high index.
     """
-    turn = checkerboard(size)
+    turn = (np.arange(size[0])[:, None] + np.arange(size[1])) % 2 == 1
     most = np.zeros(size, np.float32)
     result = np.empty(size, np.uint8)
     labels = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
@@ -72,16 +75,16 @@ def largest_share(mask: Mask, size: tuple[int, int]) -> Mask:
 
 def nearest(mask: Mask, size: tuple[int, int]) -> Mask:
     """Of each pixel's centre the label there; of a centre on the edge between two, one or the other in turn."""
-    turn = checkerboard(size)
-    places = []
-    for axis, (length, source) in enumerate(zip(size, mask.shape, strict=True)):
-        cell, rest = np.divmod((2 * np.arange(length) + 1) * source, 2 * length)
-        on_edge = rest == 0
-        cell, on_edge = (np.expand_dims(each, 1 - axis) for each in (cell, on_edge))
-        places.append(cell - (on_edge & turn) if on_edge.any() else cell)
-    return mask[places[0], places[1]]
+    result = np.empty(size, np.uint8)
+    (rows, row_edges), (columns, column_edges) = map(centre_cells, mask.shape, size)
+    for row, column in product((0, 1), repeat=2):  # the squares of a checkerboard, of which every second one turns
+        turn = row != column
+        above, left = (rows - (turn & row_edges))[row::2], (columns - (turn & column_edges))[column::2]
+        result[row::2, column::2] = mask[above][:, left]
+    return result
 
 
-def checkerboard(size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Every second cell: a rule that depends on it prefers no class and no direction."""
-    return np.indices(size).sum(0) % 2 == 1
+def centre_cells(source: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Of ``source`` pixels the one in which each of ``length`` centres lies; and whether it lies on that one's edge."""
+    cell, rest = np.divmod((2 * np.arange(length) + 1) * source, 2 * length)
+    return cell, rest == 0
