@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from segpipe.analysis.intervals import LEAST_GROUPS, LEAST_SEEDS, satterthwaite, variance_freedom
+from segpipe.analysis.intervals import LEAST_GROUPS, LEAST_SEEDS, holm_adjusted, satterthwaite, variance_freedom
 from segpipe.analysis.resample import Scored
 
 Floats = NDArray[np.float64]
@@ -122,9 +122,7 @@ def best_of(difference: Floats, spreads: list[Spread], *, level: float = 0.95) -
     chance[itself] = 1
     smallest = chance.min(1)
     own = np.minimum(1, (count - 1) * smallest)
-    order = np.argsort(own, kind="stable")
-    adjusted = np.empty(count)
-    adjusted[order] = np.maximum.accumulate(own[order] * np.arange(count, 0, -1)).clip(max=1)
+    adjusted = holm_adjusted(own)
     may = adjusted >= alpha
     upper = difference + half(spreads, alpha / (count - 1) / max(may.sum(), 1))
     lower = difference - half(spreads, alpha / (count - 1))

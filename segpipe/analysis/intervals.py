@@ -131,13 +131,17 @@ def two_sided(mean: float, error: float, freedom: float) -> float:
     return float(2 * stats.t.sf(abs(mean) / error, freedom))
 
 
+def holm_adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each p adjusted for their number (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted
+
+
 def holm(intervals: Sequence[Interval | None]) -> list[Interval | None]:
     """The same intervals with p adjusted for their number (Holm 1979); bounds stay each difference's own."""
-    there = np.array([one.p for one in intervals if one is not None])
-    order = np.argsort(there)
-    adjusted = np.empty(len(there))
-    adjusted[order] = np.maximum.accumulate(there[order] * np.arange(len(there), 0, -1)).clip(max=1)
-    each = iter(adjusted.tolist())
+    each = iter(holm_adjusted(np.array([one.p for one in intervals if one is not None])).tolist())
     return [None if one is None else replace(one, adjusted=next(each)) for one in intervals]
 
 
