@@ -18,6 +18,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from segpipe.errors import UserError, nearest
+from segpipe.renames import upgrade
 from segpipe.runs import Run, anew
 
 INSTALLED = Path(__file__).parent / "conf"
@@ -186,7 +187,7 @@ def options(group: str) -> list[str]:
 def read(run: Run) -> DictConfig:
     """What a run was started with. Raises UserError where that is damaged."""
     try:
-        kept = OmegaConf.load(run.config)
+        kept = OmegaConf.create(upgrade(OmegaConf.to_container(OmegaConf.load(run.config))))
     except Exception:  # whatever a damaged file leads its reader to
         kept = OmegaConf.create()
     if not isinstance(kept, DictConfig) or not {*map(str, kept)} >= GROUPS:

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build, match, pretrained
@@ -16,6 +19,7 @@ from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.identity import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
 from segpipe.models.decoder import all_widths, steps
 from segpipe.models.encoders import Encoder
+from segpipe.renames import current, oldest
 
 
 def overlapping(encoder: Encoder) -> list[int]:
@@ -91,7 +95,31 @@ def canonical(cfg: DictConfig) -> dict[str, Any]:
             node.pop(key, None)
     resolved.model.pop("name")
     resolved.model.pop("deconv_kernel")  # it is in the decoder, where one reads it
-    return OmegaConf.to_container(resolved)  # type: ignore[return-value]
+    return with_class_keys(OmegaConf.to_container(resolved))  # type: ignore[no-any-return]
+
+
+def with_class_keys(node: Any) -> Any:
+    """Copy nested dicts and lists of a configuration, every ``_target_`` replaced by ``class_key``."""
+    if isinstance(node, dict):
+        return {key: class_key(value) if key == "_target_" else with_class_keys(value) for key, value in node.items()}
+    return [with_class_keys(item) for item in node] if isinstance(node, list) else node
+
+
+def class_key(target: str) -> str:
+    """The one path that stands for a class in an identity, by whatever path a configuration names it.
+
+    It is the shortest path that leads to the class: ``torch.optim.AdamW`` for ``torch.optim.adamw.AdamW``. For a class
+    of ours that has moved, it is the path of the first version that had it.
+    """
+    target = current(target)
+    try:
+        found = get_object(target)
+        module, name = found.__module__, found.__qualname__
+    except Exception:  # it cannot be imported, or is no class or function: the check of the configuration says so
+        return target
+    packages = list(accumulate(module.split("."), lambda package, part: f"{package}.{part}"))
+    paths = [package for package in packages if getattr(sys.modules.get(package), name, None) is found]
+    return oldest(f"{paths[0]}.{name}" if paths else target)
 
 
 def identity(cfg: DictConfig) -> str:

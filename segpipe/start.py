@@ -55,12 +55,12 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], worl
             f"{before.get('revisions', {})}, now {touched}; docs/architecture.md). Train it anew in another folder, or "
             f"begin from its weights: warm_start={shown(run.folder)}."
         )
-    identity = identified(run, cfg)
+    known = identified(run, cfg)
     record = {
         "status": "running",
-        "name": before.get("name") or naming.named(cfg, identity["identity"]),
+        "name": before.get("name") or naming.named(cfg, known["identity"]),
         "seed": cfg.seed,
-        **identity,
+        **known,
         "revisions": touched,
         "match": before.get("match") or (match.find(cfg).record() if cfg.get("match") else None),
         "data_fingerprint": fingerprints,
@@ -101,13 +101,13 @@ def identified(run: Run, cfg: DictConfig) -> dict[str, Any]:
         return {"identity": old, "max_epochs": asked}
     begun = laid_over(cfg, warm_start=run.record.get("warm_start"))
     try:
-        identity = naming.identity(begun)
+        new = naming.identity(begun)
     except UserError:  # the weights that it was begun from are gone
         both = f"{old} {naming.identity(cfg)}"
-        identity = hashlib.blake2b(both.encode(), digest_size=4).hexdigest()
-    if identity == old:
+        new = hashlib.blake2b(both.encode(), digest_size=4).hexdigest()
+    if new == old:
         return {"identity": old, "max_epochs": asked}
-    return {"identity": identity, "extended_from": old, "max_epochs": [*asked, length]}
+    return {"identity": new, "extended_from": old, "max_epochs": [*asked, length]}
 
 
 def lineage(warm_start: str | None) -> list[dict[str, str]]:

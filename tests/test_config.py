@@ -136,7 +136,7 @@ def test_refusals_reach_the_terminal_in_a_few_lines(tmp_path):
     assert list(tmp_path.rglob("*.yaml")) == []
 
 
-def identity(*overrides):
+def identity_of(*overrides):
     return naming.identity(configure(*overrides))
 
 
@@ -151,9 +151,9 @@ def test_identity_is_of_what_can_change_the_result():
         ["sweep.name=y"],
         ["task.compile=true"],
     ]
-    assert len({identity(*overrides) for overrides in same}) == 1
+    assert len({identity_of(*overrides) for overrides in same}) == 1
     others = [["seed=1"], ["decoder=nearest"], ["optimizer.lr=1e-4"], ["data.batch_size=4"], ["data.dataset.seed=1"]]
-    assert len({identity(*overrides) for overrides in [*others, []]}) == len(others) + 1
+    assert len({identity_of(*overrides) for overrides in [*others, []]}) == len(others) + 1
 
 
 def test_notes_say_what_has_no_effect():

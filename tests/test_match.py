@@ -47,7 +47,7 @@ GRID = [
 
 @pytest.mark.parametrize(("what", "model", "stride"), GRID)
 def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(what, model, stride):
-    budget, shared = counted(configure(f"model={model}", "encoder=small"), what)
+    allowed, shared = counted(configure(f"model={model}", "encoder=small"), what)
     cfg = configure(f"model={model}", "encoder=small", f"model.stride={stride}", f"match={what}")
     for decoder, fusion in itertools.product(options("decoder"), options("fusion")):
         cfg.decoder, cfg.fusion = (  # as the command line would
@@ -58,12 +58,12 @@ def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(what, model, s
         found = match.find(cfg, num_classes=CLASSES, size=(SIDE, SIDE))
         cfg.model.width = found.width
         cost, again = counted(cfg, what)
-        assert abs(cost - budget) <= 0.02 * (budget - shared), (decoder, fusion)
-        assert (found.width is None) == (abs(as_it_is - budget) <= 0.02 * (budget - shared))
-        assert (found.what, found.budget, found.cost, found.shared, shared) == (what, budget, cost, shared, again)
+        assert abs(cost - allowed) <= 0.02 * (allowed - shared), (decoder, fusion)
+        assert (found.width is None) == (abs(as_it_is - allowed) <= 0.02 * (allowed - shared))
+        assert (found.what, found.budget, found.cost, found.shared, shared) == (what, allowed, cost, shared, again)
         record = found.record()
-        assert record["deviation"] == pytest.approx(cost / budget - 1, abs=1e-6)
-        assert record["decoder_deviation"] == pytest.approx((cost - budget) / (budget - shared), abs=1e-6)
+        assert record["deviation"] == pytest.approx(cost / allowed - 1, abs=1e-6)
+        assert record["decoder_deviation"] == pytest.approx((cost - allowed) / (allowed - shared), abs=1e-6)
 
 
 @pytest.mark.parametrize("what", ["params", "multiply_adds"])

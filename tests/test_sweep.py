@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 CHOICES = [*TINY, "trainer.max_epochs=1"]
 
 
-def identity(*overrides):
+def identity_of(*overrides):
     return naming.identity(configure(*overrides))
 
 
@@ -51,7 +51,7 @@ ALIKE = [
 
 @pytest.mark.parametrize("cells", ALIKE)
 def test_cells_that_are_one_network_have_one_identity_and_one_name(cells):
-    assert len({identity(*cell) for cell in cells}) == 1
+    assert len({identity_of(*cell) for cell in cells}) == 1
     assert len({naming.named(configure(*cell), "") for cell in cells}) == 1
 
 
@@ -75,7 +75,7 @@ DIFFERENT = [
 
 @pytest.mark.parametrize("cells", DIFFERENT)
 def test_cells_that_only_look_alike_are_kept_apart(cells):
-    assert len({identity(*cell) for cell in cells}) == len(cells)
+    assert len({identity_of(*cell) for cell in cells}) == len(cells)
     assert len({naming.named(configure(*cell), "") for cell in cells}) == len(cells)
 
 
@@ -106,7 +106,7 @@ def test_the_sweeps_that_are_kept_have_so_many_networks(name, networks):
     params = cfg.hydra.sweeper.params
     lists = [[f"{key}={value}" for value in str(params[key]).split(",")] for key in params if key != "seed"]
     found = {
-        identity(f"experiment={name}", first, decoder, fusion)
+        identity_of(f"experiment={name}", first, decoder, fusion)
         for first in lists[0]
         for decoder in lists[1]
         for fusion in lists[2]
@@ -272,7 +272,7 @@ def test_tuning_seeds_are_noted_and_stay(tmp_path):
 
 
 def test_what_is_of_a_sweep_does_not_change_a_runs_identity():
-    given = identity(), identity("sweep.tuning_seeds=[100]", "sweep.keep=none", "sweep.cells=x")
+    given = identity_of(), identity_of("sweep.tuning_seeds=[100]", "sweep.keep=none", "sweep.cells=x")
     assert given[0] == given[1]
 
 

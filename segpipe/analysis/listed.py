@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from segpipe import cells
+from segpipe.renames import upgrade
 from segpipe.runs import Run
 
 OF_A_START = ("sweep.", "resume=", "run_dir=")  # overrides that say how a run was started, not what it is
@@ -77,7 +78,7 @@ def read_config(path: Path) -> dict[str, Any]:
     content = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), loader)
     if not isinstance(content, dict):
         raise TypeError("not a configuration")
-    return content
+    return upgrade(content)  # type: ignore[no-any-return]
 
 
 def first_line(error: Exception) -> str:
