@@ -18,10 +18,10 @@ import torch
 from benchmarks.plain import configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
 from segpipe import build
-from segpipe.boundaries import boundary_f, near_counts
-from segpipe.contours import contours, fill
 from segpipe.data.samples import Batch
-from segpipe.objects import object_counts
+from segpipe.metrics.boundaries import boundary_f, near_counts
+from segpipe.metrics.components import object_counts
+from segpipe.metrics.contours import contours, fill
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from segpipe.analysis.intervals import LEAST_SEEDS, estimate
 from segpipe.analysis.pairing import by_context
 from segpipe.analysis.places import AS_THEY_ARE, Place
 from segpipe.analysis.resample import Tallies, ratios, scored
-from segpipe.metrics import tally
+from segpipe.metrics.confusion import tally
 
 CLASSES = 4
 CONFUSED = np.array([[0, 0.6, 0.3, 0.1], [0.7, 0, 0.2, 0.1], [0.4, 0.4, 0, 0.2], [0.5, 0.3, 0.2, 0]])  # misses go here

@@ -26,7 +26,7 @@ from benchmarks.plain import configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
 from segpipe import build
 from segpipe.data.samples import Samples
-from segpipe.metrics import IGNORE_INDEX
+from segpipe.metrics.confusion import IGNORE_INDEX
 from segpipe.start import start
 
 FILL = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}

@@ -8,7 +8,7 @@ with the class of the highest taken first; ours by torch.max, which gives what a
 import torch
 
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
-from segpipe.metrics import IGNORE_INDEX, confusion_matrices
+from segpipe.metrics.confusion import IGNORE_INDEX, confusion_matrices
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from segpipe.data.dataset import Sample
 from segpipe.data.resize import class_shares, to_network
 from segpipe.data.samples import Batch, Samples
 from segpipe.losses import CrossEntropy
-from segpipe.metrics import scores
+from segpipe.metrics.confusion import scores
 
 
 class SoftSamples(Samples):

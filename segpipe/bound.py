@@ -22,13 +22,13 @@ from rich.progress import track
 from rich.table import Table
 
 from segpipe import build
-from segpipe.boundaries import boundaries, boundary_scores, joined
 from segpipe.config import CONF, check
 from segpipe.data.dataset import IGNORE_INDEX, Mask, Split
 from segpipe.data.resize import class_shares
 from segpipe.errors import UserError
 from segpipe.explain import friendly
-from segpipe.metrics import confusion_matrices, scores
+from segpipe.metrics.boundaries import boundaries, boundary_scores, joined
+from segpipe.metrics.confusion import confusion_matrices, scores
 from segpipe.runs import shown
 from segpipe.storage import write_json
 from segpipe.summary import PYTHON, share

@@ -10,12 +10,12 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from segpipe import build, combinations
-from segpipe.boundaries import boundaries, boundary_scores, joined, write_boundaries
 from segpipe.config import CONF, read
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
 from segpipe.explain import friendly
-from segpipe.metrics import confusion_matrices, named_scores
+from segpipe.metrics.boundaries import boundaries, boundary_scores, joined, write_boundaries
+from segpipe.metrics.confusion import confusion_matrices, named_scores
 from segpipe.models.network import at_size
 from segpipe.predictor import Predictor
 from segpipe.storage import write_confusion, write_json

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpipe.errors import UserError
-from segpipe.metrics import IGNORE_INDEX
+from segpipe.metrics.confusion import IGNORE_INDEX
 
 
 class Loss(nn.Module):

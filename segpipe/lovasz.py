@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from segpipe.losses import PictureMean
-from segpipe.metrics import IGNORE_INDEX
+from segpipe.metrics.confusion import IGNORE_INDEX
 
 
 class Lovasz(PictureMean):

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from segpipe.boundaries import Boundaries, boundaries, joined
 from segpipe.data.samples import Batch
 from segpipe.errors import UserError
 from segpipe.losses import Loss
-from segpipe.metrics import confusion_matrices, scores
+from segpipe.metrics.boundaries import Boundaries, boundaries, joined
+from segpipe.metrics.confusion import confusion_matrices, scores
 from segpipe.models.network import Network, at_size
 from segpipe.models.weights import key
 

@@ -19,13 +19,13 @@ from omegaconf import DictConfig
 
 from segpipe import build, checkpoints, combinations, config, cost, devices, match, pretrained, ranks, sweep, tracking
 from segpipe.asked import refuse_cells
-from segpipe.boundaries import boundary_scores, write_boundaries
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
 from segpipe.devices import Place
 from segpipe.explain import explain, friendly
 from segpipe.leaving import leave_after
-from segpipe.metrics import named_scores
+from segpipe.metrics.boundaries import boundary_scores, write_boundaries
+from segpipe.metrics.confusion import named_scores
 from segpipe.processes import on_leash
 from segpipe.runs import LOCK, Run, remove_bare, shown
 from segpipe.stages import run_stages

@@ -3,7 +3,7 @@
 import numpy as np
 import yaml
 
-from segpipe.boundaries import boundaries, boundary_scores, write_boundaries
+from segpipe.metrics.boundaries import boundaries, boundary_scores, write_boundaries
 from segpipe.storage import write_confusion, write_history, write_json
 
 PIXELS = 1_000_000  # of each class in each picture

@@ -10,7 +10,7 @@ from conftest import configure
 from segpipe.bound import STRIDES, WAYS, area, bound, main, majority, nearest, shares
 from segpipe.data.camvid import CamVid
 from segpipe.data.dataset import IGNORE_INDEX
-from segpipe.metrics import confusion_matrices, scores
+from segpipe.metrics.confusion import confusion_matrices, scores
 
 I = IGNORE_INDEX  # noqa: E741
 

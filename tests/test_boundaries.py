@@ -6,9 +6,11 @@ import pytest
 import torch
 from scipy import ndimage
 
-from segpipe import boundaries as module
-from segpipe import contours as contours_module
-from segpipe.boundaries import (
+from segpipe.data.dataset import IGNORE_INDEX
+from segpipe.errors import UserError
+from segpipe.metrics import boundaries as module
+from segpipe.metrics import contours as contours_module
+from segpipe.metrics.boundaries import (
     BANDS,
     NAMES,
     RATIOS,
@@ -21,11 +23,9 @@ from segpipe.boundaries import (
     tallies,
     write_boundaries,
 )
-from segpipe.contours import NOTHING, contours, fill, match, near
-from segpipe.data.dataset import IGNORE_INDEX
-from segpipe.errors import UserError
-from segpipe.metrics import confusion_matrices, scores, tally_score
-from segpipe.objects import SIZES, distinct, objects
+from segpipe.metrics.components import SIZES, distinct, objects
+from segpipe.metrics.confusion import confusion_matrices, scores, tally_score
+from segpipe.metrics.contours import NOTHING, contours, fill, match, near
 
 I = IGNORE_INDEX  # noqa: E741
 

@@ -9,9 +9,9 @@ ROOT = Path(__file__).parent.parent / "segpipe"
 LAYERS = {  # a module may import from segpipe only what stands before it
     "segpipe.errors": 0, "segpipe.identity": 0, "segpipe.leaving": 0, "segpipe.versions": 0, "segpipe.storage": 0,
     "segpipe.batchnorm": 1, "segpipe.devices": 1,
-    "segpipe.metrics": 1, "segpipe.losses": 1, "segpipe.lovasz": 1, "segpipe.models": 1,
+    "segpipe.metrics.confusion": 1, "segpipe.losses": 1, "segpipe.lovasz": 1, "segpipe.models": 1,
     "segpipe.schedules": 1, "segpipe.ema": 1, "segpipe.runs": 1, "segpipe.cost": 1, "segpipe.data": 2,
-    "segpipe.contours": 2, "segpipe.objects": 2, "segpipe.boundaries": 2,
+    "segpipe.metrics.contours": 2, "segpipe.metrics.components": 2, "segpipe.metrics.boundaries": 2,
     "segpipe.pictures": 3, "segpipe.examples": 3, "segpipe.task": 3,
     "segpipe.config": 3, "segpipe.explain": 4, "segpipe.tracking": 3, "segpipe.callbacks": 4, "segpipe.build": 5,
     "segpipe.pretrained": 5, "segpipe.weighing": 6, "segpipe.match": 6, "segpipe.naming": 6, "segpipe.combinations": 6,

@@ -7,7 +7,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 
 from segpipe.data.camvid import CamVid
 from segpipe.data.dataset import IGNORE_INDEX
-from segpipe.metrics import confusion_matrices, named_scores, scores
+from segpipe.metrics.confusion import confusion_matrices, named_scores, scores
 
 
 def slow_matrix(prediction, mask, classes):

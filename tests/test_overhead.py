@@ -16,7 +16,7 @@ MAY_LOAD = {  # module: the heavy libraries that it does load; a command's first
     "segpipe.leaving": set(),
     "segpipe.runs": set(),
     "segpipe.data.cache": set(),
-    "segpipe.metrics": {"torch"},
+    "segpipe.metrics.confusion": {"torch"},
     "segpipe.data.shapes": {"torch"},
     "segpipe.models.network": {"torch"},
     "segpipe.cost": {"torch"},

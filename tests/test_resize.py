@@ -21,7 +21,7 @@ from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset
 from segpipe.data.files import read_image
 from segpipe.data.resize import resize_image, resize_mask
 from segpipe.data.samples import Samples
-from segpipe.metrics import confusion_matrices
+from segpipe.metrics.confusion import confusion_matrices
 from segpipe.models.network import at_size
 from segpipe.predict import predict
 from segpipe.runs import Run

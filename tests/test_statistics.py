@@ -23,7 +23,7 @@ from segpipe.analysis.intervals import common_correlation, estimate, holm, inter
 from segpipe.analysis.places import AS_THEY_ARE, MATCHED, SMOOTHED, Place
 from segpipe.analysis.resample import Scored, Tallies, ratios, scored, weights
 from segpipe.errors import UserError
-from segpipe.metrics import scores, tally, tally_score
+from segpipe.metrics.confusion import scores, tally, tally_score
 
 KEPT = Path(__file__).parent.parent / "docs" / "sweeps"
 

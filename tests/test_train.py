@@ -12,11 +12,11 @@ from test_data import write_camvid
 
 import segpipe
 from segpipe import build, cells, devices, naming, sweep
-from segpipe.boundaries import read_boundaries
 from segpipe.cells import Cell
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
-from segpipe.metrics import scores, tally_score
+from segpipe.metrics.boundaries import read_boundaries
+from segpipe.metrics.confusion import scores, tally_score
 from segpipe.runs import Run
 from segpipe.start import identified, recognise, settled
 from segpipe.storage import read_history, write_history, write_json, write_text

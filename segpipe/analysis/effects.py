@@ -15,7 +15,7 @@ from segpipe.analysis.intervals import estimate
 from segpipe.analysis.resample import Scored, Tallies, scored
 from segpipe.analysis.singles import against_best, at_once
 from segpipe.errors import UserError
-from segpipe.metrics import Tally, tally
+from segpipe.metrics.confusion import Tally, tally
 
 
 @dataclass(frozen=True, eq=False)

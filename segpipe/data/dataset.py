@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.metrics import IGNORE_INDEX as IGNORE_INDEX
+from segpipe.metrics.confusion import IGNORE_INDEX as IGNORE_INDEX
 
 Split = Literal["train", "val", "test"]
 Image = NDArray[np.uint8]  # (H, W, 3), RGB

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.contours import Filled, Labels
+from segpipe.metrics.contours import Filled, Labels
 
 SIZES = {"small": 0.005, "medium": 0.05, "large": float("inf")}  # up to which share of the picture, itself excluded
 LIMITS = np.array(list(SIZES.values())[:-1])

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.contours import NOTHING, Filled, Labels, contours, fill, match, near, tolerance
 from segpipe.errors import UserError
-from segpipe.metrics import Tally, tally_score
-from segpipe.objects import SIZES, object_counts
+from segpipe.metrics.components import SIZES, object_counts
+from segpipe.metrics.confusion import Tally, tally_score
+from segpipe.metrics.contours import NOTHING, Filled, Labels, contours, fill, match, near, tolerance
 from segpipe.storage import write_whole
 
 RATIOS = (0.02, 0.005)  # of the diagonal: the depth of boundary IoU's bands

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.metrics import IGNORE_INDEX
+from segpipe.metrics.confusion import IGNORE_INDEX
 
 Labels = NDArray[np.uint8]  # (N, H, W)
 TOLERANCE = 0.0075  # of the picture's diagonal (SegNet, section 4)
