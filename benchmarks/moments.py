@@ -25,7 +25,7 @@ PLACES = (  # (where, what, the part that it is); time is the innermost part's
     ("segpipe.data.module:Samples", "__init__", "data"),
     ("segpipe.build", "task", "network"),
     ("segpipe.train", "start", "record"),
-    ("segpipe.runs:Run", "update", "record"),
+    ("segpipe.runs.run:Run", "update", "record"),
     ("segpipe.build", "logger", "logger starts"),
     ("segpipe.build", "trainer", "Lightning"),
     ("pytorch_lightning:Trainer", "fit", "Lightning"),

@@ -17,7 +17,7 @@ from benchmarks.timing import arguments
 from segpipe import report
 from segpipe.analysis import curves, edges, examples, plots, spreadsheets, tables
 from segpipe.examples import save_examples
-from segpipe.storage import read_json, write_json
+from segpipe.runs.storage import read_json, write_json
 
 KEPT = Path(__file__).parent.parent / "docs" / "sweeps" / "sweep_ladder"
 PARTS = {  # what is timed, and where it is called from

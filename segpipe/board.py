@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from segpipe import cells
-from segpipe.runs import Run
-from segpipe.storage import read_history, read_json
-from segpipe.summary import PYTHON, share
+from segpipe.runs import cells
+from segpipe.runs.run import Run
+from segpipe.runs.storage import read_history, read_json
+from segpipe.runs.summary import PYTHON, share
 
 EVERY = 0.5  # seconds from one drawing of the view to the next
 EXTENDED = "was resumed with another trainer.max_epochs, so it is no run of its cell; to train that, rename its folder"

@@ -29,9 +29,9 @@ from segpipe.errors import UserError
 from segpipe.explain import friendly
 from segpipe.metrics.boundaries import boundaries, boundary_scores, joined
 from segpipe.metrics.confusion import confusion_matrices, scores
-from segpipe.runs import shown
-from segpipe.storage import write_json
-from segpipe.summary import PYTHON, share
+from segpipe.runs.run import shown
+from segpipe.runs.storage import write_json
+from segpipe.runs.summary import PYTHON, share
 
 STRIDES = (2, 4, 8, 16, 32)
 

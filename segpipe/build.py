@@ -17,7 +17,6 @@ from pytorch_lightning.loggers import WandbLogger
 from segpipe import devices
 from segpipe.batchnorm import SyncLayers
 from segpipe.callbacks import History, OwnEnd, WholeCheckpoints
-from segpipe.checkpoints import whole
 from segpipe.config import LABELS
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
@@ -29,7 +28,8 @@ from segpipe.models.encoders import Encoder
 from segpipe.models.network import Network
 from segpipe.models.refine import Smooth
 from segpipe.models.weights import initialise, keyed_random
-from segpipe.runs import Run
+from segpipe.runs.checkpoints import whole
+from segpipe.runs.run import Run
 from segpipe.task import SegmentationTask
 
 PROGRESS_EVERY = 10  # batches; drawn at each, the bar costs a small network 2 % of its time

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from segpipe import checkpoints, pictures, tracking
+from segpipe import pictures, tracking
 from segpipe.data.dataset import Sample, Split
 from segpipe.data.module import SegmentationData
 from segpipe.examples import save_examples
 from segpipe.models.network import at_size
-from segpipe.runs import Run
-from segpipe.storage import read_history, write_history
+from segpipe.runs import checkpoints
+from segpipe.runs.run import Run
+from segpipe.runs.storage import read_history, write_history
 from segpipe.task import SegmentationTask
 
 

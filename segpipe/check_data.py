@@ -21,7 +21,7 @@ from segpipe.config import CONF, check
 from segpipe.data.dataset import IGNORE_INDEX, SegmentationDataset, Split
 from segpipe.errors import UserError
 from segpipe.explain import friendly
-from segpipe.summary import PYTHON
+from segpipe.runs.summary import PYTHON
 
 DARK = 32  # a picture without a value of this or more is suspicious
 SHOWN = 20  # problems printed, if not all are asked for

@@ -5,12 +5,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe import build, devices, match, naming
-from segpipe.cells import Cell
 from segpipe.config import check
 from segpipe.errors import UserError
 from segpipe.models.decoder import steps
 from segpipe.models.encoders import Encoder
 from segpipe.naming import overlapping
+from segpipe.runs.cells import Cell
 
 
 def refuse(cfg: DictConfig) -> list[str]:

@@ -18,8 +18,8 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from segpipe.errors import UserError, nearest
-from segpipe.renames import upgrade
-from segpipe.runs import Run, anew
+from segpipe.runs.renames import upgrade
+from segpipe.runs.run import Run, anew
 
 INSTALLED = Path(__file__).parent / "conf"
 CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"

@@ -18,8 +18,8 @@ from segpipe.metrics.boundaries import boundaries, boundary_scores, joined, writ
 from segpipe.metrics.confusion import confusion_matrices, named_scores
 from segpipe.models.network import at_size
 from segpipe.predictor import Predictor
-from segpipe.storage import write_confusion, write_json
-from segpipe.summary import score_table
+from segpipe.runs.storage import write_confusion, write_json
+from segpipe.runs.summary import score_table
 
 
 def evaluate(

@@ -16,10 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from segpipe import build, match, pretrained
 from segpipe.config import CONF
 from segpipe.data.dataset import SegmentationDataset, Split
-from segpipe.identity import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
 from segpipe.models.decoder import all_widths, steps
 from segpipe.models.encoders import Encoder
-from segpipe.renames import current, oldest
+from segpipe.runs.identity_keys import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
+from segpipe.runs.renames import current, oldest
 
 
 def overlapping(encoder: Encoder) -> list[int]:

@@ -11,7 +11,7 @@ import PIL.ImageFont
 from numpy.typing import NDArray
 
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
-from segpipe.storage import write_whole
+from segpipe.runs.storage import write_whole
 
 Colour = tuple[int, int, int]
 IGNORED: Colour = (0, 0, 0)

@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from segpipe import build, checkpoints, config
+from segpipe import build, config
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import read_image
 from segpipe.data.resize import to_network
 from segpipe.errors import UserError
 from segpipe.models.network import at_size
-from segpipe.runs import Run, shown
+from segpipe.runs import checkpoints
+from segpipe.runs.run import Run, shown
 
 
 class Predictor:

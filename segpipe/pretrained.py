@@ -15,7 +15,7 @@ from segpipe.models.encoders.timm import Timm, library
 from segpipe.models.necks import Bottleneck, FullyConvolutional
 from segpipe.models.network import Network
 from segpipe.models.weights import copy_matching
-from segpipe.runs import shown
+from segpipe.runs.run import shown
 
 
 def load_encoder(network: Network, cfg: DictConfig) -> None:

@@ -20,7 +20,7 @@ from segpipe import devices
 from segpipe.config import key_of
 from segpipe.explain import INTERRUPTED
 from segpipe.processes import Child, end, single, told
-from segpipe.runs import Run, Status
+from segpipe.runs.run import Run, Status
 from segpipe.start import resumed
 
 PATIENCE = 5.0  # seconds that ranks have to notice by themselves that one is gone

@@ -13,8 +13,8 @@ from segpipe.analysis.standings import standings
 from segpipe.analysis.verdict import Paragraph
 from segpipe.errors import UserError
 from segpipe.explain import friendly
-from segpipe.runs import shown
-from segpipe.storage import write_text
+from segpipe.runs.run import shown
+from segpipe.runs.storage import write_text
 
 RESAMPLES = 10_000
 

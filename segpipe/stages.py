@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from segpipe import combinations, config, match
 from segpipe.errors import UserError
 from segpipe.processes import quoted, train_in
-from segpipe.runs import shown
-from segpipe.summary import PYTHON
+from segpipe.runs.run import shown
+from segpipe.runs.summary import PYTHON
 
 
 def run_stages(cfg: DictConfig, overrides: list[str]) -> int:

@@ -10,15 +10,16 @@ from typing import Any, get_args
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, checkpoints, match, naming
-from segpipe.checkpoints import newest_whole, set_aside
+from segpipe import build, match, naming
 from segpipe.config import key_of, read
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
-from segpipe.runs import Run, anew, shown
-from segpipe.storage import read_history, write_text
-from segpipe.versions import environment
+from segpipe.runs import checkpoints
+from segpipe.runs.checkpoints import newest_whole, set_aside
+from segpipe.runs.environment import environment
+from segpipe.runs.run import Run, anew, shown
+from segpipe.runs.storage import read_history, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",

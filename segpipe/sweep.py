@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from segpipe import build, cells, checkpoints, combinations, devices
+from segpipe import build, combinations, devices
 from segpipe.asked import Asked, refuse_cells
 from segpipe.board import EXTENDED, Board, print_cells
 from segpipe.config import key_of
 from segpipe.errors import UserError
 from segpipe.processes import Child, end, quoted, told, training
-from segpipe.runs import Run, Status, remove_bare, shown
-from segpipe.summary import PYTHON
+from segpipe.runs import cells, checkpoints
+from segpipe.runs.run import Run, Status, remove_bare, shown
+from segpipe.runs.summary import PYTHON
 
 LOG = "output.log"  # in a run's folder: what its process printed
 POLL = 0.1  # seconds

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from segpipe import build, checkpoints, combinations, config, cost, devices, match, pretrained, ranks, sweep, tracking
+from segpipe import build, combinations, config, cost, devices, match, pretrained, ranks, sweep, tracking
 from segpipe.asked import refuse_cells
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
@@ -27,11 +27,12 @@ from segpipe.leaving import leave_after
 from segpipe.metrics.boundaries import boundary_scores, write_boundaries
 from segpipe.metrics.confusion import named_scores
 from segpipe.processes import on_leash
-from segpipe.runs import LOCK, Run, remove_bare, shown
+from segpipe.runs import checkpoints
+from segpipe.runs.run import LOCK, Run, remove_bare, shown
+from segpipe.runs.storage import read_json, write_confusion, write_json
+from segpipe.runs.summary import PYTHON, print_summary
 from segpipe.stages import run_stages
 from segpipe.start import intact, recognise, settled, start
-from segpipe.storage import read_json, write_confusion, write_json
-from segpipe.summary import PYTHON, print_summary
 from segpipe.task import SegmentationTask
 
 

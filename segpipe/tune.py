@@ -20,9 +20,9 @@ from rich.table import Table
 
 from segpipe.explain import friendly
 from segpipe.processes import quoted
-from segpipe.runs import shown
-from segpipe.storage import write_text
-from segpipe.summary import PYTHON
+from segpipe.runs.run import shown
+from segpipe.runs.storage import write_text
+from segpipe.runs.summary import PYTHON
 from segpipe.tuning import ENDED, Choice, Sweep, beyond, choose, read
 
 OUT = "tuned.cells"  # in the sweep's folder

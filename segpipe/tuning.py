@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe import cells
 from segpipe.config import key_of
 from segpipe.errors import UserError, nearest
-from segpipe.runs import Run
-from segpipe.storage import read_json
+from segpipe.runs import cells
+from segpipe.runs.run import Run
+from segpipe.runs.storage import read_json
 
 ENDED = ("failed", "refused", "finished without a score")  # states in which a run stays
 EXACT = 50_000  # resamples of seeds that are enumerated; more are drawn

@@ -4,7 +4,7 @@ import numpy as np
 import yaml
 
 from segpipe.metrics.boundaries import boundaries, boundary_scores, write_boundaries
-from segpipe.storage import write_confusion, write_history, write_json
+from segpipe.runs.storage import write_confusion, write_history, write_json
 
 PIXELS = 1_000_000  # of each class in each picture
 REFINE = {"fcn": "segpipe.models.refine.Mix", "ladder": "segpipe.models.refine.Convolutions"}

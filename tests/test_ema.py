@@ -15,7 +15,7 @@ from segpipe.ema import RAW, MovingAverage
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.pretrained import warm_start
-from segpipe.storage import read_history
+from segpipe.runs.storage import read_history
 from segpipe.train import train
 
 EMA = [*TINY, "callbacks=ema", "callbacks.ema.decay=0.9"]

@@ -7,16 +7,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "segpipe"
 LAYERS = {  # a module may import from segpipe only what stands before it
-    "segpipe.errors": 0, "segpipe.identity": 0, "segpipe.leaving": 0, "segpipe.versions": 0, "segpipe.storage": 0,
+    "segpipe.errors": 0, "segpipe.runs.identity_keys": 0, "segpipe.leaving": 0, "segpipe.runs.environment": 0, "segpipe.runs.storage": 0,
     "segpipe.batchnorm": 1, "segpipe.devices": 1,
     "segpipe.metrics.confusion": 1, "segpipe.losses": 1, "segpipe.lovasz": 1, "segpipe.models": 1,
-    "segpipe.schedules": 1, "segpipe.ema": 1, "segpipe.runs": 1, "segpipe.cost": 1, "segpipe.data": 2,
+    "segpipe.schedules": 1, "segpipe.ema": 1, "segpipe.runs.run": 1, "segpipe.cost": 1, "segpipe.data": 2,
     "segpipe.metrics.contours": 2, "segpipe.metrics.components": 2, "segpipe.metrics.boundaries": 2,
     "segpipe.pictures": 3, "segpipe.examples": 3, "segpipe.task": 3,
     "segpipe.config": 3, "segpipe.explain": 4, "segpipe.tracking": 3, "segpipe.callbacks": 4, "segpipe.build": 5,
     "segpipe.pretrained": 5, "segpipe.weighing": 6, "segpipe.match": 6, "segpipe.naming": 6, "segpipe.combinations": 6,
-    "segpipe.predictor": 7, "segpipe.summary": 7,
-    "segpipe.processes": 1, "segpipe.checkpoints": 2, "segpipe.cells": 2, "segpipe.board": 8,
+    "segpipe.predictor": 7, "segpipe.runs.summary": 7,
+    "segpipe.processes": 1, "segpipe.runs.checkpoints": 2, "segpipe.runs.cells": 2, "segpipe.board": 8,
     "segpipe.analysis": 9,
     "segpipe.loading": 7, "segpipe.start": 8, "segpipe.stages": 8, "segpipe.ranks": 9, "segpipe.asked": 8,
     "segpipe.tuning": 8, "segpipe.sweep": 9,

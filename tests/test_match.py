@@ -11,14 +11,15 @@ from omegaconf import OmegaConf
 from test_commands import run
 
 import segpipe
-from segpipe import build, cells, combinations, match, naming
+from segpipe import build, combinations, match, naming
 from segpipe.analysis.places import placed
 from segpipe.config import CONF, options
 from segpipe.cost import multiply_adds
 from segpipe.errors import UserError
 from segpipe.models.__main__ import model_table
-from segpipe.runs import Run
-from segpipe.storage import read_json
+from segpipe.runs import cells
+from segpipe.runs.run import Run
+from segpipe.runs.storage import read_json
 from segpipe.weighing import Search
 
 SIDE = 96  # of the scenes, whose classes are

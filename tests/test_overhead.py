@@ -14,7 +14,7 @@ MAY_LOAD = {  # module: the heavy libraries that it does load; a command's first
     "segpipe": set(),
     "segpipe.errors": set(),
     "segpipe.leaving": set(),
-    "segpipe.runs": set(),
+    "segpipe.runs.run": set(),
     "segpipe.data.cache": set(),
     "segpipe.metrics.confusion": {"torch"},
     "segpipe.data.shapes": {"torch"},

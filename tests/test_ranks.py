@@ -21,8 +21,8 @@ from segpipe import batchnorm, build, devices, naming
 from segpipe.batchnorm import SyncLayers
 from segpipe.errors import UserError
 from segpipe.models.weights import key
-from segpipe.runs import Run
-from segpipe.storage import read_history
+from segpipe.runs.run import Run
+from segpipe.runs.storage import read_history
 from segpipe.task import SegmentationTask
 
 SMALL = [choice for choice in TINY if choice not in ("trainer=cpu", "logger=none", "data.eval_batch_size=4")]

@@ -14,7 +14,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 import segpipe
-from segpipe import build, cells, naming
+from segpipe import build, naming
 from segpipe.config import CONF, options
 from segpipe.data.augment import REGISTERED, Augment, PadTo, strict
 from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset
@@ -24,7 +24,8 @@ from segpipe.data.samples import Samples
 from segpipe.metrics.confusion import confusion_matrices
 from segpipe.models.network import at_size
 from segpipe.predict import predict
-from segpipe.runs import Run
+from segpipe.runs import cells
+from segpipe.runs.run import Run
 from segpipe.train import train
 
 CLOSE = 0.02  # pixels

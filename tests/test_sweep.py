@@ -19,13 +19,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_commands import run
 
-from segpipe import asked, build, cells, checkpoints, combinations, devices, naming, processes, sweep
+from segpipe import asked, build, combinations, devices, naming, processes, sweep
 from segpipe.board import Board
-from segpipe.cells import Cell
 from segpipe.errors import UserError
 from segpipe.predictor import Predictor
-from segpipe.runs import Run
-from segpipe.storage import write_json
+from segpipe.runs import cells, checkpoints
+from segpipe.runs.cells import Cell
+from segpipe.runs.run import Run
+from segpipe.runs.storage import write_json
 from segpipe.train import train
 
 ROOT = Path(__file__).parent.parent

@@ -29,7 +29,7 @@ from segpipe import tracking
 from segpipe import train as training
 from segpipe.data.shapes import CLASSES, Shapes
 from segpipe.errors import UserError
-from segpipe.storage import read_history
+from segpipe.runs.storage import read_history
 
 pytestmark = [  # Lightning's own, of workers, of log intervals and of PyTorch's pytrees
     pytest.mark.filterwarnings("ignore::UserWarning"),

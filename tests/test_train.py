@@ -11,15 +11,16 @@ from omegaconf import OmegaConf
 from test_data import write_camvid
 
 import segpipe
-from segpipe import build, cells, devices, naming, sweep
-from segpipe.cells import Cell
+from segpipe import build, devices, naming, sweep
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.metrics.boundaries import read_boundaries
 from segpipe.metrics.confusion import scores, tally_score
-from segpipe.runs import Run
+from segpipe.runs import cells
+from segpipe.runs.cells import Cell
+from segpipe.runs.run import Run
+from segpipe.runs.storage import read_history, write_history, write_json, write_text
 from segpipe.start import identified, recognise, settled
-from segpipe.storage import read_history, write_history, write_json, write_text
 from segpipe.task import SegmentationTask, parameter_groups
 from segpipe.train import carry_out, train
 

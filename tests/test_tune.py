@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from test_commands import run
 
-from segpipe import cells, tune, tuning
+from segpipe import tune, tuning
 from segpipe.asked import read_lines
-from segpipe.cells import Cell
 from segpipe.errors import UserError
-from segpipe.storage import write_json
+from segpipe.runs import cells
+from segpipe.runs.cells import Cell
+from segpipe.runs.storage import write_json
 
 RATES = ("0.001", "0.003", "0.01")
 SCORES = {  # validation mIoU by (decoder, rate): of seeds 100 and 101

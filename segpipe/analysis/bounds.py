@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from segpipe.analysis.collect import Collection
 from segpipe.errors import UserError
-from segpipe.storage import read_json
+from segpipe.runs.storage import read_json
 
 FOLDER = Path("outputs") / "bounds"  # where segpipe.bound writes
 

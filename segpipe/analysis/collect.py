@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe import cells
 from segpipe.analysis.listed import Problem, earlier, first_line, folders, loose, read_config
 from segpipe.analysis.places import Place, Spot, placed
 from segpipe.analysis.settings import Facts, apart, facts, settled
 from segpipe.errors import UserError
-from segpipe.runs import Run, shown
-from segpipe.storage import read_json
+from segpipe.runs import cells
+from segpipe.runs.run import Run, shown
+from segpipe.runs.storage import read_json
 
 BESIDE = {"git": "the code's commit", "versions": "versions", "data_fingerprint": "data"}  # what a record tells, too
 

@@ -12,7 +12,7 @@ from segpipe.analysis.figures import INK, Figure
 from segpipe.analysis.plots import legend
 from segpipe.analysis.points import listed, number, points
 from segpipe.analysis.standings import COSTS, Grid, Standing, metric, number_of
-from segpipe.storage import read_history
+from segpipe.runs.storage import read_history
 
 Curve = tuple[list[int], list[float], list[float], list[float]]  # x, mean, lowest, highest
 

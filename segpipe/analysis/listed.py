@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from segpipe import cells
-from segpipe.renames import upgrade
-from segpipe.runs import Run
+from segpipe.runs import cells
+from segpipe.runs.renames import upgrade
+from segpipe.runs.run import Run
 
 OF_A_START = ("sweep.", "resume=", "run_dir=")  # overrides that say how a run was started, not what it is
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from segpipe.cells import Cell
+from segpipe.runs.cells import Cell
 
 PLACED_BY = {"seed", "model", "model.stride", "decoder", "fusion", "match", "budget", "decoder.smooth"}
 NO_SETTING = (

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from segpipe.analysis.places import Place, Spot, said
-from segpipe.identity import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
+from segpipe.runs.identity_keys import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
 
 NO_DIFFERENCE = (*NEVER_CHANGES_THE_RESULT, "seed", "model.name", "model.deconv_kernel")
 OF_A_PLACE = ("model.", "decoder.", "fusion.")  # what may differ from place to place of one stratum

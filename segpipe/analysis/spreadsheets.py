@@ -14,7 +14,7 @@ from segpipe.analysis.effects import Analysis
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
 from segpipe.analysis.standings import COSTS, metric, number_of
-from segpipe.storage import write_text
+from segpipe.runs.storage import write_text
 
 SCORES = ("miou", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou", "loss")
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from segpipe.storage import write_json, write_whole
+from segpipe.runs.storage import write_json, write_whole
 
 
 def folder() -> Path:

@@ -12,7 +12,7 @@ from segpipe.errors import UserError
 from segpipe.metrics.components import SIZES, object_counts
 from segpipe.metrics.confusion import Tally, tally_score
 from segpipe.metrics.contours import NOTHING, Filled, Labels, contours, fill, match, near, tolerance
-from segpipe.storage import write_whole
+from segpipe.runs.storage import write_whole
 
 RATIOS = (0.02, 0.005)  # of the diagonal: the depth of boundary IoU's bands
 BANDS = (1, 2, 4, 8, 16, 32)  # pixels

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sweeps import sweep  # noqa: F401
 
-from segpipe.checkpoints import is_whole
+from segpipe.runs.checkpoints import is_whole
 
 pytestmark = pytest.mark.slow
 SIZE = 8 * 2**20

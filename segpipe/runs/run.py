@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segpipe.errors import UserError
-from segpipe.storage import read_json, write_json
+from segpipe.runs.storage import read_json, write_json
 
 Status = Literal["running", "finished", "failed", "interrupted"]
 LOCK = ".lock"  # in a run's folder

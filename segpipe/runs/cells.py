@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segpipe.runs import Run, locked
-from segpipe.storage import read_json, write_json
+from segpipe.runs.run import Run, locked
+from segpipe.runs.storage import read_json, write_json
 
 
 class Cell(NamedTuple):

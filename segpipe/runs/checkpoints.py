@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 
 from segpipe.errors import UserError
-from segpipe.runs import Run, anew, shown
-from segpipe.storage import write_whole
+from segpipe.runs.run import Run, anew, shown
+from segpipe.runs.storage import write_whole
 
 Keep = Literal["all", "best", "none"]  # of the checkpoints of a sweep's finished runs; best: its weights only
 OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # what a checkpoint of weights only holds

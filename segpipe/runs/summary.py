@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from segpipe.runs import Run, shown
+from segpipe.runs.run import Run, shown
 
 PYTHON = shown(Path(sys.executable)) if ".venv" in sys.executable else "python"  # make does not activate it
 
