@@ -33,7 +33,7 @@ PLACES = (  # (where, what, the part that it is); time is the innermost part's
     ("segpipe.callbacks:Overlays", "on_validation_end", "overlays for W&B"),
     ("segpipe.callbacks:WholeCheckpoints", "save_checkpoint", "checkpoints"),
     ("pytorch_lightning.loops.evaluation_loop:_EvaluationLoop", "run", "validation and test"),
-    ("segpipe.cost", "measure", "cost"),
+    ("segpipe.models.cost", "measure", "cost"),
     ("segpipe.train", "save_sheet", "picture"),
     ("segpipe.train", "log_result", "logger ends"),
     ("segpipe.tracking", "finish", "logger ends"),

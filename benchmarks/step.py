@@ -17,8 +17,8 @@ from benchmarks.plain import PlainStep, configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
 from segpipe import build
 from segpipe.config import options
-from segpipe.cost import multiply_adds
 from segpipe.errors import UserError
+from segpipe.models.cost import multiply_adds
 from segpipe.task import parameter_groups
 
 VGG16 = ["model=unet", "decoder=nearest", "encoder=vgg16_bn", "neck=none", "model.width=[256,128,64,32,16]"]

@@ -25,9 +25,9 @@ from segpipe.devices import ALONE, Place
 from segpipe.errors import UserError
 from segpipe.losses import ClassWeighted, Loss
 from segpipe.models.encoders import Encoder
+from segpipe.models.init import initialise, keyed_random
 from segpipe.models.network import Network
 from segpipe.models.refine import Smooth
-from segpipe.models.weights import initialise, keyed_random
 from segpipe.runs.checkpoints import whole
 from segpipe.runs.run import Run
 from segpipe.task import SegmentationTask

@@ -12,9 +12,9 @@ from torch import Tensor
 from segpipe.errors import UserError, nearest
 from segpipe.models.encoders import Encoder
 from segpipe.models.encoders.timm import Timm, library
+from segpipe.models.init import copy_matching
 from segpipe.models.necks import Bottleneck, FullyConvolutional
 from segpipe.models.network import Network
-from segpipe.models.weights import copy_matching
 from segpipe.runs.run import shown
 
 

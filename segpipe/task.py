@@ -18,8 +18,8 @@ from segpipe.errors import UserError
 from segpipe.losses import Loss
 from segpipe.metrics.boundaries import Boundaries, boundaries, joined
 from segpipe.metrics.confusion import confusion_matrices, scores
+from segpipe.models.init import key
 from segpipe.models.network import Network, at_size
-from segpipe.models.weights import key
 
 LR_RULES = {"constant": 0.0, "linear": 1.0, "sqrt": 0.5}
 

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from segpipe import build, combinations, config, cost, devices, match, pretrained, ranks, sweep, tracking
+from segpipe import build, combinations, config, devices, match, pretrained, ranks, sweep, tracking
 from segpipe.asked import refuse_cells
 from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
@@ -26,6 +26,7 @@ from segpipe.explain import explain, friendly
 from segpipe.leaving import leave_after
 from segpipe.metrics.boundaries import boundary_scores, write_boundaries
 from segpipe.metrics.confusion import named_scores
+from segpipe.models import cost
 from segpipe.processes import on_leash
 from segpipe.runs import checkpoints
 from segpipe.runs.run import LOCK, Run, remove_bare, shown

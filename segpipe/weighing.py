@@ -12,7 +12,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from segpipe import build, cost
+from segpipe import build
+from segpipe.models import cost
 
 What = Literal["params", "multiply_adds"]
 Width = int | list[int] | Literal["classes"] | None

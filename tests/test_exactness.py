@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpipe.models.fusion import Concat, Sum
+from segpipe.models.init import initialise
 from segpipe.models.refine import Mix, Smooth
 from segpipe.models.upsample import Bilinear, Deconv, Nearest, PixelShuffle, Unpool, bilinear_kernel, unpool
-from segpipe.models.weights import initialise
 
 CHANNELS = 3
 same = partial(torch.testing.assert_close, rtol=0, atol=1e-12)  # equal but for the order of the additions

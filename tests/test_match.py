@@ -14,9 +14,9 @@ import segpipe
 from segpipe import build, combinations, match, naming
 from segpipe.analysis.places import placed
 from segpipe.config import CONF, options
-from segpipe.cost import multiply_adds
 from segpipe.errors import UserError
 from segpipe.models.__main__ import model_table
+from segpipe.models.cost import multiply_adds
 from segpipe.runs import cells
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_json

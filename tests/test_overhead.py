@@ -19,7 +19,7 @@ MAY_LOAD = {  # module: the heavy libraries that it does load; a command's first
     "segpipe.metrics.confusion": {"torch"},
     "segpipe.data.shapes": {"torch"},
     "segpipe.models.network": {"torch"},
-    "segpipe.cost": {"torch"},
+    "segpipe.models.cost": {"torch"},
 }
 
 

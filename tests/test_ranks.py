@@ -20,7 +20,7 @@ from torch import nn
 from segpipe import batchnorm, build, devices, naming
 from segpipe.batchnorm import SyncLayers
 from segpipe.errors import UserError
-from segpipe.models.weights import key
+from segpipe.models.init import key
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history
 from segpipe.task import SegmentationTask

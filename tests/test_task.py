@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import TINY, configure
 
-from segpipe import build, cost
+from segpipe import build
+from segpipe.models import cost
 from segpipe.train import train
 
 LOSSES = ["cross_entropy", "dice", "focal", "ohem", "lovasz", "cross_entropy_dice", "cross_entropy_lovasz"]

@@ -9,9 +9,9 @@ from rich.table import Table
 
 from segpipe import build, combinations, match
 from segpipe.config import CONF, options
-from segpipe.cost import multiply_adds
 from segpipe.errors import UserError
 from segpipe.explain import friendly
+from segpipe.models.cost import multiply_adds
 
 WIDTH = 110  # characters that the table needs
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from segpipe.errors import UserError
 from segpipe.models.encoders import Encoder
-from segpipe.models.weights import project
+from segpipe.models.init import project
 
 Factory = Callable[..., nn.Module]
 

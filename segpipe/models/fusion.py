@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from segpipe.models.weights import project
+from segpipe.models.init import project
 
 
 class NoSkip(nn.Module):

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpipe.models.encoders import Encoder
+from segpipe.models.init import Conv2d
 from segpipe.models.refine import Convolutions, TransposedConv2d
-from segpipe.models.weights import Conv2d
 
 
 class NoNeck(nn.Identity):

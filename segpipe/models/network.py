@@ -11,9 +11,9 @@ from segpipe.errors import UserError
 from segpipe.models.decoder import Decoder, Factory
 from segpipe.models.encoders import Encoder
 from segpipe.models.fusion import NoSkip
+from segpipe.models.init import Conv2d
 from segpipe.models.refine import Mix
 from segpipe.models.upsample import Bilinear
-from segpipe.models.weights import Conv2d
 
 
 class Network(nn.Module):

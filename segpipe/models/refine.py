@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from segpipe.models.weights import Conv2d, project
+from segpipe.models.init import Conv2d, project
 
 
 class Convolutions(nn.Sequential):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segpipe.models.weights import Conv2d, project
+from segpipe.models.init import Conv2d, project
 
 
 def fit(x: Tensor, size: Sequence[int]) -> Tensor:

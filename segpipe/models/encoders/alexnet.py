@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from segpipe.models.encoders.encoder import Encoder, Pool
-from segpipe.models.weights import Conv2d
+from segpipe.models.init import Conv2d
 
 
 class AlexNet(Encoder):
