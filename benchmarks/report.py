@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.timing import arguments
 from segpipe import report
 from segpipe.analysis import curves, edges, examples, plots, spreadsheets, tables
-from segpipe.examples import save_examples
+from segpipe.data.examples import save_examples
 from segpipe.runs.storage import read_json, write_json
 
 KEPT = Path(__file__).parent.parent / "docs" / "sweeps" / "sweep_ladder"

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from segpipe import pictures, tracking
+from segpipe import tracking
+from segpipe.data import visualise
 from segpipe.data.dataset import Sample, Split
+from segpipe.data.examples import save_examples
 from segpipe.data.module import SegmentationData
-from segpipe.examples import save_examples
 from segpipe.models.network import at_size
 from segpipe.runs import checkpoints
 from segpipe.runs.run import Run
@@ -150,6 +151,6 @@ def save_sheet(task: SegmentationTask, data: SegmentationData, split: Split, run
     samples, predictions, names = predict_some(task, data, split, 4)
     images, truths = [sample.image for sample in samples], [sample.mask for sample in samples]
     palette = data.split(split).palette
-    page = pictures.sheet(images, truths, predictions, classes=task.classes, palette=palette, title=title)
-    pictures.save(page, run.pictures / "predictions.png")
+    page = visualise.sheet(images, truths, predictions, classes=task.classes, palette=palette, title=title)
+    visualise.save(page, run.pictures / "predictions.png")
     save_examples(run.examples, names=names, images=images, truths=truths, predictions=predictions, palette=palette)

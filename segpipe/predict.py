@@ -6,9 +6,9 @@ from pathlib import Path
 
 import segpipe
 from segpipe.data.files import IMAGE_SUFFIXES, read_image
+from segpipe.data.visualise import colour_mask, overlay, save
 from segpipe.errors import UserError
 from segpipe.explain import friendly
-from segpipe.pictures import colour_mask, overlay, save
 
 
 def predict(run: Path, pictures: list[Path], out: Path, *, device: str | None = None) -> int:

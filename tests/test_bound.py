@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from conftest import configure
 
 from segpipe.bound import STRIDES, WAYS, area, bound, main, majority, nearest, shares
-from segpipe.data.camvid import CamVid
 from segpipe.data.dataset import IGNORE_INDEX
+from segpipe.data.datasets.camvid import CamVid
 from segpipe.metrics.confusion import confusion_matrices, scores
 
 I = IGNORE_INDEX  # noqa: E741

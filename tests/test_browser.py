@@ -6,7 +6,7 @@ from browser import Browser, executable
 from fake_runs import write_run
 
 from segpipe import report
-from segpipe.examples import save_examples
+from segpipe.data.examples import save_examples
 
 pytestmark = pytest.mark.skipif(executable() is None, reason="no chromium here; on Debian: apt-get install chromium")
 PALETTE = [(200, 60, 60), (60, 60, 200)]

@@ -7,9 +7,9 @@ import pytest
 from conftest import configure
 
 from segpipe import build
-from segpipe.data import cache, counts
+from segpipe.data import cache, class_counts
+from segpipe.data.datasets.shapes import Shapes
 from segpipe.data.samples import Samples
-from segpipe.data.shapes import Shapes
 
 DATA = ["data.dataset.train=12", "data.dataset.val=5", "data.dataset.test=3"]
 
@@ -48,9 +48,9 @@ def test_a_cache_that_is_damaged_is_counted_again(cache_folder, damage):
 
 def test_counts_of_another_number_of_classes_are_not_taken():
     kept = {"pixels": [1, 2], "around": [1, 2]}
-    assert counts.is_whole(kept, 2)
-    assert not counts.is_whole(kept, 3)
-    assert not counts.is_whole({"pixels": [1, -2], "around": [1, 2]}, 2)
+    assert class_counts.is_whole(kept, 2)
+    assert not class_counts.is_whole(kept, 3)
+    assert not class_counts.is_whole({"pixels": [1, -2], "around": [1, 2]}, 2)
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path, monkeypatch, reads):

@@ -8,12 +8,12 @@ from conftest import configure
 
 from segpipe import build
 from segpipe.data.augment import Augment, strict
-from segpipe.data.camvid import CamVid
 from segpipe.data.dataset import IGNORE_INDEX, Sample
+from segpipe.data.datasets.camvid import CamVid
+from segpipe.data.datasets.shapes import Scene, Shapes
 from segpipe.data.files import read_image
-from segpipe.data.sampler import EvalBatches, TrainBatches
+from segpipe.data.samplers import EvalBatches, TrainBatches
 from segpipe.data.samples import Samples
-from segpipe.data.shapes import Scene, Shapes
 from segpipe.errors import UserError
 
 

@@ -10,11 +10,10 @@ from conftest import configure
 from omegaconf import OmegaConf
 
 from segpipe import build, check_data
-from segpipe.data import folder, survey
-from segpipe.data.classes import read_classes
 from segpipe.data.dataset import IGNORE_INDEX
-from segpipe.data.folder import Folder
-from segpipe.data.layout import place
+from segpipe.data.folder import Folder, folder, survey
+from segpipe.data.folder.classes import read_classes
+from segpipe.data.folder.layout import place
 from segpipe.errors import UserError
 from segpipe.explain import explain
 from segpipe.start import resumed

@@ -12,7 +12,7 @@ LAYERS = {  # a module may import from segpipe only what stands before it
     "segpipe.metrics.confusion": 1, "segpipe.losses": 1, "segpipe.lovasz": 1, "segpipe.models": 1,
     "segpipe.schedules": 1, "segpipe.ema": 1, "segpipe.runs.run": 1, "segpipe.models.cost": 1, "segpipe.data": 2,
     "segpipe.metrics.contours": 2, "segpipe.metrics.components": 2, "segpipe.metrics.boundaries": 2,
-    "segpipe.pictures": 3, "segpipe.examples": 3, "segpipe.task": 3,
+    "segpipe.data.visualise": 3, "segpipe.data.examples": 3, "segpipe.task": 3,
     "segpipe.config": 3, "segpipe.explain": 4, "segpipe.tracking": 3, "segpipe.callbacks": 4, "segpipe.build": 5,
     "segpipe.pretrained": 5, "segpipe.weighing": 6, "segpipe.match": 6, "segpipe.naming": 6, "segpipe.combinations": 6,
     "segpipe.predictor": 7, "segpipe.runs.summary": 7,

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from segpipe.data.camvid import CamVid
 from segpipe.data.dataset import IGNORE_INDEX
+from segpipe.data.datasets.camvid import CamVid
 from segpipe.metrics.confusion import confusion_matrices, named_scores, scores
 
 

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from segpipe.data import cache, scenes
-from segpipe.data.shapes import Shapes, draw_scene
+from segpipe.data import cache
+from segpipe.data.datasets import scenes
+from segpipe.data.datasets.shapes import Shapes, draw_scene
 
 HEAVY = {"torch", "pytorch_lightning", "wandb", "albumentations", "hydra", "pydantic", "matplotlib", "scipy"}
 MAY_LOAD = {  # module: the heavy libraries that it does load; a command's first second hangs on them
@@ -17,7 +18,7 @@ MAY_LOAD = {  # module: the heavy libraries that it does load; a command's first
     "segpipe.runs.run": set(),
     "segpipe.data.cache": set(),
     "segpipe.metrics.confusion": {"torch"},
-    "segpipe.data.shapes": {"torch"},
+    "segpipe.data.datasets.shapes": {"torch"},
     "segpipe.models.network": {"torch"},
     "segpipe.models.cost": {"torch"},
 }
@@ -32,7 +33,7 @@ def drawings(monkeypatch):
         calls.append(side)
         return draw_scene(rng, side)
 
-    monkeypatch.setattr("segpipe.data.shapes.draw_scene", counted)
+    monkeypatch.setattr("segpipe.data.datasets.shapes.draw_scene", counted)
     return calls
 
 
@@ -87,7 +88,7 @@ def test_other_scenes_are_not_taken_for_these(cache_folder, drawings, other):
 
 def test_scenes_of_another_drawing_are_not_taken(cache_folder, drawings, monkeypatch):
     read(shapes())
-    monkeypatch.setattr("segpipe.data.shapes.drawing", lambda: "with another library")
+    monkeypatch.setattr("segpipe.data.datasets.shapes.drawing", lambda: "with another library")
     read(shapes())
     assert len(drawings) == 6
 

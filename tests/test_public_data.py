@@ -6,11 +6,11 @@ import pytest
 import scipy.io
 import torchvision.datasets
 
-from segpipe.data.cityscapes import Cityscapes
 from segpipe.data.dataset import IGNORE_INDEX
-from segpipe.data.pets import Pets
-from segpipe.data.public import part
-from segpipe.data.voc import VOC
+from segpipe.data.datasets.cityscapes import Cityscapes
+from segpipe.data.datasets.pets import Pets
+from segpipe.data.datasets.public import part
+from segpipe.data.datasets.voc import VOC
 from segpipe.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -23,8 +23,8 @@ from segpipe.analysis.findings import about_factor
 from segpipe.analysis.intervals import Estimate, Interval
 from segpipe.analysis.markdown import safe
 from segpipe.analysis.standings import standings
+from segpipe.data.examples import file_names, save_examples
 from segpipe.errors import UserError
-from segpipe.examples import file_names, save_examples
 
 ROOT = Path(__file__).parent.parent
 FACTORIAL = {

@@ -27,7 +27,7 @@ from wandb_file import read_wandb, wandb_files
 
 from segpipe import tracking
 from segpipe import train as training
-from segpipe.data.shapes import CLASSES, Shapes
+from segpipe.data.datasets.shapes import CLASSES, Shapes
 from segpipe.errors import UserError
 from segpipe.runs.storage import read_history
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 import segpipe
 from segpipe import build
-from segpipe.pictures import GAP, INK, PAPER, colour_mask, errors
+from segpipe.data.visualise import GAP, INK, PAPER, colour_mask, errors
 
 COUNT, HEIGHT = 4, 150
 

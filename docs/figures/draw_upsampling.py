@@ -19,7 +19,7 @@ from torch import Tensor
 
 from segpipe import build
 from segpipe.config import CONF
-from segpipe.data.shapes import Shapes
+from segpipe.data.datasets.shapes import Shapes
 from segpipe.metrics.confusion import confusion_matrices, scores
 from segpipe.models.encoders import Encoder
 from segpipe.models.refine import TransposedConv2d

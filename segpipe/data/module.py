@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segpipe.data.augment import Augment
-from segpipe.data.counts import remembered_counts
+from segpipe.data.class_counts import remembered_counts
 from segpipe.data.dataset import First, SegmentationDataset, Split
-from segpipe.data.sampler import EvalBatches, TrainBatches
+from segpipe.data.samplers import EvalBatches, TrainBatches
 from segpipe.data.samples import Batch, Samples
 from segpipe.devices import cores
 from segpipe.errors import UserError

@@ -7,8 +7,8 @@ import numpy as np
 from torchvision.datasets import SBDataset, VOCSegmentation
 
 from segpipe.data.dataset import Mask, Sample, SegmentationDataset, Split
+from segpipe.data.datasets.public import located, part, present
 from segpipe.data.files import check_pair, fingerprint, read_image, read_mask, read_size, unreadable
-from segpipe.data.public import located, part, present
 
 COLOURS = {
     "background": (0, 0, 0),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.data.dataset import Image, Mask, Sample, SegmentationDataset, Split
-from segpipe.data.scenes import Scenes
+from segpipe.data.datasets.scenes import Scenes
 
 Tone = NDArray[np.float32]  # (3,)
 CLASSES = ["background", "striped", "checkered", "ellipse", "disc", "curve"]

@@ -6,8 +6,8 @@ import numpy as np
 from torchvision.datasets import Cityscapes as Reader
 
 from segpipe.data.dataset import IGNORE_INDEX, Split
-from segpipe.data.paired import PairedFiles
-from segpipe.data.public import located, present
+from segpipe.data.datasets.paired import PairedFiles
+from segpipe.data.datasets.public import located, present
 
 TRAINED = [label for label in Reader.classes if 0 <= label.train_id < IGNORE_INDEX]  # in the order of train ids
 HELD_OUT_CITIES = ("bochum", "krefeld", "ulm")  # 290 of the 2,975 training pictures

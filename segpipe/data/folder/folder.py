@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from segpipe.data.classes import Classes, from_names, read_classes
 from segpipe.data.dataset import Sample, SegmentationDataset, Split
-from segpipe.data.encoding import Encoding, decide
 from segpipe.data.files import check_sizes, read_image
-from segpipe.data.layout import Found, Pair, find, pairs, place, stamp
-from segpipe.data.survey import Look, decode, survey
+from segpipe.data.folder.classes import Classes, from_names, read_classes
+from segpipe.data.folder.encoding import Encoding, decide
+from segpipe.data.folder.layout import Found, Pair, find, pairs, place, stamp
+from segpipe.data.folder.survey import Look, decode, survey
 from segpipe.errors import UserError
 
 FRACTIONS = [0.7, 0.15, 0.15]
@@ -40,7 +40,7 @@ known: dict[str, Whole] = {}  # the last, which is the same for the splits of a 
 
 
 class Folder(SegmentationDataset):
-    """A split of a folder with pictures and masks, in one of the layouts of ``segpipe.data.layout``.
+    """A split of a folder with pictures and masks, in one of the layouts of ``segpipe.data.folder.layout``.
 
     images, masks: two folders anywhere, instead of ``root``.
     fractions: shares of train, val and test where there are no folders of these names; None takes FRACTIONS. A group's

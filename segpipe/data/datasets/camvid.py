@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.data.dataset import IGNORE_INDEX, Split
+from segpipe.data.datasets.paired import PairedFiles
 from segpipe.data.files import pair
-from segpipe.data.paired import PairedFiles
 
 VOID = 11
 COLOURS = {

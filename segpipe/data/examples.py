@@ -9,7 +9,7 @@ import PIL.Image
 
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
 from segpipe.data.resize import resize_image, resize_mask
-from segpipe.pictures import IGNORED, Colour
+from segpipe.data.visualise import IGNORED, Colour
 from segpipe.runs.storage import write_whole
 
 SIDE = 320  # pixels, the longest side

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segpipe.data.classes import Classes, colours_for, numbers, rgb, shown
 from segpipe.data.dataset import IGNORE_INDEX, Mask
-from segpipe.data.survey import GRAY, MOST, Look, Stored, look
+from segpipe.data.folder.classes import Classes, colours_for, numbers, rgb, shown
+from segpipe.data.folder.survey import GRAY, MOST, Look, Stored, look
 from segpipe.errors import UserError
 
 UNKNOWN = 254  # while a mask is translated: a value that stands for nothing

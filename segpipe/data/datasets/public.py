@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from segpipe.data.dataset import Split
-from segpipe.data.layout import place
+from segpipe.data.folder.layout import place
 from segpipe.errors import UserError
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ import numpy as np
 from torchvision.datasets import OxfordIIITPet
 
 from segpipe.data.dataset import IGNORE_INDEX, Split
-from segpipe.data.paired import PairedFiles
-from segpipe.data.public import located, part, present
+from segpipe.data.datasets.paired import PairedFiles
+from segpipe.data.datasets.public import located, part, present
 
 COLOURS = {"background": (60, 60, 60), "pet": (230, 120, 40), "border": (240, 240, 240)}
 BACKGROUND, PET, BORDER = 2, 1, 3  # in the trimaps' files

@@ -1,0 +1,5 @@
+"""The user's own images and masks in folders."""
+
+from segpipe.data.folder.folder import Folder
+
+__all__ = ["Folder"]
