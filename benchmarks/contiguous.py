@@ -21,7 +21,7 @@ from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio
 from segpipe import build
 from segpipe.metrics.confusion import IGNORE_INDEX
 from segpipe.models.network import Network, at_size
-from segpipe.task import parameter_groups
+from segpipe.training.task import parameter_groups
 
 Place = Literal["nowhere", "head", "enlarged", "cropped"]
 CLASSES = 11

@@ -18,11 +18,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.plain import PlainStep, configure
 from benchmarks.timing import arguments, begin, milliseconds, now, ratio
-from segpipe import build, tracking
+from segpipe import build
 from segpipe.data.module import SegmentationData
 from segpipe.data.samples import Batch
 from segpipe.start import start
-from segpipe.task import SegmentationTask, parameter_groups
+from segpipe.training import tracking
+from segpipe.training.task import SegmentationTask, parameter_groups
 
 
 class PlainLoop:

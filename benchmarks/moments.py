@@ -29,14 +29,14 @@ PLACES = (  # (where, what, the part that it is); time is the innermost part's
     ("segpipe.build", "logger", "logger starts"),
     ("segpipe.build", "trainer", "Lightning"),
     ("pytorch_lightning:Trainer", "fit", "Lightning"),
-    ("segpipe.task:SegmentationTask", "training_step", "steps"),
-    ("segpipe.callbacks:Overlays", "on_validation_end", "overlays for W&B"),
-    ("segpipe.callbacks:WholeCheckpoints", "save_checkpoint", "checkpoints"),
+    ("segpipe.training.task:SegmentationTask", "training_step", "steps"),
+    ("segpipe.training.callbacks:Overlays", "on_validation_end", "overlays for W&B"),
+    ("segpipe.training.callbacks:WholeCheckpoints", "save_checkpoint", "checkpoints"),
     ("pytorch_lightning.loops.evaluation_loop:_EvaluationLoop", "run", "validation and test"),
     ("segpipe.models.cost", "measure", "cost"),
     ("segpipe.train", "save_sheet", "picture"),
     ("segpipe.train", "log_result", "logger ends"),
-    ("segpipe.tracking", "finish", "logger ends"),
+    ("segpipe.training.tracking", "finish", "logger ends"),
     ("segpipe.train", "print_summary", "summary"),
 )
 

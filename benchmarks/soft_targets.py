@@ -26,8 +26,8 @@ from segpipe.config import CONF
 from segpipe.data.dataset import Sample
 from segpipe.data.resize import class_shares, to_network
 from segpipe.data.samples import Batch, Samples
-from segpipe.losses import CrossEntropy
 from segpipe.metrics.confusion import scores
+from segpipe.training.losses import CrossEntropy
 
 
 class SoftSamples(Samples):

@@ -19,7 +19,7 @@ from segpipe import build
 from segpipe.config import options
 from segpipe.errors import UserError
 from segpipe.models.cost import multiply_adds
-from segpipe.task import parameter_groups
+from segpipe.training.task import parameter_groups
 
 VGG16 = ["model=unet", "decoder=nearest", "encoder=vgg16_bn", "neck=none", "model.width=[256,128,64,32,16]"]
 CLASSES = 11

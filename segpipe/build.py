@@ -14,23 +14,23 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
-from segpipe import devices
-from segpipe.batchnorm import SyncLayers
-from segpipe.callbacks import History, OwnEnd, WholeCheckpoints
 from segpipe.config import LABELS
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
 from segpipe.data.module import SegmentationData
-from segpipe.devices import ALONE, Place
 from segpipe.errors import UserError
-from segpipe.losses import ClassWeighted, Loss
 from segpipe.models.encoders import Encoder
 from segpipe.models.init import initialise, keyed_random
 from segpipe.models.network import Network
 from segpipe.models.refine import Smooth
 from segpipe.runs.checkpoints import whole
 from segpipe.runs.run import Run
-from segpipe.task import SegmentationTask
+from segpipe.training import devices
+from segpipe.training.callbacks import History, OwnEnd, WholeCheckpoints
+from segpipe.training.devices import ALONE, Place
+from segpipe.training.losses import ClassWeighted, Loss
+from segpipe.training.sync_batchnorm import SyncLayers
+from segpipe.training.task import SegmentationTask
 
 PROGRESS_EVERY = 10  # batches; drawn at each, the bar costs a small network 2 % of its time
 SWEEP = "SEGPIPE_SWEEP"  # the environment variable in which a sweep tells its jobs its name

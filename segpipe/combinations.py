@@ -4,13 +4,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, devices, match, naming
+from segpipe import build, match, naming
 from segpipe.config import check
 from segpipe.errors import UserError
 from segpipe.models.decoder import steps
 from segpipe.models.encoders import Encoder
 from segpipe.naming import overlapping
 from segpipe.runs.cells import Cell
+from segpipe.training import devices
 
 
 def refuse(cfg: DictConfig) -> list[str]:

@@ -9,10 +9,10 @@ import gc
 
 gc.disable()
 try:
-    from segpipe import tracking  # noqa: F401  (W&B before torch: see there)
+    from segpipe.training import tracking  # noqa: F401  (W&B before torch: see there)
 
     # isort: split
-    from segpipe import build, combinations, naming, pretrained  # noqa: F401
+    from segpipe.training import pretrained  # noqa: F401
 finally:
     gc.enable()
 gc.freeze()

@@ -13,13 +13,14 @@ import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, match, pretrained
+from segpipe import build, match
 from segpipe.config import CONF
 from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.models.decoder import all_widths, steps
 from segpipe.models.encoders import Encoder
 from segpipe.runs.identity_keys import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
 from segpipe.runs.renames import current, oldest
+from segpipe.training import pretrained
 
 
 def overlapping(encoder: Encoder) -> list[int]:

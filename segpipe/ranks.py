@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from segpipe import devices
 from segpipe.config import key_of
 from segpipe.explain import INTERRUPTED
 from segpipe.processes import Child, end, single, told
 from segpipe.runs.run import Run, Status
 from segpipe.start import resumed
+from segpipe.training import devices
 
 PATIENCE = 5.0  # seconds that ranks have to notice by themselves that one is gone
 GRACE = 8.0  # and then, interrupted, to write what they have; less than processes.GRACE, which a sweep gives us

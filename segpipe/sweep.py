@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from segpipe import build, combinations, devices
+from segpipe import build, combinations
 from segpipe.asked import Asked, refuse_cells
 from segpipe.board import EXTENDED, Board, print_cells
 from segpipe.config import key_of
@@ -19,6 +19,7 @@ from segpipe.processes import Child, end, quoted, told, training
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.run import Run, Status, remove_bare, shown
 from segpipe.runs.summary import PYTHON
+from segpipe.training import devices
 
 LOG = "output.log"  # in a run's folder: what its process printed
 POLL = 0.1  # seconds

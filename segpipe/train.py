@@ -17,11 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from segpipe import build, combinations, config, devices, match, pretrained, ranks, sweep, tracking
+from segpipe import build, combinations, config, match, ranks, sweep
 from segpipe.asked import refuse_cells
-from segpipe.callbacks import save_sheet
 from segpipe.data.module import SegmentationData
-from segpipe.devices import Place
 from segpipe.explain import explain, friendly
 from segpipe.leaving import leave_after
 from segpipe.metrics.boundaries import boundary_scores, write_boundaries
@@ -34,7 +32,10 @@ from segpipe.runs.storage import read_json, write_confusion, write_json
 from segpipe.runs.summary import PYTHON, print_summary
 from segpipe.stages import run_stages
 from segpipe.start import intact, recognise, settled, start
-from segpipe.task import SegmentationTask
+from segpipe.training import devices, pretrained, tracking
+from segpipe.training.callbacks import save_sheet
+from segpipe.training.devices import Place
+from segpipe.training.task import SegmentationTask
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:

@@ -9,14 +9,15 @@ from conftest import TINY, configure
 from test_train import equal, weights
 
 import segpipe
-from segpipe import build, combinations, naming, task
-from segpipe.callbacks import Overlays
-from segpipe.ema import RAW, MovingAverage
+from segpipe import build, combinations, naming
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
-from segpipe.pretrained import warm_start
 from segpipe.runs.storage import read_history
 from segpipe.train import train
+from segpipe.training import task
+from segpipe.training.callbacks import Overlays
+from segpipe.training.ema import RAW, MovingAverage
+from segpipe.training.pretrained import warm_start
 
 EMA = [*TINY, "callbacks=ema", "callbacks.ema.decay=0.9"]
 

@@ -10,14 +10,15 @@ import torchvision
 from conftest import SHARED, TINY, configure
 from torch import nn
 
-from segpipe import build, combinations, naming, pretrained
+from segpipe import build, combinations, naming
 from segpipe.config import options
 from segpipe.errors import UserError
 from segpipe.models.encoders import IMAGENET_MEAN, IMAGENET_STD, AlexNet, PlainEncoder
 from segpipe.models.network import Network, Normalise
 from segpipe.models.upsample import Nearest
-from segpipe.task import parameter_groups
 from segpipe.train import train
+from segpipe.training import pretrained
+from segpipe.training.task import parameter_groups
 
 VGG = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
 

@@ -8,9 +8,9 @@ from conftest import configure
 from segpipe import build
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
-from segpipe.losses import CrossEntropy, Dice, Focal, HardCrossEntropy, WeightedSum
-from segpipe.lovasz import Lovasz
-from segpipe.schedules import constant, cosine, poly
+from segpipe.training.losses import CrossEntropy, Dice, Focal, HardCrossEntropy, WeightedSum
+from segpipe.training.lovasz import Lovasz
+from segpipe.training.schedules import constant, cosine, poly
 
 
 def example(seed=0, pictures=4, classes=3):

@@ -17,13 +17,14 @@ import torch
 from conftest import TINY, configure
 from torch import nn
 
-from segpipe import batchnorm, build, devices, naming
-from segpipe.batchnorm import SyncLayers
+from segpipe import build, naming
 from segpipe.errors import UserError
 from segpipe.models.init import key
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history
-from segpipe.task import SegmentationTask
+from segpipe.training import devices, sync_batchnorm
+from segpipe.training.sync_batchnorm import SyncLayers
+from segpipe.training.task import SegmentationTask
 
 SMALL = [choice for choice in TINY if choice not in ("trainer=cpu", "logger=none", "data.eval_batch_size=4")]
 ODD = [*SMALL, "data.eval_batch_size=1"]  # 5 and 7 pictures: ranks take unequal numbers of batches
@@ -269,7 +270,7 @@ def test_unequal_shares_are_normalised_as_the_whole_batch(affine, momentum, monk
         return normalised.detach(), image.grad, normalise
 
     ranks = Threads(2)
-    monkeypatch.setattr(batchnorm, "total", ranks.total)
+    monkeypatch.setattr(sync_batchnorm, "total", ranks.total)
     whole = trained(layer(), images, later)
     shares = list(zip(images.split([1, 4]), later.split([1, 4]), strict=True))
     found = ranks.run(lambda share: trained(SyncLayers(gpu=False).apply(layer()), *share), shares)
@@ -284,7 +285,7 @@ def test_unequal_shares_are_normalised_as_the_whole_batch(affine, momentum, monk
         torch.testing.assert_close(parts, parameter.grad, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("gpu", "expected"), [(False, batchnorm.OnCpu), (True, batchnorm.OnGpu)])
+@pytest.mark.parametrize(("gpu", "expected"), [(False, sync_batchnorm.OnCpu), (True, sync_batchnorm.OnGpu)])
 def test_layers_are_turned_back_into_what_they_were(gpu, expected):
     class WithActivation(nn.BatchNorm2d):
         def __init__(self, channels):

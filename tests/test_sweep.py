@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_commands import run
 
-from segpipe import asked, build, combinations, devices, naming, processes, sweep
+from segpipe import asked, build, combinations, naming, processes, sweep
 from segpipe.board import Board
 from segpipe.errors import UserError
 from segpipe.predictor import Predictor
@@ -28,6 +28,7 @@ from segpipe.runs.cells import Cell
 from segpipe.runs.run import Run
 from segpipe.runs.storage import write_json
 from segpipe.train import train
+from segpipe.training import devices
 
 ROOT = Path(__file__).parent.parent
 CHOICES = [*TINY, "trainer.max_epochs=1"]

@@ -25,11 +25,11 @@ from hydra.core.global_hydra import GlobalHydra
 from pytorch_lightning.utilities import rank_zero_only
 from wandb_file import read_wandb, wandb_files
 
-from segpipe import tracking
 from segpipe import train as training
 from segpipe.data.datasets.shapes import CLASSES, Shapes
 from segpipe.errors import UserError
 from segpipe.runs.storage import read_history
+from segpipe.training import tracking
 
 pytestmark = [  # Lightning's own, of workers, of log intervals and of PyTorch's pytrees
     pytest.mark.filterwarnings("ignore::UserWarning"),

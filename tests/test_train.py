@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from test_data import write_camvid
 
 import segpipe
-from segpipe import build, devices, naming, sweep
+from segpipe import build, naming, sweep
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.metrics.boundaries import read_boundaries
@@ -21,8 +21,9 @@ from segpipe.runs.cells import Cell
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history, write_history, write_json, write_text
 from segpipe.start import identified, recognise, settled
-from segpipe.task import SegmentationTask, parameter_groups
 from segpipe.train import carry_out, train
+from segpipe.training import devices
+from segpipe.training.task import SegmentationTask, parameter_groups
 
 
 def weights(folder, name="last"):
@@ -393,7 +394,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_checkpoints_are_written_beside_their_place_and_moved(tmp_path, monkeypatch):
-    from segpipe.callbacks import WholeCheckpoints
+    from segpipe.training.callbacks import WholeCheckpoints
 
     path = tmp_path / "last.ckpt"
     WholeCheckpoints().save_checkpoint({"epoch": 1}, path)

@@ -14,8 +14,8 @@ from segpipe.data.class_counts import remembered_counts
 from segpipe.data.dataset import First, SegmentationDataset, Split
 from segpipe.data.samplers import EvalBatches, TrainBatches
 from segpipe.data.samples import Batch, Samples
-from segpipe.devices import cores
 from segpipe.errors import UserError
+from segpipe.training.devices import cores
 
 SHOWN = 3  # problems that a refusal prints
 

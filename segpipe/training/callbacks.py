@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from segpipe import tracking
 from segpipe.data import visualise
 from segpipe.data.dataset import Sample, Split
 from segpipe.data.examples import save_examples
@@ -22,7 +21,8 @@ from segpipe.models.network import at_size
 from segpipe.runs import checkpoints
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history, write_history
-from segpipe.task import SegmentationTask
+from segpipe.training import tracking
+from segpipe.training.task import SegmentationTask
 
 
 class WholeCheckpoints(TorchCheckpointIO):

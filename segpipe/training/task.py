@@ -15,11 +15,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from segpipe.data.samples import Batch
 from segpipe.errors import UserError
-from segpipe.losses import Loss
 from segpipe.metrics.boundaries import Boundaries, boundaries, joined
 from segpipe.metrics.confusion import confusion_matrices, scores
 from segpipe.models.init import key
 from segpipe.models.network import Network, at_size
+from segpipe.training.losses import Loss
 
 LR_RULES = {"constant": 0.0, "linear": 1.0, "sqrt": 0.5}
 

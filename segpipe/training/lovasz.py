@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from segpipe.losses import PictureMean
 from segpipe.metrics.confusion import IGNORE_INDEX
+from segpipe.training.losses import PictureMean
 
 
 class Lovasz(PictureMean):
