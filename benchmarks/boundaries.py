@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.plain import configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
-from segpipe import build
+from segpipe.config import build
 from segpipe.data.samples import Batch
 from segpipe.metrics.boundaries import boundary_f, near_counts
 from segpipe.metrics.components import object_counts

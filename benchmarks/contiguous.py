@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.plain import PlainStep, configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
-from segpipe import build
+from segpipe.config import build
 from segpipe.metrics.confusion import IGNORE_INDEX
 from segpipe.models.network import Network, at_size
 from segpipe.training.task import parameter_groups

@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 
 from benchmarks.plain import configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
-from segpipe import build
+from segpipe.config import build
 from segpipe.data.samples import Samples
 from segpipe.metrics.confusion import IGNORE_INDEX
 from segpipe.start import start

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from benchmarks.plain import PlainStep, configure
 from benchmarks.timing import arguments, begin, milliseconds, now, ratio
-from segpipe import build
+from segpipe.config import build
 from segpipe.data.module import SegmentationData
 from segpipe.data.samples import Batch
 from segpipe.start import start

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from segpipe import combinations
-from segpipe.config import CONF
+from segpipe.config import compatibility
+from segpipe.config.schema import CONF
 
 
 class PlainStep:
@@ -43,5 +43,5 @@ def configure(*overrides: str) -> DictConfig:
     """The configuration that a command line of ``segpipe.train`` makes; refused where that would refuse it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", list(overrides)).copy()
-    combinations.refuse(cfg)
+    compatibility.refuse(cfg)
     return cfg

@@ -21,8 +21,8 @@ from scipy import stats
 from torch import Tensor
 
 from benchmarks.timing import arguments, begin
-from segpipe import build
-from segpipe.config import CONF
+from segpipe.config import build
+from segpipe.config.schema import CONF
 from segpipe.data.dataset import Sample
 from segpipe.data.resize import class_shares, to_network
 from segpipe.data.samples import Batch, Samples

@@ -15,8 +15,8 @@ from torch import nn
 
 from benchmarks.plain import PlainStep, configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
-from segpipe import build
-from segpipe.config import options
+from segpipe.config import build
+from segpipe.config.schema import options
 from segpipe.errors import UserError
 from segpipe.models.cost import multiply_adds
 from segpipe.training.task import parameter_groups

@@ -18,9 +18,9 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe.config import key_of
+from segpipe.config.messages import explain
+from segpipe.config.schema import key_of
 from segpipe.errors import UserError
-from segpipe.explain import explain
 
 NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # they say how and where a sweep runs, not what a cell is
 

@@ -21,12 +21,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from segpipe import build
-from segpipe.config import CONF, check
+from segpipe.config import build
+from segpipe.config.messages import friendly
+from segpipe.config.schema import CONF, check
 from segpipe.data.dataset import IGNORE_INDEX, Mask, Split
 from segpipe.data.resize import class_shares
 from segpipe.errors import UserError
-from segpipe.explain import friendly
 from segpipe.metrics.boundaries import boundaries, boundary_scores, joined
 from segpipe.metrics.confusion import confusion_matrices, scores
 from segpipe.runs.run import shown

@@ -16,11 +16,11 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from segpipe import build
-from segpipe.config import CONF, check
+from segpipe.config import build
+from segpipe.config.messages import friendly
+from segpipe.config.schema import CONF, check
 from segpipe.data.dataset import IGNORE_INDEX, SegmentationDataset, Split
 from segpipe.errors import UserError
-from segpipe.explain import friendly
 from segpipe.runs.summary import PYTHON
 
 DARK = 32  # a picture without a value of this or more is suspicious

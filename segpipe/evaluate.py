@@ -9,11 +9,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from segpipe import build, combinations
-from segpipe.config import CONF, read
+from segpipe.config import build, compatibility
+from segpipe.config.messages import friendly
+from segpipe.config.schema import CONF, read
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
-from segpipe.explain import friendly
 from segpipe.metrics.boundaries import boundaries, boundary_scores, joined, write_boundaries
 from segpipe.metrics.confusion import confusion_matrices, named_scores
 from segpipe.models.network import at_size
@@ -36,7 +36,7 @@ def evaluate(
     if overrides:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg.data = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides]).data
-    combinations.refuse(cfg)
+    compatibility.refuse(cfg)
     data = build.data(cfg)
     dataset = data.split(split)
     if dataset.classes != predictor.classes:

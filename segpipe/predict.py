@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import segpipe
+from segpipe.config.messages import friendly
 from segpipe.data.files import IMAGE_SUFFIXES, read_image
 from segpipe.data.visualise import colour_mask, overlay, save
 from segpipe.errors import UserError
-from segpipe.explain import friendly
 
 
 def predict(run: Path, pictures: list[Path], out: Path, *, device: str | None = None) -> int:

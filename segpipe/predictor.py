@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from segpipe import build, config
+from segpipe.config import build, schema
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import read_image
 from segpipe.data.resize import to_network
@@ -28,7 +28,7 @@ class Predictor:
 
     def __init__(self, run: str | Path, *, device: str | None = None) -> None:
         self.run = Run.open(run)
-        cfg = config.read(self.run)
+        cfg = schema.read(self.run)
         if "classes" not in self.run.record:
             raise UserError(
                 f"{run}: no run.json that names the classes, or a damaged one. To have it written: "

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from segpipe.config import key_of
-from segpipe.explain import INTERRUPTED
+from segpipe.config.messages import INTERRUPTED
+from segpipe.config.schema import key_of
 from segpipe.processes import Child, end, single, told
 from segpipe.runs.run import Run, Status
 from segpipe.start import resumed

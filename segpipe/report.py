@@ -11,8 +11,8 @@ from segpipe.analysis.markdown import markdown
 from segpipe.analysis.page import content, render
 from segpipe.analysis.standings import standings
 from segpipe.analysis.verdict import Paragraph
+from segpipe.config.messages import friendly
 from segpipe.errors import UserError
-from segpipe.explain import friendly
 from segpipe.runs.run import shown
 from segpipe.runs.storage import write_text
 

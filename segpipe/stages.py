@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra import compose
 from omegaconf import DictConfig
 
-from segpipe import combinations, config, match
+from segpipe.config import budget, compatibility, schema
 from segpipe.errors import UserError
 from segpipe.processes import quoted, train_in
 from segpipe.runs.run import shown
@@ -21,12 +21,12 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
     out what is finished and goes on with what is not. Returns the exit status of the stage that failed, else 0.
     Raises UserError for any stage that means nothing, before the first is begun.
     """
-    config.check(cfg)
+    schema.check(cfg)
     lines = [[*command_line(overrides, stage), "stages=null"] for stage in cfg.stages]
     for line in lines:
         chosen = compose("train", line)
-        combinations.refuse(chosen)
-        match.solved(chosen)
+        compatibility.refuse(chosen)
+        budget.solved(chosen)
     final = Path(cfg.run_dir)
     before: Path | None = None
     for number, (stage, line) in enumerate(zip(cfg.stages, lines, strict=True), start=1):
@@ -51,9 +51,9 @@ def command_line(overrides: list[str], stage: str) -> list[str]:
     own = shlex.split(stage)
     if not own:
         raise UserError("stages: an empty entry. Give each stage its overrides, as model=fcn16s.")
-    set_by_stage = {config.key_of(override) for override in own}
-    kept = [override for override in overrides if config.key_of(override) not in ("stages", "run_dir")]
+    set_by_stage = {schema.key_of(override) for override in own}
+    kept = [override for override in overrides if schema.key_of(override) not in ("stages", "run_dir")]
     for override in kept:
-        if config.key_of(override) in set_by_stage:
+        if schema.key_of(override) in set_by_stage:
             raise UserError(f"{override}: the stage '{stage}' sets that itself. Leave it out, or change stages=[...].")
     return [*kept, *own]

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, match, naming
-from segpipe.config import key_of, read
+from segpipe.config import budget, build, identity
+from segpipe.config.schema import key_of, read
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
@@ -48,7 +48,7 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], worl
             f"{run.folder}: the data are not those that it was trained on ({', '.join(changed)} differ). Give their "
             f"folder, data.root=FOLDER; or begin another training from its weights: warm_start={shown(run.folder)}."
         )
-    revisions = naming.revisions(cfg, [data.split(name) for name in get_args(Split)])
+    revisions = identity.revisions(cfg, [data.split(name) for name in get_args(Split)])
     touched = {group: revision for group, revision in revisions.items() if revision}
     if before and before.get("revisions", {}) != touched:
         raise UserError(
@@ -59,11 +59,11 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], worl
     known = identified(run, cfg)
     record = {
         "status": "running",
-        "name": before.get("name") or naming.named(cfg, known["identity"]),
+        "name": before.get("name") or identity.named(cfg, known["identity"]),
         "seed": cfg.seed,
         **known,
         "revisions": touched,
-        "match": before.get("match") or (match.find(cfg).record() if cfg.get("match") else None),
+        "match": before.get("match") or (budget.find(cfg).record() if cfg.get("match") else None),
         "data_fingerprint": fingerprints,
         "classes": data.split("train").classes,
         "palette": data.split("train").palette,
@@ -92,19 +92,19 @@ def identified(run: Run, cfg: DictConfig) -> dict[str, Any]:
     old = run.record.get("identity")
     length = cfg.trainer.max_epochs
     if not old:
-        return {"identity": naming.identity(cfg), "max_epochs": [length]}
+        return {"identity": identity.identity(cfg), "max_epochs": [length]}
     try:
         kept = read(run)
     except UserError:  # damaged; that it is a run of cfg, ``recognise`` has seen by its identity
         kept = cfg
     asked = run.record.get("max_epochs", [kept.trainer.max_epochs])
-    if asked[-1] == length and naming.canonical(kept) == naming.canonical(cfg):
+    if asked[-1] == length and identity.canonical(kept) == identity.canonical(cfg):
         return {"identity": old, "max_epochs": asked}
     begun = laid_over(cfg, warm_start=run.record.get("warm_start"))
     try:
-        new = naming.identity(begun)
+        new = identity.identity(begun)
     except UserError:  # the weights that it was begun from are gone
-        both = f"{old} {naming.identity(cfg)}"
+        both = f"{old} {identity.identity(cfg)}"
         new = hashlib.blake2b(both.encode(), digest_size=4).hexdigest()
     if new == old:
         return {"identity": old, "max_epochs": asked}
@@ -132,7 +132,7 @@ def intact(run: Run) -> bool:
 
 def recognise(run: Run, cfg: DictConfig) -> None:
     """Raise UserError where a run is not what a configuration asks for."""
-    if (run.record.get("identity") or naming.identity(read(run))) != naming.identity(cfg):
+    if (run.record.get("identity") or identity.identity(read(run))) != identity.identity(cfg):
         if run.record.get("extended_from"):
             raise UserError(
                 f"{run.folder}: there is a run of another configuration, which was resumed with another "

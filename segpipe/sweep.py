@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from segpipe import build, combinations
 from segpipe.asked import Asked, refuse_cells
 from segpipe.board import EXTENDED, Board, print_cells
-from segpipe.config import key_of
+from segpipe.config import build, compatibility
+from segpipe.config.schema import key_of
 from segpipe.errors import UserError
 from segpipe.processes import Child, end, quoted, told, training
 from segpipe.runs import cells, checkpoints
@@ -154,7 +154,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
     refuse_cells(cfg)
     folder = Path(cfg.run_dir)
     Asked.jobs = max(Asked.jobs - 1, 0)
-    cell = combinations.cell_of(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
+    cell = compatibility.cell_of(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
     cells.add(folder.parent, cell, tuning_seeds=None if cell.error else cfg.sweep.tuning_seeds)
     if cell.run is None:
         say = slots[0].board.say if slots else print

@@ -17,10 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from segpipe import build, combinations, config, match, ranks, sweep
+from segpipe import ranks, sweep
 from segpipe.asked import refuse_cells
+from segpipe.config import budget, build, compatibility, schema
+from segpipe.config.messages import explain, friendly
 from segpipe.data.module import SegmentationData
-from segpipe.explain import explain, friendly
 from segpipe.leaving import leave_after
 from segpipe.metrics.boundaries import boundary_scores, write_boundaries
 from segpipe.metrics.confusion import named_scores
@@ -63,7 +64,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, Any]:
     """See ``train``; the folder is these ranks' alone, and ``resume`` made out."""
-    for note in combinations.refuse(cfg):
+    for note in compatibility.refuse(cfg):
         print(f"Note: {note}")
     devices.check(cfg, place)
     data = build.data(cfg)
@@ -72,8 +73,8 @@ def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, 
     for note in data.notes():
         print(f"Data: {note}")
     if cfg.get("match"):
-        print(f"Note: {match.find(cfg)}")
-        cfg = match.solved(cfg)
+        print(f"Note: {budget.find(cfg)}")
+        cfg = budget.solved(cfg)
     task = build.task(cfg, data)
     if cfg.encoder.get("weights") and not (cfg.resume or cfg.warm_start):
         pretrained.load_encoder(task.network, cfg)
@@ -182,7 +183,7 @@ def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> 
 
 
 @hydra.main(  # type: ignore[untyped-decorator]
-    version_base="1.3", config_path=str(config.CONF), config_name="train"
+    version_base="1.3", config_path=str(schema.CONF), config_name="train"
 )
 def hydra_main(cfg: DictConfig) -> None:
     """What Hydra calls: once for a single training, once a job in a sweep."""

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segpipe.explain import friendly
+from segpipe.config.messages import friendly
 from segpipe.processes import quoted
 from segpipe.runs.run import shown
 from segpipe.runs.storage import write_text

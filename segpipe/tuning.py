@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.config import key_of
+from segpipe.config.schema import key_of
 from segpipe.errors import UserError, nearest
 from segpipe.runs import cells
 from segpipe.runs.run import Run

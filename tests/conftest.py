@@ -13,8 +13,8 @@ os.environ["SEGPIPE_CACHE"] = tempfile.mkdtemp(prefix="segpipe-cache-")  # a pro
 import pytest
 from hydra import compose, initialize_config_dir
 
-from segpipe import naming  # noqa: F401  (the resolver of run names)
-from segpipe.config import CONF
+from segpipe.config import identity  # noqa: F401  (the resolver of run names)
+from segpipe.config.schema import CONF
 
 atexit.register(shutil.rmtree, os.environ["SEGPIPE_CACHE"], ignore_errors=True)
 SHARED = Path(os.environ.get("SEGPIPE_SHARED", Path(__file__).parent.parent.parent / "shared"))

@@ -104,9 +104,7 @@ def test_installed_without_the_checkout_it_finds_its_configuration(tmp_path):
         check=True,
         capture_output=True,
     )
-    code = (
-        "import segpipe.config as c; from pathlib import Path; print(c.CONF); print((c.CONF / 'train.yaml').is_file())"
-    )
+    code = "import segpipe.config.schema as c; from pathlib import Path; print(c.CONF); print((c.CONF / 'train.yaml').is_file())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

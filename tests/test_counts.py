@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import configure
 
-from segpipe import build
+from segpipe.config import build
 from segpipe.data import cache, class_counts
 from segpipe.data.datasets.shapes import Shapes
 from segpipe.data.samples import Samples

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import configure
 
-from segpipe import build
+from segpipe.config import build
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import IGNORE_INDEX, Sample
 from segpipe.data.datasets.camvid import CamVid

@@ -9,13 +9,14 @@ import pytest
 from conftest import configure
 from omegaconf import OmegaConf
 
-from segpipe import build, check_data
+from segpipe import check_data
+from segpipe.config import build
+from segpipe.config.messages import explain
 from segpipe.data.dataset import IGNORE_INDEX
 from segpipe.data.folder import Folder, folder, survey
 from segpipe.data.folder.classes import read_classes
 from segpipe.data.folder.layout import place
 from segpipe.errors import UserError
-from segpipe.explain import explain
 from segpipe.start import resumed
 
 RNG = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from conftest import configure
 
-from segpipe import build
+from segpipe.config import build
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
 from segpipe.training.losses import CrossEntropy, Dice, Focal, HardCrossEntropy, WeightedSum

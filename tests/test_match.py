@@ -11,16 +11,16 @@ from omegaconf import OmegaConf
 from test_commands import run
 
 import segpipe
-from segpipe import build, combinations, match, naming
 from segpipe.analysis.places import placed
-from segpipe.config import CONF, options
+from segpipe.config import budget, build, compatibility, identity
+from segpipe.config.schema import CONF, options
+from segpipe.config.width_search import Search
 from segpipe.errors import UserError
 from segpipe.models.__main__ import model_table
 from segpipe.models.cost import multiply_adds
 from segpipe.runs import cells
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_json
-from segpipe.weighing import Search
 
 SIDE = 96  # of the scenes, whose classes are
 CLASSES = 6
@@ -56,7 +56,7 @@ def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(what, model, s
         )
         cfg.model.width = None
         as_it_is = counted(cfg, what)[0]
-        found = match.find(cfg, num_classes=CLASSES, size=(SIDE, SIDE))
+        found = budget.find(cfg, num_classes=CLASSES, size=(SIDE, SIDE))
         cfg.model.width = found.width
         cost, again = counted(cfg, what)
         assert abs(cost - allowed) <= 0.02 * (allowed - shared), (decoder, fusion)
@@ -71,15 +71,15 @@ def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(what, model, s
 @pytest.mark.parametrize("given", ["model.width=null", "model.width=20", "decoder=bilinear", "fusion=none budget=3e7"])
 def test_what_is_solved_is_solved_and_known(given, what):
     cfg = configure("model=ladder", *SMALL, "decoder=unpool", *given.split(), f"match={what}")
-    solved = match.solved(cfg)
-    assert solved.budget == match.find(cfg).budget
-    assert match.solved(solved) == solved
-    assert naming.identity(solved) == naming.identity(cfg)
+    solved = budget.solved(cfg)
+    assert solved.budget == budget.find(cfg).budget
+    assert budget.solved(solved) == solved
+    assert identity.identity(solved) == identity.identity(cfg)
 
 
 @pytest.mark.parametrize("name", options("model"))
 def test_a_model_is_read_as_hydra_composes_it(name):
-    own = match.as_written(configure("model=ladder", "decoder=nearest", f"model.name={name}"))
+    own = budget.as_written(configure("model=ladder", "decoder=nearest", f"model.name={name}"))
     composed = configure(f"model={name}")
     for group in ("model", "decoder", "fusion"):
         assert build.resolved(own)[group] == build.resolved(composed)[group]
@@ -89,25 +89,25 @@ def test_one_budget_whatever_else_is_chosen_and_another_one_may_be_given():
     others = ["model.enlarge=bilinear", "decoder.smooth=conv3x3", "model.refine.count=2", "model.width=40", "seed=3"]
     cells = [["model=ladder", *SMALL, other, "decoder=deconv", "match=params"] for other in others]
     own = counted(configure("model=ladder", *SMALL), "params")[0]
-    assert {match.find(configure(*cell)).budget for cell in cells} == {own}
+    assert {budget.find(configure(*cell)).budget for cell in cells} == {own}
     for cell in cells:
-        found, shared = counted(match.solved(configure(*cell, "budget=4e5")), "params")
+        found, shared = counted(budget.solved(configure(*cell, "budget=4e5")), "params")
         assert abs(found - 4e5) <= 0.02 * (4e5 - shared)
-    assert match.find(configure("model=ladder", *SMALL, "neck=double_conv", "match=params")).budget > own
+    assert budget.find(configure("model=ladder", *SMALL, "neck=double_conv", "match=params")).budget > own
 
 
 def test_what_multiply_adds_are_for_is_the_picture_that_metrics_tell_them_for():
     cfg = configure("model=ladder", "decoder=deconv", *SMALL, "match=multiply_adds")
-    assert match.find(cfg) == match.find(cfg, num_classes=CLASSES, size=(SIDE, SIDE))
+    assert budget.find(cfg) == budget.find(cfg, num_classes=CLASSES, size=(SIDE, SIDE))
     resized = configure("model=ladder", "decoder=deconv", *SMALL, "match=multiply_adds", "data.size=[64,128]")
-    assert match.find(resized) == match.find(cfg, num_classes=CLASSES, size=(64, 128))
-    assert match.find(resized).width == match.find(cfg).width  # which is a matter of shares
+    assert budget.find(resized) == budget.find(cfg, num_classes=CLASSES, size=(64, 128))
+    assert budget.find(resized).width == budget.find(cfg).width  # which is a matter of shares
 
 
 @pytest.mark.parametrize("decoder", options("decoder"))
 @pytest.mark.parametrize("model", ["ladder", "unet"])
 def test_a_network_of_solved_width_computes_and_learns_everywhere(model, decoder):
-    cfg = match.solved(configure(f"model={model}", *SMALL, f"decoder={decoder}", "fusion=sum", "match=params"))
+    cfg = budget.solved(configure(f"model={model}", *SMALL, f"decoder={decoder}", "fusion=sum", "match=params"))
     network = build.network(cfg, CLASSES)
     for parameter in network.parameters():  # what starts at zero would hide what hangs on it
         if not parameter.any():
@@ -141,8 +141,8 @@ ALIKE = [  # of encoder=small, whose channels are 128 at strides 32, 16 and 8
 @pytest.mark.parametrize("widths", ALIKE)
 def test_widths_that_are_one_network_have_one_identity_and_one_name(widths):
     cfgs = [configure("model=ladder", f"model.width={width}") for width in widths]
-    assert len({naming.identity(cfg) for cfg in cfgs}) == 1
-    assert len({naming.named(cfg, "") for cfg in cfgs}) == 1
+    assert len({identity.identity(cfg) for cfg in cfgs}) == 1
+    assert len({identity.named(cfg, "") for cfg in cfgs}) == 1
     states = [build.network(cfg, 3).state_dict() for cfg in cfgs]
     for state in states[1:]:
         assert state.keys() == states[0].keys()
@@ -151,7 +151,7 @@ def test_widths_that_are_one_network_have_one_identity_and_one_name(widths):
 
 def test_widths_that_are_other_networks_are_kept_apart():
     cfgs = [configure("model=ladder", f"model.width={width}") for width, *_ in ALIKE]
-    assert len({naming.identity(cfg) for cfg in cfgs}) == len({naming.named(cfg, "") for cfg in cfgs}) == 3
+    assert len({identity.identity(cfg) for cfg in cfgs}) == len({identity.named(cfg, "") for cfg in cfgs}) == 3
 
 
 def test_channels_are_dealt_out_in_proportion():
@@ -205,7 +205,7 @@ REFUSED = [
 @pytest.mark.parametrize(("overrides", "says"), REFUSED)
 def test_what_cannot_be_matched_is_refused_with_what_to_do(overrides, says):
     with pytest.raises(UserError) as error:
-        combinations.refuse(configure(*overrides.split()))
+        compatibility.refuse(configure(*overrides.split()))
     assert [word for word in says if word not in str(error.value)] == []
 
 
@@ -222,30 +222,30 @@ UNMET = [
 @pytest.mark.parametrize(("overrides", "says"), UNMET)
 def test_a_budget_that_no_width_meets_is_refused_with_the_closest(overrides, says):
     cfg = configure("model=ladder", *SMALL, *overrides.split(), "match=params", "run_dir=a/b")
-    combinations.refuse(cfg)
-    with pytest.raises(match.Unmet) as error:
-        match.solved(cfg)
+    compatibility.refuse(cfg)
+    with pytest.raises(budget.Unmet) as error:
+        budget.solved(cfg)
     assert [word for word in says if word not in str(error.value)] == []
-    assert combinations.cell_of(cfg, []).refused == str(error.value)
+    assert compatibility.cell_of(cfg, []).refused == str(error.value)
 
 
 def test_the_bilinear_enlargement_that_is_advised_is_met():
     cell = ["model=ladder", *SMALL, "decoder=pixelshuffle", "model.stride=16", "match=params"]
-    assert match.find(configure(*cell, "model.enlarge=bilinear")).factor < 1
+    assert budget.find(configure(*cell, "model.enlarge=bilinear")).factor < 1
 
 
 def test_data_that_are_missing_are_no_refusal_and_explained():
     cfg = configure("model=ladder", "decoder=deconv", "data=camvid", "data.root=nowhere", "match=params", "run_dir=a/b")
     with pytest.raises(UserError, match="nowhere") as error:
-        match.solved(cfg)
-    assert not isinstance(error.value, match.Unmet)
-    cell = combinations.cell_of(cfg, [])
+        budget.solved(cfg)
+    assert not isinstance(error.value, budget.Unmet)
+    cell = compatibility.cell_of(cfg, [])
     assert (cell.run, cell.refused, cell.error) == (None, None, str(error.value))
-    assert naming.run_name(cfg).endswith("-refused")
+    assert identity.run_name(cfg).endswith("-refused")
 
 
 def test_a_budget_without_match_is_said_to_say_nothing():
-    assert any("budget=1e+06 says nothing" in note for note in combinations.refuse(configure("budget=1e6")))
+    assert any("budget=1e+06 says nothing" in note for note in compatibility.refuse(configure("budget=1e6")))
 
 
 # ---- cells
@@ -253,25 +253,25 @@ def test_a_budget_without_match_is_said_to_say_nothing():
 
 def test_a_matched_cell_is_the_network_that_it_was_solved_to():
     cell = ["model=ladder", *SMALL, "decoder=deconv"]
-    solved = match.solved(configure(*cell, "match=params"))
-    by_hand = configure(*cell, f"model.width={match.shown(list(solved.model.width))}")
-    names = {naming.run_name(cfg) for cfg in (configure(*cell, "match=params"), solved, by_hand)}
+    solved = budget.solved(configure(*cell, "match=params"))
+    by_hand = configure(*cell, f"model.width={budget.shown(list(solved.model.width))}")
+    names = {identity.run_name(cfg) for cfg in (configure(*cell, "match=params"), solved, by_hand)}
     assert len(names) == 1
     assert "-w34-" in (name := names.pop()) or "-w34_34_34-" in name
-    assert naming.run_name(configure(*cell)) != name
+    assert identity.run_name(configure(*cell)) != name
     assert OmegaConf.to_container(solved.model) == {**configure(*cell).model, "width": [34, 34, 34]}
 
 
 def test_a_cell_that_meets_the_budget_as_it_is_is_the_cell_without_match():
     own = configure("model=ladder", *SMALL)
     matched = configure("model=ladder", *SMALL, "match=params")
-    assert naming.run_name(own) == naming.run_name(matched)
-    assert match.find(matched).record()["deviation"] == 0
+    assert identity.run_name(own) == identity.run_name(matched)
+    assert budget.find(matched).record()["deviation"] == 0
 
 
 def test_choices_tell_matched_cells_from_raw_ones():
     raw, matched = (
-        combinations.cell_of(configure("model=ladder", *SMALL, f"match={what}", "run_dir=a/b"), [])
+        compatibility.cell_of(configure("model=ladder", *SMALL, f"match={what}", "run_dir=a/b"), [])
         for what in ("null", "params")
     )
     assert (raw.choices["match"], matched.choices["match"]) == (None, "params")
@@ -296,8 +296,8 @@ def test_sweeps_that_are_kept_from_before_are_read_and_known():
     for name in ("sweep_ladder/ladder4-unpool-concat-s0-*", "sweep_shapes/fcn32s-unpool-none-s0-*"):
         (kept,) = (Run(path) for path in folder.parent.glob(name))
         cfg = OmegaConf.load(kept.config)
-        assert naming.identity(cfg) == kept.record["identity"]
-        assert naming.named(cfg, naming.identity(cfg)) == kept.record["name"]
+        assert identity.identity(cfg) == kept.record["identity"]
+        assert identity.named(cfg, identity.identity(cfg)) == kept.record["name"]
 
 
 def test_the_table_of_models_shows_equal_budgets(capsys):
@@ -377,9 +377,9 @@ def test_smoothing_that_fills_no_slot_changes_neither_network_nor_identity(cell)
     states = [build.network(cfg, 3).state_dict() for cfg in cfgs]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert len({naming.identity(cfg) for cfg in cfgs}) == 1
+    assert len({identity.identity(cfg) for cfg in cfgs}) == 1
     if "decoder=unpool" not in cell:
-        assert any("decoder.smooth=conv3x3 changes nothing" in note for note in combinations.refuse(cfgs[1]))
+        assert any("decoder.smooth=conv3x3 changes nothing" in note for note in compatibility.refuse(cfgs[1]))
 
 
 HEARD = [
@@ -396,4 +396,4 @@ def test_smoothing_that_fills_a_slot_makes_another_network(cell):
     cfgs = [configure(*cell, f"decoder.smooth={smooth}") for smooth in ("null", "conv3x3")]
     one, other = (set(build.network(cfg, 3).state_dict()) for cfg in cfgs)
     assert one < other
-    assert len({naming.identity(cfg) for cfg in cfgs}) == 2
+    assert len({identity.identity(cfg) for cfg in cfgs}) == 2

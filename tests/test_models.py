@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from conftest import configure
 from omegaconf import OmegaConf
 
-from segpipe import build, combinations
-from segpipe.config import CONF, options
+from segpipe.config import build, compatibility
+from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
 from segpipe.models.necks import Bottleneck, FullyConvolutional
 
@@ -30,7 +30,7 @@ def build_tiny(model, *, seed=0, **choices):
     cfg.seed = seed
     cfg.decoder.smooth = choices.get("smooth", cfg.decoder.smooth)
     cfg.model.enlarge = choices.get("enlarge", "same")
-    combinations.refuse(cfg)
+    compatibility.refuse(cfg)
     return build.network(cfg, 3)
 
 

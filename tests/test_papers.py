@@ -13,8 +13,8 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from test_models import count
 
-from segpipe import build, combinations, naming
-from segpipe.config import CONF, options
+from segpipe.config import build, compatibility, identity
+from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
 from segpipe.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from segpipe.models.network import LocalContrast
@@ -146,7 +146,7 @@ def test_the_eight_decoders_differ_in_what_they_are_named_for():
 @pytest.mark.parametrize("name", [name for name in options("experiment") if name.startswith("paper/")])
 def test_every_paper_can_be_asked_for(name):
     cfg = configure(f"experiment={name}")
-    combinations.refuse(cfg)
+    compatibility.refuse(cfg)
     with torch.device("meta"):
         network = build.network(cfg, 21)
         logits = network.eval()(torch.zeros(1, 3, 256, 320))
@@ -266,4 +266,4 @@ def test_an_interrupted_stage_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 
 def test_staged_and_unstaged_are_two_experiments():
     staged, at_once = (configure(*choice) for choice in (["stages=['model=fcn32s','model=fcn8s']"], []))
-    assert naming.identity(staged) != naming.identity(at_once)
+    assert identity.identity(staged) != identity.identity(at_once)

@@ -19,8 +19,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_commands import run
 
-from segpipe import asked, build, combinations, naming, processes, sweep
+from segpipe import asked, processes, sweep
 from segpipe.board import Board
+from segpipe.config import build, compatibility, identity
 from segpipe.errors import UserError
 from segpipe.predictor import Predictor
 from segpipe.runs import cells, checkpoints
@@ -35,7 +36,7 @@ CHOICES = [*TINY, "trainer.max_epochs=1"]
 
 
 def identity_of(*overrides):
-    return naming.identity(configure(*overrides))
+    return identity.identity(configure(*overrides))
 
 
 # ---- which cells are one network
@@ -54,7 +55,7 @@ ALIKE = [
 @pytest.mark.parametrize("cells", ALIKE)
 def test_cells_that_are_one_network_have_one_identity_and_one_name(cells):
     assert len({identity_of(*cell) for cell in cells}) == 1
-    assert len({naming.named(configure(*cell), "") for cell in cells}) == 1
+    assert len({identity.named(configure(*cell), "") for cell in cells}) == 1
 
 
 DIFFERENT = [
@@ -78,7 +79,7 @@ DIFFERENT = [
 @pytest.mark.parametrize("cells", DIFFERENT)
 def test_cells_that_only_look_alike_are_kept_apart(cells):
     assert len({identity_of(*cell) for cell in cells}) == len(cells)
-    assert len({naming.named(configure(*cell), "") for cell in cells}) == len(cells)
+    assert len({identity.named(configure(*cell), "") for cell in cells}) == len(cells)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_a_cell_keeps_its_place_and_several_may_be_written_at_once(tmp_path):
 
 def test_a_cell_says_whether_it_is_refused_or_wrong():
     choices = [], ["decoder.kernel=3"], ["task.clip=x"]
-    good, odd, wrong = (combinations.cell_of(configure(*choice, "run_dir=a/b"), choice) for choice in choices)
+    good, odd, wrong = (compatibility.cell_of(configure(*choice, "run_dir=a/b"), choice) for choice in choices)
     assert (good.run, good.refused, good.error) == ("b", None, None)
     assert odd.run is None
     assert "allowed is an even number" in odd.refused

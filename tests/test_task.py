@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY, configure
 
-from segpipe import build
+from segpipe.config import build
 from segpipe.models import cost
 from segpipe.train import train
 

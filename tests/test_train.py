@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from test_data import write_camvid
 
 import segpipe
-from segpipe import build, naming, sweep
+from segpipe import sweep
+from segpipe.config import build, identity
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.metrics.boundaries import read_boundaries
@@ -150,7 +151,7 @@ def resume(folder, *overrides):
 def test_a_run_that_is_resumed_for_more_epochs_gets_their_identity_and_says_which_it_had(tmp_path, capsys):
     folder = tmp_path / "run"
     asked = {epochs: [*TINY, f"trainer.max_epochs={epochs}"] for epochs in (1, 2, 3)}
-    identities = {epochs: naming.identity(configure(*choices)) for epochs, choices in asked.items()}
+    identities = {epochs: identity.identity(configure(*choices)) for epochs, choices in asked.items()}
     train(configure(*asked[1], f"run_dir={folder}"))
     before = Run(folder).record
     assert (before["identity"], before["max_epochs"]) == (identities[1], [1])
@@ -187,8 +188,8 @@ def test_an_extended_run_keeps_what_it_was_warmed_with_in_its_identity(finished_
     parent = tmp_path / "parent"
     shutil.copytree(finished_run, parent)
     choices = {epochs: [*TINY, f"trainer.max_epochs={epochs}", f"warm_start={parent}"] for epochs in (2, 3)}
-    identities = {epochs: naming.identity(configure(*chosen)) for epochs, chosen in choices.items()}
-    scratch = naming.identity(configure(*TINY, "trainer.max_epochs=3"))
+    identities = {epochs: identity.identity(configure(*chosen)) for epochs, chosen in choices.items()}
+    scratch = identity.identity(configure(*TINY, "trainer.max_epochs=3"))
     run = Run(tmp_path / "run")
     cold = [configure(*TINY, f"trainer.max_epochs={epochs}") for epochs in (2, 3)]  # as resume has it
     write_text(run.config, OmegaConf.to_yaml(cold[0], resolve=True))

@@ -13,7 +13,7 @@ import PIL.ImageFont
 from omegaconf import OmegaConf
 
 import segpipe
-from segpipe import build
+from segpipe.config import build
 from segpipe.data.visualise import GAP, INK, PAPER, colour_mask, errors
 
 COUNT, HEIGHT = 4, 150

@@ -17,8 +17,8 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segpipe import build
-from segpipe.config import CONF
+from segpipe.config import build
+from segpipe.config.schema import CONF
 from segpipe.data.datasets.shapes import Shapes
 from segpipe.metrics.confusion import confusion_matrices, scores
 from segpipe.models.encoders import Encoder

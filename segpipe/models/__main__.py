@@ -7,10 +7,10 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from segpipe import build, combinations, match
-from segpipe.config import CONF, options
+from segpipe.config import budget, build, compatibility
+from segpipe.config.messages import friendly
+from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
-from segpipe.explain import friendly
 from segpipe.models.cost import multiply_adds
 
 WIDTH = 110  # characters that the table needs
@@ -40,8 +40,8 @@ def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -
     for cfg in sorted(cfgs, key=lambda cfg: (-cfg.model.stride, cfg.model.name)):
         parts = [cfg[group].name for group in ("model", "encoder", "neck", "decoder", "fusion")]
         try:
-            combinations.refuse(cfg)
-            cfg = match.solved(cfg, num_classes=num_classes, size=size)
+            compatibility.refuse(cfg)
+            cfg = budget.solved(cfg, num_classes=num_classes, size=size)
         except UserError as error:
             table.add_row(*parts, str(cfg.model.stride), "refused", "")
             print(f"{cfg.model.name}: {error}")

@@ -172,7 +172,7 @@ def assemble(
     enlarge: from there to full size by the decoder's own upsampler, or by one fixed bilinear interpolation.
     skip_scales, zero_start: see ``Decoder``. local_contrast: normalise pictures by ``LocalContrast``.
     smooth: its slot after each step of 2 is filled where ``refine`` does not convolve itself.
-    Errors: see ``segpipe.combinations.refuse``, which asks before anything is built.
+    Errors: see ``segpipe.config.compatibility.refuse``, which asks before anything is built.
     """
     neck_module: Any = neck(encoder)
     stop = max(stride, encoder.strides[0])

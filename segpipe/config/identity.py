@@ -13,8 +13,8 @@ import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, match
-from segpipe.config import CONF
+from segpipe.config import budget, build
+from segpipe.config.schema import CONF
 from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.models.decoder import all_widths, steps
 from segpipe.models.encoders import Encoder
@@ -71,7 +71,7 @@ def known_width(cfg: DictConfig, encoder: Encoder) -> Any:
 
 def canonical(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
-    cfg = match.solved(cfg)
+    cfg = budget.solved(cfg)
     resolved = build.resolved(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"]))
     encoder = build.encoder_on_paper(cfg)
     stride, decoder, fusion = least(cfg, encoder)
@@ -169,7 +169,7 @@ def run_name(_root_: DictConfig) -> str:
     Where there is no identity, since the data are missing, say, the training itself will refuse, and say why.
     """
     try:
-        cfg = match.solved(_root_)
+        cfg = budget.solved(_root_)
         return named(cfg, identity(cfg))
     except Exception:
         return named(_root_, "refused")

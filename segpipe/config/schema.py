@@ -21,8 +21,8 @@ from segpipe.errors import UserError, nearest
 from segpipe.runs.renames import upgrade
 from segpipe.runs.run import Run, anew
 
-INSTALLED = Path(__file__).parent / "conf"
-CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"
+INSTALLED = Path(__file__).parents[1] / "conf"
+CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 LABELS: dict[str, Any] = {
     "seed": int,

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from segpipe import build
+from segpipe.config import build
 from segpipe.models import cost
 
 What = Literal["params", "multiply_adds"]

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build, match, naming
-from segpipe.config import check
+from segpipe.config import budget, build, identity
+from segpipe.config.identity import overlapping
+from segpipe.config.schema import check
 from segpipe.errors import UserError
 from segpipe.models.decoder import steps
 from segpipe.models.encoders import Encoder
-from segpipe.naming import overlapping
 from segpipe.runs.cells import Cell
 from segpipe.training import devices
 
@@ -43,8 +43,8 @@ def cell_of(cfg: DictConfig, overrides: list[str]) -> Cell:
     except UserError as error:
         return Cell(overrides, choices, refused=str(error))
     try:
-        match.solved(cfg)
-    except match.Unmet as error:
+        budget.solved(cfg)
+    except budget.Unmet as error:
         return Cell(overrides, choices, refused=str(error))
     except UserError as error:  # of the data, which say how many classes there are
         return Cell(overrides, choices, error=str(error))
@@ -113,7 +113,7 @@ def refuse_match(cfg: DictConfig, encoder: Encoder) -> None:
             f"encoder={cfg.encoder.name}: nothing is climbed, there is no width to solve. Take a smaller model.stride."
         )
     if cfg.budget is None:
-        own = match.as_written(cfg)
+        own = budget.as_written(cfg)
         try:
             refuse_stride(own, encoder)
             refuse_decoder(own, encoder)
@@ -183,7 +183,7 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
         found.append(f"encoder.freeze={cfg.encoder.freeze} keeps random weights, since encoder.weights is null.")
     if cfg.encoder.get("weights") and cfg.warm_start:
         found.append("warm_start is given, so encoder.weights are not read.")
-    if smooth and cfg.decoder.name != "unpool" and not naming.smooths(cfg, encoder):
+    if smooth and cfg.decoder.name != "unpool" and not identity.smooths(cfg, encoder):
         why = "nothing is climbed" if model.stride == encoder.coarsest else f"model={model.name} convolves itself"
         found.append(f"decoder.smooth={smooth} changes nothing here: {why}.")
     if cfg.get("budget") and not cfg.match:

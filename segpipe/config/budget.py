@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe import build
-from segpipe.config import CONF
+from segpipe.config import build
+from segpipe.config.schema import CONF
+from segpipe.config.width_search import Scales, Search, What, Width, parts
 from segpipe.errors import UserError
 from segpipe.models.decoder import all_widths, steps
-from segpipe.weighing import Scales, Search, What, Width, parts
 
 TOLERANCE = 0.02  # of what the budget leaves to decoder, head and enlargement
 

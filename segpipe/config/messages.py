@@ -10,7 +10,7 @@ import torch
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from segpipe.config import CONF, keys, options
+from segpipe.config.schema import CONF, keys, options
 from segpipe.errors import UserError, nearest
 
 INTERRUPTED = 130  # the exit status that shells expect

@@ -1,0 +1,1 @@
+"""A checked configuration, and the objects made from it."""
