@@ -26,8 +26,8 @@ from benchmarks.plain import configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
 from segpipe.config import build
 from segpipe.data.samples import Samples
+from segpipe.engine.resume import start
 from segpipe.metrics.confusion import IGNORE_INDEX
-from segpipe.start import start
 
 FILL = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
 WAIT, WORK = "[_TrainingEpochLoop].train_dataloader_next", "run_training_batch"  # Lightning's names for them

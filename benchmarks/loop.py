@@ -21,7 +21,7 @@ from benchmarks.timing import arguments, begin, milliseconds, now, ratio
 from segpipe.config import build
 from segpipe.data.module import SegmentationData
 from segpipe.data.samples import Batch
-from segpipe.start import start
+from segpipe.engine.resume import start
 from segpipe.training import tracking
 from segpipe.training.task import SegmentationTask, parameter_groups
 

@@ -108,6 +108,6 @@ if __name__ == "__main__":
     times = Clock("imports", ENTERED)
     times.seconds["Python"], times.busy["Python"] = ENTERED - began, times.used
     sys.argv[0] = "segpipe/train.py"
-    from segpipe.leaving import leave_after  # loads nothing
+    from segpipe.engine.shutdown import leave_after  # loads nothing
 
     leave_after(lambda: job(times))

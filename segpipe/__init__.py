@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from segpipe.predictor import Predictor
+    from segpipe.engine.predictor import Predictor
 
 
 def load(run: str | Path, *, device: str | None = None) -> "Predictor":
@@ -13,6 +13,6 @@ def load(run: str | Path, *, device: str | None = None) -> "Predictor":
     run: a run's folder. device: as torch names it; a GPU where there is one by default.
     Raises ``segpipe.errors.UserError`` where the folder is no run, or has no checkpoint.
     """
-    from segpipe.predictor import Predictor  # torch takes seconds to import
+    from segpipe.engine.predictor import Predictor  # torch takes seconds to import
 
     return Predictor(run, device=device)

@@ -13,11 +13,11 @@ from segpipe.config import build, compatibility
 from segpipe.config.messages import friendly
 from segpipe.config.schema import CONF, read
 from segpipe.data.dataset import Split
+from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.metrics.boundaries import boundaries, boundary_scores, joined, write_boundaries
 from segpipe.metrics.confusion import confusion_matrices, named_scores
 from segpipe.models.network import at_size
-from segpipe.predictor import Predictor
 from segpipe.runs.storage import write_confusion, write_json
 from segpipe.runs.summary import score_table
 

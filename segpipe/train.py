@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from segpipe import loading  # noqa: F401  (before all the others: see there)
+from segpipe.engine import startup  # noqa: F401  (before all the others: see there)
 
 # isort: split
 import hydra
@@ -17,22 +17,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from segpipe import ranks, sweep
-from segpipe.asked import refuse_cells
 from segpipe.config import budget, build, compatibility, schema
 from segpipe.config.messages import explain, friendly
 from segpipe.data.module import SegmentationData
-from segpipe.leaving import leave_after
+from segpipe.engine import ranks, scheduler
+from segpipe.engine.processes import on_leash
+from segpipe.engine.resume import intact, recognise, settled, start
+from segpipe.engine.shutdown import leave_after
+from segpipe.engine.stages import run_stages
+from segpipe.engine.sweep import refuse_cells
 from segpipe.metrics.boundaries import boundary_scores, write_boundaries
 from segpipe.metrics.confusion import named_scores
 from segpipe.models import cost
-from segpipe.processes import on_leash
 from segpipe.runs import checkpoints
 from segpipe.runs.run import LOCK, Run, remove_bare, shown
 from segpipe.runs.storage import read_json, write_confusion, write_json
 from segpipe.runs.summary import PYTHON, print_summary
-from segpipe.stages import run_stages
-from segpipe.start import intact, recognise, settled, start
 from segpipe.training import devices, pretrained, tracking
 from segpipe.training.callbacks import save_sheet
 from segpipe.training.devices import Place
@@ -195,7 +195,7 @@ def hydra_main(cfg: DictConfig) -> None:
         devices.refuse_launched("stages" if cfg.stages else "a sweep")
     if context.mode == RunMode.MULTIRUN:
         alone = not context.launcher._target_.endswith(".BasicLauncher")
-        sweep.dispatch(cfg, overrides, at_once=alone)
+        scheduler.dispatch(cfg, overrides, at_once=alone)
         return
     try:
         with friendly():  # here as well, or Hydra would add a line of its own
@@ -225,9 +225,9 @@ def main() -> None:
     with friendly():
         try:
             hydra_main()
-            status = sweep.finish()
+            status = scheduler.finish()
         finally:
-            sweep.abandon()
+            scheduler.abandon()
     sys.exit(status)
 
 

@@ -19,11 +19,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from segpipe.config.messages import friendly
-from segpipe.processes import quoted
+from segpipe.engine.processes import quoted
+from segpipe.engine.tuning import ENDED, Choice, Sweep, beyond, choose, read
 from segpipe.runs.run import shown
 from segpipe.runs.storage import write_text
 from segpipe.runs.summary import PYTHON
-from segpipe.tuning import ENDED, Choice, Sweep, beyond, choose, read
 
 OUT = "tuned.cells"  # in the sweep's folder
 

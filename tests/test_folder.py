@@ -16,8 +16,8 @@ from segpipe.data.dataset import IGNORE_INDEX
 from segpipe.data.folder import Folder, folder, survey
 from segpipe.data.folder.classes import read_classes
 from segpipe.data.folder.layout import place
+from segpipe.engine.resume import resumed
 from segpipe.errors import UserError
-from segpipe.start import resumed
 
 RNG = np.random.default_rng(0)
 SIZE = (20, 24)

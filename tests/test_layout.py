@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "segpipe"
 LAYERS = {  # a module may import from segpipe only what stands before it
-    "segpipe.errors": 0, "segpipe.runs.identity_keys": 0, "segpipe.leaving": 0, "segpipe.runs.environment": 0, "segpipe.runs.storage": 0,
+    "segpipe.errors": 0, "segpipe.runs.identity_keys": 0, "segpipe.engine.shutdown": 0, "segpipe.runs.environment": 0, "segpipe.runs.storage": 0,
     "segpipe.training.sync_batchnorm": 1, "segpipe.training.devices": 1,
     "segpipe.metrics.confusion": 1, "segpipe.training.losses": 1, "segpipe.training.lovasz": 1, "segpipe.models": 1,
     "segpipe.training.schedules": 1, "segpipe.training.ema": 1, "segpipe.runs.run": 1, "segpipe.models.cost": 1, "segpipe.data": 2,
@@ -15,11 +15,11 @@ LAYERS = {  # a module may import from segpipe only what stands before it
     "segpipe.data.visualise": 3, "segpipe.data.examples": 3, "segpipe.training.task": 3,
     "segpipe.config.schema": 3, "segpipe.config.messages": 4, "segpipe.training.tracking": 3, "segpipe.training.callbacks": 4, "segpipe.config.build": 5,
     "segpipe.training.pretrained": 5, "segpipe.config.width_search": 6, "segpipe.config.budget": 6, "segpipe.config.identity": 6, "segpipe.config.compatibility": 6,
-    "segpipe.predictor": 7, "segpipe.runs.summary": 7,
-    "segpipe.processes": 1, "segpipe.runs.checkpoints": 2, "segpipe.runs.cells": 2, "segpipe.board": 8,
+    "segpipe.engine.predictor": 7, "segpipe.runs.summary": 7,
+    "segpipe.engine.processes": 1, "segpipe.runs.checkpoints": 2, "segpipe.runs.cells": 2, "segpipe.engine.progress": 8,
     "segpipe.analysis": 9,
-    "segpipe.loading": 7, "segpipe.start": 8, "segpipe.stages": 8, "segpipe.ranks": 9, "segpipe.asked": 8,
-    "segpipe.tuning": 8, "segpipe.sweep": 9,
+    "segpipe.engine.startup": 7, "segpipe.engine.resume": 8, "segpipe.engine.stages": 8, "segpipe.engine.ranks": 9, "segpipe.engine.sweep": 8,
+    "segpipe.engine.tuning": 8, "segpipe.engine.scheduler": 9,
     "segpipe.models.__main__": 10, "segpipe.train": 10, "segpipe.evaluate": 10, "segpipe.predict": 10,
     "segpipe.check_data": 10, "segpipe.bound": 10, "segpipe.report": 10, "segpipe.tune": 10,
     "segpipe": 10,

@@ -14,7 +14,7 @@ HEAVY = {"torch", "pytorch_lightning", "wandb", "albumentations", "hydra", "pyda
 MAY_LOAD = {  # module: the heavy libraries that it does load; a command's first second hangs on them
     "segpipe": set(),
     "segpipe.errors": set(),
-    "segpipe.leaving": set(),
+    "segpipe.engine.shutdown": set(),
     "segpipe.runs.run": set(),
     "segpipe.data.cache": set(),
     "segpipe.metrics.confusion": {"torch"},
@@ -167,7 +167,9 @@ print(json.dumps([gc.isenabled(), gc.get_freeze_count(), list(sys.modules)]))
 
 
 def left(code):
-    whole = f"import atexit\nfrom segpipe.leaving import leave_after\natexit.register(print, 'registered')\n{code}"
+    whole = (
+        f"import atexit\nfrom segpipe.engine.shutdown import leave_after\natexit.register(print, 'registered')\n{code}"
+    )
     return subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True)
 
 

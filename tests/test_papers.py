@@ -15,10 +15,10 @@ from test_models import count
 
 from segpipe.config import build, compatibility, identity
 from segpipe.config.schema import CONF, options
+from segpipe.engine.stages import run_stages
 from segpipe.errors import UserError
 from segpipe.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from segpipe.models.network import LocalContrast
-from segpipe.stages import run_stages
 
 NARROW = ["encoder=vgg16", "encoder.widths=[4,6,8,10,12]", "neck.width=16"]
 
@@ -243,7 +243,7 @@ def test_stages_run_one_after_another_and_remember_where_they_come_from(tmp_path
 )
 def test_stages_that_mean_nothing_are_refused_before_the_first_is_begun(stages, given, says, tmp_path, monkeypatch):
     begun = []
-    monkeypatch.setattr("segpipe.stages.train_in", lambda *args: begun.append(args) or 0)
+    monkeypatch.setattr("segpipe.engine.stages.train_in", lambda *args: begun.append(args) or 0)
     cfg = configure(f"run_dir={tmp_path / 'run'}")
     cfg.stages = stages
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises((UserError, HydraException), match=says):
@@ -255,7 +255,7 @@ def test_an_interrupted_stage_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segpipe.stages.train_in", interrupted)
+    monkeypatch.setattr("segpipe.engine.stages.train_in", interrupted)
     cfg = configure("stages=['model=fcn32s','model=fcn16s']", f"run_dir={tmp_path / 'run'}")
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(KeyboardInterrupt):
         run_stages(cfg, ["stages=['model=fcn32s','model=fcn16s']"])

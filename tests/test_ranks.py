@@ -34,7 +34,7 @@ WHOLE = [*ODD, "task.accumulate=2", "task.clip=0.1", "callbacks=ema", "logger=no
 DRIVER = """
 import sys, json
 import segpipe.train  # once, for all that are forked from here
-from segpipe.processes import Child, end
+from segpipe.engine.processes import Child, end
 from pathlib import Path
 for group in json.loads(sys.argv[1]):
     children = {name: Child([*choices, f"hydra.run.dir={name}"], log=Path(f"{name}.txt")) for name, choices in group}

@@ -19,11 +19,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_commands import run
 
-from segpipe import asked, processes, sweep
-from segpipe.board import Board
 from segpipe.config import build, compatibility, identity
+from segpipe.engine import processes, scheduler, sweep
+from segpipe.engine.predictor import Predictor
+from segpipe.engine.progress import Board
 from segpipe.errors import UserError
-from segpipe.predictor import Predictor
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.cells import Cell
 from segpipe.runs.run import Run
@@ -168,33 +168,33 @@ def test_the_status_of_a_cell_is_its_runs(tmp_path, record, alive, status):
 def job(folder, status, *, printed=0):
     """A job whose process has ended, and that began with what its folder's record says now."""
     ended = SimpleNamespace(poll=lambda: status)
-    return sweep.Job(ended, Run(folder), 0, 0.0, dict(Run(folder).record), printed)
+    return scheduler.Job(ended, Run(folder), 0, 0.0, dict(Run(folder).record), printed)
 
 
 def test_what_a_process_could_not_write_is_written_when_it_has_ended(tmp_path):
     (tmp_path / "killed").mkdir()
     killed = job(tmp_path / "killed", -9)
     write_json(tmp_path / "killed" / "run.json", {"status": "running"})
-    assert sweep.settle(killed) == "failed"
+    assert scheduler.settle(killed) == "failed"
     assert "SIGKILL" in Run(tmp_path / "killed").record["error"]
 
     write_json(tmp_path / "finished" / "run.json", {"status": "finished"})
-    assert sweep.settle(job(tmp_path / "finished", 1)) == "finished"
+    assert scheduler.settle(job(tmp_path / "finished", 1)) == "finished"
 
     (tmp_path / "own").mkdir()
     own = job(tmp_path / "own", 1)
     write_json(tmp_path / "own" / "run.json", {"status": "failed", "error": "its own"})
-    assert sweep.settle(own) == "failed"
+    assert scheduler.settle(own) == "failed"
     assert Run(tmp_path / "own").record["error"] == "its own"
 
 
 def test_a_job_that_is_refused_says_why_and_not_what_the_start_before_said(tmp_path):
     write_json(tmp_path / "run.json", {"status": "interrupted", "error": "KeyboardInterrupt: "})
-    (tmp_path / sweep.LOG).write_text("segpipe: old.\n")
+    (tmp_path / scheduler.LOG).write_text("segpipe: old.\n")
     again = job(tmp_path, 1, printed=len("segpipe: old.\n"))
-    with (tmp_path / sweep.LOG).open("a") as log:
+    with (tmp_path / scheduler.LOG).open("a") as log:
         log.write("Note: x\nsegpipe: no data here.\n")
-    assert sweep.settle(again) == "failed"
+    assert scheduler.settle(again) == "failed"
     assert Run(tmp_path).record["error"] == "no data here."
 
 
@@ -205,10 +205,10 @@ def test_the_jobs_of_a_sweep_are_counted_as_hydra_will(monkeypatch, given, jobs)
     conf = OmegaConf.load(Path(__file__).parent.parent / "conf" / "experiment" / "sweep_shapes.yaml").hydra
     sweeper = {"_target_": "x.BasicSweeper", "params": conf.sweeper.params}
     hydra = {"sweep": {"dir": "a"}, "sweeper": sweeper, "overrides": {"task": given}}
-    monkeypatch.setattr(sweep.Asked, "folder", None)
-    monkeypatch.setattr(sweep.Asked, "jobs", 0)
-    sweep.Asked().on_multirun_start(OmegaConf.create({"hydra": hydra}))
-    assert sweep.Asked.jobs == jobs
+    monkeypatch.setattr(scheduler.Asked, "folder", None)
+    monkeypatch.setattr(scheduler.Asked, "jobs", 0)
+    scheduler.Asked().on_multirun_start(OmegaConf.create({"hydra": hydra}))
+    assert scheduler.Asked.jobs == jobs
 
 
 # ---- lines of cells
@@ -235,20 +235,20 @@ def test_a_line_that_is_no_cell_is_rejected_with_its_number(tmp_path, text, said
     file = tmp_path / "cells.txt"
     file.write_text(text)
     with pytest.raises(UserError, match=said):
-        asked.read_lines(file)
+        sweep.read_lines(file)
 
 
 def test_lines_are_split_as_a_shell_would(tmp_path):
     file = tmp_path / "cells.txt"
     file.write_text("# a comment\n\ndata.size=[1,2] 'data.root=\"a b\"'  # another\n~augment\n")
-    assert [line.words for line in asked.read_lines(file)] == [["data.size=[1,2]", 'data.root="a b"'], ["~augment"]]
+    assert [line.words for line in sweep.read_lines(file)] == [["data.size=[1,2]", 'data.root="a b"'], ["~augment"]]
 
 
 def test_lines_replace_what_the_experiment_sweeps_and_change_fastest(tmp_path):
     """The second line leaves fusion to the experiment, so it has two jobs a seed."""
     file = tmp_path / "cells.txt"
     file.write_text("decoder=deconv fusion=sum optimizer.lr=1e-3\ndecoder=bilinear\n")
-    sweeper = asked.CellsSweeper(params={"seed": "8,9", "decoder": "a,b", "fusion": "none,sum"})
+    sweeper = sweep.CellsSweeper(params={"seed": "8,9", "decoder": "a,b", "fusion": "none,sum"})
     sweeper.config = OmegaConf.create({"sweep": {"cells": str(file)}})
     loader = SimpleNamespace(load_sweep_config=lambda config, overrides: None)
     sweeper.hydra_context = SimpleNamespace(config_loader=loader)
@@ -314,7 +314,7 @@ def test_checkpoints_stay_where_the_best_cannot_be_rewritten(tmp_path, finished_
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "write", full)
-    slots = sweep.Slots(name="x", workers=1, gpu=False, keep="best")
+    slots = scheduler.Slots(name="x", workers=1, gpu=False, keep="best")
     slots.compact(kept)
     assert sorted(path.name for path in (kept.folder / "checkpoints").iterdir()) == names
     monkeypatch.undo()
@@ -340,16 +340,16 @@ def test_a_finished_run_whose_weights_were_not_kept_says_so(tmp_path, finished_r
 def test_each_slot_has_its_share_of_the_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert sweep.shares(2, gpu=True) == [{"CUDA_VISIBLE_DEVICES": "3,5"}, {"CUDA_VISIBLE_DEVICES": "6,7"}]
+    assert scheduler.shares(2, gpu=True) == [{"CUDA_VISIBLE_DEVICES": "3,5"}, {"CUDA_VISIBLE_DEVICES": "6,7"}]
     with pytest.raises(UserError, match=r"allowed is 1 to 4, the GPUs"):
-        sweep.shares(5, gpu=True)
+        scheduler.shares(5, gpu=True)
     monkeypatch.setattr(devices, "cores", lambda: 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    assert sweep.shares(4, gpu=False) == [{"OMP_NUM_THREADS": "2"}] * 4
-    assert sweep.shares(1, gpu=False) == [{"OMP_NUM_THREADS": "6"}]
+    assert scheduler.shares(4, gpu=False) == [{"OMP_NUM_THREADS": "2"}] * 4
+    assert scheduler.shares(1, gpu=False) == [{"OMP_NUM_THREADS": "6"}]
     for workers in (0, 9):
         with pytest.raises(UserError, match=rf"sweep.workers={workers}: allowed is 1 to 8, the cores"):
-            sweep.shares(workers, gpu=False)
+            scheduler.shares(workers, gpu=False)
 
 
 def test_the_view_leaves_the_streams_that_jobs_are_forked_with(monkeypatch):

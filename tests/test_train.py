@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from test_data import write_camvid
 
 import segpipe
-from segpipe import sweep
 from segpipe.config import build, identity
+from segpipe.engine import scheduler
+from segpipe.engine.resume import identified, recognise, settled
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.metrics.boundaries import read_boundaries
@@ -21,7 +22,6 @@ from segpipe.runs import cells
 from segpipe.runs.cells import Cell
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history, write_history, write_json, write_text
-from segpipe.start import identified, recognise, settled
 from segpipe.train import carry_out, train
 from segpipe.training import devices
 from segpipe.training.task import SegmentationTask, parameter_groups
@@ -177,7 +177,7 @@ def test_a_run_that_is_resumed_for_more_epochs_gets_their_identity_and_says_whic
     kept = (folder / "run.json").read_text()
     cell = Cell([], {"seed": 0}, run="run")
     assert cells.status(tmp_path, cell) == "extended"
-    slots = sweep.Slots(name="x", workers=1, gpu=False)
+    slots = scheduler.Slots(name="x", workers=1, gpu=False)
     slots.put(folder, asked[1])
     slots.close()
     assert "it is no run of its cell" in capsys.readouterr().out

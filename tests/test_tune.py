@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from test_commands import run
 
-from segpipe import tune, tuning
-from segpipe.asked import read_lines
+from segpipe import tune
+from segpipe.engine import tuning
+from segpipe.engine.sweep import read_lines
 from segpipe.errors import UserError
 from segpipe.runs import cells
 from segpipe.runs.cells import Cell

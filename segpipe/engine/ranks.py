@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 
 from segpipe.config.messages import INTERRUPTED
 from segpipe.config.schema import key_of
-from segpipe.processes import Child, end, single, told
+from segpipe.engine.processes import Child, end, single, told
+from segpipe.engine.resume import resumed
 from segpipe.runs.run import Run, Status
-from segpipe.start import resumed
 from segpipe.training import devices
 
 PATIENCE = 5.0  # seconds that ranks have to notice by themselves that one is gone

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from segpipe.asked import Asked, refuse_cells
-from segpipe.board import EXTENDED, Board, print_cells
 from segpipe.config import build, compatibility
 from segpipe.config.schema import key_of
+from segpipe.engine.processes import Child, end, quoted, told, training
+from segpipe.engine.progress import EXTENDED, Board, print_cells
+from segpipe.engine.sweep import Asked, refuse_cells
 from segpipe.errors import UserError
-from segpipe.processes import Child, end, quoted, told, training
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.run import Run, Status, remove_bare, shown
 from segpipe.runs.summary import PYTHON

@@ -8,8 +8,8 @@ from hydra import compose
 from omegaconf import DictConfig
 
 from segpipe.config import budget, compatibility, schema
+from segpipe.engine.processes import quoted, train_in
 from segpipe.errors import UserError
-from segpipe.processes import quoted, train_in
 from segpipe.runs.run import shown
 from segpipe.runs.summary import PYTHON
 
