@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import TINY, configure
 
-from segpipe import build, combinations, config, naming
-from segpipe.config import options
-from segpipe.predictor import Predictor
-from segpipe.renames import CLASSES, upgrade
-from segpipe.runs import Run
+from segpipe.config import build, compatibility, identity, schema
+from segpipe.config.schema import options
+from segpipe.engine.predictor import Predictor
+from segpipe.runs.renames import CLASSES, upgrade
+from segpipe.runs.run import Run
 
 DATA = Path(__file__).parent / "data"
 OLD = DATA / "run_of_0_1"  # trained one epoch, with averaged weights, at commit 427a84a
@@ -26,8 +26,8 @@ NO_NECK_WIDTH = ("ladder", "fcn_basic", "segnet", "segnet_basic", "unet", "decon
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_class_of_the_first_version_is_found_and_known_by_its_first_path(target):
-    config.locate(CLASSES.get(target, target))
-    assert naming.class_key(target) == target
+    schema.locate(CLASSES.get(target, target))
+    assert identity.class_key(target) == target
 
 
 def test_no_class_of_the_first_version_lies_behind_a_new_one():
@@ -43,12 +43,12 @@ def test_no_class_of_the_first_version_lies_behind_a_new_one():
     ],
 )
 def test_a_class_has_one_identity_under_all_its_import_paths(path, same):
-    assert naming.class_key(path) == naming.class_key(same) == same
+    assert identity.class_key(path) == identity.class_key(same) == same
 
 
 def test_an_encoder_under_another_import_path_is_the_same_run():
     other = "encoder._target_=segpipe.models.encoders.plain.PlainEncoder"
-    assert naming.identity(configure(other)) == naming.identity(configure())
+    assert identity.identity(configure(other)) == identity.identity(configure())
 
 
 def test_upgrade_replaces_class_paths_in_lists_and_dicts_and_nothing_else():
@@ -70,7 +70,7 @@ def kept_runs():
 
 @pytest.mark.parametrize("folder", kept_runs())
 def test_the_stored_configuration_of_a_kept_run_gives_its_identity(folder):
-    assert naming.identity(config.read(Run(folder))) == folder.name[-8:]
+    assert identity.identity(schema.read(Run(folder))) == folder.name[-8:]
 
 
 def test_an_old_run_predicts_as_it_did():
@@ -92,9 +92,9 @@ def test_an_old_run_is_resumed_to_the_weights_it_would_have_had(tmp_path):
 
 
 def test_an_old_run_is_a_warm_start():
-    from segpipe.pretrained import warm_start
+    from segpipe.training.pretrained import warm_start
 
-    cfg = config.read(Run(OLD))
+    cfg = schema.read(Run(OLD))
     network = build.network(cfg, 6)
     warm_start(network, build.weights_file(str(OLD)))
     stored = torch.load(OLD / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
@@ -105,7 +105,7 @@ def test_an_old_run_is_recognised_by_the_command_that_made_it():
     tiny = [word for word in TINY if not word.startswith("neck")]
     small = ["encoder.widths=[4,4,4,4,8]", "data.dataset.train=8", "data.dataset.side=64", "data.crop=[64,64]"]
     cfg = configure(*tiny, *small, "callbacks=ema", "model=segnet", "fusion=none", "trainer.max_epochs=1")
-    assert naming.identity(cfg) == naming.identity(config.read(Run(OLD))) == Run(OLD).record["identity"]
+    assert identity.identity(cfg) == identity.identity(schema.read(Run(OLD))) == Run(OLD).record["identity"]
 
 
 def first_weights(model, decoder, fusion):
@@ -135,4 +135,4 @@ def test_every_valid_combination_of_the_first_version_is_still_valid():
     models = {cell.split()[0] for cell in WEIGHTS["digests"]}
     assert models <= set(options("model"))
     for cell in list(WEIGHTS["digests"])[::20]:
-        combinations.refuse(first_weights(*cell.split()))
+        compatibility.refuse(first_weights(*cell.split()))

@@ -10,7 +10,27 @@ checkpoint itself; no class of ours with a state has been renamed.
 
 from typing import Any
 
-CLASSES: dict[str, str] = {}  # path in the first version that had the class: path today
+CLASSES: dict[str, str] = {  # path in the first version that had the class: path today
+    "segpipe.callbacks.Overlays": "segpipe.training.callbacks.Overlays",
+    "segpipe.data.camvid.CamVid": "segpipe.data.datasets.camvid.CamVid",
+    "segpipe.data.cityscapes.Cityscapes": "segpipe.data.datasets.cityscapes.Cityscapes",
+    "segpipe.data.pets.Pets": "segpipe.data.datasets.pets.Pets",
+    "segpipe.data.shapes.Shapes": "segpipe.data.datasets.shapes.Shapes",
+    "segpipe.data.voc.VOC": "segpipe.data.datasets.voc.VOC",
+    "segpipe.ema.MovingAverage": "segpipe.training.ema.MovingAverage",
+    "segpipe.losses.CrossEntropy": "segpipe.training.losses.CrossEntropy",
+    "segpipe.losses.Dice": "segpipe.training.losses.Dice",
+    "segpipe.losses.Focal": "segpipe.training.losses.Focal",
+    "segpipe.losses.HardCrossEntropy": "segpipe.training.losses.HardCrossEntropy",
+    "segpipe.losses.WeightedSum": "segpipe.training.losses.WeightedSum",
+    "segpipe.lovasz.Lovasz": "segpipe.training.lovasz.Lovasz",
+    "segpipe.schedules.constant": "segpipe.training.schedules.constant",
+    "segpipe.schedules.cosine": "segpipe.training.schedules.cosine",
+    "segpipe.schedules.poly": "segpipe.training.schedules.poly",
+    "segpipe.task.SegmentationTask": "segpipe.training.task.SegmentationTask",
+    "segpipe.tracking.no_logger": "segpipe.training.tracking.no_logger",
+    "segpipe.tracking.wandb_logger": "segpipe.training.tracking.wandb_logger",
+}
 
 
 def current(target: str) -> str:
