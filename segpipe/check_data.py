@@ -1,122 +1,23 @@
 """``python -m segpipe.check_data data=folder data.root=...``: what is wrong with the data, before training."""
 
 import argparse
-import hashlib
 import shlex
 import sys
-from itertools import combinations
 from typing import get_args
 
-import numpy as np
 from hydra import compose, initialize_config_dir
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
-from rich.table import Table
 
 from segpipe.config import build
 from segpipe.config.messages import friendly
 from segpipe.config.schema import CONF, check
-from segpipe.data.dataset import IGNORE_INDEX, SegmentationDataset, Split
+from segpipe.data.check import Report
+from segpipe.data.dataset import Split
 from segpipe.errors import UserError
 from segpipe.runs.summary import PYTHON
 
-DARK = 32  # a picture without a value of this or more is suspicious
 SHOWN = 20  # problems printed, if not all are asked for
-
-
-class Report:
-    """What was found: pixels of each class in every split, what is wrong, what is worth knowing; each thing once."""
-
-    def __init__(self) -> None:
-        self.classes: list[str] = []
-        self.pixels: dict[str, NDArray[np.int64]] = {}  # heading to (K + 1,), the ignored last
-        self.where: dict[str, list[str]] = {}  # problem to splits
-        self.notes: list[str] = []
-        self.uniform: dict[str, list[str]] = {}  # class to the masks that hold nothing else
-        self.dark: list[str] = []  # pictures
-        self.digests: dict[str, dict[bytes, str]] = {}  # split to the names of its pictures, by content
-        self.read_before: dict[str, NDArray[np.int64]] = {}  # fingerprint to pixels
-
-    def problem(self, split: str, text: str) -> None:
-        """Take note of what is wrong."""
-        splits = self.where.setdefault(text, [])
-        if split not in splits:
-            splits.append(split)
-
-    @property
-    def problems(self) -> list[str]:
-        """What is wrong, each with the splits that it is wrong in."""
-        return [f"{', '.join(splits)}: {text}" for text, splits in self.where.items()]
-
-    def read(self, split: Split, dataset: SegmentationDataset) -> None:
-        """Read every sample of a split, unless it is another split as well."""
-        self.classes = self.classes or dataset.classes
-        self.notes += [note for note in dataset.notes if note not in self.notes]
-        for text in dataset.problems:
-            self.problem(split, text)
-        heading, mark = f"{split} ({len(dataset)})", dataset.fingerprint()
-        if mark in self.read_before:
-            self.pixels[heading] = self.read_before[mark]
-            return
-        pixels = np.zeros(len(dataset.classes) + 1, np.int64)
-        hidden = not sys.stdout.isatty()
-        digests = self.digests.setdefault(split, {})
-        for index in track(range(len(dataset)), f"Reading {split}", transient=True, disable=hidden):
-            try:
-                image, mask = dataset.read(index)
-            except UserError as error:
-                self.problem(split, str(error))
-                continue
-            counts = np.bincount(mask.ravel(), minlength=256)
-            counts = np.append(counts[: len(dataset.classes)], counts[IGNORE_INDEX])
-            pixels += counts
-            if np.count_nonzero(counts) == 1:
-                name = [*dataset.classes, "ignored"][int(counts.argmax())]
-                self.uniform.setdefault(name, []).append(f"{split}/{dataset.names[index]}")
-            if image.max() < DARK:
-                self.dark.append(f"{split}/{dataset.names[index]}")
-            digests[hashlib.blake2b(image.tobytes(), digest_size=16).digest()] = dataset.names[index]
-        if pixels.any():
-            self.pixels[heading] = self.read_before[mark] = pixels
-
-    def conclude(self) -> None:
-        """What only shows when all is read: classes without a pixel, masks of one class, pictures in two splits."""
-        trained = next((pixels for heading, pixels in self.pixels.items() if heading.startswith("train")), None)
-        for index, name in enumerate(self.classes if trained is not None else []):
-            if trained is not None and not trained[index]:
-                self.problem("train", f"class {name}: not a pixel of it in the masks, so nothing can learn it.")
-        for name, masks in self.uniform.items():
-            alone = f"hold{'s' if len(masks) == 1 else ''} {name} alone, which may be right: {some(masks)}"
-            self.notes.append(f"{len(masks)} mask{'s' if len(masks) > 1 else ''} {alone}")
-        if self.dark:
-            self.notes.append(
-                f"nearly black pictures: {some(self.dark)}. If that is not meant, they may have 16 bits, of which "
-                f"the upper 8 are read: stretch them to 0..255 and save them with 8 bits."
-            )
-        for first, second in combinations(self.digests, 2):
-            shared = self.digests[first].keys() & self.digests[second].keys()
-            names = sorted(self.digests[second][digest] for digest in shared)
-            if shared:
-                self.problem(second, f"pictures that are in {first}, too: {some(names)}. Keep each in one split.")
-
-    def table(self, title: str) -> Table:
-        """The classes' shares of the pixels of every split."""
-        table = Table(title=escape(title), title_justify="left")
-        table.add_column("class")
-        for heading in self.pixels:
-            table.add_column(heading, justify="right")
-        for index, name in enumerate([*self.classes, "ignored"]):
-            shares = [counts[index] / max(counts.sum(), 1) for counts in self.pixels.values()]
-            table.add_row(escape(name), *[f"{share:.2%}" if share else "-" for share in shares])
-        return table
-
-
-def some(names: list[str]) -> str:
-    """A few names of many."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def check_data(cfg: DictConfig) -> Report:

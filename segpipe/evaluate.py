@@ -2,69 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
-import torch
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from segpipe.config import build, compatibility
 from segpipe.config.messages import friendly
-from segpipe.config.schema import CONF, read
 from segpipe.data.dataset import Split
-from segpipe.engine.predictor import Predictor
-from segpipe.errors import UserError
-from segpipe.metrics.boundaries import boundaries, boundary_scores, joined, write_boundaries
-from segpipe.metrics.confusion import confusion_matrices, named_scores
-from segpipe.models.network import at_size
-from segpipe.runs.storage import write_confusion, write_json
+from segpipe.engine.evaluation import evaluate
 from segpipe.runs.summary import score_table
-
-
-def evaluate(
-    run: Path, *, overrides: list[str], split: Split, out: Path | None = None, device: str | None = None
-) -> dict[str, Any]:
-    """Count a split's pixels with a run's best checkpoint; write the scores and what was counted of every picture.
-
-    overrides: of the ``data`` group, as on the command line of train; none takes the run's own data.
-    out: where to write; None makes a folder below the run's.
-    Raises UserError where the data's classes are not the run's.
-    """
-    predictor = Predictor(run, device=device)
-    cfg = read(predictor.run)
-    if overrides:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg.data = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides]).data
-    compatibility.refuse(cfg)
-    data = build.data(cfg)
-    dataset = data.split(split)
-    if dataset.classes != predictor.classes:
-        raise UserError(
-            f"{run} was trained on the classes {', '.join(predictor.classes)}; these data have "
-            f"{', '.join(dataset.classes)}. Give data of the same classes, in the same order (data=folder takes their "
-            f"names as data.dataset.classes=[NAME,NAME])."
-        )
-    for note in dataset.notes:
-        print(f"Data: {note}")
-    matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
-    places, parts = [], []
-    for batch in data.loader(split):
-        with torch.inference_mode():
-            logits = predictor.network(batch["image"].to(predictor.device)).float()
-            logits = at_size(logits, batch["mask"].shape[-2:])
-        prediction, mask, index = logits.argmax(1).cpu(), batch["mask"], batch["index"].numpy()
-        matrices[index] = confusion_matrices(prediction, mask, len(dataset.classes)).numpy()
-        places.append(index)
-        parts.append(boundaries(prediction.numpy(), mask.numpy(), num_classes=len(dataset.classes)))
-    at_boundaries = joined(parts).taken(np.argsort(np.concatenate(places)))
-    out = out or predictor.run.folder / "evaluations" / f"{cfg.data.name}-{split}"
-    result = named_scores(matrices, dataset.classes) | {"boundaries": boundary_scores(at_boundaries)}
-    result |= {"run": str(run), "data": overrides, "split": split}
-    write_confusion(out / "confusion.npz", names=dataset.names, groups=dataset.groups, matrices=matrices)
-    write_boundaries(out / "boundaries.npz", names=dataset.names, found=at_boundaries)
-    write_json(out / "metrics.json", result)
-    return result | {"folder": str(out)}
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
 import numpy as np
 import yaml
 
-from segpipe.metrics.boundaries import boundaries, boundary_scores, write_boundaries
-from segpipe.runs.storage import write_confusion, write_history, write_json
+from segpipe.metrics.boundaries import boundaries, boundary_scores
+from segpipe.runs.counts import write_boundaries, write_confusion
+from segpipe.runs.storage import write_history, write_json
 
 PIXELS = 1_000_000  # of each class in each picture
 REFINE = {"fcn": "segpipe.models.refine.Mix", "ladder": "segpipe.models.refine.Convolutions"}

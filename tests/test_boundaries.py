@@ -19,13 +19,12 @@ from segpipe.metrics.boundaries import (
     boundaries,
     boundary_scores,
     joined,
-    read_boundaries,
     tallies,
-    write_boundaries,
 )
 from segpipe.metrics.components import SIZES, distinct, objects
 from segpipe.metrics.confusion import confusion_matrices, scores, tally_score
 from segpipe.metrics.contours import NOTHING, contours, fill, match, near
+from segpipe.runs.counts import read_boundaries, write_boundaries
 
 I = IGNORE_INDEX  # noqa: E741
 

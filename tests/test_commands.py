@@ -91,7 +91,7 @@ def test_check_data_lists_everything_that_is_wrong(tmp_path):
 
 
 def test_models_prints_a_row_for_every_architecture(tmp_path):
-    said = run("segpipe.models", "--size", 96, 96, cwd=tmp_path)
+    said = run("segpipe.architectures", "--size", 96, 96, cwd=tmp_path)
     for name in ("fcn32s", "fcn2s", "segnet_basic", "unet", "31.044"):
         assert name in said
 
@@ -104,7 +104,7 @@ def test_installed_without_the_checkout_it_finds_its_configuration(tmp_path):
         check=True,
         capture_output=True,
     )
-    code = "import segpipe.config.schema as c; from pathlib import Path; print(c.CONF); print((c.CONF / 'train.yaml').is_file())"
+    code = "from segpipe.config.schema import CONF; print(CONF); print((CONF / 'train.yaml').is_file())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import TINY, configure
 from omegaconf import OmegaConf
+from segpipe.models.__main__ import model_table
 from test_commands import run
 
 import segpipe
@@ -16,7 +17,6 @@ from segpipe.config import budget, build, compatibility, identity
 from segpipe.config.schema import CONF, options
 from segpipe.config.width_search import Search
 from segpipe.errors import UserError
-from segpipe.models.__main__ import model_table
 from segpipe.models.cost import multiply_adds
 from segpipe.runs import cells
 from segpipe.runs.run import Run

@@ -26,6 +26,7 @@ from segpipe.engine.progress import Board
 from segpipe.errors import UserError
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.cells import Cell
+from segpipe.runs.environment import cores
 from segpipe.runs.run import Run
 from segpipe.runs.storage import write_json
 from segpipe.train import train
@@ -408,7 +409,7 @@ def test_a_sweep_runs_each_network_once_lists_what_is_refused_and_ends_with_1_if
     ):  # fmt: skip
         assert expected in flat
     assert "Interrupted" not in said
-    assert all(record["threads"] == devices.cores() // 2 for record in found.values())
+    assert all(record["threads"] == cores() // 2 for record in found.values())
     for log in folder.glob("*/output.log"):  # a job is no sweep of its own
         assert "Sweep:" not in log.read_text()
         assert "Traceback" not in log.read_text()

@@ -16,10 +16,10 @@ from segpipe.engine import scheduler
 from segpipe.engine.resume import identified, recognise, settled
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
-from segpipe.metrics.boundaries import read_boundaries
 from segpipe.metrics.confusion import scores, tally_score
 from segpipe.runs import cells
 from segpipe.runs.cells import Cell
+from segpipe.runs.counts import read_boundaries
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history, write_history, write_json, write_text
 from segpipe.train import carry_out, train

@@ -14,8 +14,8 @@ from segpipe.analysis.ordering import order
 from segpipe.analysis.resample import scored
 from segpipe.analysis.standings import Standing, grids, metric, said
 from segpipe.analysis.tables import differences, mean, scores
-from segpipe.metrics.boundaries import read_boundaries
 from segpipe.metrics.confusion import Tally
+from segpipe.runs.counts import read_boundaries
 
 NONE = (
     "These runs have not counted boundaries (metrics.json has no test.boundaries). "

@@ -15,7 +15,7 @@ from segpipe.data.dataset import First, SegmentationDataset, Split
 from segpipe.data.samplers import EvalBatches, TrainBatches
 from segpipe.data.samples import Batch, Samples
 from segpipe.errors import UserError
-from segpipe.training.devices import cores
+from segpipe.runs.environment import cores
 
 SHOWN = 3  # problems that a refusal prints
 

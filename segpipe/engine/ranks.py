@@ -20,6 +20,7 @@ from segpipe.config.messages import INTERRUPTED
 from segpipe.config.schema import key_of
 from segpipe.engine.processes import Child, end, single, told
 from segpipe.engine.resume import resumed
+from segpipe.runs.environment import cores
 from segpipe.runs.run import Run, Status
 from segpipe.training import devices
 
@@ -90,7 +91,7 @@ def as_rank(rank: int, number: int, port: int, *, gpu: bool) -> dict[str, str]:
         "MASTER_PORT": str(port),
     }
     if not gpu:
-        threads = int(os.environ.get("OMP_NUM_THREADS") or devices.cores())
+        threads = int(os.environ.get("OMP_NUM_THREADS") or cores())
         environment["OMP_NUM_THREADS"] = str(max(threads // number, 1))
     return environment
 

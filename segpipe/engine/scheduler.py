@@ -17,6 +17,7 @@ from segpipe.engine.progress import EXTENDED, Board, print_cells
 from segpipe.engine.sweep import Asked, refuse_cells
 from segpipe.errors import UserError
 from segpipe.runs import cells, checkpoints
+from segpipe.runs.environment import cores
 from segpipe.runs.run import Run, Status, remove_bare, shown
 from segpipe.runs.summary import PYTHON
 from segpipe.training import devices
@@ -132,7 +133,7 @@ def shares(workers: int, *, gpu: bool) -> list[dict[str, str]]:
 
     Raises UserError where there are fewer than one for each.
     """
-    there, kind = (torch.cuda.device_count(), "GPUs") if gpu else (devices.cores(), "cores")
+    there, kind = (torch.cuda.device_count(), "GPUs") if gpu else (cores(), "cores")
     if not 1 <= workers <= there:
         raise UserError(f"sweep.workers={workers}: allowed is 1 to {there}, the {kind} of this machine.")
     each = there // workers

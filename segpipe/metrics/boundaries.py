@@ -1,18 +1,14 @@
 """Scores of a segmentation at boundaries and by the size of objects, from counts of every single picture."""
 
 import math
-import zipfile
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.errors import UserError
 from segpipe.metrics.components import SIZES, object_counts
 from segpipe.metrics.confusion import Tally, tally_score
 from segpipe.metrics.contours import NOTHING, Filled, Labels, contours, fill, match, near, tolerance
-from segpipe.runs.storage import write_whole
 
 RATIOS = (0.02, 0.005)  # of the diagonal: the depth of boundary IoU's bands
 BANDS = (1, 2, 4, 8, 16, 32)  # pixels
@@ -79,29 +75,6 @@ def tally_of(array: NDArray[np.generic]) -> Tally:
 def boundary_scores(found: Boundaries) -> dict[str, float]:
     """The scores of all pictures, by name, from 0 to 1; NaN where there is nothing to score."""
     return {name: tally_score(tally) for name, tally in tallies(found).items()}
-
-
-def write_boundaries(path: Path, *, names: list[str], found: Boundaries) -> None:
-    """Write what was counted of every picture, an array for each score, with the pictures' names."""
-    counted = {name: array.astype(np.float64 if array.ndim == 1 else np.int32) for name, array in arrays(found).items()}
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, names=np.array(names), **counted)  # type: ignore[arg-type]
-
-    write_whole(path, write)
-
-
-def read_boundaries(path: Path) -> dict[str, Tally]:
-    """Read those of NAMES that a file has. Raises UserError where there is no file, or a damaged one."""
-    again = "python -m segpipe.evaluate RUN counts them again, into boundaries.npz in a folder that it names."
-    try:
-        with path.open("rb") as raw, np.load(raw) as file:  # numpy leaves a damaged one open
-            return {name: tally_of(file[name]) for name in NAMES if name in file}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, so this test did not count boundaries. {again}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: damaged ({error}). {again}") from None
 
 
 def near_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) -> NDArray[np.int64]:

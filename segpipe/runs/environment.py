@@ -1,5 +1,6 @@
 """Versions of what a result may depend on: libraries, and the code itself."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -28,3 +29,8 @@ def git_state(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip()
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

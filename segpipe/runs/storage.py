@@ -9,9 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` make a temporary file beside ``path``, then put it in its place in one step.
@@ -78,15 +75,3 @@ def read_history(path: Path) -> list[dict[str, float]]:
 def number(text: str) -> float:
     """A number of a CSV file; an int where it was written as one."""
     return int(text) if text.lstrip("-").isdecimal() else float(text)
-
-
-def write_confusion(path: Path, *, names: list[str], groups: list[str], matrices: NDArray[np.int64]) -> None:
-    """Write the (n, C, C) confusion matrices of n pictures with their names and groups."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file, names=np.array(names), groups=np.array(groups), matrices=matrices.astype(np.int32)
-            )
-
-    write_whole(path, write)

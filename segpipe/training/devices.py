@@ -136,11 +136,6 @@ def leave(strategy: Any) -> None:
         dist.destroy_process_group()
 
 
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def on_gpu(cfg: DictConfig) -> bool:
     """Whether a GPU is to train."""
     accelerator = cfg.trainer.accelerator

@@ -1,4 +1,4 @@
-"""``python -m segpipe.models``: a table of all named architectures, with what they are made of and cost."""
+"""``python -m segpipe.architectures``: a table of all named architectures, with what they are made of and cost."""
 
 import argparse
 
@@ -18,7 +18,7 @@ WIDTH = 110  # characters that the table needs
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m segpipe.models", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m segpipe.architectures", description=__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=[360, 480], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--classes", type=int, default=11)
     parser.add_argument("overrides", nargs="*", help="as for train, laid over every model: fusion=none match=params")

@@ -1,0 +1,169 @@
+"""One training: fit, validate, test, and everything that is written of it."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from segpipe.config import budget, build, compatibility
+from segpipe.config.messages import explain
+from segpipe.data.module import SegmentationData
+from segpipe.engine.resume import intact, recognise, settled, start
+from segpipe.metrics.boundaries import boundary_scores
+from segpipe.metrics.confusion import named_scores
+from segpipe.models import cost
+from segpipe.runs import checkpoints
+from segpipe.runs.counts import write_boundaries, write_confusion
+from segpipe.runs.run import Run, shown
+from segpipe.runs.storage import read_json, write_json
+from segpipe.runs.summary import PYTHON, print_summary
+from segpipe.training import devices, pretrained, tracking
+from segpipe.training.callbacks import save_sheet
+from segpipe.training.devices import Place
+from segpipe.training.task import SegmentationTask
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Train, validate, test and describe one network; everything that comes of it lies in ``cfg.run_dir``.
+
+    Returns what ``metrics.json`` holds. Raises UserError for what the user is to mend. After any error the run's
+    record says ``failed`` or ``interrupted``, and why. Where this process is one of several ranks, rank 0 decides what
+    is trained, and writes and prints it; on the others nothing is returned.
+    """
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    place = devices.joined()
+    if place.rank:
+        heard = place.hear()
+        return carry_out(heard, overrides, place) if heard is not None else {}
+    auto = cfg.resume == "auto"
+    run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
+    with run.held(wait=auto):
+        if auto and run.record.get("status") == "finished" and intact(run):
+            recognise(run, cfg)
+            print(f"{shown(run.folder)} is finished already.")
+            place.tell(None)
+            return read_json(run.metrics)
+        return carry_out(settled(cfg, overrides=overrides), overrides, place)
+
+
+def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, Any]:
+    """See ``train``; the folder is these ranks' alone, and ``resume`` made out."""
+    for note in compatibility.refuse(cfg):
+        print(f"Note: {note}")
+    devices.check(cfg, place)
+    data = build.data(cfg)
+    smallest = build.encoder_on_paper(cfg).min_size
+    data.check(smallest=smallest, ranks=place.world_size, parts=cfg.task.accumulate)
+    for note in data.notes():
+        print(f"Data: {note}")
+    if cfg.get("match"):
+        print(f"Note: {budget.find(cfg)}")
+        cfg = budget.solved(cfg)
+    task = build.task(cfg, data)
+    if cfg.encoder.get("weights") and not (cfg.resume or cfg.warm_start):
+        pretrained.load_encoder(task.network, cfg)
+    if not cfg.resume and cfg.warm_start:
+        pretrained.warm_start(task.network, build.weights_file(cfg.warm_start))
+    if place.rank:
+        run = Run(Path(cfg.run_dir))
+    else:
+        run = start(cfg, data, overrides=overrides, world_size=place.world_size)
+        among = f" on {place.world_size} devices" if place.world_size > 1 else ""
+        print(f"Training {run.record['name']}{among} in {shown(run.folder)}", flush=True)
+        place.tell(cfg)
+    logger = None
+    failed = True
+    try:
+        logger = build.logger(cfg, run) if place.rank == 0 else None
+        trainer = build.trainer(cfg, run, logger, place)
+        began = time.time()
+        trainer.fit(
+            task, datamodule=data, ckpt_path=checkpoints.newest_whole(run) if cfg.resume else None, weights_only=True
+        )
+        seconds = time.time() - began
+        best_epoch = evaluate_best(run, task, data, trainer)
+        devices.leave(trainer.strategy)
+        if place.rank:
+            failed = False
+            return {}
+        metrics = {"best_epoch": best_epoch, **describe_best(cfg, run, task, data, trainer)}
+        metrics["training"] = {
+            "seconds": round(run.spent + seconds, 1),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+        }
+        write_json(run.metrics, metrics)
+        if logger is not None:
+            with tracking.spared("the result"):
+                log_result(logger, metrics, task)
+        run.update(status="finished")
+        failed = False
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns the one into the other
+        devices.note("interrupted" if interrupted else f"{type(error).__name__}: {error}")
+        if place.rank:
+            raise
+        run.end("interrupted" if interrupted else "failed", explain(error) or f"{type(error).__name__}: {error}")
+        if interrupted and run.checkpoint("last").is_file():
+            command = f"{PYTHON} -m segpipe.train resume={shown(run.folder)}"
+            print(f"\nInterrupted. To go on with it: {command}", file=sys.stderr)
+        if interrupted:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        tracking.finish(logger, failed=failed)
+    print_summary(run, metrics)
+    return metrics
+
+
+def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any) -> int:
+    """Validate and test with the best checkpoint; return its epoch. What was just validated is not validated again."""
+    best = checkpoints.read(run.checkpoint("best"), device=task.device)
+    task.load_state_dict(best["state_dict"])
+    last = task.evaluations.get("val")
+    if last is None or last.epoch != best["epoch"]:
+        loggers, trainer.loggers = trainer.loggers, []  # this validation is no point of the history
+        trainer.validate(task, datamodule=data, verbose=False)
+        trainer.loggers = loggers
+    trainer.test(task, datamodule=data, verbose=False)
+    return int(best["epoch"])
+
+
+def describe_best(
+    cfg: DictConfig, run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any
+) -> dict[str, Any]:
+    """Write confusion matrices and pictures of the network that was evaluated; measure what it costs."""
+    metrics: dict[str, Any] = {split: describe(run, task, data, split) for split in ("val", "test")}
+    size = tuple(cfg.data.get("size") or data.split("test").size(0))
+    task.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
+    metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
+    title = f"{run.record['name']}   validation mIoU {metrics['val']['miou']:.3f}"
+    save_sheet(task, data, "val", run, title=title)
+    return metrics
+
+
+def describe(run: Run, task: SegmentationTask, data: SegmentationData, split: Any) -> dict[str, Any]:
+    """Write what was counted of every picture of a split; return its scores, per class by name."""
+    result, dataset = task.evaluations[split], data.split(split)
+    names, groups = ([whole[index] for index in result.places] for whole in (dataset.names, dataset.groups))
+    write_confusion(run.confusion(split), names=names, groups=groups, matrices=result.matrices)
+    found = named_scores(result.matrices, dataset.classes) | {"loss": result.loss}
+    if result.boundaries is not None:
+        write_boundaries(run.boundaries(split), names=names, found=result.boundaries)
+        found["boundaries"] = boundary_scores(result.boundaries)
+    return found
+
+
+def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> None:
+    """Give W&B the test's confusion matrix, and scores and cost as the run's summary."""
+    matrix = task.evaluations["test"].matrices.sum(0)
+    tracking.log_confusion(logger, key="test/confusion_matrix", matrix=matrix, classes=task.classes)
+    for split in ("val", "test"):
+        logger.experiment.summary[f"best/{split}/miou"] = metrics[split]["miou"]
+    for name, value in metrics["test"]["boundaries"].items():
+        logger.experiment.summary[f"best/test/{name}"] = value
+    for name, value in metrics["cost"].items():
+        logger.experiment.summary[f"cost/{name}"] = value
