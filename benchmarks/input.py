@@ -25,6 +25,7 @@ from torchvision.transforms import v2
 from benchmarks.plain import configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
 from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.data.samples import Samples
 from segpipe.engine.resume import start
 from segpipe.metrics.confusion import IGNORE_INDEX
@@ -147,7 +148,7 @@ def waiting(title: str, given: argparse.Namespace, *overrides: str) -> None:
         cfg.trainer.limit_train_batches = batches
         cfg.trainer.max_epochs = -(-given.steps // batches)
         cfg.trainer.check_val_every_n_epoch = cfg.trainer.max_epochs + 1
-        trainer = build.trainer(cfg, start(cfg, data, overrides=[]), None)
+        trainer = build.trainer(cfg, start(Plan.of(cfg), data, overrides=[]), None)
         trainer.profiler = stopwatch = Stopwatch(skip=min(10, given.steps // 2))
         trainer.fit(build.task(cfg, data), datamodule=data)
     waited, worked = (stopwatch.seconds[name][stopwatch.skip :] for name in (WAIT, WORK))

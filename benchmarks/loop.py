@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from benchmarks.plain import PlainStep, configure
 from benchmarks.timing import arguments, begin, milliseconds, now, ratio
 from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.data.module import SegmentationData
 from segpipe.data.samples import Batch
 from segpipe.engine.resume import start
@@ -134,7 +135,7 @@ def main() -> None:
         cfg.trainer.max_epochs = -(-(given.rounds + 1) // a_round)
         cfg.trainer.check_val_every_n_epoch = cfg.trainer.max_epochs + 1
         task: SegmentationTask = build.task(cfg, data)
-        run = start(cfg, data, overrides=[])
+        run = start(Plan.of(cfg), data, overrides=[])
         logger = build.logger(cfg, run)
         trainer = build.trainer(cfg, run, logger)
         turns = TakeTurns(PlainLoop(cfg, data, device), steps=given.steps, rounds=given.rounds, device=device)

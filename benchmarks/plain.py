@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from segpipe.config import compatibility
+from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF
 
 
@@ -43,5 +43,5 @@ def configure(*overrides: str) -> DictConfig:
     """The configuration that a command line of ``segpipe.train`` makes; refused where that would refuse it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", list(overrides)).copy()
-    compatibility.refuse(cfg)
+    Plan.of(cfg)
     return cfg

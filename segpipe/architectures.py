@@ -7,8 +7,9 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from segpipe.config import budget, build, compatibility
+from segpipe.config import build
 from segpipe.config.messages import friendly
+from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
 from segpipe.models.cost import multiply_adds
@@ -40,8 +41,7 @@ def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -
     for cfg in sorted(cfgs, key=lambda cfg: (-cfg.model.stride, cfg.model.name)):
         parts = [cfg[group].name for group in ("model", "encoder", "neck", "decoder", "fusion")]
         try:
-            compatibility.refuse(cfg)
-            cfg = budget.solved(cfg, num_classes=num_classes, size=size)
+            cfg = Plan.of(cfg, num_classes=num_classes, size=size).cfg
         except UserError as error:
             table.add_row(*parts, str(cfg.model.stride), "refused", "")
             print(f"{cfg.model.name}: {error}")

@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class InvalidCombination(UserError):
+    """Each value is allowed, but not together with the others; or no width meets the budget that was asked for."""
+
+
 def nearest(given: object, allowed: Iterable[object]) -> str:
     """A question for the allowed word nearest to ``given``, to stand behind a message; nothing where none is near."""
     close = difflib.get_close_matches(str(given), [str(word) for word in allowed], n=1, cutoff=0.5)

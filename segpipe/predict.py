@@ -4,16 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
-import segpipe
 from segpipe.config.messages import friendly
 from segpipe.data.files import IMAGE_SUFFIXES, read_image
 from segpipe.data.visualise import colour_mask, overlay, save
+from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 
 
 def predict(run: Path, pictures: list[Path], out: Path, *, device: str | None = None) -> int:
     """Write NAME_mask.png (indices), NAME_colour.png and NAME_overlay.png for each picture; return how many failed."""
-    predictor = segpipe.load(run, device=device)
+    predictor = Predictor(run, device=device)
     failed = []
     for number, path in enumerate(pictures, start=1):
         try:

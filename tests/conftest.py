@@ -13,7 +13,7 @@ os.environ["SEGPIPE_CACHE"] = tempfile.mkdtemp(prefix="segpipe-cache-")  # a pro
 import pytest
 from hydra import compose, initialize_config_dir
 
-from segpipe.config import identity  # noqa: F401  (the resolver of run names)
+from segpipe.config import plan  # noqa: F401  (the resolver of run names)
 from segpipe.config.schema import CONF
 
 atexit.register(shutil.rmtree, os.environ["SEGPIPE_CACHE"], ignore_errors=True)

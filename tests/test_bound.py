@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from conftest import configure
 
-from segpipe.bound import STRIDES, WAYS, area, bound, main, majority, nearest, shares
+from segpipe.analysis.oracle import STRIDES, WAYS, area, majority, nearest, shares
+from segpipe.bound import bound, main
 from segpipe.data.dataset import IGNORE_INDEX
 from segpipe.data.datasets.camvid import CamVid
 from segpipe.metrics.confusion import confusion_matrices, scores

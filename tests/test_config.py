@@ -6,8 +6,9 @@ from conftest import configure
 from hydra.errors import HydraException, InstantiationException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from segpipe.config import build, compatibility, identity, schema
+from segpipe.config import build, schema
 from segpipe.config.messages import explain
+from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
 
@@ -24,7 +25,7 @@ def test_the_groups_are_those_that_are_documented():
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in options(group)])
 def test_every_file_under_conf_composes_and_its_values_fit_their_constructors(choice):
     cfg = configure(choice)
-    compatibility.refuse(cfg)
+    Plan.of(cfg)
     for group in ("encoder", "neck", "decoder", "fusion", "model", "loss", "optimizer", "scheduler", "task", "data"):
         assert build.make(cfg, group) is not None
     assert build.augment(cfg).compose is not None
@@ -88,7 +89,7 @@ def test_precedence_is_command_line_experiment_model_root():
 )
 def test_values_that_mean_nothing_are_refused_with_what_is_allowed(override, says):
     with pytest.raises(UserError) as error:
-        compatibility.refuse(configure(*override.split()))
+        Plan.of(configure(*override.split()))
     assert [word for word in says if word not in str(error.value)] == []
 
 
@@ -137,7 +138,7 @@ def test_refusals_reach_the_terminal_in_a_few_lines(tmp_path):
 
 
 def identity_of(*overrides):
-    return identity.identity(configure(*overrides))
+    return Plan.of(configure(*overrides)).identity
 
 
 def test_identity_is_of_what_can_change_the_result():
@@ -157,10 +158,10 @@ def test_identity_is_of_what_can_change_the_result():
 
 
 def test_notes_say_what_has_no_effect():
-    assert any("no skip to join" in note for note in compatibility.refuse(configure("model=fcn32s", "fusion=sum")))
-    notes = compatibility.refuse(configure("model=unet", "decoder.smooth=conv3x3"))
+    assert any("no skip to join" in note for note in Plan.of(configure("model=fcn32s", "fusion=sum")).notes)
+    notes = Plan.of(configure("model=unet", "decoder.smooth=conv3x3")).notes
     assert any("changes nothing here" in note for note in notes)
-    assert compatibility.refuse(configure()) == []
+    assert Plan.of(configure()).notes == []
 
 
 def test_conf_travels_with_an_installed_package():

@@ -9,7 +9,8 @@ from conftest import TINY, configure
 from test_train import equal, weights
 
 import segpipe
-from segpipe.config import build, compatibility, identity
+from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.runs.storage import read_history
@@ -139,9 +140,9 @@ def test_a_resumed_average_is_that_of_a_run_that_was_not_interrupted(tmp_path):
 
 def test_an_average_makes_another_run():
     plain, *others = [configure(*TINY), configure(*EMA), configure(*EMA, "callbacks.ema.decay=0.99")]
-    assert len({identity.identity(cfg) for cfg in (plain, *others)}) == 3
+    assert len({Plan.of(cfg).identity for cfg in (plain, *others)}) == 3
 
 
 def test_a_decay_that_keeps_all_is_refused():
     with pytest.raises(UserError, match=r"callbacks.ema.decay=1.*from 0 to"):
-        compatibility.refuse(configure("callbacks=ema", "callbacks.ema.decay=1"))
+        Plan.of(configure("callbacks=ema", "callbacks.ema.decay=1"))

@@ -10,7 +10,8 @@ import torchvision
 from conftest import SHARED, TINY, configure
 from torch import nn
 
-from segpipe.config import build, compatibility, identity
+from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.config.schema import options
 from segpipe.errors import UserError
 from segpipe.models.encoders import IMAGENET_MEAN, IMAGENET_STD, AlexNet, PlainEncoder
@@ -210,8 +211,8 @@ def test_freezing_counts_stages_from_the_finest(name):
 
 def test_freezing_more_than_there_is_is_refused_and_freezing_chance_is_noted():
     with pytest.raises(UserError, match="allowed is 0 to 5, the stages of encoder=vgg16"):
-        compatibility.refuse(configure("encoder=vgg16", "encoder.freeze=6"))
-    assert any("keeps random weights" in note for note in compatibility.refuse(configure("encoder.freeze=1")))
+        Plan.of(configure("encoder=vgg16", "encoder.freeze=6"))
+    assert any("keeps random weights" in note for note in Plan.of(configure("encoder.freeze=1")).notes)
 
 
 def test_the_encoder_may_have_a_rate_of_its_own():
@@ -229,7 +230,7 @@ def test_identity_is_of_the_weights_content_not_of_their_place(tmp_path):
     shutil.copy(tmp_path / "a.pth", tmp_path / "b.pth")
     same, other = (tmp_path / "b.pth"), (tmp_path / "c.pth")
     identities = [
-        identity.identity(configure("encoder=vgg11", f"encoder.weights={path}"))
+        Plan.of(configure("encoder=vgg11", f"encoder.weights={path}")).identity
         for path in (tmp_path / "a.pth", same, other)
     ]
     assert identities[0] == identities[1] != identities[2]
@@ -287,7 +288,7 @@ def test_timm_backbones_for_other_than_rgb_images_are_rejected(key, values, monk
 def test_timm_backbones_carry_every_model(monkeypatch):
     timm = pytest.importorskip("timm", reason="timm is an extra")
     cfg = configure("encoder=timm", "encoder.backbone=resnet10t", "model=unet", "neck=none", "model.width=16")
-    assert compatibility.refuse(cfg)
+    assert Plan.of(cfg).notes
     network = build.network(cfg, 3).eval()
     assert network(torch.zeros(1, 3, 70, 65)).shape == (1, 3, 70, 65)
     published = timm.create_model("resnet10t", pretrained=False)

@@ -8,12 +8,13 @@ import pytest
 import torch
 from conftest import TINY, configure
 from omegaconf import OmegaConf
-from segpipe.models.__main__ import model_table
 from test_commands import run
 
 import segpipe
 from segpipe.analysis.places import placed
-from segpipe.config import budget, build, compatibility, identity
+from segpipe.architectures import model_table
+from segpipe.config import budget, build
+from segpipe.config.plan import Plan, make_cell, run_name
 from segpipe.config.schema import CONF, options
 from segpipe.config.width_search import Search
 from segpipe.errors import UserError
@@ -71,10 +72,10 @@ def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(what, model, s
 @pytest.mark.parametrize("given", ["model.width=null", "model.width=20", "decoder=bilinear", "fusion=none budget=3e7"])
 def test_what_is_solved_is_solved_and_known(given, what):
     cfg = configure("model=ladder", *SMALL, "decoder=unpool", *given.split(), f"match={what}")
-    solved = budget.solved(cfg)
+    solved = Plan.of(cfg).cfg
     assert solved.budget == budget.find(cfg).budget
-    assert budget.solved(solved) == solved
-    assert identity.identity(solved) == identity.identity(cfg)
+    assert Plan.of(solved).cfg == solved
+    assert Plan.of(solved).identity == Plan.of(cfg).identity
 
 
 @pytest.mark.parametrize("name", options("model"))
@@ -91,7 +92,7 @@ def test_one_budget_whatever_else_is_chosen_and_another_one_may_be_given():
     own = counted(configure("model=ladder", *SMALL), "params")[0]
     assert {budget.find(configure(*cell)).budget for cell in cells} == {own}
     for cell in cells:
-        found, shared = counted(budget.solved(configure(*cell, "budget=4e5")), "params")
+        found, shared = counted(Plan.of(configure(*cell, "budget=4e5")).cfg, "params")
         assert abs(found - 4e5) <= 0.02 * (4e5 - shared)
     assert budget.find(configure("model=ladder", *SMALL, "neck=double_conv", "match=params")).budget > own
 
@@ -107,7 +108,7 @@ def test_what_multiply_adds_are_for_is_the_picture_that_metrics_tell_them_for():
 @pytest.mark.parametrize("decoder", options("decoder"))
 @pytest.mark.parametrize("model", ["ladder", "unet"])
 def test_a_network_of_solved_width_computes_and_learns_everywhere(model, decoder):
-    cfg = budget.solved(configure(f"model={model}", *SMALL, f"decoder={decoder}", "fusion=sum", "match=params"))
+    cfg = Plan.of(configure(f"model={model}", *SMALL, f"decoder={decoder}", "fusion=sum", "match=params")).cfg
     network = build.network(cfg, CLASSES)
     for parameter in network.parameters():  # what starts at zero would hide what hangs on it
         if not parameter.any():
@@ -141,8 +142,8 @@ ALIKE = [  # of encoder=small, whose channels are 128 at strides 32, 16 and 8
 @pytest.mark.parametrize("widths", ALIKE)
 def test_widths_that_are_one_network_have_one_identity_and_one_name(widths):
     cfgs = [configure("model=ladder", f"model.width={width}") for width in widths]
-    assert len({identity.identity(cfg) for cfg in cfgs}) == 1
-    assert len({identity.named(cfg, "") for cfg in cfgs}) == 1
+    assert len({Plan.of(cfg).identity for cfg in cfgs}) == 1
+    assert len({Plan.of(cfg).name("") for cfg in cfgs}) == 1
     states = [build.network(cfg, 3).state_dict() for cfg in cfgs]
     for state in states[1:]:
         assert state.keys() == states[0].keys()
@@ -151,7 +152,7 @@ def test_widths_that_are_one_network_have_one_identity_and_one_name(widths):
 
 def test_widths_that_are_other_networks_are_kept_apart():
     cfgs = [configure("model=ladder", f"model.width={width}") for width, *_ in ALIKE]
-    assert len({identity.identity(cfg) for cfg in cfgs}) == len({identity.named(cfg, "") for cfg in cfgs}) == 3
+    assert len({Plan.of(cfg).identity for cfg in cfgs}) == len({Plan.of(cfg).name("") for cfg in cfgs}) == 3
 
 
 def test_channels_are_dealt_out_in_proportion():
@@ -205,7 +206,7 @@ REFUSED = [
 @pytest.mark.parametrize(("overrides", "says"), REFUSED)
 def test_what_cannot_be_matched_is_refused_with_what_to_do(overrides, says):
     with pytest.raises(UserError) as error:
-        compatibility.refuse(configure(*overrides.split()))
+        Plan.of(configure(*overrides.split()))
     assert [word for word in says if word not in str(error.value)] == []
 
 
@@ -222,11 +223,10 @@ UNMET = [
 @pytest.mark.parametrize(("overrides", "says"), UNMET)
 def test_a_budget_that_no_width_meets_is_refused_with_the_closest(overrides, says):
     cfg = configure("model=ladder", *SMALL, *overrides.split(), "match=params", "run_dir=a/b")
-    compatibility.refuse(cfg)
     with pytest.raises(budget.Unmet) as error:
-        budget.solved(cfg)
+        Plan.of(cfg)
     assert [word for word in says if word not in str(error.value)] == []
-    assert compatibility.cell_of(cfg, []).refused == str(error.value)
+    assert make_cell(cfg, []).refused == str(error.value)
 
 
 def test_the_bilinear_enlargement_that_is_advised_is_met():
@@ -237,15 +237,15 @@ def test_the_bilinear_enlargement_that_is_advised_is_met():
 def test_data_that_are_missing_are_no_refusal_and_explained():
     cfg = configure("model=ladder", "decoder=deconv", "data=camvid", "data.root=nowhere", "match=params", "run_dir=a/b")
     with pytest.raises(UserError, match="nowhere") as error:
-        budget.solved(cfg)
+        Plan.of(cfg)
     assert not isinstance(error.value, budget.Unmet)
-    cell = compatibility.cell_of(cfg, [])
+    cell = make_cell(cfg, [])
     assert (cell.run, cell.refused, cell.error) == (None, None, str(error.value))
-    assert identity.run_name(cfg).endswith("-refused")
+    assert run_name(cfg).endswith("-refused")
 
 
 def test_a_budget_without_match_is_said_to_say_nothing():
-    assert any("budget=1e+06 says nothing" in note for note in compatibility.refuse(configure("budget=1e6")))
+    assert any("budget=1e+06 says nothing" in note for note in Plan.of(configure("budget=1e6")).notes)
 
 
 # ---- cells
@@ -253,26 +253,25 @@ def test_a_budget_without_match_is_said_to_say_nothing():
 
 def test_a_matched_cell_is_the_network_that_it_was_solved_to():
     cell = ["model=ladder", *SMALL, "decoder=deconv"]
-    solved = budget.solved(configure(*cell, "match=params"))
+    solved = Plan.of(configure(*cell, "match=params")).cfg
     by_hand = configure(*cell, f"model.width={budget.shown(list(solved.model.width))}")
-    names = {identity.run_name(cfg) for cfg in (configure(*cell, "match=params"), solved, by_hand)}
+    names = {run_name(cfg) for cfg in (configure(*cell, "match=params"), solved, by_hand)}
     assert len(names) == 1
     assert "-w34-" in (name := names.pop()) or "-w34_34_34-" in name
-    assert identity.run_name(configure(*cell)) != name
+    assert run_name(configure(*cell)) != name
     assert OmegaConf.to_container(solved.model) == {**configure(*cell).model, "width": [34, 34, 34]}
 
 
 def test_a_cell_that_meets_the_budget_as_it_is_is_the_cell_without_match():
     own = configure("model=ladder", *SMALL)
     matched = configure("model=ladder", *SMALL, "match=params")
-    assert identity.run_name(own) == identity.run_name(matched)
+    assert run_name(own) == run_name(matched)
     assert budget.find(matched).record()["deviation"] == 0
 
 
 def test_choices_tell_matched_cells_from_raw_ones():
     raw, matched = (
-        compatibility.cell_of(configure("model=ladder", *SMALL, f"match={what}", "run_dir=a/b"), [])
-        for what in ("null", "params")
+        make_cell(configure("model=ladder", *SMALL, f"match={what}", "run_dir=a/b"), []) for what in ("null", "params")
     )
     assert (raw.choices["match"], matched.choices["match"]) == (None, "params")
     assert (raw.said, matched.said) == ("ladder 8 bilinear sum 0", "ladder 8 bilinear sum params 0")
@@ -296,8 +295,8 @@ def test_sweeps_that_are_kept_from_before_are_read_and_known():
     for name in ("sweep_ladder/ladder4-unpool-concat-s0-*", "sweep_shapes/fcn32s-unpool-none-s0-*"):
         (kept,) = (Run(path) for path in folder.parent.glob(name))
         cfg = OmegaConf.load(kept.config)
-        assert identity.identity(cfg) == kept.record["identity"]
-        assert identity.named(cfg, identity.identity(cfg)) == kept.record["name"]
+        assert Plan.of(cfg).identity == kept.record["identity"]
+        assert Plan.of(cfg).name(Plan.of(cfg).identity) == kept.record["name"]
 
 
 def test_the_table_of_models_shows_equal_budgets(capsys):
@@ -377,9 +376,9 @@ def test_smoothing_that_fills_no_slot_changes_neither_network_nor_identity(cell)
     states = [build.network(cfg, 3).state_dict() for cfg in cfgs]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert len({identity.identity(cfg) for cfg in cfgs}) == 1
+    assert len({Plan.of(cfg).identity for cfg in cfgs}) == 1
     if "decoder=unpool" not in cell:
-        assert any("decoder.smooth=conv3x3 changes nothing" in note for note in compatibility.refuse(cfgs[1]))
+        assert any("decoder.smooth=conv3x3 changes nothing" in note for note in Plan.of(cfgs[1]).notes)
 
 
 HEARD = [
@@ -396,4 +395,4 @@ def test_smoothing_that_fills_a_slot_makes_another_network(cell):
     cfgs = [configure(*cell, f"decoder.smooth={smooth}") for smooth in ("null", "conv3x3")]
     one, other = (set(build.network(cfg, 3).state_dict()) for cfg in cfgs)
     assert one < other
-    assert len({identity.identity(cfg) for cfg in cfgs}) == 2
+    assert len({Plan.of(cfg).identity for cfg in cfgs}) == 2

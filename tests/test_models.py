@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from conftest import configure
 from omegaconf import OmegaConf
 
-from segpipe.config import build, compatibility
+from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
 from segpipe.models.necks import Bottleneck, FullyConvolutional
@@ -30,7 +31,7 @@ def build_tiny(model, *, seed=0, **choices):
     cfg.seed = seed
     cfg.decoder.smooth = choices.get("smooth", cfg.decoder.smooth)
     cfg.model.enlarge = choices.get("enlarge", "same")
-    compatibility.refuse(cfg)
+    Plan.of(cfg)
     return build.network(cfg, 3)
 
 

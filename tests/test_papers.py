@@ -13,7 +13,8 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from test_models import count
 
-from segpipe.config import build, compatibility, identity
+from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
 from segpipe.engine.stages import run_stages
 from segpipe.errors import UserError
@@ -146,7 +147,7 @@ def test_the_eight_decoders_differ_in_what_they_are_named_for():
 @pytest.mark.parametrize("name", [name for name in options("experiment") if name.startswith("paper/")])
 def test_every_paper_can_be_asked_for(name):
     cfg = configure(f"experiment={name}")
-    compatibility.refuse(cfg)
+    Plan.of(cfg)
     with torch.device("meta"):
         network = build.network(cfg, 21)
         logits = network.eval()(torch.zeros(1, 3, 256, 320))
@@ -266,4 +267,4 @@ def test_an_interrupted_stage_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 
 def test_staged_and_unstaged_are_two_experiments():
     staged, at_once = (configure(*choice) for choice in (["stages=['model=fcn32s','model=fcn8s']"], []))
-    assert identity.identity(staged) != identity.identity(at_once)
+    assert Plan.of(staged).identity != Plan.of(at_once).identity

@@ -17,7 +17,8 @@ import torch
 from conftest import TINY, configure
 from torch import nn
 
-from segpipe.config import build, identity
+from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.errors import UserError
 from segpipe.models.init import key
 from segpipe.runs.run import Run
@@ -314,9 +315,9 @@ def test_layers_are_turned_back_into_what_they_were(gpu, expected):
 
 def test_devices_change_no_identity():
     others = [[], ["trainer=ddp_cpu"], ["trainer=ddp_cpu", "trainer.devices=4", "trainer.num_nodes=2"]]
-    assert len({identity.identity(configure(*TINY, *choices)) for choices in others}) == 1
+    assert len({Plan.of(configure(*TINY, *choices)).identity for choices in others}) == 1
     unsynchronised = configure(*TINY, "trainer=ddp_cpu", "trainer.sync_batchnorm=false")
-    assert identity.identity(unsynchronised) != identity.identity(configure(*TINY))
+    assert Plan.of(unsynchronised).identity != Plan.of(configure(*TINY)).identity
 
 
 @pytest.mark.parametrize(

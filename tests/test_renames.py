@@ -10,7 +10,8 @@ import pytest
 import torch
 from conftest import TINY, configure
 
-from segpipe.config import build, compatibility, identity, schema
+from segpipe.config import build, identity, schema
+from segpipe.config.plan import Plan
 from segpipe.config.schema import options
 from segpipe.engine.predictor import Predictor
 from segpipe.runs.renames import CLASSES, upgrade
@@ -48,7 +49,7 @@ def test_a_class_has_one_identity_under_all_its_import_paths(path, same):
 
 def test_an_encoder_under_another_import_path_is_the_same_run():
     other = "encoder._target_=segpipe.models.encoders.plain.PlainEncoder"
-    assert identity.identity(configure(other)) == identity.identity(configure())
+    assert Plan.of(configure(other)).identity == Plan.of(configure()).identity
 
 
 def test_upgrade_replaces_class_paths_in_lists_and_dicts_and_nothing_else():
@@ -70,7 +71,7 @@ def kept_runs():
 
 @pytest.mark.parametrize("folder", kept_runs())
 def test_the_stored_configuration_of_a_kept_run_gives_its_identity(folder):
-    assert identity.identity(schema.read(Run(folder))) == folder.name[-8:]
+    assert Plan.of_trained(schema.read(Run(folder))).identity == folder.name[-8:]
 
 
 def test_an_old_run_predicts_as_it_did():
@@ -105,7 +106,7 @@ def test_an_old_run_is_recognised_by_the_command_that_made_it():
     tiny = [word for word in TINY if not word.startswith("neck")]
     small = ["encoder.widths=[4,4,4,4,8]", "data.dataset.train=8", "data.dataset.side=64", "data.crop=[64,64]"]
     cfg = configure(*tiny, *small, "callbacks=ema", "model=segnet", "fusion=none", "trainer.max_epochs=1")
-    assert identity.identity(cfg) == identity.identity(schema.read(Run(OLD))) == Run(OLD).record["identity"]
+    assert Plan.of(cfg).identity == Plan.of_trained(schema.read(Run(OLD))).identity == Run(OLD).record["identity"]
 
 
 def first_weights(model, decoder, fusion):
@@ -135,4 +136,4 @@ def test_every_valid_combination_of_the_first_version_is_still_valid():
     models = {cell.split()[0] for cell in WEIGHTS["digests"]}
     assert models <= set(options("model"))
     for cell in list(WEIGHTS["digests"])[::20]:
-        compatibility.refuse(first_weights(*cell.split()))
+        Plan.of(first_weights(*cell.split()))

@@ -14,7 +14,8 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 import segpipe
-from segpipe.config import build, identity
+from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
 from segpipe.data.augment import REGISTERED, Augment, PadTo, strict
 from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset
@@ -215,8 +216,7 @@ def test_only_runs_that_are_touched_have_another_identity(tmp_path):
     data = ["data=folder", f"data.root={tmp_path}", "data.crop=null"]
 
     def revisions(*overrides):
-        cfg = configure(*data, *overrides)
-        return identity.revisions(cfg, [build.dataset(cfg, split) for split in ("train", "val", "test")])
+        return Plan.of(configure(*data, *overrides)).revisions
 
     assert revisions() == {"augment": 0, "data": 0, "encoder": 0, "neck": 0}
     assert revisions("data.size=[48,60]")["data"] == 0  # nothing is resized
@@ -224,7 +224,7 @@ def test_only_runs_that_are_touched_have_another_identity(tmp_path):
     assert revisions("augment=strong")["augment"] == 1
     assert (revisions("encoder=alexnet")["encoder"], revisions("encoder=vgg11")["encoder"]) == (1, 0)
     assert (revisions("neck=fc", "neck.kernel=6")["neck"], revisions("neck=fc", "neck.kernel=7")["neck"]) == (1, 0)
-    assert identity.identity(configure(*data, "data.size=[24,30]")) != identity.identity(configure(*data))
+    assert Plan.of(configure(*data, "data.size=[24,30]")).identity != Plan.of(configure(*data)).identity
 
 
 @pytest.mark.parametrize("sweep", ["sweep_shapes", "sweep_ladder"])
@@ -235,7 +235,7 @@ def test_experiments_of_the_kept_sweeps_have_the_identities_of_their_runs(sweep)
     assert len(chosen) > 10
     for cell in (cells.Cell(**entry) for entry in chosen):
         overrides = [one for one in cell.overrides if not one.startswith(("experiment=", "hydra"))]
-        assert cell.run.endswith(f"-{identity.identity(configure(f'experiment={sweep}', *overrides))}"), cell.said
+        assert cell.run.endswith(f"-{Plan.of(configure(f'experiment={sweep}', *overrides)).identity}"), cell.said
 
 
 def test_what_resizes_is_known():

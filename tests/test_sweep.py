@@ -19,7 +19,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_commands import run
 
-from segpipe.config import build, compatibility, identity
+from segpipe.config import build
+from segpipe.config.plan import Plan, make_cell
 from segpipe.engine import processes, scheduler, sweep
 from segpipe.engine.predictor import Predictor
 from segpipe.engine.progress import Board
@@ -30,14 +31,13 @@ from segpipe.runs.environment import cores
 from segpipe.runs.run import Run
 from segpipe.runs.storage import write_json
 from segpipe.train import train
-from segpipe.training import devices
 
 ROOT = Path(__file__).parent.parent
 CHOICES = [*TINY, "trainer.max_epochs=1"]
 
 
 def identity_of(*overrides):
-    return identity.identity(configure(*overrides))
+    return Plan.of(configure(*overrides)).identity
 
 
 # ---- which cells are one network
@@ -56,7 +56,7 @@ ALIKE = [
 @pytest.mark.parametrize("cells", ALIKE)
 def test_cells_that_are_one_network_have_one_identity_and_one_name(cells):
     assert len({identity_of(*cell) for cell in cells}) == 1
-    assert len({identity.named(configure(*cell), "") for cell in cells}) == 1
+    assert len({Plan.of(configure(*cell)).name("") for cell in cells}) == 1
 
 
 DIFFERENT = [
@@ -80,7 +80,7 @@ DIFFERENT = [
 @pytest.mark.parametrize("cells", DIFFERENT)
 def test_cells_that_only_look_alike_are_kept_apart(cells):
     assert len({identity_of(*cell) for cell in cells}) == len(cells)
-    assert len({identity.named(configure(*cell), "") for cell in cells}) == len(cells)
+    assert len({Plan.of(configure(*cell)).name("") for cell in cells}) == len(cells)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_cell_keeps_its_place_and_several_may_be_written_at_once(tmp_path):
 
 def test_a_cell_says_whether_it_is_refused_or_wrong():
     choices = [], ["decoder.kernel=3"], ["task.clip=x"]
-    good, odd, wrong = (compatibility.cell_of(configure(*choice, "run_dir=a/b"), choice) for choice in choices)
+    good, odd, wrong = (make_cell(configure(*choice, "run_dir=a/b"), choice) for choice in choices)
     assert (good.run, good.refused, good.error) == ("b", None, None)
     assert odd.run is None
     assert "allowed is an even number" in odd.refused
@@ -344,7 +344,7 @@ def test_each_slot_has_its_share_of_the_devices(monkeypatch):
     assert scheduler.shares(2, gpu=True) == [{"CUDA_VISIBLE_DEVICES": "3,5"}, {"CUDA_VISIBLE_DEVICES": "6,7"}]
     with pytest.raises(UserError, match=r"allowed is 1 to 4, the GPUs"):
         scheduler.shares(5, gpu=True)
-    monkeypatch.setattr(devices, "cores", lambda: 8)
+    monkeypatch.setattr(scheduler, "cores", lambda: 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     assert scheduler.shares(4, gpu=False) == [{"OMP_NUM_THREADS": "2"}] * 4
     assert scheduler.shares(1, gpu=False) == [{"OMP_NUM_THREADS": "6"}]

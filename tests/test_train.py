@@ -11,8 +11,10 @@ from omegaconf import OmegaConf
 from test_data import write_camvid
 
 import segpipe
-from segpipe.config import build, identity
+from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.engine import scheduler
+from segpipe.engine.fit import carry_out
 from segpipe.engine.resume import identified, recognise, settled
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
@@ -22,7 +24,7 @@ from segpipe.runs.cells import Cell
 from segpipe.runs.counts import read_boundaries
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history, write_history, write_json, write_text
-from segpipe.train import carry_out, train
+from segpipe.train import train
 from segpipe.training import devices
 from segpipe.training.task import SegmentationTask, parameter_groups
 
@@ -144,14 +146,14 @@ def resume(folder, *overrides):
     """What the command line does with ``resume=FOLDER`` and overrides."""
     with Run(folder).held():
         cfg = settled(configure(f"resume={folder}", *overrides), overrides=list(overrides))
-        carry_out(cfg, list(overrides), devices.joined())
+        carry_out(Plan.of(cfg), list(overrides), devices.joined())
     return Run(folder).record
 
 
 def test_a_run_that_is_resumed_for_more_epochs_gets_their_identity_and_says_which_it_had(tmp_path, capsys):
     folder = tmp_path / "run"
     asked = {epochs: [*TINY, f"trainer.max_epochs={epochs}"] for epochs in (1, 2, 3)}
-    identities = {epochs: identity.identity(configure(*choices)) for epochs, choices in asked.items()}
+    identities = {epochs: Plan.of(configure(*choices)).identity for epochs, choices in asked.items()}
     train(configure(*asked[1], f"run_dir={folder}"))
     before = Run(folder).record
     assert (before["identity"], before["max_epochs"]) == (identities[1], [1])
@@ -188,8 +190,8 @@ def test_an_extended_run_keeps_what_it_was_warmed_with_in_its_identity(finished_
     parent = tmp_path / "parent"
     shutil.copytree(finished_run, parent)
     choices = {epochs: [*TINY, f"trainer.max_epochs={epochs}", f"warm_start={parent}"] for epochs in (2, 3)}
-    identities = {epochs: identity.identity(configure(*chosen)) for epochs, chosen in choices.items()}
-    scratch = identity.identity(configure(*TINY, "trainer.max_epochs=3"))
+    identities = {epochs: Plan.of(configure(*chosen)).identity for epochs, chosen in choices.items()}
+    scratch = Plan.of(configure(*TINY, "trainer.max_epochs=3")).identity
     run = Run(tmp_path / "run")
     cold = [configure(*TINY, f"trainer.max_epochs={epochs}") for epochs in (2, 3)]  # as resume has it
     write_text(run.config, OmegaConf.to_yaml(cold[0], resolve=True))

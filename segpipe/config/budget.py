@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from segpipe.config import build
 from segpipe.config.schema import CONF
 from segpipe.config.width_search import Scales, Search, What, Width, parts
-from segpipe.errors import UserError
+from segpipe.errors import InvalidCombination, UserError
 from segpipe.models.decoder import all_widths, steps
 
 TOLERANCE = 0.02  # of what the budget leaves to decoder, head and enlargement
 
 
-class Unmet(UserError):
+class Unmet(InvalidCombination):
     """No width meets the budget."""
 
 
@@ -66,14 +66,8 @@ def amount(what: What, number: float) -> str:
     return f"{number:,.0f} parameters" if what == "params" else f"{number / 1e6:,.1f} M multiply-adds"
 
 
-def solved(cfg: DictConfig, *, num_classes: int | None = None, size: tuple[int, int] | None = None) -> DictConfig:
-    """The configuration with ``model.width`` and ``budget`` made out, so that it says the same once more.
-
-    Itself where ``match`` is null. Arguments and errors: see ``find``.
-    """
-    if not cfg.get("match"):
-        return cfg
-    found = find(cfg, num_classes=num_classes, size=size)
+def with_width(cfg: DictConfig, found: Found) -> DictConfig:
+    """A copy of a configuration with the solved width and its budget; to solve it again gives the same."""
     copy = cfg.copy()
     copy.budget, copy.model.width = found.budget, found.width
     return copy

@@ -1,54 +1,27 @@
 """Which combinations mean nothing and are refused, and which do something else than one might think."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe.config import budget, build, identity
+from segpipe.config import budget, identity
 from segpipe.config.identity import overlapping
-from segpipe.config.schema import check
-from segpipe.errors import UserError
+from segpipe.errors import InvalidCombination, UserError
 from segpipe.models.decoder import steps
 from segpipe.models.encoders import Encoder
-from segpipe.runs.cells import Cell
 from segpipe.training import devices
 
 
-def refuse(cfg: DictConfig) -> list[str]:
-    """Raise UserError for a combination that means nothing; return notes on what a combination does otherwise."""
-    check(cfg)
-    encoder = build.encoder_on_paper(cfg)
-    for refusal in (refuse_stride, refuse_decoder, refuse_match, refuse_pictures):
-        refusal(cfg, encoder)
-    refuse_training(cfg)
+def refuse(cfg: DictConfig, encoder: Encoder) -> list[str]:
+    """Check values against one another; return notes on what they do otherwise than one might expect.
+
+    Raises InvalidCombination for those that are invalid together.
+    """
+    try:
+        for refusal in (refuse_stride, refuse_decoder, refuse_match, refuse_pictures):
+            refusal(cfg, encoder)
+        refuse_training(cfg)
+    except UserError as error:
+        raise InvalidCombination(str(error)) from error
     return notes(cfg, encoder)
-
-
-def cell_of(cfg: DictConfig, overrides: list[str]) -> Cell:
-    """The cell of a configuration, whose run_dir is named after its network."""
-    choices = {
-        "model": cfg.model.name,
-        "stride": cfg.model.stride,
-        "decoder": cfg.decoder.name,
-        "fusion": cfg.fusion.name,
-        "match": cfg.match,
-        "seed": cfg.seed,
-    }
-    try:
-        check(cfg)
-    except UserError as error:
-        return Cell(overrides, choices, error=str(error))
-    try:
-        refuse(cfg)
-    except UserError as error:
-        return Cell(overrides, choices, refused=str(error))
-    try:
-        budget.solved(cfg)
-    except budget.Unmet as error:
-        return Cell(overrides, choices, refused=str(error))
-    except UserError as error:  # of the data, which say how many classes there are
-        return Cell(overrides, choices, error=str(error))
-    return Cell(overrides, choices, run=Path(cfg.run_dir).name)
 
 
 def refuse_stride(cfg: DictConfig, encoder: Encoder) -> None:

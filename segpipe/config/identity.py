@@ -1,21 +1,22 @@
 """Which cells of a sweep are one and the same network, and what a run is called."""
 
+import copy
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe.config import budget, build
+from segpipe.config import build
 from segpipe.config.schema import CONF
-from segpipe.data.dataset import SegmentationDataset, Split
+from segpipe.data.dataset import SegmentationDataset
 from segpipe.models.decoder import all_widths, steps
 from segpipe.models.encoders import Encoder
 from segpipe.runs.identity_keys import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
@@ -69,11 +70,9 @@ def known_width(cfg: DictConfig, encoder: Encoder) -> Any:
     return widths[1:] if widths[0] == in_channels else widths
 
 
-def canonical(cfg: DictConfig) -> dict[str, Any]:
+def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
     """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
-    cfg = budget.solved(cfg)
     resolved = build.resolved(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"]))
-    encoder = build.encoder_on_paper(cfg)
     stride, decoder, fusion = least(cfg, encoder)
     if fusion == "none":
         resolved.fusion = {"name": "none"}
@@ -123,12 +122,16 @@ def class_key(target: str) -> str:
     return oldest(f"{paths[0]}.{name}" if paths else target)
 
 
-def identity(cfg: DictConfig) -> str:
-    """Eight hexadecimal digits: a digest of what can change the result, the data and the weights it starts from."""
-    content = canonical(cfg)
-    datasets = [build.dataset(cfg, split) for split in get_args(Split)]
+def digest(
+    cfg: DictConfig,
+    canonical: Mapping[str, Any],
+    datasets: Sequence[SegmentationDataset],
+    revisions: Mapping[str, int],
+) -> str:
+    """Eight hexadecimal digits of what can change the result: configuration, data, and the weights it starts from."""
+    content = copy.deepcopy(dict(canonical))
     content["data_fingerprint"] = [dataset.fingerprint() for dataset in datasets]
-    for group, revision in revisions(cfg, datasets).items():
+    for group, revision in revisions.items():
         content[group]["revision"] = revision
     for path, before in ADDED_SINCE.items():
         node, _, key = path.rpartition(".")
@@ -136,17 +139,16 @@ def identity(cfg: DictConfig) -> str:
             content[node].pop(key, None)
     content["trainer"]["precision"] = build.precision(cfg)
     if (weights := cfg.encoder.get("weights")) and pretrained.is_file(weights) and Path(weights).is_file():
-        content["encoder"]["weights"] = digest(Path(weights))  # by what is in it, wherever it lies
+        content["encoder"]["weights"] = digest_of_file(Path(weights))  # by what is in it, wherever it lies
     if cfg.warm_start:
-        content["warm_start"] = digest(build.weights_file(cfg.warm_start))
+        content["warm_start"] = digest_of_file(build.weights_file(cfg.warm_start))
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
-def revisions(cfg: DictConfig, datasets: Sequence[SegmentationDataset]) -> dict[str, int]:
+def revisions(cfg: DictConfig, encoder: Encoder, datasets: Sequence[SegmentationDataset]) -> dict[str, int]:
     """By config group the revision of what a run uses of it; 0 where no repair has touched such a run."""
     size = cfg.data.get("size")
     resized = size and any(dataset.size(i) != tuple(size) for dataset in datasets for i in range(len(dataset)))
-    encoder = build.encoder_on_paper(cfg)
     with torch.device("meta"):
         neck = build.make(cfg, "neck")(encoder)
     return {
@@ -157,27 +159,14 @@ def revisions(cfg: DictConfig, datasets: Sequence[SegmentationDataset]) -> dict[
     }
 
 
-def digest(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
     """Of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=8)).hexdigest()  # type: ignore[arg-type]
 
 
-def run_name(_root_: DictConfig) -> str:
-    """What a run's folder is called: its choices, its seed, its identity. Hydra asks for it as ``${run_name:}``.
-
-    Where there is no identity, since the data are missing, say, the training itself will refuse, and say why.
-    """
-    try:
-        cfg = budget.solved(_root_)
-        return named(cfg, identity(cfg))
-    except Exception:
-        return named(_root_, "refused")
-
-
-def named(cfg: DictConfig, last: str) -> str:
+def named(cfg: DictConfig, encoder: Encoder, last: str) -> str:
     """A run's choices, as ``least`` has them, its width where it has its own, seed, and ``last`` behind them."""
-    encoder = build.encoder_on_paper(cfg)
     stride, decoder, fusion = least(cfg, encoder)
     model = model_name(cfg.model.name, cfg.model.stride, stride)
     width = known_width(cfg, encoder)
@@ -191,6 +180,3 @@ def model_name(name: str, given: int, stride: int) -> str:
     if name == f"fcn{given}s":
         return f"fcn{stride}s"
     return name if stride == 1 else f"{name}{stride}"
-
-
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)

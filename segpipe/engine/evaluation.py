@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
-from segpipe.config import build, compatibility
+from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, read
 from segpipe.data.dataset import Split
 from segpipe.engine.predictor import Predictor
@@ -33,7 +34,7 @@ def evaluate(
     if overrides:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg.data = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides]).data
-    compatibility.refuse(cfg)
+    Plan.of(cfg)
     data = build.data(cfg)
     dataset = data.split(split)
     if dataset.classes != predictor.classes:

@@ -8,8 +8,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from segpipe.config import budget, build, compatibility
+from segpipe.config import build
 from segpipe.config.messages import explain
+from segpipe.config.plan import Plan
 from segpipe.data.module import SegmentationData
 from segpipe.engine.resume import intact, recognise, settled, start
 from segpipe.metrics.boundaries import boundary_scores
@@ -37,40 +38,36 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     place = devices.joined()
     if place.rank:
         heard = place.hear()
-        return carry_out(heard, overrides, place) if heard is not None else {}
+        return carry_out(Plan.of(heard), overrides, place) if heard is not None else {}
     auto = cfg.resume == "auto"
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
     with run.held(wait=auto):
         if auto and run.record.get("status") == "finished" and intact(run):
-            recognise(run, cfg)
+            recognise(run, Plan.of(cfg))
             print(f"{shown(run.folder)} is finished already.")
             place.tell(None)
             return read_json(run.metrics)
-        return carry_out(settled(cfg, overrides=overrides), overrides, place)
+        return carry_out(Plan.of(settled(cfg, overrides=overrides)), overrides, place)
 
 
-def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, Any]:
+def carry_out(plan: Plan, overrides: list[str], place: Place) -> dict[str, Any]:
     """See ``train``; the folder is these ranks' alone, and ``resume`` made out."""
-    for note in compatibility.refuse(cfg):
+    cfg = plan.cfg
+    for note in plan.notes:
         print(f"Note: {note}")
     devices.check(cfg, place)
     data = build.data(cfg)
-    smallest = build.encoder_on_paper(cfg).min_size
-    data.check(smallest=smallest, ranks=place.world_size, parts=cfg.task.accumulate)
+    data.check(smallest=plan.encoder.min_size, ranks=place.world_size, parts=cfg.task.accumulate)
     for note in data.notes():
         print(f"Data: {note}")
-    if cfg.get("match"):
-        print(f"Note: {budget.find(cfg)}")
-        cfg = budget.solved(cfg)
+    if plan.budget:
+        print(f"Note: {plan.budget}")
     task = build.task(cfg, data)
-    if cfg.encoder.get("weights") and not (cfg.resume or cfg.warm_start):
-        pretrained.load_encoder(task.network, cfg)
-    if not cfg.resume and cfg.warm_start:
-        pretrained.warm_start(task.network, build.weights_file(cfg.warm_start))
+    load_weights(task, cfg)
     if place.rank:
         run = Run(Path(cfg.run_dir))
     else:
-        run = start(cfg, data, overrides=overrides, world_size=place.world_size)
+        run = start(plan, data, overrides=overrides, world_size=place.world_size)
         among = f" on {place.world_size} devices" if place.world_size > 1 else ""
         print(f"Training {run.record['name']}{among} in {shown(run.folder)}", flush=True)
         place.tell(cfg)
@@ -78,45 +75,66 @@ def carry_out(cfg: DictConfig, overrides: list[str], place: Place) -> dict[str, 
     failed = True
     try:
         logger = build.logger(cfg, run) if place.rank == 0 else None
-        trainer = build.trainer(cfg, run, logger, place)
-        began = time.time()
-        trainer.fit(
-            task, datamodule=data, ckpt_path=checkpoints.newest_whole(run) if cfg.resume else None, weights_only=True
-        )
-        seconds = time.time() - began
-        best_epoch = evaluate_best(run, task, data, trainer)
-        devices.leave(trainer.strategy)
-        if place.rank:
-            failed = False
-            return {}
-        metrics = {"best_epoch": best_epoch, **describe_best(cfg, run, task, data, trainer)}
-        metrics["training"] = {
-            "seconds": round(run.spent + seconds, 1),
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-        }
-        write_json(run.metrics, metrics)
-        if logger is not None:
-            with tracking.spared("the result"):
-                log_result(logger, metrics, task)
-        run.update(status="finished")
+        metrics = fit(cfg, run, task, data, build.trainer(cfg, run, logger, place), rank=place.rank)
+        if place.rank == 0:
+            write_json(run.metrics, metrics)
+            if logger is not None:
+                with tracking.spared("the result"):
+                    log_result(logger, metrics, task)
+            run.update(status="finished")
         failed = False
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns the one into the other
-        devices.note("interrupted" if interrupted else f"{type(error).__name__}: {error}")
-        if place.rank:
-            raise
-        run.end("interrupted" if interrupted else "failed", explain(error) or f"{type(error).__name__}: {error}")
-        if interrupted and run.checkpoint("last").is_file():
-            command = f"{PYTHON} -m segpipe.train resume={shown(run.folder)}"
-            print(f"\nInterrupted. To go on with it: {command}", file=sys.stderr)
-        if interrupted:
+        note_end(run, error, place)
+        if isinstance(error, SystemExit) and not place.rank:  # Lightning turns a KeyboardInterrupt into it
             raise KeyboardInterrupt from error
         raise
     finally:
         tracking.finish(logger, failed=failed)
-    print_summary(run, metrics)
+    if place.rank == 0:
+        print_summary(run, metrics)
     return metrics
+
+
+def load_weights(task: SegmentationTask, cfg: DictConfig) -> None:
+    """Give the network the weights that a training starts from; those of a resumed one come from its checkpoint."""
+    if cfg.resume:
+        return
+    if cfg.warm_start:
+        pretrained.warm_start(task.network, build.weights_file(cfg.warm_start))
+    elif cfg.encoder.get("weights"):
+        pretrained.load_encoder(task.network, cfg)
+
+
+def fit(
+    cfg: DictConfig, run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any, *, rank: int
+) -> dict[str, Any]:
+    """Train, and evaluate the best checkpoint; return what ``metrics.json`` holds, nothing on ranks above 0."""
+    began = time.time()
+    checkpoint = checkpoints.newest_whole(run) if cfg.resume else None
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    seconds = time.time() - began
+    best_epoch = evaluate_best(run, task, data, trainer)
+    devices.leave(trainer.strategy)
+    if rank:
+        return {}
+    training = {
+        "seconds": round(run.spent + seconds, 1),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+    }
+    return {"best_epoch": best_epoch, **describe_best(cfg, run, task, data, trainer), "training": training}
+
+
+def note_end(run: Run, error: BaseException, place: Place) -> None:
+    """Write into a run's record why it ended; other ranks than 0 leave a note for the process that started them."""
+    interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+    devices.note("interrupted" if interrupted else f"{type(error).__name__}: {error}")
+    if place.rank:
+        return
+    run.end("interrupted" if interrupted else "failed", explain(error) or f"{type(error).__name__}: {error}")
+    if interrupted and run.checkpoint("last").is_file():
+        command = f"{PYTHON} -m segpipe.train resume={shown(run.folder)}"
+        print(f"\nInterrupted. To go on with it: {command}", file=sys.stderr)
 
 
 def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any) -> int:

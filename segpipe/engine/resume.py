@@ -10,7 +10,8 @@ from typing import Any, get_args
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe.config import budget, build, identity
+from segpipe.config import build
+from segpipe.config.plan import Plan
 from segpipe.config.schema import key_of, read
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
@@ -27,11 +28,12 @@ MAY_CHANGE = (
 )  # fmt: skip
 
 
-def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], world_size: int = 1) -> Run:
+def start(plan: Plan, data: SegmentationData, *, overrides: list[str], world_size: int = 1) -> Run:
     """Make the run's folder: configuration, and the record that says it is running. world_size: ranks that train.
 
     Raises UserError where there is a run already that got somewhere.
     """
+    cfg = plan.cfg
     run = Run(Path(cfg.run_dir))
     if not cfg.resume:
         finished = run.record.get("status") == "finished"  # its checkpoints may not have been kept
@@ -48,22 +50,21 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], worl
             f"{run.folder}: the data are not those that it was trained on ({', '.join(changed)} differ). Give their "
             f"folder, data.root=FOLDER; or begin another training from its weights: warm_start={shown(run.folder)}."
         )
-    revisions = identity.revisions(cfg, [data.split(name) for name in get_args(Split)])
-    touched = {group: revision for group, revision in revisions.items() if revision}
+    touched = {group: revision for group, revision in plan.revisions.items() if revision}
     if before and before.get("revisions", {}) != touched:
         raise UserError(
             f"{run.folder}: it was begun by a version of segpipe whose results here were others (revisions "
             f"{before.get('revisions', {})}, now {touched}; docs/architecture.md). Train it anew in another folder, or "
             f"begin from its weights: warm_start={shown(run.folder)}."
         )
-    known = identified(run, cfg)
+    known = identified(run, plan)
     record = {
         "status": "running",
-        "name": before.get("name") or identity.named(cfg, known["identity"]),
+        "name": before.get("name") or plan.name(known["identity"]),
         "seed": cfg.seed,
         **known,
         "revisions": touched,
-        "match": before.get("match") or (budget.find(cfg).record() if cfg.get("match") else None),
+        "match": before.get("match") or (plan.budget.record() if plan.budget else None),
         "data_fingerprint": fingerprints,
         "classes": data.split("train").classes,
         "palette": data.split("train").palette,
@@ -82,29 +83,30 @@ def start(cfg: DictConfig, data: SegmentationData, *, overrides: list[str], worl
     return run
 
 
-def identified(run: Run, cfg: DictConfig) -> dict[str, Any]:
+def identified(run: Run, plan: Plan) -> dict[str, Any]:
     """What a run that begins, or goes on, records of its identity.
 
     One that is resumed for more epochs is another training from then on: it gets that one's identity, and
     ``extended_from``, the one before. It is not the same as one that was begun for as many, which had another schedule:
     max_epochs, the number of each start in turn, tells them apart.
     """
+    cfg = plan.cfg
     old = run.record.get("identity")
     length = cfg.trainer.max_epochs
     if not old:
-        return {"identity": identity.identity(cfg), "max_epochs": [length]}
+        return {"identity": plan.identity, "max_epochs": [length]}
     try:
-        kept = read(run)
+        kept = Plan.of_trained(read(run))
     except UserError:  # damaged; that it is a run of cfg, ``recognise`` has seen by its identity
-        kept = cfg
-    asked = run.record.get("max_epochs", [kept.trainer.max_epochs])
-    if asked[-1] == length and identity.canonical(kept) == identity.canonical(cfg):
+        kept = plan
+    asked = run.record.get("max_epochs", [kept.cfg.trainer.max_epochs])
+    if asked[-1] == length and kept.canonical == plan.canonical:
         return {"identity": old, "max_epochs": asked}
     begun = laid_over(cfg, warm_start=run.record.get("warm_start"))
     try:
-        new = identity.identity(begun)
+        new = Plan.of_trained(begun).identity
     except UserError:  # the weights that it was begun from are gone
-        both = f"{old} {identity.identity(cfg)}"
+        both = f"{old} {plan.identity}"
         new = hashlib.blake2b(both.encode(), digest_size=4).hexdigest()
     if new == old:
         return {"identity": old, "max_epochs": asked}
@@ -130,9 +132,9 @@ def intact(run: Run) -> bool:
     return False
 
 
-def recognise(run: Run, cfg: DictConfig) -> None:
-    """Raise UserError where a run is not what a configuration asks for."""
-    if (run.record.get("identity") or identity.identity(read(run))) != identity.identity(cfg):
+def recognise(run: Run, plan: Plan) -> None:
+    """Raise UserError where a run is not what is asked for."""
+    if (run.record.get("identity") or Plan.of_trained(read(run)).identity) != plan.identity:
         if run.record.get("extended_from"):
             raise UserError(
                 f"{run.folder}: there is a run of another configuration, which was resumed with another "
@@ -155,7 +157,7 @@ def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
                 print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(renamed)}.")
             run.end("failed", "Its checkpoints were damaged, and were set aside.")  # finished no more, and begun anew
             return laid_over(cfg, resume=None)
-        recognise(run, cfg)
+        recognise(run, Plan.of(cfg))
         say_which(run, path)
         return laid_over(cfg, resume=cfg.run_dir, warm_start=None)
     if cfg.resume:

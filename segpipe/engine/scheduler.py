@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from segpipe.config import build, compatibility
+from segpipe.config import build
+from segpipe.config.plan import make_cell
 from segpipe.config.schema import key_of
 from segpipe.engine.processes import Child, end, quoted, told, training
 from segpipe.engine.progress import EXTENDED, Board, print_cells
@@ -155,7 +156,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
     refuse_cells(cfg)
     folder = Path(cfg.run_dir)
     Asked.jobs = max(Asked.jobs - 1, 0)
-    cell = compatibility.cell_of(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
+    cell = make_cell(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
     cells.add(folder.parent, cell, tuning_seeds=None if cell.error else cfg.sweep.tuning_seeds)
     if cell.run is None:
         say = slots[0].board.say if slots else print

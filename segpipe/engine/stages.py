@@ -7,7 +7,8 @@ from pathlib import Path
 from hydra import compose
 from omegaconf import DictConfig
 
-from segpipe.config import budget, compatibility, schema
+from segpipe.config import schema
+from segpipe.config.plan import Plan
 from segpipe.engine.processes import quoted, train_in
 from segpipe.errors import UserError
 from segpipe.runs.run import shown
@@ -24,9 +25,7 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
     schema.check(cfg)
     lines = [[*command_line(overrides, stage), "stages=null"] for stage in cfg.stages]
     for line in lines:
-        chosen = compose("train", line)
-        compatibility.refuse(chosen)
-        budget.solved(chosen)
+        Plan.of(compose("train", line))
     final = Path(cfg.run_dir)
     before: Path | None = None
     for number, (stage, line) in enumerate(zip(cfg.stages, lines, strict=True), start=1):

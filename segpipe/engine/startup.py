@@ -12,6 +12,7 @@ try:
     from segpipe.training import tracking  # noqa: F401  (W&B before torch: see there)
 
     # isort: split
+    from segpipe.config import plan  # noqa: F401
     from segpipe.training import pretrained  # noqa: F401
 finally:
     gc.enable()
