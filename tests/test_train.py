@@ -165,10 +165,10 @@ def test_a_run_that_is_resumed_for_more_epochs_gets_their_identity_and_says_whic
     again = resume(folder)
     assert [again[key] for key in ("identity", "extended_from", "max_epochs")] == [identities[2], identities[1], [1, 2]]
 
-    recognise(Run(folder), configure(*asked[2]))
+    recognise(Run(folder), Plan.of(configure(*asked[2])))
     for other in (1, 3):
         with pytest.raises(UserError, match=r"resumed with another trainer\.max_epochs since"):
-            recognise(Run(folder), configure(*asked[other]))
+            recognise(Run(folder), Plan.of(configure(*asked[other])))
     capsys.readouterr()
     train(configure(*asked[2], "resume=auto", f"run_dir={folder}"))
     assert "is finished already" in capsys.readouterr().out
@@ -193,8 +193,8 @@ def test_an_extended_run_keeps_what_it_was_warmed_with_in_its_identity(finished_
     identities = {epochs: Plan.of(configure(*chosen)).identity for epochs, chosen in choices.items()}
     scratch = Plan.of(configure(*TINY, "trainer.max_epochs=3")).identity
     run = Run(tmp_path / "run")
-    cold = [configure(*TINY, f"trainer.max_epochs={epochs}") for epochs in (2, 3)]  # as resume has it
-    write_text(run.config, OmegaConf.to_yaml(cold[0], resolve=True))
+    cold = [Plan.of(configure(*TINY, f"trainer.max_epochs={epochs}")) for epochs in (2, 3)]  # as resume has it
+    write_text(run.config, OmegaConf.to_yaml(cold[0].cfg, resolve=True))
     run.record = {"identity": identities[2], "warm_start": str(parent)}  # of before lengths were recorded
     assert identified(run, cold[0]) == {"identity": identities[2], "max_epochs": [2]}
     found = {"identity": identities[3], "extended_from": identities[2], "max_epochs": [2, 3]}
