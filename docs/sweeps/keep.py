@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
-from segpipe.storage import read_json, write_json, write_text
 
-from segpipe import cells
 from segpipe.analysis.edges import COMPARED
-from segpipe.config import key_of
-from segpipe.runs import Run, remove_bare
+from segpipe.config.schema import key_of
+from segpipe.runs import cells
+from segpipe.runs.run import Run, remove_bare
+from segpipe.runs.storage import read_json, write_json, write_text
 
 COPIED = ("metrics.json", "history.csv", "confusion/val.npz", "confusion/test.npz")
 AT_BOUNDARIES = ("names", *COMPARED)
