@@ -12,6 +12,7 @@ import pytest
 from conftest import TINY
 from test_data import spoil, write_camvid
 
+import segpipe
 from segpipe.data.files import read_image, read_mask
 
 SMALL = [choice for choice in TINY if choice != "logger=none"]
@@ -104,7 +105,11 @@ def test_installed_without_the_checkout_it_finds_its_configuration(tmp_path):
         check=True,
         capture_output=True,
     )
-    code = "from segpipe.config.schema import CONF; print(CONF); print((CONF / 'train.yaml').is_file())"
+    code = (
+        "import segpipe; from segpipe.config.schema import CONF; from pathlib import Path; print(CONF); "
+        "print((CONF / 'train.yaml').is_file(), Path(segpipe.__file__).with_name('py.typed').is_file(), "
+        "segpipe.__version__)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -113,4 +118,4 @@ def test_installed_without_the_checkout_it_finds_its_configuration(tmp_path):
         text=True,
         check=True,
     )
-    assert done.stdout.splitlines() == [str(tmp_path / "site" / "segpipe" / "conf"), "True"]
+    assert done.stdout.splitlines() == [str(tmp_path / "site" / "segpipe" / "conf"), f"True True {segpipe.__version__}"]

@@ -12,6 +12,7 @@ COMMANDS = {
 }  # fmt: skip
 MAY_IMPORT = {  # of the packages below; a package may import itself
     "errors": set(),
+    "deprecation": set(),
     "metrics": {"errors"},
     "models": {"errors"},
     "runs": {"errors", "metrics"},

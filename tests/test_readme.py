@@ -1,4 +1,4 @@
-"""Every command of the README and of docs/data.md, run as it stands there (the long ones with debug=fast)."""
+"""Every command of the README and of the first pages of the docs, run as it stands there (long ones: debug=fast)."""
 
 import os
 import re
@@ -15,7 +15,8 @@ from conftest import SHARED
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT + (ROOT / "docs" / "data.md").read_text(), re.S)
+PAGES = [ROOT / "README.md", ROOT / "docs" / "getting-started.md", ROOT / "docs" / "data.md"]
+BLOCKS = re.findall(r"```bash\n(.*?)```", "".join(page.read_text() for page in PAGES), re.S)
 LINES = [line.partition("  #")[0].strip() for line in "".join(BLOCKS).splitlines() if not line.startswith("#")]
 COMMANDS = list(dict.fromkeys(line for line in LINES if line))
 FAST = ["data.dataset.train=16", "data.dataset.val=4", "data.dataset.test=4", "logger.mode=disabled", "trainer=cpu"]
@@ -49,7 +50,16 @@ def quick(words):
 
 
 def test_there_are_commands():
-    assert len(COMMANDS) >= 10
+    assert len(COMMANDS) >= 15
+
+
+def test_the_readme_is_short_and_begins_with_what_it_is():
+    """The first screen: what it is, one image, one table, one command."""
+    assert len(TEXT.splitlines()) <= 150
+    first = TEXT.partition("\n## ")[0]
+    assert len(first.splitlines()) <= 40
+    assert first.count("![") == first.count("|---|---|") == first.count("```bash") == 1
+    assert BLOCKS[0] == "make train\n"
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
@@ -78,14 +88,15 @@ def test_the_python_example_runs(desk, monkeypatch):
 
 
 def test_tables_name_what_there_is():
+    page = (ROOT / "docs" / "configuration.md").read_text()
     for group in ("encoder", "neck", "decoder", "fusion", "model", "data", "augment", "loss", "optimizer", "scheduler"):
-        row = next(line for line in TEXT.splitlines() if line.startswith(f"| `{group}`"))
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{group}`"))
         for path in (ROOT / "conf" / group).glob("*.yaml"):
-            assert f"`{path.stem}`" in row, f"{group}: {path.stem} is missing in the README's table"
+            assert f"`{path.stem}`" in row, f"{group}: {path.stem} is missing in the table of docs/configuration.md"
 
 
 def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"

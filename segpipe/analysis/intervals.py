@@ -148,7 +148,7 @@ def holm(intervals: Sequence[Interval | None]) -> list[Interval | None]:
 def simultaneous(
     means: Sequence[float], intervals: Sequence[Interval | None], correlation: float, *, level: float = 0.95
 ) -> list[Interval | None]:
-    """Intervals that all hold at once with probability ``level``, by the largest |t| (Dunnett 1955).
+    """Intervals that all hold at once with probability ``level``, by the largest ``|t|`` (Dunnett 1955).
 
     The largest is drawn with normal numerators that all have one ``correlation``, each over a standard error of its
     own degrees of freedom. Where those differ, it is the smallest p that is drawn.

@@ -76,7 +76,7 @@ def as_rgb(image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Image:
         image = PIL.ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):  # which Pillow would clip, not scale
             image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return np.asarray(image.convert("RGB"))
+        return np.array(image.convert("RGB"))  # a copy: torch warns of an array that may not be written
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(

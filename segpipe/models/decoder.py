@@ -1,6 +1,6 @@
 """The one decoder: FCN, SegNet, DeconvNet, U-Net and what lies between differ in what is put into its slots.
 
-At each stride, from coarse to fine:   upsample x2  ->  smooth  ->  fuse with the skip  ->  refine
+At each stride, from coarse to fine:   upsample x2  ->  smooth  ->  fuse with the skip  ->  refine ::
 
                  upsample       fuse      refine                       width            narrows in
     FCN          deconv         sum       nothing (it is linear)       classes          -

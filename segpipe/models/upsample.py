@@ -148,7 +148,7 @@ class Unpool(nn.Module):
 
 
 def unpool(values: Tensor, switches: Tensor, size: Sequence[int]) -> Tensor:
-    """Scatter (N, C, h, w) values to their flat positions in zeros of (N, C, *size).
+    """Scatter (N, C, h, w) values to their flat positions in zeros of ``(N, C, *size)``.
 
     ``max_unpool2d`` is the faster of the two, but raises under deterministic algorithms.
     """
