@@ -72,7 +72,7 @@ def known_width(cfg: DictConfig, encoder: Encoder) -> Any:
 
 def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
     """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
-    resolved = build.resolved(OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"]))
+    resolved = build.resolved(cfg)
     stride, decoder, fusion = least(cfg, encoder)
     if fusion == "none":
         resolved.fusion = {"name": "none"}

@@ -111,10 +111,11 @@ def run_name(_root_: DictConfig) -> str:
     Where there is no identity, because the configuration is invalid or the data are missing, the training itself raises
     the error.
     """
+    cfg = OmegaConf.masked_copy(_root_, [key for key in map(str, _root_) if key != "hydra"])
     try:
-        return Plan.of(_root_).name()
+        return Plan.of(cfg).name()
     except Exception:
-        return Plan.of_trained(_root_).name("refused")
+        return Plan.of_trained(cfg).name("refused")
 
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
