@@ -152,8 +152,8 @@ def equal_grid(seeds: int) -> list[Network]:
         for stride in (32, 16, 8):
             fusions = [("none", "sum", "concat")] if stride == 32 else [("none",), ("sum",), ("concat",)]
             for together in fusions:
-                places = [Place("", AS_THEY_ARE, "fcn", stride, decoder, fusion) for fusion in together]
-                trained: Any = {seed: SimpleNamespace(val_miou=0.5) for seed in range(seeds)}
+                places = [Place("", AS_THEY_ARE, "fcn", (decoder, fusion, stride)) for fusion in together]
+                trained: Any = {seed: SimpleNamespace(val=0.5) for seed in range(seeds)}
                 networks.append(Network(places, trained))
     return networks
 

@@ -1,17 +1,24 @@
 """``python -m segpipe.report FOLDER``: which differences between a folder's runs are real, on one page."""
 
 import argparse
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+
+import yaml
 
 from segpipe.analysis import edges, spreadsheets
 from segpipe.analysis.bounds import bound_of
 from segpipe.analysis.collect import collect
 from segpipe.analysis.effects import analyse
+from segpipe.analysis.factors import FACTORS, Factor
 from segpipe.analysis.markdown import markdown
 from segpipe.analysis.page import content, render
+from segpipe.analysis.scores import MIOU, Score
 from segpipe.analysis.standings import standings
 from segpipe.analysis.verdict import Paragraph
 from segpipe.config.messages import friendly
+from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
 from segpipe.runs.run import shown
 from segpipe.runs.storage import write_text
@@ -27,11 +34,15 @@ def report(
     bound: Path | None = None,
     resamples: int = RESAMPLES,
     as_markdown: bool = False,
+    factors: Sequence[Factor] = FACTORS,
+    score: Score = MIOU,
 ) -> list[Paragraph]:
     """Write ``report.html``, ``results.csv`` and ``comparisons.csv`` into ``out``, or into the folder itself.
 
     reference: the network that single ones are compared with; None compares each with the best of the others. bound: a
-    file of ``segpipe.bound``; None looks for one. as_markdown: write ``report.md`` as well. Returns the verdict.
+    file of ``segpipe.bound``; None looks for one. as_markdown: write ``report.md`` as well. factors: what the cells of
+    the folder differ in, the one first that is drawn as lines and rows. score: what networks are compared by. Returns
+    the verdict.
     Raises UserError where the folder has no finished run.
     """
     if resamples < 100:
@@ -41,7 +52,7 @@ def report(
     out = out or folder
     if out.is_file():
         raise UserError(f"--out {out}: that is a file. Give a folder; it is made where there is none.")
-    collection = collect(folder)
+    collection = collect(folder, factors=factors, score=score)
     analysis = analyse(collection, reference=reference, resamples=resamples)
     found = standings(collection, analysis)
     perfect = bound_of(collection, bound)
@@ -51,7 +62,15 @@ def report(
     command += ["--reference", reference] if reference else []
     command += ["--bound", shown(perfect.path)] if perfect else []
     command += ["--resamples", str(resamples)] if resamples != RESAMPLES else []
-    page = content(collection, analysis, found, exploratory=exploratory, bound=perfect, command=command)
+    page = content(
+        collection,
+        analysis,
+        found,
+        exploratory=exploratory,
+        bound=perfect,
+        command=command,
+        classes=offered_classes(),
+    )
     html = render(page)
     spreadsheets.write(out / "results.csv", list(spreadsheets.results(collection)))
     spreadsheets.write(out / "comparisons.csv", list(spreadsheets.comparisons(analysis, exploratory)))
@@ -59,6 +78,25 @@ def report(
         write_text(out / "report.md", markdown(page))
     write_text(out / "report.html", html)
     return page.verdict
+
+
+def offered_classes() -> dict[str, type]:
+    """The operators, fusions and refinements that ``conf/`` names, by import path; without those that lack a module.
+
+    The report asks them what they are: the folder of runs names classes, but may come from anybody, so nothing that
+    only a run names is imported.
+    """
+    found: dict[str, type] = {}
+    for group in ("decoder", "fusion", "model"):
+        for name in options(group):
+            node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
+            path = str((node["model"].get("refine", {}) if group == "model" else node).get("_target_"))
+            module, _, class_name = path.rpartition(".")
+            try:
+                found[path] = getattr(import_module(module), class_name)
+            except (ImportError, AttributeError, ValueError):
+                continue
+    return found
 
 
 def main() -> None:

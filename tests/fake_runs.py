@@ -8,6 +8,14 @@ from segpipe.runs.counts import write_boundaries, write_confusion
 from segpipe.runs.storage import write_history, write_json
 
 PIXELS = 1_000_000  # of each class in each picture
+OPERATORS = {
+    "nearest": "Nearest",
+    "bilinear": "Bilinear",
+    "deconv": "Deconv",
+    "pixelshuffle": "PixelShuffle",
+    "unpool": "Unpool",
+}
+FUSIONS = {"none": "NoSkip", "sum": "Sum", "concat": "Concat"}
 REFINE = {"fcn": "segpipe.models.refine.Mix", "ladder": "segpipe.models.refine.Convolutions"}
 
 
@@ -34,8 +42,8 @@ def write_run(
     config = {
         "seed": seed,
         "model": {"name": f"fcn{stride}s" if model == "fcn" else model, "stride": stride},
-        "decoder": {"name": decoder},
-        "fusion": {"name": fusion},
+        "decoder": {"name": decoder, "_target_": f"segpipe.models.upsample.{OPERATORS.get(decoder)}"},
+        "fusion": {"name": fusion, "_target_": f"segpipe.models.fusion.{FUSIONS.get(fusion)}"},
         "match": None,
     }
     config["model"]["refine"] = {"_target_": REFINE[model]}

@@ -281,10 +281,10 @@ def test_a_report_has_a_run_in_both_views_where_it_is_in_both():
     choices = {"model": "ladder", "stride": 8, "decoder": "bilinear", "fusion": "sum", "seed": 0}
     listed = [cells.Cell([f"match={what}"], {**choices, "match": what}, run="one") for what in (None, "params")]
     for config in (None, "params"):  # of whichever was trained
-        spots = placed(listed, {"one": config})
+        spots = placed(listed, {"one": {"match": config}})
         assert [spot.place.view for spot in spots] == ["operators as they are", "equal parameters"]
         assert [(spot.seed, spot.run) for spot in spots] == [(0, "one")] * 2
-    (spot,) = placed([cells.Cell([], choices, run="one")], {"one": "params"})
+    (spot,) = placed([cells.Cell([], choices, run="one")], {"one": {"match": "params"}})
     assert spot.place.view == "equal parameters"
 
 

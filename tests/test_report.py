@@ -19,6 +19,7 @@ from segpipe.analysis import effects, figures, ordering, points, verdict
 from segpipe.analysis.collect import collect
 from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.contrasts import Contrast
+from segpipe.analysis.factors import DECODER, STRIDE
 from segpipe.analysis.findings import about_factor
 from segpipe.analysis.intervals import Estimate, Interval
 from segpipe.analysis.markdown import safe
@@ -207,7 +208,7 @@ def test_what_is_not_known_is_no_difference_of_0():
     compared = [unknown("deconv", "pixelshuffle"), unknown("nearest", "pixelshuffle"), made("deconv", "nearest", -0.1)]
     ordered = ordering.order(compared)
     assert (ordered.levels, ordered.apart) == (["nearest", "deconv"], ["pixelshuffle"])
-    found = about_factor("decoder", compared)
+    found = about_factor(DECODER, compared)
     assert found.headline == "nearest > deconv (not ordered: pixelshuffle)"
     assert "Not ordered: pixelshuffle. Too few runs" in found.text
 
@@ -215,23 +216,23 @@ def test_what_is_not_known_is_no_difference_of_0():
 def test_only_what_is_connected_is_ordered():
     compared = [made("a", "b", 0.1), unknown("a", "c"), unknown("a", "d"), unknown("a", "e"), made("b", "e", 0.1)]
     compared += [made("c", "d", 0.3), unknown("b", "c"), unknown("b", "d")]
-    found = about_factor("decoder", compared)
+    found = about_factor(DECODER, compared)
     assert found.headline == "a > b > e (not ordered: c, d)"
     assert "Real all the same: c 30.0 (29.0 to 31.0) above d." in found.text
-    nothing = about_factor("stride", [unknown("8", "16", factor="stride")])
+    nothing = about_factor(STRIDE, [unknown("8", "16", factor="stride")])
     assert nothing.headline == "not ordered: 8, 16"
     assert "Not ordered: stride 8 and stride 16." in nothing.text
 
 
 def test_what_the_order_hides_is_said():
     compared = [made("a", "b", 0.02, real=False), made("b", "c", 0.02, real=False), made("a", "c", 0.05)]
-    found = about_factor("decoder", compared)
+    found = about_factor(DECODER, compared)
     assert found.headline == "a ≈ b ≈ c"
     assert "1 of 3 differences is real. a is, in points of mIoU, 5.0 (4.0 to 6.0) above c." in found.text
     assert found.text.count("cannot be told apart") == 2
     steps = [made("a", "b", 0.01, real=False), made("b", "c", 0.01, real=False), made("c", "d", 0.01, real=False)]
     found = about_factor(
-        "decoder", [*steps, made("a", "c", 0.02, real=False), made("b", "d", 0.02), made("a", "d", 0.03)]
+        DECODER, [*steps, made("a", "c", 0.02, real=False), made("b", "d", 0.02), made("a", "d", 0.03)]
     )
     assert found.headline == "a ≈ b ≈ c ≈ d"
     assert "Real all the same: b 2.0 (1.0 to 3.0) above d." in found.text
@@ -239,9 +240,9 @@ def test_what_the_order_hides_is_said():
 
 def test_what_does_not_hold_for_new_pictures_is_said():
     compared = [made("a", "b", 0.02, general=False), made("b", "c", 0.02), made("a", "c", 0.05)]
-    assert "For new pictures all but this is sure: a above b." in about_factor("decoder", compared).text
+    assert "For new pictures all but this is sure: a above b." in about_factor(DECODER, compared).text
     alone = [made("a", "b", 0.02, general=False)]
-    assert "None of it is sure for new pictures." in about_factor("decoder", alone).text
+    assert "None of it is sure for new pictures." in about_factor(DECODER, alone).text
 
 
 def test_a_declared_difference_goes_before_the_fit():
@@ -513,8 +514,8 @@ def test_standings_name_the_pareto_front(tmp_path):
         write_run(tmp_path / name, decoder=name, miou=miou, stride=stride)
     collection = collect(tmp_path)
     found = standings(collection, effects.analyse(collection, resamples=100))
-    assert {one.place.decoder for one in found if "parameters" in one.front} == {"cheap", "dear"}
-    assert {one.place.decoder for one in found if "gmac" in one.front} == {"dear"}
+    assert {one.place.level("decoder") for one in found if "parameters" in one.front} == {"cheap", "dear"}
+    assert {one.place.level("decoder") for one in found if "gmac" in one.front} == {"dear"}
     assert [one.mark for one in found] == ["", "", ""]
     assert verdict.view_of(verdict.grids(found)[0]).endswith("(0.00 to 0.00 M parameters).")
     assert replace(found[0], mark="x").mark == "x"

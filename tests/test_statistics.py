@@ -217,7 +217,9 @@ def test_equal_networks_are_counted_once():
     assert of("sum concat", design).contexts == 10  # nothing to join at 32
     assert of("8 16", design).contexts == 10  # without skips, the stride is no depth of a skip
     merged = [Network([*one.places], one.runs) for one in GRID]
-    alike = [one for one in merged if one.places[0].decoder == "nearest" and one.places[0].fusion == "none"]
+    alike = [
+        one for one in merged if one.places[0].level("decoder") == "nearest" and one.places[0].level("fusion") == "none"
+    ]
     alike[0].places += alike[1].places + alike[2].places  # nearest x2 x2 x8 is nearest x32
     alike[1].places, alike[2].places = [], []
     design = Design(merged, GRID[0].places[0].stratum)
@@ -233,7 +235,7 @@ def test_interactions_are_differences_of_differences():
         assert (one.weights.sum(1) == 0).all()
         assert (np.abs(one.weights).sum(1) == 4).all()
     values = np.array([
-        {"deconv": 1.0}.get(one.places[0].decoder, 0.0) * (one.places[0].fusion == "concat") for one in GRID
+        float((one.places[0].level("decoder"), one.places[0].level("fusion")) == ("deconv", "concat")) for one in GRID
     ])  # fmt: skip
     for one in (one for one in found if one.factor == "decoder x fusion"):
         deconv = {"deconv -": 1, "- deconv": -1}
@@ -244,7 +246,7 @@ def test_interactions_are_differences_of_differences():
 
 def test_contexts_without_runs_are_left_out_and_named():
     networks = [Network(one.places, dict(one.runs)) for one in GRID]
-    gone = next(one for one in networks if one.places[0][3:] == (8, "deconv", "sum"))
+    gone = next(one for one in networks if one.places[0].levels == ("deconv", "sum", 8))
     for seed in (0, 1, 2):
         del gone.runs[seed]
     design = Design(networks, GRID[0].places[0].stratum)
@@ -256,9 +258,9 @@ def test_contexts_without_runs_are_left_out_and_named():
 
 def collection_of(runs):
     """Networks with these runs, {seed: validation mIoU}, which no single factor tells apart."""
-    places = [Place("", AS_THEY_ARE, f"m{number}-", 8, "deconv", "sum") for number in range(len(runs))]
+    places = [Place("", AS_THEY_ARE, f"m{number}-", ("deconv", "sum", 8)) for number in range(len(runs))]
     networks = [
-        Network([place], {seed: SimpleNamespace(val_miou=val) for seed, val in given.items()})
+        Network([place], {seed: SimpleNamespace(val=val) for seed, val in given.items()})
         for place, given in zip(places, runs, strict=True)
     ]
     seeds = sorted({seed for given in runs for seed in given})
@@ -446,7 +448,7 @@ def test_where_nothing_is_missing_the_numbers_are_those_of_the_mean_of_all_conte
 
 def test_five_missing_runs_of_225_leave_every_difference_an_interval():
     ladder = collect(KEPT / "sweep_ladder")
-    bilinear = [one for one in ladder.networks if one.places[0].decoder == "bilinear"]
+    bilinear = [one for one in ladder.networks if one.places[0].level("decoder") == "bilinear"]
     for seed, network in zip(ladder.seeds, bilinear, strict=False):
         del network.runs[seed]
     found = effects.analyse(ladder, resamples=50)
@@ -469,9 +471,9 @@ def test_differences_with_missing_runs_hold(missing):
 
 
 def test_places_say_how_they_differ():
-    assert Place("", AS_THEY_ARE, "fcn", 8, "deconv", "sum").said == "fcn8s deconv sum"
-    assert Place("", SMOOTHED, "ladder", 4, "nearest", "concat").said == "ladder4 nearest concat smoothed"
-    given = Place("optimizer.lr=0.1", MATCHED["params"], "unet", 1, "deconv", "sum")
+    assert Place("", AS_THEY_ARE, "fcn", ("deconv", "sum", 8)).said == "fcn8s deconv sum"
+    assert Place("", SMOOTHED, "ladder", ("nearest", "concat", 4)).said == "ladder4 nearest concat smoothed"
+    given = Place("optimizer.lr=0.1", MATCHED["params"], "unet", ("deconv", "sum", 1))
     assert given.said == "unet1 deconv sum equal parameters optimizer.lr=0.1"
 
 

@@ -12,11 +12,12 @@ import numpy as np
 from segpipe.analysis.blocks import Block, Fold, Items, Section, Text
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.effects import Analysis
+from segpipe.analysis.factors import labels
 from segpipe.analysis.findings import STATED, further
 from segpipe.analysis.intervals import LEAST_SEEDS
 from segpipe.analysis.points import counted, listed, points
 from segpipe.analysis.standings import Standing, metric
-from segpipe.analysis.tables import Cell, Table, figure
+from segpipe.analysis.tables import Cell, Table, scored
 
 SHOWN = 20  # problems of a kind, before the rest is folded away
 KINDS = {
@@ -36,7 +37,7 @@ QUESTIONS = [
     "comes "
     "that over pictures, less what both count, with Satterthwaite's degrees of freedom; pictures are resampled in "
     "whole "
-    "groups, with the same weights for all networks and seeds, and mIoU is computed anew from the sums.",
+    "groups, with the same weights for all networks and seeds, and {score} is computed anew from the sums.",
 ]
 
 SKEWED = (  # python -m benchmarks.coverage --part best
@@ -54,16 +55,17 @@ def noise(found: Sequence[Standing], analysis: Analysis) -> Section:
         return Section(
             "seeds", "Seeds", [Text("With one seed, how much a score moves from seed to seed is not known.")]
         )
+    score = analysis.score
     noisiest = max((one for one in found if np.isfinite(one.deviation)), key=lambda one: one.deviation)
     text = (
-        f"The same network, trained again with another seed, moves by {points(float(np.median(known)))} points of "
-        f"test mIoU "
-        f"(standard deviation, median over networks), and by {points(noisiest.deviation)} where it moves most, "
+        f"The same network, trained again with another seed, moves by {points(float(np.median(known)), score)} points "
+        f"of test {score.label} "
+        f"(standard deviation, median over networks), and by {points(noisiest.deviation, score)} where it moves most, "
         f"{noisiest.network.said}. Differences of means are surer than that: they are of the same seeds, and of "
         f"several "
         f"pairs of networks."
     )
-    blocks: list[Block] = [Text(text), by_decoder(found)]
+    blocks: list[Block] = [Text(text), by_level(found)]
     points_needed = [one.needed_for() for one in analysis.marginal if one.estimate.trainings is not None]
     if points_needed:
         there = [count for count in points_needed if count is not None]
@@ -79,18 +81,18 @@ def noise(found: Sequence[Standing], analysis: Analysis) -> Section:
     return Section("seeds", "Seeds", blocks)
 
 
-def by_decoder(found: Sequence[Standing]) -> Table:
-    """Noise by decoder."""
-    rows = []
-    for decoder in dict.fromkeys(one.place.decoder for one in found):
-        own = [one.deviation for one in found if one.place.decoder == decoder and np.isfinite(one.deviation)]
+def by_level(found: Sequence[Standing]) -> Table:
+    """Noise by the level of the first factor."""
+    rows, factor, score = [], found[0].place.factors[0], found[0].score
+    for level in factor.ordered(one.place.levels[0] for one in found):
+        own = [one.deviation for one in found if one.place.levels[0] == level and np.isfinite(one.deviation)]
         if own:
             median = float(np.median(own))
             rows.append(
-                [Cell(decoder), Cell(str(len(own)), len(own)), *(figure(v, percent=True) for v in (median, max(own)))]
+                [Cell(str(level)), Cell(str(len(own)), len(own)), *(scored(v, score) for v in (median, max(own)))]
             )
-    caption = "Standard deviation of test mIoU over seeds, in points."
-    return Table(caption, ["decoder", "networks", "median", "largest"], rows, 3)
+    caption = f"Standard deviation of test {score.label} over seeds, in points."
+    return Table(caption, [factor.label, "networks", "median", "largest"], rows, 3)
 
 
 def left_out(collection: Collection, found: Sequence[Standing]) -> Section:
@@ -191,17 +193,16 @@ def of_single_networks(analysis: Analysis, found: Sequence[Standing]) -> str:
 
 def method(collection: Collection, analysis: Analysis, found: Sequence[Standing], command: Sequence[str]) -> Section:
     """How it was computed, and the command that makes it again."""
-    seeds = listed([str(seed) for seed in collection.seeds])
+    seeds, score = listed([str(seed) for seed in collection.seeds]), analysis.score
     items = [
-        "Score: mIoU of all test pixels together, the mean over the classes that the test's masks have; in percent, "
-        "differences in percentage points.",
+        f"Score: {score.label} {score.definition}; {score.units}.",
         f"Seeds: {seeds}. Fewer than {LEAST_SEEDS} in common: no interval.",
-        *QUESTIONS,
+        *(question.format(score=score.label) for question in QUESTIONS),
         f"{counted(analysis.resamples, 'resample')} of {counted(len(set(collection.groups)), 'group')} of "
         f"{counted(len(collection.pictures), 'test picture')}.",
-        f"Confirmatory: the {len(analysis.marginal)} marginal differences of decoder, fusion and stride, each the mean "
-        f"over pairs of networks that differ in nothing else, each network counted once; pairs with fewer than "
-        f"{LEAST_SEEDS} seeds in common are left out. p by Holm, 5 % for all together. "
+        f"Confirmatory: the {len(analysis.marginal)} marginal differences of {listed(labels(collection.factors))}, "
+        f"each the mean over pairs of networks that differ in nothing else, each network counted once; pairs with "
+        f"fewer than {LEAST_SEEDS} seeds in common are left out. p by Holm, 5 % for all together. "
         f"The {len(analysis.interactions)} interactions are a family of their own.",
         of_single_networks(analysis, found),
         SKEWED,

@@ -11,10 +11,10 @@ FOLDER = Path("outputs") / "bounds"  # where segpipe.bound writes
 
 
 class Bound(NamedTuple):
-    """miou: from 0 to 1, by the way up and the stride."""
+    """scores: the report's score of a perfect map, by the way up and the stride."""
 
     path: Path
-    miou: dict[str, dict[int, float]]
+    scores: dict[str, dict[int, float]]
 
 
 def bound_of(collection: Collection, given: Path | None) -> Bound | None:
@@ -26,7 +26,7 @@ def bound_of(collection: Collection, given: Path | None) -> Bound | None:
     fingerprint = tested.get("test") if isinstance(tested, dict) else None
     for path in [given] if given else sorted(FOLDER.glob("*.json")):
         content = read_json(path)
-        found = by_way(content)
+        found = by_way(content, collection.score.key)
         if found and fingerprint is not None and content.get("fingerprint") == fingerprint:
             return Bound(path, found)
         if given:
@@ -37,14 +37,14 @@ def bound_of(collection: Collection, given: Path | None) -> Bound | None:
     return None
 
 
-def by_way(content: dict[str, object]) -> dict[str, dict[int, float]]:
-    """MIoU by way and stride; nothing where the file is damaged, or another's."""
+def by_way(content: dict[str, object], key: str) -> dict[str, dict[int, float]]:
+    """A score by way and stride; nothing where the file is damaged, or another's, or has no such score."""
     found: dict[str, dict[int, float]] = {}
     strides = content.get("strides")
     try:
         for stride, ways in strides.items() if isinstance(strides, dict) else []:
             for way, scores in ways.items():
-                found.setdefault(str(way), {})[int(stride)] = float(scores["miou"])
+                found.setdefault(str(way), {})[int(stride)] = float(scores[key])
     except (AttributeError, KeyError, TypeError, ValueError):
         return {}
     return found

@@ -1,7 +1,7 @@
 """Run folders, read into one table of networks x seeds; what cannot be used is named."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segpipe.analysis.factors import FACTORS, Factor
 from segpipe.analysis.listed import Problem, earlier, first_line, folders, loose, read_config
 from segpipe.analysis.places import Place, Spot, placed
+from segpipe.analysis.scores import MIOU, Score
 from segpipe.analysis.settings import Facts, apart, facts, settled
 from segpipe.errors import UserError
 from segpipe.runs import cells
@@ -25,7 +27,7 @@ BESIDE = {"git": "the code's commit", "versions": "versions", "data_fingerprint"
 class Finished:
     """A run that is finished and whole; matrices: int (I, C, C), a confusion matrix for every test picture.
 
-    facts: what it was trained as.
+    facts: what it was trained as. val: the score on the validation pictures, by which networks are ranked.
     """
 
     run: Run
@@ -33,11 +35,7 @@ class Finished:
     metrics: dict[str, Any]
     matrices: NDArray[np.int32]
     facts: Facts
-
-    @property
-    def val_miou(self) -> float:
-        """What networks are ranked by."""
-        return float(self.metrics["val"]["miou"])
+    val: float
 
 
 @dataclass(eq=False)
@@ -53,9 +51,9 @@ class Network:
         return self.places[0].said
 
     @property
-    def val_miou(self) -> float:
+    def val(self) -> float:
         """Mean over seeds; NaN without runs."""
-        return float(np.mean([run.val_miou for run in self.runs.values()])) if self.runs else float("nan")
+        return float(np.mean([run.val for run in self.runs.values()])) if self.runs else float("nan")
 
 
 @dataclass(eq=False)
@@ -63,7 +61,7 @@ class Collection:
     """Everything below a folder. pictures, groups: of the I test pictures, the same for every run.
 
     apart: how often each value was found of keys in which runs differ though no override tells. asked: whether a list
-    says which cells there ought to be.
+    says which cells there ought to be. factors: what cells differ in. score: what they are compared by.
     """
 
     folder: Path
@@ -76,6 +74,8 @@ class Collection:
     problems: list[Problem]
     apart: dict[str, Counter[str]] = field(default_factory=dict)
     asked: bool = True
+    factors: tuple[Factor, ...] = FACTORS
+    score: Score = MIOU
 
     @cached_property
     def places(self) -> dict[Place, int]:
@@ -88,18 +88,22 @@ class Collection:
         return [run for network in self.networks for run in network.runs.values()]
 
 
-def collect(folder: Path) -> Collection:
+def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: Score = MIOU) -> Collection:
     """Read a sweep's folder, or any folder with runs in it.
 
+    factors: what its cells differ in; whatever else was varied is part of a cell's setting. score: what networks are
+    compared by.
     Raises UserError where there is no finished run in it; anything less is a problem that the collection names.
     """
+    if not factors:
+        raise UserError("A report needs at least one factor: what the cells of the folder differ in.")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Give a sweep's, outputs/sweeps/NAME, or one with runs in it.")
     if Run(folder).config.is_file():
         raise UserError(f"{folder}: a single run. Give the folder that it lies in, {shown(folder.parent)}.")
     problems: list[Problem] = []
     asked = cells.read(folder)
-    listed = [*asked, *earlier(folder, asked)] if asked else loose(folder, problems)
+    listed = [*asked, *earlier(folder, asked)] if asked else loose(folder, problems, factors)
     known = {cell.run for cell in listed}
     listed = without_tuning(folder, listed, problems)
     problems += [
@@ -107,7 +111,7 @@ def collect(folder: Path) -> Collection:
         for path in folders(folder)
         if path.name not in known and (path / "config.yaml").is_file()
     ]
-    finished = same_test(read_all(folder, listed, problems), problems)
+    finished = same_test(read_all(folder, listed, problems, factors, score), problems)
     if not finished:
         states = Counter(problem.kind for problem in problems)
         found = ", ".join(f"{number} {kind}" for kind, number in states.items()) or "no run at all"
@@ -118,9 +122,8 @@ def collect(folder: Path) -> Collection:
     first = next(iter(finished.values()))
     with np.load(first.run.confusion("test")) as file:
         pictures, groups = file["names"].tolist(), file["groups"].tolist()
-    matches = {name: run.config.get("match") for name, run in finished.items()}
-    spots = placed(listed, matches)
-    own = apart(spots, {name: run.facts for name, run in finished.items()})
+    spots = placed(listed, {name: run.config for name, run in finished.items()}, factors)
+    own = apart(spots, {name: run.facts for name, run in finished.items()}, factors)
     networks, twice = merged(spots, own, finished)
     problems += twice
     problems += [
@@ -137,8 +140,9 @@ def collect(folder: Path) -> Collection:
         key: Counter(each.get(key, "not set") for each in own.values()) for key in sorted(set().union(*own.values()))
     }
     return Collection(
-        folder, networks, seeds, record["classes"], palette, pictures, groups, problems, values, bool(asked)
-    )
+        folder, networks, seeds, record["classes"], palette, pictures, groups, problems, values, bool(asked),
+        tuple(factors), score,
+    )  # fmt: skip
 
 
 def without_tuning(folder: Path, listed: list[cells.Cell], problems: list[Problem]) -> list[cells.Cell]:
@@ -155,7 +159,9 @@ def without_tuning(folder: Path, listed: list[cells.Cell], problems: list[Proble
     return kept
 
 
-def read_all(folder: Path, listed: Iterable[cells.Cell], problems: list[Problem]) -> dict[str, Finished]:
+def read_all(
+    folder: Path, listed: Iterable[cells.Cell], problems: list[Problem], factors: Sequence[Factor], score: Score
+) -> dict[str, Finished]:
     """The finished runs by name; each of the others becomes a problem."""
     finished: dict[str, Finished] = {}
     seen: set[str] = set()
@@ -171,22 +177,32 @@ def read_all(folder: Path, listed: Iterable[cells.Cell], problems: list[Problem]
             problems.append(Problem(state, cell.said, why))
             continue
         try:
-            finished[str(cell.run)] = read_run(Run(folder / str(cell.run)))
+            finished[str(cell.run)] = read_run(Run(folder / str(cell.run)), factors, score)
         except Exception as error:  # of whatever kind: zlib's, zipfile's, numpy's; one file is not to cost the report
             problems.append(Problem("damaged", cell.said, f"{cell.run}: {first_line(error)}"))
     return finished
 
 
-def read_run(run: Run) -> Finished:
+def read_run(run: Run, factors: Sequence[Factor] = FACTORS, score: Score = MIOU) -> Finished:
     """Raises whatever reading damaged files raises."""
     metrics = read_json(run.metrics)
-    float(metrics["val"]["miou"])
+    val = val_score(run, metrics, score)
     with run.confusion("test").open("rb") as opened, np.load(opened) as file:
         matrices = file["matrices"]
     if matrices.shape[1:] != (len(run.record["classes"]),) * 2:
         raise ValueError(f"confusion/test.npz is {matrices.shape} for {len(run.record['classes'])} classes")
     config = read_config(run.folder)
-    return Finished(run, config, metrics, matrices, facts(config, run.record, name=run.folder.name))
+    what = facts(config, run.record, name=run.folder.name, factors=factors)
+    return Finished(run, config, metrics, matrices, what, val)
+
+
+def val_score(run: Run, metrics: Mapping[str, Any], score: Score) -> float:
+    """The score on validation: as recorded, or of the confusion matrices where the run is older than the score."""
+    recorded = metrics["val"]
+    if score.key not in recorded and score.of is not None and run.confusion("val").is_file():
+        with np.load(run.confusion("val")) as file:
+            return score.of_all(file["matrices"])
+    return float(recorded[score.key])
 
 
 def same_test(finished: dict[str, Finished], problems: list[Problem]) -> dict[str, Finished]:

@@ -4,18 +4,19 @@ from dataclasses import dataclass, replace
 
 from segpipe.analysis.contrasts import Contrast
 from segpipe.analysis.intervals import Estimate, holm, seeds_needed
+from segpipe.analysis.scores import MIOU, Score
 
-POINT = 0.01  # a percentage point of mIoU
 ALPHA = 0.05  # of a family
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A contrast and what is known of it. family: how many differences it was looked at with."""
+    """A contrast and what is known of it. family: how many differences it was looked at with. score: what of."""
 
     contrast: Contrast
     estimate: Estimate
     family: int = 1
+    score: Score = MIOU
 
     @property
     def declared(self) -> bool:
@@ -32,16 +33,18 @@ class Comparison:
         """Seeds that would show a true difference as large as the one found; see ``needed_for``."""
         return self.needed_for(self.estimate.difference)
 
-    def needed_for(self, difference: float = POINT) -> int | None:
+    def needed_for(self, difference: float | None = None) -> int | None:
         """Seeds that would show a true difference on these pictures, with probability 0.8, as the family's smallest p.
 
+        difference: None takes a point of the score.
         None beyond 1,000, and where fewer than three seeds do not say how much trainings differ.
         """
         known = self.estimate.trainings
         if known is None:
             return None
         deviation = known.error * (known.freedom + 1) ** 0.5
-        return seeds_needed(deviation, difference, alpha=ALPHA / self.family)
+        wanted = self.score.point if difference is None else difference
+        return seeds_needed(deviation, wanted, alpha=ALPHA / self.family)
 
 
 def corrected(family: list[Comparison]) -> list[Comparison]:

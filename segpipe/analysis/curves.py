@@ -1,16 +1,18 @@
 """Figures of what networks cost, how they learned, and how they do near boundaries."""
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise, product
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from segpipe.analysis import figures
 from segpipe.analysis.collect import Finished
+from segpipe.analysis.factors import Factor, Level, named
 from segpipe.analysis.figures import INK, Figure
-from segpipe.analysis.plots import legend
-from segpipe.analysis.points import listed, number, points
+from segpipe.analysis.plots import legend, level_of, place_of
+from segpipe.analysis.points import listed, number, with_unit
+from segpipe.analysis.scores import Score
 from segpipe.analysis.standings import COSTS, Grid, Standing, metric, number_of
 from segpipe.runs.storage import read_history
 
@@ -18,44 +20,51 @@ Curve = tuple[list[int], list[float], list[float], list[float]]  # x, mean, lowe
 
 
 def cost_figure(found: Sequence[Standing]) -> Figure | None:
-    """Test mIoU against each cost, with the Pareto front; None where no cost was measured."""
-    decoders = list(dict.fromkeys(standing.place.decoder for standing in found))
+    """Test score against each cost, with the Pareto front; a colour for each level of the first factor.
+
+    None where no cost was measured.
+    """
+    score, factor = found[0].score, found[0].place.factors[0]
+    levels = factor.drawn(standing.place.levels[0] for standing in found)
     measured = [name for name in COSTS if sum(np.isfinite(standing.cost[name]) for standing in found) > 1]
 
     def draw(axes: Axes, name: str) -> None:
         what, scale, unit, _ = COSTS[name]
-        front = sorted((one.cost[name] / scale, 100 * one.test) for one in found if name in one.front)
+        front = sorted((one.cost[name] / scale, score.scale * one.test) for one in found if name in one.front)
         for (x, y), (further, above) in pairwise(front):
             axes.plot([x, further, further], [y, y, above], "-", color=INK, linewidth=0.9)
-        for place, decoder in enumerate(decoders):
-            own = [one for one in found if one.place.decoder == decoder]
+        for place, level in enumerate(levels):
+            own = [one for one in found if one.place.levels[0] == level]
             look = figures.series(place) | {"linestyle": "none"}
-            axes.plot([one.cost[name] / scale for one in own], [100 * one.test for one in own], **look)
+            axes.plot([one.cost[name] / scale for one in own], [score.scale * one.test for one in own], **look)
         axes.plot(*zip(*front, strict=True), "o", color=INK, markerfacecolor="none", markersize=10, linestyle="none")
         costs = [one.cost[name] / scale for one in found if np.isfinite(one.cost[name])]
         if max(costs) > 20 * min(costs) > 0:
             axes.set_xscale("log")
-        axes.set(xlabel=f"{what} ({unit})", ylabel="test mIoU (%)")
+        axes.set(xlabel=f"{what} ({unit})", ylabel=f"test {score.on_axis}")
 
     if not measured:
         return None
     panels = [
         figures.panel(
-            f"test mIoU against {COSTS[name][0]}",
+            f"test {score.label} against {COSTS[name][0]}",
             lambda axes, name=name: draw(axes, name),  # type: ignore[misc]
             width=350,
             height=260,
         )
         for name in measured
     ]
-    return Figure(panels, cost_caption(found, measured[0]), legend(decoders))
+    return Figure(panels, cost_caption(found, measured[0]), legend(list(map(str, levels))))
 
 
 def cost_caption(found: Sequence[Standing], name: str) -> str:
     """What to see in it."""
     what, scale, unit, _ = COSTS[name]
     front = sorted((one for one in found if name in one.front), key=lambda one: one.cost[name])
-    said = [f"{one.network.said} ({number(one.cost[name] / scale, 2)} {unit}, {points(one.test)} %)" for one in front]
+    said = [
+        f"{one.network.said} ({number(one.cost[name] / scale, 2)} {unit}, {with_unit(one.test, one.score)})"
+        for one in front
+    ]
     devices = {str(metric(run, "cost", "device")) for one in found for run in one.network.runs.values()}
     return (
         f"A dot a network, mean over seeds. Ringed, and joined by a line: the Pareto front, networks that none "
@@ -70,7 +79,11 @@ def cost_caption(found: Sequence[Standing], name: str) -> str:
 def small_multiples(
     grid: Grid, curve: Callable[[Standing], Curve | None], *, xlabel: str, ylabel: str, caption: str, log: bool = False
 ) -> Figure | None:
-    """A panel for every fusion and stride, a line a decoder with the range over seeds; None without any curve."""
+    """A line for each level of the first factor, with the range over seeds; a panel for each combination of the others.
+
+    None without any curve.
+    """
+    lines, others = grid.combinations(grid.factors[:1]), grid.factors[:0:-1]
     curves = {standing.number: curve(standing) for standing in grid.of.values()}
     there = [one for one in curves.values() if one is not None]
     if not there:
@@ -78,9 +91,9 @@ def small_multiples(
     low = min(min(lowest) for _, _, lowest, _ in there)
     high = max(max(highest) for _, _, _, highest in there)
 
-    def draw(axes: Axes, stride: int, fusion: str) -> None:
-        for place, decoder in enumerate(grid.decoders):
-            standing = grid.of.get((decoder, fusion, stride))
+    def draw(axes: Axes, panel: Mapping[str, Level]) -> None:
+        for place, own in enumerate(lines):
+            standing = grid.at(own, panel)
             one = curves[standing.number] if standing else None
             if one is None:
                 continue
@@ -94,47 +107,56 @@ def small_multiples(
         axes.set(ylim=(low - 0.03 * (high - low) - 0.1, high + 0.03 * (high - low) + 0.1), xlabel=xlabel, ylabel=ylabel)
 
     panels = []
-    for (stride, fusion), also in panels_of(grid).items():
-        name = f"stride {stride}, fusion {fusion}"
-        name += "".join(f" = {other}" for other in also)
+    for panel, also in panels_of(grid, others):
+        more = "".join(f" = {other}" for other in also)
+        name = f"{named(panel, others)}{more}"
 
-        def drawn(axes: Axes, stride: int = stride, fusion: str = fusion, name: str = name) -> None:
-            draw(axes, stride, fusion)
+        def drawn(axes: Axes, panel: Mapping[str, Level] = panel, name: str = name) -> None:
+            draw(axes, panel)
             axes.set_title(figures.label(name, 42), fontsize=figures.FONT - 0.5)
 
-        panels.append(figures.panel(f"{grid.said}, {name}: {ylabel}", drawn, width=310, height=215))
-    return Figure(panels, caption, legend(grid.decoders))
+        title = f"{place_of(grid, panel, others)}{more}: {ylabel}"
+        panels.append(figures.panel(title, drawn, width=310, height=215))
+    return Figure(panels, caption, legend(list(map(level_of, lines))))
 
 
-def panels_of(grid: Grid) -> dict[tuple[int, str], list[str]]:
-    """Every stride and fusion with other networks than those before; and the fusions that have the same."""
-    seen: dict[tuple[int, ...], tuple[int, str]] = {}
-    found: dict[tuple[int, str], list[str]] = {}
-    for stride, fusion in product(grid.strides, grid.fusions):
-        here = tuple(grid.of[d, fusion, stride].number for d in grid.decoders if (d, fusion, stride) in grid.of)
+def panels_of(grid: Grid, others: Sequence[Factor]) -> list[tuple[dict[str, Level], list[str]]]:
+    """Every combination of levels with other networks than those before; and those that have the same networks."""
+    found: dict[tuple[int, ...], tuple[dict[str, Level], list[str]]] = {}
+    lines = grid.combinations(grid.factors[:1])
+    for panel in grid.combinations(others):
+        there = (grid.at(own, panel) for own in lines)
+        here = tuple(standing.number for standing in there if standing is not None)
         if not here:
             continue
-        if seen.setdefault(here, (stride, fusion)) == (stride, fusion):
-            found[stride, fusion] = []
-        elif seen[here][0] == stride:
-            found[seen[here]].append(fusion)
+        if here not in found:
+            found[here] = panel, []
         else:
-            found[seen[here]].append(f"{fusion} at {stride}")
-    return found
+            first, also = found[here]
+            also.append(beside(first, panel, others))
+    return list(found.values())
+
+
+def beside(first: Mapping[str, Level], panel: Mapping[str, Level], others: Sequence[Factor]) -> str:
+    """What a panel of the same networks as the first is called behind it."""
+    outer, *inner = (factor.key for factor in others)
+    own = " ".join(str(panel[key]) for key in inner)
+    if not own or panel[outer] == first[outer]:
+        return own or str(panel[outer])
+    return f"{own} at {panel[outer]}"
 
 
 def learning(standing: Standing) -> Curve | None:
-    """Validation mIoU in percent by epoch."""
-    return over_seeds([history(run) for run in standing.network.runs.values()])
+    """Validation score, as it is shown, by epoch."""
+    return over_seeds([history(run, standing.score) for run in standing.network.runs.values()])
 
 
-def history(run: Finished) -> dict[int, float]:
-    """Of one run; nothing where there is no history, or one that is damaged."""
+def history(run: Finished, score: Score) -> dict[int, float]:
+    """Of one run; nothing where there is no history of the score, or one that is damaged."""
+    key = f"val/{score.key}"
     try:
         rows = read_history(run.run.history)
-        return {
-            int(row["epoch"]) + 1: 100 * row["val/miou"] for row in rows if np.isfinite(row.get("val/miou", np.nan))
-        }
+        return {int(row["epoch"]) + 1: score.scale * row[key] for row in rows if np.isfinite(row.get(key, np.nan))}
     except (OSError, ValueError, KeyError):
         return {}
 
@@ -149,12 +171,12 @@ def over_seeds(curves: Sequence[dict[int, float]]) -> Curve | None:
 
 
 def learning_curves(grid: Grid) -> Figure | None:
-    """Validation mIoU by epoch."""
+    """Validation score by epoch."""
     caption = (
-        "Validation mIoU by epoch: mean over seeds, and from the lowest seed to the highest. = joins what is the same "
-        "networks."
+        f"Validation {grid.score.label} by epoch: mean over seeds, and from the lowest seed to the highest. = joins "
+        f"what is the same networks."
     )
-    return small_multiples(grid, learning, xlabel="epoch", ylabel="val mIoU (%)", caption=caption)
+    return small_multiples(grid, learning, xlabel="epoch", ylabel=f"val {grid.score.on_axis}", caption=caption)
 
 
 def last_epochs(grid: Grid) -> str:

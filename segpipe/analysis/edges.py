@@ -12,6 +12,7 @@ from segpipe.analysis.curves import Curve, over_seeds, small_multiples
 from segpipe.analysis.effects import marginal, tallies_of
 from segpipe.analysis.ordering import order
 from segpipe.analysis.resample import scored
+from segpipe.analysis.scores import Score
 from segpipe.analysis.standings import Standing, grids, metric, said
 from segpipe.analysis.tables import differences, mean, scores
 from segpipe.metrics.confusion import Tally
@@ -56,13 +57,8 @@ def section(
             blocks.append(Fold(f"mIoU by the distance from boundaries: {grid.said}", [drawn]))
     blocks += [Items(orders(name, compared)) for name, compared in exploratory.items()]
     for name, compared in exploratory.items():
-        table = differences(compared)
-        table = table._replace(caption=table.caption.replace("points of mIoU", f"points of {name}"))
-        blocks.append(
-            Fold(
-                f"Differences of {name}: exploratory, a family of its own, of {RESAMPLES:,} resamples at most", [table]
-            )
-        )
+        summary = f"Differences of {name}: exploratory, a family of its own, of {RESAMPLES:,} resamples at most"
+        blocks.append(Fold(summary, [differences(compared)]))
     return Section("boundaries", "Boundaries and small objects", blocks)
 
 
@@ -110,7 +106,7 @@ def exploratory(collection: Collection, *, resamples: int) -> dict[str, list[Com
         if any(name in tallies for tallies in counts.values()):
             tallies = tallies_of(collection, lambda run, name=name: counts.get(run, {}).get(name))  # type: ignore[misc]
             of_all = scored(tallies, collection.groups, resamples=min(resamples, RESAMPLES))
-            found[name] = marginal(collection, of_all)
+            found[name] = marginal(collection, of_all, Score(name, name))
     return {name: compared for name, compared in found.items() if compared}
 
 

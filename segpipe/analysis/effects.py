@@ -12,10 +12,11 @@ from segpipe.analysis.collect import Collection, Finished, Network
 from segpipe.analysis.comparison import Comparison, corrected
 from segpipe.analysis.contrasts import Contrast, Design
 from segpipe.analysis.intervals import estimate
-from segpipe.analysis.resample import Scored, Tallies, scored
+from segpipe.analysis.resample import Matrices, Scored, Tallies, scored
+from segpipe.analysis.scores import Score
 from segpipe.analysis.singles import against_best, at_once
 from segpipe.errors import UserError
-from segpipe.metrics.confusion import Tally, tally
+from segpipe.metrics.confusion import Tally
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,22 +35,24 @@ class Analysis:
     reference: int | None
     noise: NDArray[np.float64]
     resamples: int
+    score: Score
 
 
 def analyse(
     collection: Collection,
-    tallies: Tallies | None = None,
+    counts: Tallies | Matrices | None = None,
     *,
     reference: str | None = None,
     resamples: int = 10_000,
 ) -> Analysis:
-    """Compare the collection's networks by a score; None takes the test's mIoU.
+    """Compare the collection's networks by its score on the test.
 
+    counts: what it is computed from; None takes the confusion matrices.
     reference: the network that single cells are compared with, by a place's name; None compares each with the best of
     the others, whichever that is. Raises UserError where no network is called so.
     """
     networks = collection.networks
-    found = scored(tallies or miou_tallies(collection), collection.groups, resamples=resamples)
+    found = scored(counts or counts_of(collection), collection.groups, resamples=resamples)
     chosen = None if reference is None else named(networks, reference)
     changes = chain.from_iterable(one.interactions() for one in designs(collection, found))
     return Analysis(
@@ -62,13 +65,14 @@ def analyse(
         chosen,
         noise(found.found),
         resamples,
+        collection.score,
     )
 
 
-def marginal(collection: Collection, found: Scored) -> list[Comparison]:
-    """The confirmatory family of a score: every factor's marginal differences, over all strata."""
+def marginal(collection: Collection, found: Scored, score: Score | None = None) -> list[Comparison]:
+    """The family of marginal differences of a score, of every factor, over all strata. None: the collection's own."""
     looked_at = chain.from_iterable(one.marginal() for one in designs(collection, found))
-    return corrected(compared(collection, found, looked_at))
+    return corrected(compared(collection, found, looked_at, score))
 
 
 def designs(collection: Collection, found: Scored) -> list[Design]:
@@ -78,14 +82,27 @@ def designs(collection: Collection, found: Scored) -> list[Design]:
     return [Design(networks, stratum, seeds) for stratum in contrasts.strata(networks)]
 
 
-def compared(collection: Collection, found: Scored, looked_at: Iterable[Contrast]) -> list[Comparison]:
+def compared(
+    collection: Collection, found: Scored, looked_at: Iterable[Contrast], score: Score | None = None
+) -> list[Comparison]:
     """What is known of contrasts, each on its own."""
-    return [Comparison(one, estimate(found, one.weights, collection.seeds)) for one in looked_at]
+    own = score or collection.score
+    return [Comparison(one, estimate(found, one.weights, collection.seeds), score=own) for one in looked_at]
 
 
-def miou_tallies(collection: Collection) -> Tallies:
-    """Of the test's confusion matrices."""
-    return tallies_of(collection, lambda run: tally(run.matrices))
+def counts_of(collection: Collection) -> Tallies | Matrices:
+    """What the collection's score is computed from: the test's confusion matrices, or counts taken from them."""
+    counts, of = collection.score.counts, collection.score.of
+    if counts is not None:
+        return tallies_of(collection, lambda run: counts(run.matrices))
+    if of is None:
+        raise UserError(f"{collection.score.label}: this score is no function of confusion matrices; name one that is.")
+    runs = {
+        (number, collection.seeds.index(seed)): run.matrices
+        for number, network in enumerate(collection.networks)
+        for seed, run in network.runs.items()
+    }
+    return Matrices(runs, (len(collection.networks), len(collection.seeds)), of)
 
 
 def tallies_of(collection: Collection, of: Callable[[Finished], Tally | None]) -> Tallies:

@@ -8,7 +8,7 @@ import PIL.Image
 
 from segpipe.analysis.blocks import Block, Example, Picture, Pictures, Section, Text
 from segpipe.analysis.collect import Collection, Finished
-from segpipe.analysis.points import counted, points
+from segpipe.analysis.points import counted, with_unit
 from segpipe.analysis.standings import Standing
 
 LARGEST = 6_000_000  # characters that all pictures of the page may take
@@ -76,7 +76,7 @@ def example(number: int, name: str, ranked: Sequence[Standing], first: dict[int,
     photo = next(filter(None, (picture(run.run.examples / f"{name}.jpg", "photo") for run in runs)), None)
     truth = next(filter(None, (picture(run.run.examples / f"{name}.truth.png", "truth") for run in runs)), None)
     predictions = [
-        one._replace(score=f"test {points(standing.test)} %")
+        one._replace(score=f"test {with_unit(standing.test, standing.score)}")
         for standing in ranked
         if (one := picture(first[standing.number].run.examples / f"{name}.png", standing.network.said)) is not None
     ]

@@ -1,15 +1,15 @@
 """What is said about one factor, and about how factors depend on each other."""
 
 from collections.abc import Sequence
-from itertools import product
 from typing import NamedTuple
 
 from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.effects import Analysis
+from segpipe.analysis.factors import Factor, named
 from segpipe.analysis.intervals import LEAST_SEEDS
 from segpipe.analysis.ordering import Order, between, order, upward
 from segpipe.analysis.ordering import known as finite
-from segpipe.analysis.points import bounds, counted, digits_of, listed, points, seeds, signed
+from segpipe.analysis.points import bounds, counted, listed, more_digits, points, seeds, signed
 from segpipe.analysis.standings import Grid
 
 STATED = 6  # of a list in a sentence; the tables have all
@@ -23,28 +23,30 @@ class Finding(NamedTuple):
     text: str
 
 
-def about_factor(factor: str, family: Sequence[Comparison], note: str = "") -> Finding:
+def about_factor(factor: Factor, family: Sequence[Comparison], note: str = "") -> Finding:
     """The order of a factor's levels; which differences are real and how large, which cannot be told apart."""
     ordered = order(family)
     known = [upward(one) for one in family if one.estimate.trainings is not None]
     found = [upward(one) for one in family if finite(one)]
     sentences = []
     if known:
-        sentences = decided(ordered, known)
+        sentences = decided(factor, ordered, known)
     elif found:
         held = counted(max(len(one.estimate.seeds) for one in family), "seed")
-        gaps = [f"{one.contrast.a} is {points(one.estimate.difference)} above {one.contrast.b}" for one in found]
+        gaps = [
+            f"{one.contrast.a} is {points(one.estimate.difference, one.score)} above {one.contrast.b}" for one in found
+        ]
         sentences = [f"As found with {held}, without an interval: {listed(gaps[:STATED])}{further(gaps)}."]
     if ordered.apart:
-        names = listed([level(family[0], name) for name in ordered.apart])
+        names = listed([factor.subject(name) for name in ordered.apart])
         sentences.append(f"Not ordered: {names}. Too few runs are finished to compare with the other levels.")
     left = sorted({context for one in family for context in one.contrast.dropped})
     if left:
         sentences.append(f"Left out of some differences for missing runs: {', '.join(left[:STATED])}{further(left)}.")
-    return Finding(factor.capitalize(), ordered.said, " ".join(filter(None, [*sentences, note])))
+    return Finding(factor.label.capitalize(), ordered.said, " ".join(filter(None, [*sentences, note])))
 
 
-def decided(ordered: Order, known: Sequence[Comparison]) -> list[str]:
+def decided(factor: Factor, ordered: Order, known: Sequence[Comparison]) -> list[str]:
     """Where there are intervals. known: turned upward."""
     real = [one for one in known if one.declared]
     sentences = []
@@ -56,9 +58,9 @@ def decided(ordered: Order, known: Sequence[Comparison]) -> list[str]:
     if from_best:
         parts = [f"{how_far(one)} {one.contrast.b}" for one in from_best if one.contrast.a == best]
         sentences.append(
-            f"{level(from_best[0], best)} is, in points of mIoU, {listed(parts[:STATED])}{further(parts)}."
+            f"{factor.subject(best)} is, in points of {known[0].score.label}, {listed(parts[:STATED])}{further(parts)}."
         )
-    sentences += [undecided(one) for one in known if not one.declared][:STATED]
+    sentences += [undecided(factor, one) for one in known if not one.declared][:STATED]
     hidden = [one for one in real if one not in from_best and within_tie(ordered, one)]
     if hidden:
         said = [f"{one.contrast.a} {how_far(one)} {one.contrast.b}" for one in hidden]
@@ -66,22 +68,19 @@ def decided(ordered: Order, known: Sequence[Comparison]) -> list[str]:
     return [*sentences, with_new_pictures(real)]
 
 
-def level(one: Comparison, name: str) -> str:
-    """A level as a sentence can begin with it: a stride is a number."""
-    return f"stride {name}" if one.contrast.factor == "stride" else name
-
-
 def how_far(one: Comparison) -> str:
     """By how much, and how surely."""
-    digits = digits_of(one)
-    return f"{points(one.estimate.difference, digits)} ({bounds(one.estimate.trainings, digits)}) above"
+    found, more = one.estimate, more_digits(one)
+    gap = points(found.difference, one.score, more=more)
+    return f"{gap} ({bounds(found.trainings, one.score, more=more)}) above"
 
 
-def undecided(one: Comparison) -> str:
+def undecided(factor: Factor, one: Comparison) -> str:
     """A pair that cannot be told apart, and what it would take."""
-    a, b = level(one, one.contrast.a), one.contrast.b
+    a, b = factor.subject(one.contrast.a), one.contrast.b
+    gap, interval = signed(one.estimate.difference, one.score), bounds(one.estimate.trainings, one.score)
     return (
-        f"{a} and {b} cannot be told apart: {signed(one.estimate.difference)} ({bounds(one.estimate.trainings)}). "
+        f"{a} and {b} cannot be told apart: {gap} ({interval}). "
         f"To show a difference as small as this one would take {seeds(one.needed)} seeds; one of a whole point, "
         f"{seeds(one.needed_for())}."
     )
@@ -127,38 +126,36 @@ def about_interactions(grid: Grid, analysis: Analysis) -> list[Finding]:
     ours = [upward(one) for one in analysis.marginal if one.contrast.stratum == grid.stratum]
     positive = {(one.contrast.a, one.contrast.b) for one in ours}
     many = f"{len(real)} of {len(known)} interactions {'is' if len(real) == 1 else 'are'} real"
-    changes = "; ".join(change(one, positive) for one in largest.values())
+    changes = "; ".join(change(one, positive, grid.factors) for one in largest.values())
     text = f"{many}: the differences above are means, and not the same everywhere. The largest changes: {changes}."
     return [Finding("Interactions", "", " ".join([text, *other_orders(grid)]))]
 
 
-def change(one: Comparison, positive: set[tuple[str, str]]) -> str:
+def change(one: Comparison, positive: set[tuple[str, str]], factors: Sequence[Factor]) -> str:
     """By how much a difference changes from one level to the next. positive: pairs whose first is mostly higher."""
     one = upward(one)
-    other = one.contrast.factor.partition(" x ")[2]
-    pair, _, there = one.contrast.a.rpartition(" at ")
-    elsewhere = one.contrast.b.rpartition(" at ")[2]
-    a, _, b = pair.partition(" - ")
+    other = next(factor.label for factor in factors if one.contrast.factor.endswith(f" x {factor.key}"))
+    a, b, there, elsewhere = one.contrast.square or ("", "", "", "")
     if (a, b) not in positive:  # a less b at one place is b less a at the other
         a, b, there, elsewhere = b, a, elsewhere, there
-    gap, interval = points(one.estimate.difference), bounds(one.estimate.trainings)
+    gap, interval = points(one.estimate.difference, one.score), bounds(one.estimate.trainings, one.score)
     return f"{a} over {b} is {gap} points ({interval}) more at {other} {there} than at {elsewhere}"
 
 
 def other_orders(grid: Grid) -> list[str]:
-    """Where another decoder than most often is the highest; not tested, so said as found."""
-    best: dict[tuple[str, int], str] = {}
-    for fusion, stride in product(grid.fusions, grid.strides):
-        there = {
-            name: grid.of[name, fusion, stride].test for name in grid.decoders if (name, fusion, stride) in grid.of
-        }
+    """Where another level of the first factor than most often is the highest; not tested, so said as found."""
+    first, *others_of = grid.factors
+    best: list[tuple[str, str]] = []  # where, and the highest level there
+    for levels in grid.combinations(others_of):
+        found = {level: grid.at({first.key: level}, levels) for level in grid.levels(first)}
+        there = {level: standing.test for level, standing in found.items() if standing is not None}
         if len(there) > 1:
-            best[fusion, stride] = max(there, key=lambda name: there[name])
-    winners = list(best.values())
+            best.append((named(levels, others_of[::-1]), first.subject(max(there, key=lambda level: there[level]))))
+    winners = [name for _, name in best]
     if len(set(winners)) < 2:
         return []
     usual = max(winners, key=winners.count)
-    others = [f"{name} (stride {stride}, fusion {fusion})" for (fusion, stride), name in best.items() if name != usual]
+    others = [f"{name} ({where})" for where, name in best if name != usual]
     said = f"{listed(others[:STATED])}{further(others)}"
     return [f"The highest mean, as found, is mostly that of {usual}, but here of another: {said}."]
 

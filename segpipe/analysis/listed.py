@@ -1,10 +1,12 @@
 """Which cells a folder holds: those of its sweep's list, or those that its runs are."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from segpipe.analysis.factors import FACTORS, Factor, in_order_of_names
 from segpipe.runs import cells
 from segpipe.runs.renames import upgrade
 from segpipe.runs.run import Run
@@ -23,9 +25,9 @@ class Problem(NamedTuple):
     why: str
 
 
-def loose(folder: Path, problems: list[Problem]) -> list[cells.Cell]:
+def loose(folder: Path, problems: list[Problem], factors: Sequence[Factor] = FACTORS) -> list[cells.Cell]:
     """The cells that the runs of a folder without a list are."""
-    return [cell for path in folders(folder) if (cell := cell_of(path, problems))]
+    return [cell for path in folders(folder) if (cell := cell_of(path, problems, factors))]
 
 
 def earlier(folder: Path, asked: list[cells.Cell]) -> list[cells.Cell]:
@@ -51,20 +53,15 @@ def folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def cell_of(path: Path, problems: list[Problem]) -> cells.Cell | None:
+def cell_of(path: Path, problems: list[Problem], factors: Sequence[Factor] = FACTORS) -> cells.Cell | None:
     """The cell that a run of its own would be; None, and a problem, where the folder is no run, or damaged."""
     if not (path / "config.yaml").is_file():
         problems.append(Problem("foreign", path.name, "it has no config.yaml, so it is no run"))
         return None
     try:
         config = read_config(path)
-        choices = {
-            "model": config["model"]["name"],
-            "stride": config["model"]["stride"],
-            "decoder": config["decoder"]["name"],
-            "fusion": config["fusion"]["name"],
-            "seed": config["seed"],
-        }
+        levels = {factor.key: factor.level_in(config) for factor in in_order_of_names(factors)}
+        choices = {"model": config["model"]["name"], **levels, "seed": config["seed"]}
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         problems.append(Problem("damaged", path.name, f"config.yaml: {first_line(error)}"))
         return None

@@ -42,9 +42,10 @@ def upward(comparison: Comparison) -> Comparison:
     if not found.difference < 0:
         return comparison
     contrast = comparison.contrast
+    square = contrast.square and (*contrast.square[:2], contrast.square[3], contrast.square[2])
     return replace(
         comparison,
-        contrast=replace(contrast, a=contrast.b, b=contrast.a, weights=-contrast.weights),
+        contrast=replace(contrast, a=contrast.b, b=contrast.a, weights=-contrast.weights, square=square),
         estimate=replace(
             found,
             difference=-found.difference,

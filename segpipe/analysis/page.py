@@ -10,13 +10,13 @@ from segpipe.analysis.blocks import Block, Fold, Section, Text
 from segpipe.analysis.bounds import Bound
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.contrasts import FACTORS
 from segpipe.analysis.effects import Analysis
+from segpipe.analysis.factors import labels
 from segpipe.analysis.figures import Figure
 from segpipe.analysis.ordering import known, upward
-from segpipe.analysis.points import counted
+from segpipe.analysis.points import counted, listed
 from segpipe.analysis.standings import Standing, grids, said
-from segpipe.analysis.verdict import Paragraph, verdict
+from segpipe.analysis.verdict import Classes, Paragraph, verdict
 
 EXPLAINED = (
     "Real: the difference would be found again with new trainings on these pictures, all differences that were looked "
@@ -45,18 +45,20 @@ def content(
     exploratory: Mapping[str, Sequence[Comparison]],
     bound: Bound | None = None,
     command: Sequence[str],
+    classes: Classes | None = None,
 ) -> Content:
     """Everything that is said.
 
     exploratory: marginal differences of further scores. bound: of a perfect map. command: that made the page.
+    classes: of operators, fusions and refinements by their import path; the verdict reads what they say they are.
     """
     return Content(
         collection.folder.resolve().name,
         subtitle(collection, found),
-        verdict(collection, analysis, found),
+        verdict(collection, analysis, found, classes),
         [
-            heat(found, bound),
-            differences(analysis),
+            heat(collection, found, bound),
+            differences(collection, analysis),
             singles(found, analysis),
             costs(found),
             learning(found),
@@ -88,27 +90,27 @@ def render(page: Content) -> str:
     return environment.get_template("report.html.j2").render(**page._asdict(), explained=EXPLAINED)
 
 
-def heat(found: list[Standing], bound: Bound | None) -> Section:
-    """Heat maps, and lines over the stride."""
+def heat(collection: Collection, found: list[Standing], bound: Bound | None) -> Section:
+    """Heat maps, and lines over a quantity."""
     blocks: list[Block] = []
     for grid in grids(found):
         blocks.append(Text(grid.said, "heading"))
         blocks.append(plots.heat_maps(grid))
-        if (lines := plots.stride_lines(grid, bound)) is not None:
+        if (lines := plots.quantity_lines(grid, bound)) is not None:
             blocks.append(lines)
     if (side_by_side := tables.views(grids(found))) is not None:
         blocks.append(side_by_side)
-    return Section("cells", "mIoU by decoder, fusion and stride", blocks)
+    return Section("cells", f"{collection.score.title} by {listed(labels(collection.factors))}", blocks)
 
 
-def differences(analysis: Analysis) -> Section:
+def differences(collection: Collection, analysis: Analysis) -> Section:
     """The confirmatory family, and interactions."""
     blocks: list[Block] = []
     for stratum in dict.fromkeys(one.contrast.stratum for one in analysis.marginal):
         family = [upward(one) for one in analysis.marginal if one.contrast.stratum == stratum and known(one)]
         family.sort(key=lambda one: -one.estimate.difference)
-        of = {factor: [one for one in family if one.contrast.factor == factor] for factor in FACTORS}
-        panels = [plots.forest(some, factor) for factor, some in of.items() if some]
+        of = [(factor, [one for one in family if one.contrast.factor == factor.key]) for factor in collection.factors]
+        panels = [plots.forest(some, factor.label) for factor, some in of if some]
         blocks.append(Text(said(stratum) if stratum else "", "heading"))
         if panels:
             blocks.append(Figure(panels, plots.forest_caption(family), []))
@@ -145,10 +147,10 @@ def singles(found: list[Standing], analysis: Analysis) -> Section:
 
 
 def costs(found: list[Standing]) -> Section:
-    """MIoU against what networks cost."""
+    """The score against what networks cost."""
     drawn = curves.cost_figure(found)
     none = Text("The runs do not say what their networks cost (metrics.json has no cost).")
-    return Section("cost", "mIoU against cost", [none if drawn is None else drawn])
+    return Section("cost", f"{found[0].score.title} against cost", [none if drawn is None else drawn])
 
 
 def learning(found: list[Standing]) -> Section:
@@ -156,6 +158,10 @@ def learning(found: list[Standing]) -> Section:
     blocks: list[Block] = []
     for grid in grids(found):
         drawn = curves.learning_curves(grid)
-        if drawn is not None:  # a panel for every fusion and stride would bury what follows
+        if drawn is not None:  # a panel for every combination would bury what follows
             blocks += [Text(curves.last_epochs(grid)), Fold(f"Learning curves: {grid.said}", [drawn])]
-    return Section("learning", "Learning curves", blocks or [Text("The runs have left no history.csv.")])
+    if not blocks:
+        there = any(run.run.history.is_file() for one in found for run in one.network.runs.values())
+        none = f"No history.csv of the runs has val/{found[0].score.key}, or it cannot be read."
+        blocks.append(Text(none if there else "The runs have left no history.csv."))
+    return Section("learning", "Learning curves", blocks)

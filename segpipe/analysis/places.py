@@ -1,12 +1,13 @@
-"""Where a run stands in the design: what was chosen for it, and what else was varied."""
+"""Where a run stands in the design: the level of each factor, and what else was varied."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from segpipe.analysis.factors import FACTORS, Factor, Level, in_order_of_names
 from segpipe.runs.cells import Cell
 
-PLACED_BY = {"seed", "model", "model.stride", "decoder", "fusion", "match", "budget", "decoder.smooth"}
+PLACED_BY = {"seed", "model", "match", "budget", "decoder.smooth"}  # and the factors' own keys
 NO_SETTING = (
     "sweep.",
     "logger",
@@ -21,33 +22,43 @@ NO_SETTING = (
 )
 AS_THEY_ARE, SMOOTHED = "operators as they are", "every operator smoothed"
 MATCHED = {"params": "equal parameters", "multiply_adds": "equal multiply-adds"}
+FCN = r"fcn\d+s"  # models that differ in the stride alone
 
 
 class Place(NamedTuple):
-    """A cell of the design, less its seed. setting: what else was varied, as on the command line."""
+    """A cell of the design, less its seed.
+
+    setting: what else was varied, as on the command line. levels: one for each of the factors.
+    """
 
     setting: str
     view: str
     model: str
-    stride: int
-    decoder: str
-    fusion: str
+    levels: tuple[Level, ...]
+    factors: tuple[Factor, ...] = FACTORS
 
     @property
     def stratum(self) -> tuple[str, str, str]:
-        """Cells of one stratum differ in decoder, fusion and stride only."""
+        """Cells of one stratum differ in the factors only."""
         return self[:3]
+
+    def level(self, key: str) -> Level:
+        """The level of the factor with this key."""
+        return dict(zip((factor.key for factor in self.factors), self.levels, strict=True))[key]
 
     @property
     def said(self) -> str:
         """A name that a reader can take apart."""
-        model = f"fcn{self.stride}s" if self.model == "fcn" else f"{self.model}{self.stride}"
+        levels = [(factor, self.level(factor.key)) for factor in in_order_of_names(self.factors)]
+        behind = "".join(str(level) for factor, level in levels if factor.in_model_name)
+        model = f"fcn{behind}s" if self.model == "fcn" else f"{self.model}{behind}"
+        others = [factor.in_name(level) for factor, level in levels if not factor.in_model_name]
         view = {AS_THEY_ARE: "", SMOOTHED: "smoothed"}.get(self.view, self.view)
-        return " ".join(filter(None, [model, self.decoder, self.fusion, view, self.setting]))
+        return " ".join(filter(None, [model, *others, view, self.setting]))
 
 
 class Spot(NamedTuple):
-    """One of the places of a run. setting: as in the place; told: keys of PLACED_BY that an override sets."""
+    """One of the places of a run. setting: as in the place; told: keys of the design that an override sets."""
 
     place: Place
     seed: int
@@ -66,30 +77,48 @@ def said(setting: Mapping[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in sorted(setting.items()))
 
 
-def placed(listed: list[Cell], matches: Mapping[str, Any]) -> list[Spot]:
+def placed(
+    listed: list[Cell], configs: Mapping[str, Mapping[str, Any]], factors: Sequence[Factor] = FACTORS
+) -> list[Spot]:
     """The places of all cells that mean something, by what their overrides say.
 
-    matches: what finished runs were matched in, for cells that do not say so themselves.
+    configs: of finished runs by name, for what cells do not say themselves: what was matched, the levels of factors.
     """
+    by = PLACED_BY | {factor.override_key for factor in factors}
     given = [keys(cell.overrides) for cell in listed]
     varied = [
-        {k: v for k, v in one.items() if k not in PLACED_BY - {"budget"} and not k.startswith(NO_SETTING)}
-        for one in given
+        {k: v for k, v in one.items() if k not in by - {"budget"} and not k.startswith(NO_SETTING)} for one in given
     ]
     constant = {item for item in varied[0].items() if all(item in one.items() for one in varied)} if varied else set()
     spots = []
     for cell, overrides, others in zip(listed, given, varied, strict=True):
         if cell.refused or cell.error:
             continue
-        choices = cell.choices
+        choices, config = cell.choices, configs.get(str(cell.run), {})
         smoothed = overrides.get("decoder.smooth", "null") != "null"  # unpool's own smoothing is part of it
         # A run may be of two cells, matched and not, and its configuration is that of one of them.
-        match = choices["match"] if "match" in choices else matches.get(str(cell.run), overrides.get("match"))
+        match = choices["match"] if "match" in choices else config.get("match") if config else overrides.get("match")
         view = MATCHED.get(str(match), SMOOTHED if smoothed else AS_THEY_ARE)
         setting = dict(others.items() - constant)
         if view not in MATCHED.values():
             setting.pop("budget", None)  # which says nothing here
-        model = "fcn" if re.fullmatch(r"fcn\d+s", choices["model"]) else choices["model"]
-        place = Place(said(setting), view, model, choices["stride"], choices["decoder"], choices["fusion"])
-        spots.append(Spot(place, choices["seed"], str(cell.run), setting, frozenset(overrides) & PLACED_BY))
+        levels = tuple(level_of(factor, choices, overrides, config) for factor in factors)
+        place = Place(said(setting), view, model_of(choices["model"], factors), levels, tuple(factors))
+        spots.append(Spot(place, choices["seed"], str(cell.run), setting, frozenset(overrides) & by))
     return spots
+
+
+def level_of(
+    factor: Factor, choices: Mapping[str, Any], overrides: Mapping[str, str], config: Mapping[str, Any]
+) -> Level:
+    """The level of a cell: by its choices, else by its overrides, else by the configuration of its run."""
+    if factor.key in choices:
+        return factor.level(choices[factor.key])
+    if factor.override_key in overrides:
+        return factor.level_of_override(overrides[factor.override_key])
+    return factor.level_in(config)
+
+
+def model_of(name: str, factors: Iterable[Factor]) -> str:
+    """The model, less the stride in its name where the stride is a factor."""
+    return "fcn" if any(factor.in_model_name for factor in factors) and re.fullmatch(FCN, name) else name

@@ -1,6 +1,6 @@
-"""The figures of a factorial: heat map, lines over the stride, forest of differences."""
+"""The figures of a factorial: heat map, lines over a quantity, forest of differences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,9 +8,12 @@ from matplotlib.axes import Axes
 from segpipe.analysis import figures
 from segpipe.analysis.bounds import Bound
 from segpipe.analysis.comparison import Comparison
+from segpipe.analysis.contrasts import CELL
+from segpipe.analysis.factors import Factor, Level, labels, named
 from segpipe.analysis.figures import INK, Figure, Panel
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.points import MINUS, NOTHING, listed, points, spread
+from segpipe.analysis.scores import Score
 from segpipe.analysis.standings import Grid, Standing
 
 REFERENCE = (
@@ -20,48 +23,64 @@ REFERENCE = (
 
 
 def heat_maps(grid: Grid) -> Figure:
-    """Decoder x fusion, a panel a stride."""
+    """The first factor x the second, a panel for each combination of the others."""
+    shown, others = grid.factors[:2], grid.factors[2:]
+    rows, columns = grid.combinations(shown[:1]), grid.combinations(shown[1:])  # one empty column without a second
     scores = [standing.test for standing in grid.of.values()]
     low, high = min(scores), max(scores)
+    score = grid.score
 
-    def draw(axes: Axes, stride: int) -> None:
-        axes.set(xlim=(0, len(grid.fusions)), ylim=(len(grid.decoders), 0))
+    def draw(axes: Axes, panel: Mapping[str, Level]) -> None:
+        axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        axes.set_xticks(np.arange(len(grid.fusions)) + 0.5, [figures.label(name, 12) for name in grid.fusions])
-        axes.set_yticks(np.arange(len(grid.decoders)) + 0.5, [figures.label(name, 14) for name in grid.decoders])
+        axes.set_xticks(np.arange(len(columns)) + 0.5, [figures.label(level_of(one), 12) for one in columns])
+        axes.set_yticks(np.arange(len(rows)) + 0.5, [figures.label(level_of(one), 14) for one in rows])
         axes.xaxis.tick_top()
-        for row, decoder in enumerate(grid.decoders):
-            for column, fusion in enumerate(grid.fusions):
-                standing = grid.of.get((decoder, fusion, stride))
+        for row, own in enumerate(rows):
+            for column, its in enumerate(columns):
+                standing = grid.at(own, its, panel)
                 if standing is None:
                     axes.text(column + 0.5, row + 0.5, NOTHING, ha="center", va="center")
                     continue
                 back, ink = figures.colour_of(standing.test, low, high)
                 x, y = [column + 0.02, column + 0.98], [row + 0.03, row + 0.97]
                 axes.fill([*x, *reversed(x)], [y[0], y[0], y[1], y[1]], facecolor=back, edgecolor="none")
-                text = spread(standing.test, standing.deviation) + (f" ({standing.mark})" if standing.mark else "")
+                text = spread(standing.test, standing.deviation, score)
+                text += f" ({standing.mark})" if standing.mark else ""
                 axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink)
-        axes.set_title(f"stride {stride}", pad=22)
+        axes.set_title(named(panel, others), pad=22)
 
     panels = [
         figures.panel(
-            f"{grid.said}, stride {stride}: mean test mIoU by decoder and fusion",
-            lambda axes, stride=stride: draw(axes, stride),  # type: ignore[misc]
-            width=110 + 90 * len(grid.fusions),
-            height=62 + 30 * len(grid.decoders),
+            f"{place_of(grid, panel, others)}: mean test {score.label} by {listed(labels(shown))}",
+            lambda axes, panel=panel: draw(axes, panel),  # type: ignore[misc]
+            width=110 + 90 * len(columns),
+            height=62 + 30 * len(rows),
         )
-        for stride in grid.strides
+        for panel in grid.combinations(others)
+        if grid.at_all(panel)
     ]
     best, worst = max(grid.of.values(), key=by_test), min(grid.of.values(), key=by_test)
     several = "; cells with the same letter are the same network, trained once" if any_merged(grid) else ""
     return Figure(
         panels,
-        f"Test mIoU in percent, mean ± standard deviation over seeds{several}. Highest: {best.network.said}, "
-        f"{points(best.test)}; lowest: {worst.network.said}, {points(worst.test)}.",
+        f"Test {score.label} {score.in_unit}, mean ± standard deviation over seeds{several}. "
+        f"Highest: {best.network.said}, "
+        f"{points(best.test, score)}; lowest: {worst.network.said}, {points(worst.test, score)}.",
         [],
     )
+
+
+def level_of(levels: Mapping[str, Level]) -> str:
+    """The one level of a row or a column; empty where there is no factor."""
+    return "".join(map(str, levels.values()))
+
+
+def place_of(grid: Grid, levels: Mapping[str, Level], factors: Sequence[Factor]) -> str:
+    """Stratum and levels that a panel is of."""
+    return ", ".join(filter(None, [grid.said, named(levels, factors)]))
 
 
 def by_test(standing: Standing) -> float:
@@ -74,67 +93,88 @@ def any_merged(grid: Grid) -> bool:
     return len({standing.number for standing in grid.of.values()}) < len(grid.of)
 
 
-def stride_lines(grid: Grid, bound: Bound | None = None) -> Figure | None:
-    """Score by stride, a line a decoder, a panel a fusion; None with a single stride. bound: drawn as well."""
-    if len(grid.strides) < 2:
+def quantity_lines(grid: Grid, bound: Bound | None = None) -> Figure | None:
+    """Score by the first factor that is a quantity, a line for each level of the first other factor.
+
+    There is a panel for each combination of the rest; None without two levels of a quantity. bound: drawn as well,
+    where it is of this factor.
+    """
+    across = next((factor for factor in grid.factors if factor.quantity and len(grid.levels(factor)) > 1), None)
+    if across is None:
         return None
+    ticks, score, others = grid.levels(across), grid.score, grid.others(across)
+    lines, panels_by = grid.combinations(others[:1]), others[1:]
     noise = [float(np.nan_to_num(standing.deviation)) for standing in grid.of.values()]
     lowest = min(standing.test - own for standing, own in zip(grid.of.values(), noise, strict=True))
     highest = max(standing.test + own for standing, own in zip(grid.of.values(), noise, strict=True))
-    perfect = {} if bound is None else {way: reached(bound.miou[way], grid.strides) for way in bound.miou}
+    there = bound is not None and across.has_bound
+    perfect = {way: reached(scores, ticks) for way, scores in bound.scores.items()} if bound and there else {}
     highest = max([highest, *(score for line in perfect.values() for score in line.values())])
     margin = 0.04 * (highest - lowest) + 0.002
-    limits = 100 * (lowest - margin), 100 * (highest + margin)
+    limits = score.scale * (lowest - margin), score.scale * (highest + margin)
 
-    def draw(axes: Axes, fusion: str) -> None:
-        for number, decoder in enumerate(grid.decoders):
-            there = [(stride, grid.of[key]) for stride in grid.strides if (key := (decoder, fusion, stride)) in grid.of]
-            x = [grid.strides.index(stride) + 0.05 * (number - (len(grid.decoders) - 1) / 2) for stride, _ in there]
-            y = [100 * standing.test for _, standing in there]
-            error = np.nan_to_num([100 * standing.deviation for _, standing in there])
+    def draw(axes: Axes, panel: Mapping[str, Level]) -> None:
+        for number, own in enumerate(lines):
+            all_of = [(tick, grid.at(own, panel, {across.key: level})) for tick, level in enumerate(ticks)]
+            known = [(tick, standing) for tick, standing in all_of if standing is not None]
+            x = [tick + 0.05 * (number - (len(lines) - 1) / 2) for tick, _ in known]
+            y = [score.scale * standing.test for _, standing in known]
+            error = np.nan_to_num([score.scale * standing.deviation for _, standing in known])
             axes.errorbar(x, y, yerr=error, elinewidth=1, capsize=2, **figures.series(number))
         for (_, scores), style in zip(perfect.items(), figures.DASHES, strict=False):
-            heights = [100 * score for score in scores.values()]
+            heights = [score.scale * height for height in scores.values()]
             axes.plot(list(scores), heights, color=INK, linestyle=style, linewidth=1, alpha=0.75)
-        axes.set_xticks(range(len(grid.strides)), map(str, grid.strides))
-        axes.set(ylim=limits, xlim=(-0.3, len(grid.strides) - 0.7), xlabel="stride", ylabel="test mIoU (%)")
-        axes.set_title(figures.label(f"fusion {fusion}", 40))
+        axes.set_xticks(range(len(ticks)), map(str, ticks))
+        axes.set(ylim=limits, xlim=(-0.3, len(ticks) - 0.7), xlabel=across.label, ylabel=f"test {score.on_axis}")
+        axes.set_title(figures.label(named(panel, panels_by), 40))
 
+    there_are = [panel for panel in grid.combinations(panels_by) if grid.at_all(panel)]
     panels = [
         figures.panel(
-            f"{grid.said}, fusion {fusion}: test mIoU by stride",
-            lambda axes, fusion=fusion: draw(axes, fusion),  # type: ignore[misc]
+            f"{place_of(grid, panel, panels_by)}: test {score.label} by {across.label}",
+            lambda axes, panel=panel: draw(axes, panel),  # type: ignore[misc]
             width=350,
             height=270,
         )
-        for fusion in grid.fusions
+        for panel in there_are
     ]
-    finer = [(fusion, *gain(grid, fusion)) for fusion in grid.fusions]
-    gains = listed([f"{fusion} {points(low)} to {points(high)}" for fusion, low, high in finer])
+    plural = others[0].plural if others else "networks"
     return Figure(
         panels,
-        f"Mean test mIoU; whiskers are one standard deviation over seeds. Lines that run side by side: the decoders "
-        f"differ alike at every stride. From stride {grid.strides[0]} to {grid.strides[-1]} the decoders gain, in "
-        f"points, with fusion {gains}.{REFERENCE if perfect else ''}",
+        f"Mean test {score.label}; whiskers are one standard deviation over seeds. Lines that run side by side: the "
+        f"{plural} differ alike at every {across.label}. From {across.named(ticks[0])} to {ticks[-1]} the {plural} "
+        f"gain, in points, {gains(grid, across, there_are, panels_by)}.{REFERENCE if perfect else ''}",
         [
-            *legend(grid.decoders),
+            *legend(list(map(level_of, lines)) if others else []),
             *((f"perfect map, {way}", 0, mark) for way, mark in zip(perfect, figures.DASHES.values(), strict=False)),
         ],
     )
 
 
-def reached(scores: dict[int, float], strides: Sequence[int]) -> dict[int, float]:
+def reached(scores: Mapping[int, float], strides: Sequence[Level]) -> dict[int, float]:
     """Scores by the place of their stride on the axis."""
-    return {place: scores[stride] for place, stride in enumerate(strides) if stride in scores}
+    return {place: scores[int(stride)] for place, stride in enumerate(strides) if stride in scores}
 
 
-def gain(grid: Grid, fusion: str) -> tuple[float, float]:
-    """From the coarsest stride to the finest: of the decoder that gains least, and most."""
-    found = [
-        grid.of[decoder, fusion, grid.strides[-1]].test - grid.of[decoder, fusion, grid.strides[0]].test
-        for decoder in grid.decoders
-        if all((decoder, fusion, stride) in grid.of for stride in (grid.strides[0], grid.strides[-1]))
-    ]
+def gains(grid: Grid, across: Factor, panels: Sequence[Mapping[str, Level]], by: Sequence[Factor]) -> str:
+    """By how much scores rise from the first level drawn to the last, for each panel."""
+    score, parts = grid.score, []
+    for panel in panels:
+        low, high = gain(grid, across, panel)
+        parts.append((panel, f"{points(low, score)} to {points(high, score)}"))
+    if len(by) < 2:
+        with_level = f"with {by[0].label} " if by else ""
+        return with_level + listed([f"{level_of(panel)} {text}".lstrip() for panel, text in parts])
+    return "; ".join(f"with {named(panel, by)}: {text}" for panel, text in parts)
+
+
+def gain(grid: Grid, across: Factor, panel: Mapping[str, Level]) -> tuple[float, float]:
+    """From the first level drawn to the last: of the line that gains least, and most."""
+    levels = grid.levels(across)
+    first, last = ({**panel, across.key: level} for level in (levels[0], levels[-1]))
+    others = [factor for factor in grid.others(across) if factor.key not in panel]
+    ends = [(grid.at(own, first), grid.at(own, last)) for own in grid.combinations(others)]
+    found = [b.test - a.test for a, b in ends if a is not None and b is not None]
     return (min(found), max(found)) if found else (float("nan"), float("nan"))
 
 
@@ -146,21 +186,24 @@ def legend(names: Sequence[str]) -> list[tuple[str, int, str]]:
 
 def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
     """Differences, one under the other: thick for these pictures, thin for new pictures too; hollow: not declared."""
+    score = comparisons[0].score
 
     def draw(axes: Axes) -> None:
         names = []
         for row, one in enumerate(comparisons):
             found = one.estimate
             names.append(
-                f"{one.contrast.a} {MINUS} {one.contrast.b}" if one.contrast.factor != "cell" else one.contrast.a
+                f"{one.contrast.a} {MINUS} {one.contrast.b}" if one.contrast.factor != CELL else one.contrast.a
             )
-            line(axes, row, found.pictures, 1.0, 4)
-            line(axes, row, found.trainings, 3.2, 0)
+            line(axes, row, found.pictures, 1.0, 4, score)
+            line(axes, row, found.trainings, 3.2, 0, score)
             face = INK if one.declared else figures.PAPER
-            axes.plot(100 * found.difference, row, "o", color=INK, markerfacecolor=face, markersize=5.5, zorder=3)
+            axes.plot(
+                score.scale * found.difference, row, "o", color=INK, markerfacecolor=face, markersize=5.5, zorder=3
+            )
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(names)), [figures.label(name) for name in names])
-        axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="difference in points of mIoU")
+        axes.set(ylim=(len(names) - 0.4, -0.6), xlabel=f"difference in points of {score.label}")
         axes.set_title(figures.label(title, 40))
         axes.locator_params(axis="x", nbins=6)
         axes.tick_params(axis="y", length=0)
@@ -170,10 +213,10 @@ def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
     return figures.panel(title, draw, width=400, height=78 + 19 * len(comparisons))
 
 
-def line(axes: Axes, row: int, interval: Interval | None, width: float, cap: int) -> None:
+def line(axes: Axes, row: int, interval: Interval | None, width: float, cap: int, score: Score) -> None:
     """An interval."""
     if interval is not None:
-        ends = [100 * interval.low, 100 * interval.high]
+        ends = [score.scale * interval.low, score.scale * interval.high]
         axes.plot(ends, [row, row], "-", color=figures.SERIES[0] if cap == 0 else INK, linewidth=width)
         if cap:
             axes.plot(ends, [row, row], "|", color=INK, markersize=6)

@@ -1,9 +1,10 @@
-"""Scores as a reader wants them: percentage points, intervals, p values, as text."""
+"""Scores as a reader wants them: in the unit of the score, with intervals and p values, as text."""
 
 import math
 
 from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.intervals import Interval
+from segpipe.analysis.scores import MIOU, Score
 
 NOTHING, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -16,25 +17,32 @@ def number(value: float | None, digits: int = 1) -> str:
     return (text[1:] if text.startswith("-") and not float(text.replace(",", "")) else text).replace("-", MINUS)
 
 
-def points(share: float | None, digits: int = 1) -> str:
-    """A share from 0 to 1 in percentage points."""
-    return number(None if share is None else 100 * share, digits)
+def points(value: float | None, score: Score = MIOU, *, more: int = 0) -> str:
+    """A score, or a difference of scores, in the score's unit. more: decimals beyond the usual ones."""
+    return number(None if value is None else score.scale * value, score.digits + more)
 
 
-def signed(share: float, digits: int = 1) -> str:
-    """A difference in percentage points."""
-    text = points(share, digits)
+def with_unit(value: float | None, score: Score = MIOU) -> str:
+    """A score with its unit."""
+    return f"{points(value, score)} {score.unit}".rstrip()
+
+
+def signed(difference: float, score: Score = MIOU, *, more: int = 0) -> str:
+    """A difference with its sign."""
+    text = points(difference, score, more=more)
     return text if text.startswith(MINUS) or text == NOTHING else f"+{text}"
 
 
-def bounds(interval: Interval | None, digits: int = 1) -> str:
-    """An interval in percentage points."""
-    return NOTHING if interval is None else f"{points(interval.low, digits)} to {points(interval.high, digits)}"
+def bounds(interval: Interval | None, score: Score = MIOU, *, more: int = 0) -> str:
+    """An interval."""
+    if interval is None:
+        return NOTHING
+    return f"{points(interval.low, score, more=more)} to {points(interval.high, score, more=more)}"
 
 
-def spread(mean: float, deviation: float, digits: int = 1) -> str:
-    """Mean and standard deviation in percentage points."""
-    return points(mean, digits) + (f" ± {points(deviation, digits)}" if math.isfinite(deviation) else "")
+def spread(mean: float, deviation: float, score: Score = MIOU) -> str:
+    """Mean and standard deviation."""
+    return points(mean, score) + (f" ± {points(deviation, score)}" if math.isfinite(deviation) else "")
 
 
 def probability(p: float | None) -> str:
@@ -49,13 +57,13 @@ def seeds(count: int | None) -> str:
     return "more than 1,000" if count is None else f"{count:,}"
 
 
-def digits_of(comparison: Comparison) -> int:
-    """One decimal, or two where a declared difference would otherwise seem to be none."""
-    interval = comparison.estimate.trainings
+def more_digits(comparison: Comparison) -> int:
+    """One decimal more where a declared difference would otherwise seem to be none."""
+    interval, score = comparison.estimate.trainings, comparison.score
     if interval is None:
-        return 1
+        return 0
     nearest = min(abs(interval.low), abs(interval.high))
-    return 2 if comparison.declared and nearest < 0.001 else 1
+    return int(comparison.declared and nearest < 10**-score.digits / score.scale)
 
 
 def listed(words: list[str], last: str = "and") -> str:

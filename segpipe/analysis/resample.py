@@ -1,7 +1,7 @@
 """Scores under resampled pictures: one set of weights, shared by all networks and seeds."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,17 @@ class Tallies(NamedTuple):
     present: NDArray[np.float64]
 
 
+class Matrices(NamedTuple):
+    """Confusion matrices (I, C, C) of each run, by the numbers of its network and seed, (N, S) = ``shape`` in all.
+
+    of: the score (...) of matrices (..., C, C). For scores that are no mean of ratios, as ``Tallies`` are.
+    """
+
+    runs: Mapping[tuple[int, int], NDArray[Any]]
+    shape: tuple[int, int]
+    of: Callable[[NDArray[np.float64]], Any]
+
+
 class Scored(NamedTuple):
     """A score of every run: (N, S) as found, NaN where there is no run; (B, N, S) with pictures resampled.
 
@@ -40,13 +51,30 @@ def weights(groups: Sequence[str], *, resamples: int, seed: int = 0) -> NDArray[
     return drawn[:, member].astype(np.float64)
 
 
-def scored(tallies: Tallies, groups: Sequence[str], *, resamples: int, seed: int = 0) -> Scored:
+def scored(counts: Tallies | Matrices, groups: Sequence[str], *, resamples: int, seed: int = 0) -> Scored:
     """Score every run, on the pictures as they are and on resampled ones."""
     drawn = weights(groups, resamples=resamples, seed=seed)
-    as_they_are = ratios(tallies, np.ones((1, len(groups))))
+    as_they_are = under(counts, np.ones((1, len(groups))))
     member = (np.unique(np.asarray(groups))[:, None] == np.asarray(groups)).astype(np.float64)  # (G, I)
-    moved = ratios(tallies, 1 + STEP * member)
-    return Scored(as_they_are[0], ratios(tallies, drawn), (moved - as_they_are) / STEP)
+    moved = under(counts, 1 + STEP * member)
+    return Scored(as_they_are[0], under(counts, drawn), (moved - as_they_are) / STEP)
+
+
+def under(counts: Tallies | Matrices, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The score (B, N, S) of every run under weights (B, I) of the pictures; NaN where there is no run."""
+    return ratios(counts, weights) if isinstance(counts, Tallies) else of_sums(counts, weights)
+
+
+def of_sums(matrices: Matrices, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same, of any function of a confusion matrix: the matrices are resampled and added up, run by run."""
+    found = np.full((len(weights), *matrices.shape), np.nan)
+    for (network, seed), counts in matrices.runs.items():
+        flat = counts.reshape(len(counts), -1).astype(np.float64)
+        step = max(1, CHUNK // flat.shape[1])
+        for start in range(0, len(weights), step):
+            sums = weights[start : start + step] @ flat
+            found[start : start + step, network, seed] = matrices.of(sums.reshape(-1, *counts.shape[1:]))
+    return found
 
 
 def ratios(tallies: Tallies, weights: NDArray[np.float64]) -> NDArray[np.float64]:

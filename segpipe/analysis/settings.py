@@ -7,11 +7,12 @@ from itertools import combinations_with_replacement
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from segpipe.analysis.factors import FACTORS, Factor, Level
 from segpipe.analysis.places import Place, Spot, said
 from segpipe.runs.identity_keys import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
 
 NO_DIFFERENCE = (*NEVER_CHANGES_THE_RESULT, "seed", "model.name", "model.deconv_kernel")
-OF_A_PLACE = ("model.", "decoder.", "fusion.")  # what may differ from place to place of one stratum
+OF_THE_MODEL = "model"  # what may differ from place to place of one stratum, beside what the factors own
 RECORDED = {"train": "train_data", "val": "val_data"}  # a split whose data a record tells, and what that is called here
 
 
@@ -19,9 +20,7 @@ class Own(NamedTuple):
     """The cell that a run's configuration is of. A run may stand in other places too, where they are one network."""
 
     model: str
-    stride: str
-    decoder: str
-    fusion: str
+    levels: tuple[Level, ...]
     match: str
 
 
@@ -33,11 +32,12 @@ class Facts(NamedTuple):
     values: dict[str, str]
 
 
-def facts(config: Mapping[str, Any], record: Mapping[str, Any], *, name: str) -> Facts:
+def facts(
+    config: Mapping[str, Any], record: Mapping[str, Any], *, name: str, factors: Sequence[Factor] = FACTORS
+) -> Facts:
     """Of a run. name: its folder's."""
-    model, decoder, fusion = (config[group] for group in ("model", "decoder", "fusion"))
     match = config.get("match")
-    own = Own(str(model["name"]), str(model["stride"]), str(decoder["name"]), str(fusion["name"]), str(match))
+    own = Own(str(config["model"]["name"]), tuple(factor.level_in(config) for factor in factors), str(match))
     values = {
         key: text(key, value)
         for key, value in flat(config)
@@ -84,12 +84,15 @@ def is_below(key: str, paths: Iterable[str]) -> bool:
     return any(key == path or key.startswith(f"{path}.") for path in paths)
 
 
-def apart(spots: Iterable[Spot], known: Mapping[str, Facts]) -> dict[str, dict[str, str]]:
+def apart(
+    spots: Iterable[Spot], known: Mapping[str, Facts], factors: Sequence[Factor] = FACTORS
+) -> dict[str, dict[str, str]]:
     """Of every finished run, by name, the values of the keys in which runs differ that ought to be one training.
 
     Those are the runs of one place, whatever their seeds; and the runs of one stratum, in what the cells of a design
-    share: all but model, decoder and fusion. What a place knows from overrides is no such difference.
+    share: all but the model and the factors. What a place knows from overrides is no such difference.
     """
+    of_a_place = [OF_THE_MODEL, *(factor.node for factor in factors)]
     strata: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     places: dict[Place, set[str]] = defaultdict(set)
     told: dict[Place, set[str]] = defaultdict(set)
@@ -100,9 +103,9 @@ def apart(spots: Iterable[Spot], known: Mapping[str, Facts]) -> dict[str, dict[s
             told[spot.place] |= spot.told
     found: set[str] = set()
     for runs in strata.values():
-        found |= {key for key in differing([known[run] for run in runs]) if not key.startswith(OF_A_PLACE)}
+        found |= {key for key in differing([known[run] for run in runs]) if not is_below(key, of_a_place)}
     for place, runs in places.items():
-        found |= within_place([known[run] for run in runs]) - told[place]
+        found |= within_place([known[run] for run in runs], factors) - told[place]
     keys = needed(found, list(known.values()))
     return {
         run: {key.removesuffix(".name"): one.values[key] for key in keys if key in one.values}
@@ -124,25 +127,23 @@ def follow_the_seed(key: str, runs: Sequence[Facts]) -> bool:
     return all(one.values.get(key) == one.seed for one in runs)
 
 
-def within_place(runs: list[Facts]) -> set[str]:
+def within_place(runs: list[Facts], factors: Sequence[Factor]) -> set[str]:
     """Keys in which the runs of one place differ, but for what may differ in cells of one network."""
     of: dict[Own, list[Facts]] = defaultdict(list)
     for run in runs:
         of[run.own].append(run)
     found: set[str] = set()
     for one, other in combinations_with_replacement(of, 2):
-        unlike = may_differ(one, other)
+        unlike = may_differ(one, other, factors)
         found |= {key for key in differing([*of[one], *of[other]]) if not is_below(key, unlike)}
     return found
 
 
-def may_differ(one: Own, other: Own) -> list[str]:
+def may_differ(one: Own, other: Own, factors: Sequence[Factor]) -> list[str]:
     """Keys that may differ in cells that are one network: what ``naming.canonical`` makes equal."""
-    keys = []
-    if one.fusion != other.fusion or one.stride != other.stride:
-        keys += ["fusion", "model.stride", "model.taps", "model.narrow"]
-    if one.decoder != other.decoder:
-        keys += ["decoder", "model.enlarge"]
+    keys: list[str] = []
+    for factor, level, its in zip(factors, one.levels, other.levels, strict=True):
+        keys += factor.merged_keys if level != its else ()
     if one.match != other.match:
         keys += ["model.width", "budget"]
     return [*keys, "decoder.smooth"] if keys else []

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from segpipe.analysis import best
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.comparison import ALPHA, Comparison
-from segpipe.analysis.contrasts import Contrast
+from segpipe.analysis.contrasts import CELL, Contrast
 from segpipe.analysis.intervals import Estimate, Interval, common_correlation, simultaneous, wider
 from segpipe.analysis.resample import Scored
 
@@ -63,7 +63,8 @@ def against_best(collection: Collection, found: Scored) -> list[Comparison]:
             {},
         )
         size = (len(kept) - 1) * int((here.adjusted >= ALPHA).sum())
-        family.append(Comparison(less_best(collection, number, int(kept[other])), known, size))
+        contrast = less_best(collection, number, int(kept[other]))
+        family.append(Comparison(contrast, known, size, collection.score))
     return family
 
 
@@ -81,14 +82,15 @@ def unknown(collection: Collection, found: Scored, number: int, others: Sequence
     other = max(means, key=lambda one: means[one])
     names = tuple(collection.seeds[seed] for seed in own)
     gap = float(np.nanmean(found.found[number])) - means[other]
-    return Comparison(less_best(collection, number, other), Estimate(gap, names, None, None, {}))
+    contrast = less_best(collection, number, other)
+    return Comparison(contrast, Estimate(gap, names, None, None, {}), score=collection.score)
 
 
 def less_best(collection: Collection, number: int, other: int) -> Contrast:
     """The contrast, by the best of the others as found."""
     weights = np.zeros((1, len(collection.networks)))
     weights[0, [number, other]] = 1, -1
-    return Contrast("cell", collection.networks[number].said, BEST, None, weights)
+    return Contrast(CELL, collection.networks[number].said, BEST, None, weights)
 
 
 def covariances(family: list[Comparison], found: Scored) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -11,6 +11,7 @@ from segpipe.analysis.collect import Collection, Finished
 from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.edges import counted
 from segpipe.analysis.effects import Analysis
+from segpipe.analysis.factors import in_order_of_names
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
 from segpipe.analysis.standings import COSTS, metric, number_of
@@ -25,16 +26,17 @@ def results(collection: Collection) -> Iterator[Row]:
     for number, network in enumerate(collection.networks):
         for place in network.places:
             for seed, run in sorted(network.runs.items()):
-                place_of = {"setting": place.setting, "view": place.view, "model": place.model, "stride": place.stride}
-                names = {"decoder": place.decoder, "fusion": place.fusion, "seed": seed}
-                yield {**place_of, **names, "network": number, "run": run.run.folder.name, **scores_of(run, collection)}
+                place_of = {"setting": place.setting, "view": place.view, "model": place.model}
+                levels = {factor.key: place.level(factor.key) for factor in in_order_of_names(place.factors)}
+                names = {"seed": seed, "network": number, "run": run.run.folder.name}
+                yield {**place_of, **levels, **names, **scores_of(run, collection)}
 
 
 def scores_of(run: Finished, collection: Collection) -> Row:
     """Scores and cost of a run."""
     return {
-        "val_miou": run.val_miou,
-        **{f"test_{name}": metric(run, "test", name) for name in SCORES},
+        f"val_{collection.score.key}": run.val,
+        **{f"test_{name}": metric(run, "test", name) for name in dict.fromkeys([*SCORES, collection.score.key])},
         **{f"test_iou/{name}": metric(run, "test", "per_class_iou", name) for name in collection.classes},
         **{f"test_{name}": value for name, value in counted(run).items()},
         **{name: number_of(run, "cost", name) for name in COSTS},
@@ -45,9 +47,10 @@ def scores_of(run: Finished, collection: Collection) -> Row:
 
 def comparisons(analysis: Analysis, more: Mapping[str, Sequence[Comparison]]) -> Iterator[Row]:
     """A line for every comparison. more: exploratory families by the score that they compare."""
-    yield from family("miou", "marginal", [upward(one) for one in analysis.marginal])
-    yield from family("miou", "interaction", [upward(one) for one in analysis.interactions])
-    yield from family("miou", "cell", analysis.cells)
+    own = analysis.score.key
+    yield from family(own, "marginal", [upward(one) for one in analysis.marginal])
+    yield from family(own, "interaction", [upward(one) for one in analysis.interactions])
+    yield from family(own, "cell", analysis.cells)
     for score, compared in more.items():
         yield from family(score, "marginal, exploratory", [upward(one) for one in compared])
 

@@ -1,8 +1,9 @@
 """What each network scored and cost: one line a network, means over its seeds."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,17 @@ import numpy as np
 from segpipe.analysis.collect import Collection, Finished, Network
 from segpipe.analysis.contrasts import Stratum
 from segpipe.analysis.effects import Analysis
+from segpipe.analysis.factors import Factor, Level
 from segpipe.analysis.places import Place
+from segpipe.analysis.scores import Score
 
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """A network's scores, from 0 to 1, and cost; NaN for what its runs do not say.
+    """A network's scores and cost; NaN for what its runs do not say.
 
     mark: a letter, where it is more than one place of the design. front: not surpassed on validation by any
-    network that costs no more, by the name of the cost.
+    network that costs no more, by the name of the cost. score: which one ``test``, ``deviation`` and ``val`` are.
     """
 
     number: int
@@ -29,6 +32,7 @@ class Standing:
     val: float
     cost: dict[str, float]
     front: frozenset[str]
+    score: Score
 
     @property
     def place(self) -> Place:
@@ -53,7 +57,7 @@ def standings(collection: Collection, analysis: Analysis) -> list[Standing]:
     """Of the networks that have runs."""
     there = [(number, network) for number, network in enumerate(collection.networks) if network.runs]
     costs = {number: {name: cost(network, name) for name in COSTS} for number, network in there}
-    val = {number: network.val_miou for number, network in there}
+    val = {number: network.val for number, network in there}
     marks = letters(number for number, network in there if len(network.places) > 1)
     return [
         Standing(
@@ -65,6 +69,7 @@ def standings(collection: Collection, analysis: Analysis) -> list[Standing]:
             val[number],
             costs[number],
             frozenset(name for name in COSTS if on_front(number, {n: costs[n][name] for n in costs}, val)),
+            collection.score,
         )
         for number, network in there
     ]
@@ -113,25 +118,43 @@ def letters(numbers: Iterable[int]) -> dict[int, str]:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The standings of one stratum, by decoder, fusion and stride."""
+    """The standings of one stratum, by the levels of the factors.
+
+    The first factor gives the rows and the lines of figures.
+    """
 
     stratum: Stratum
-    of: dict[tuple[str, str, int], Standing]
+    factors: tuple[Factor, ...]
+    of: dict[tuple[Level, ...], Standing]
 
     @property
-    def decoders(self) -> list[str]:
-        """As they were asked for."""
-        return list(dict.fromkeys(decoder for decoder, _, _ in self.of))
+    def score(self) -> Score:
+        """What the standings are of."""
+        return next(iter(self.of.values())).score
 
-    @property
-    def fusions(self) -> list[str]:
-        """The same."""
-        return list(dict.fromkeys(fusion for _, fusion, _ in self.of))
+    def levels(self, factor: Factor) -> list[Level]:
+        """A factor's, in the order of figures."""
+        place = self.factors.index(factor)
+        return factor.drawn(levels[place] for levels in self.of)
 
-    @property
-    def strides(self) -> list[int]:
-        """The coarsest first."""
-        return sorted({stride for _, _, stride in self.of}, reverse=True)
+    def others(self, *factors: Factor | None) -> list[Factor]:
+        """The factors less some."""
+        return [factor for factor in self.factors if factor not in factors]
+
+    def combinations(self, factors: Sequence[Factor]) -> list[dict[str, Level]]:
+        """All combinations of levels of some factors; a single empty one of no factors."""
+        keys = [factor.key for factor in factors]
+        return [dict(zip(keys, levels, strict=True)) for levels in product(*map(self.levels, factors))]
+
+    def at(self, *levels: Mapping[str, Level]) -> Standing | None:
+        """The standing at these levels, given in parts; None where there is none."""
+        merged = {key: level for part in levels for key, level in part.items()}
+        return self.of.get(tuple(merged[factor.key] for factor in self.factors))
+
+    def at_all(self, levels: Mapping[str, Level]) -> list[Standing]:
+        """All standings at the levels of some of the factors."""
+        places = [(self.factors.index(factor), levels[factor.key]) for factor in self.factors if factor.key in levels]
+        return [found for key, found in self.of.items() if all(key[place] == level for place, level in places)]
 
     @property
     def said(self) -> str:
@@ -147,8 +170,9 @@ def said(stratum: Stratum) -> str:
 
 def grids(found: Sequence[Standing]) -> list[Grid]:
     """One for each stratum."""
-    of: dict[Stratum, dict[tuple[str, str, int], Standing]] = {}
+    of: dict[Stratum, dict[tuple[Level, ...], Standing]] = {}
     for standing in found:
         for place in standing.network.places:
-            of.setdefault(place.stratum, {})[place.decoder, place.fusion, place.stride] = standing
-    return [Grid(stratum, cells) for stratum, cells in of.items()]
+            of.setdefault(place.stratum, {})[place.levels] = standing
+    factors = found[0].place.factors if found else ()
+    return [Grid(stratum, factors, cells) for stratum, cells in of.items()]

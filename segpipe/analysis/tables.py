@@ -10,10 +10,12 @@ from segpipe.analysis.collect import Collection
 from segpipe.analysis.comparison import Comparison
 from segpipe.analysis.contrasts import Contrast
 from segpipe.analysis.effects import Analysis
+from segpipe.analysis.factors import Level, labels
 from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
 from segpipe.analysis.places import AS_THEY_ARE
 from segpipe.analysis.points import MINUS, NOTHING, bounds, number, points, probability, seeds, signed
+from segpipe.analysis.scores import MIOU, Score
 from segpipe.analysis.standings import COSTS, Grid, Standing, number_of, said
 
 
@@ -34,10 +36,16 @@ class Table(NamedTuple):
     kind: str = "table"
 
 
-def figure(value: float | None, digits: int = 1, *, percent: bool = False) -> Cell:
+def figure(value: float | None, digits: int = 1) -> Cell:
     """A number, or a dash."""
     there = value is not None and math.isfinite(value)
-    return Cell((points if percent else number)(value, digits), value if there else None)
+    return Cell(number(value, digits), value if there else None)
+
+
+def scored(value: float | None, score: Score = MIOU) -> Cell:
+    """A score in its unit, or a dash."""
+    there = value is not None and math.isfinite(value)
+    return Cell(points(value, score), value if there else None)
 
 
 def differences(family: Sequence[Comparison], *, interaction: bool = False) -> Table:
@@ -52,10 +60,10 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
                 Cell(contrast.factor),
                 *([Cell(said(one.contrast.stratum) if one.contrast.stratum else "")] if several else []),
                 Cell(real(one)),
-                gap(found.difference, 2),
-                interval(found.trainings),
+                gap(one, more=1),
+                interval(found.trainings, one.score),
                 p_of(one, "trainings"),
-                interval(found.pictures),
+                interval(found.pictures, one.score),
                 p_of(one, "pictures"),
                 pairs(contrast),
                 Cell(str(len(found.seeds)), len(found.seeds)),
@@ -68,17 +76,18 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
         *([] if interaction else ["seeds to show it", "seeds to show 1 point"]),
     ]  # fmt: skip
     caption = (
-        "Differences in points of mIoU, each the mean over its pairs of networks that differ in nothing else; pairs "
-        "with fewer than three seeds in common are left out. p is adjusted for all differences of the table; the "
-        "intervals are each difference's own."
+        f"Differences in points of {family[0].score.label}, each the mean over its pairs of networks that differ in "
+        f"nothing else; pairs with fewer than three seeds in common are left out. p is adjusted for all differences of "
+        f"the table; the intervals are each difference's own."
     )
     return Table(caption, columns, rows, 7 if interaction else 9)
 
 
-def gap(difference: float, digits: int = 1) -> Cell:
-    """A difference in points, or a dash."""
+def gap(one: Comparison, *, more: int = 0) -> Cell:
+    """A difference in points, or a dash. more: decimals."""
+    difference = one.estimate.difference
     there = math.isfinite(difference)
-    return Cell(signed(difference, digits) if there else NOTHING, difference if there else None)
+    return Cell(signed(difference, one.score, more=more) if there else NOTHING, difference if there else None)
 
 
 def pairs(contrast: Contrast) -> Cell:
@@ -89,8 +98,8 @@ def pairs(contrast: Contrast) -> Cell:
 
 def changing(contrast: Contrast) -> str:
     """An interaction in words."""
-    pair, _, there = contrast.a.rpartition(" at ")
-    return f"{pair.replace(' - ', f' {MINUS} ')}, at {there} less at {contrast.b.rpartition(' at ')[2]}"
+    a, b, there, elsewhere = contrast.square or ("", "", "", "")
+    return f"{a} {MINUS} {b}, at {there} less at {elsewhere}"
 
 
 def real(one: Comparison) -> str:
@@ -107,9 +116,9 @@ def may_be_best(one: Comparison) -> str:
     return "yes" if not one.declared else "no" if one.general else "not on these pictures"
 
 
-def interval(found: Interval | None) -> Cell:
+def interval(found: Interval | None, score: Score) -> Cell:
     """Sorted by the lower bound."""
-    return Cell(bounds(found, 2), found.low if found else None)
+    return Cell(bounds(found, score, more=1), found.low if found else None)
 
 
 def p_of(one: Comparison, which: str) -> Cell:
@@ -129,6 +138,7 @@ def networks(found: Sequence[Standing], analysis: Analysis) -> Table:
     """Every network: scores, difference from the reference or from the best of the others, cost."""
     by_name = {one.contrast.a: one for one in analysis.cells}
     judge = may_be_best if analysis.reference is None else real
+    score = analysis.score
     rows = []
     for standing in sorted(found, key=lambda one: -one.val):
         one = by_name.get(standing.network.said)
@@ -140,22 +150,25 @@ def networks(found: Sequence[Standing], analysis: Analysis) -> Table:
             [
                 Cell(standing.network.said + same),
                 Cell("reference" if own else judge(one) if one else NOTHING),
-                figure(standing.val, percent=True),
-                figure(standing.test, percent=True),
-                figure(standing.deviation, percent=True),
+                scored(standing.val, score),
+                scored(standing.test, score),
+                scored(standing.deviation, score),
                 Cell(str(standing.seeds), standing.seeds),
-                gap(one.estimate.difference) if one else Cell(NOTHING),
-                Cell(bounds(narrow), narrow.low) if narrow else Cell(NOTHING),
-                Cell(bounds(wider), wider.low) if wider else Cell(NOTHING),
+                gap(one) if one else Cell(NOTHING),
+                Cell(bounds(narrow, score), narrow.low) if narrow else Cell(NOTHING),
+                Cell(bounds(wider, score), wider.low) if wider else Cell(NOTHING),
                 *(figure(standing.cost[name] / scale, digits) for name, (_, scale, _, digits) in COSTS.items()),
             ]
         )
     heads = [f"{what}, {unit}" for what, _, unit, _ in COSTS.values()]
     of_best = analysis.reference is None
-    columns = ["network", "may be best?" if of_best else "differs?", "val mIoU", "test mIoU", "± seeds", "seeds",
+    columns = ["network", "may be best?" if of_best else "differs?", f"val {score.label}",
+               f"test {score.label}", "± seeds", "seeds",
                "to the best other" if of_best else "to reference", "95 %, new trainings", "95 %, new pictures too",
                *heads]  # fmt: skip
-    what = "test mIoU less that of the best other network" if of_best else "the differences from the reference"
+    what = (
+        f"test {score.label} less that of the best other network" if of_best else "the differences from the reference"
+    )
     caption = f"Ranked by validation. Intervals of {what} hold all at once. Cost: median of seeds."
     return Table(caption, columns, rows, len(columns) - 2)
 
@@ -170,8 +183,8 @@ def by_class(found: Sequence[Standing], collection: Collection) -> Table:
     rows = [
         [
             Cell(standing.network.said),
-            figure(standing.test, percent=True),
-            *(figure(v, percent=True) for v in ious(standing)),
+            scored(standing.test, standing.score),
+            *(scored(v) for v in ious(standing)),
         ]
         for standing in sorted(found, key=lambda one: -one.val)
     ]
@@ -179,7 +192,7 @@ def by_class(found: Sequence[Standing], collection: Collection) -> Table:
     known = {name: value for name, value in zip(collection.classes, ious(best), strict=True) if value is not None}
     weakest = f" {best.network.said} is weakest in {min(known, key=lambda name: known[name])}." if known else ""
     caption = f"Test IoU of every class in percent, mean over seeds.{weakest} A dash: the test's masks lack the class."
-    return Table(caption, ["network", "mIoU", *collection.classes], rows, 1 + len(collection.classes))
+    return Table(caption, ["network", collection.score.label, *collection.classes], rows, 1 + len(collection.classes))
 
 
 def mean(values: Sequence[float | None]) -> float | None:
@@ -193,31 +206,39 @@ def scores(
 ) -> Table:
     """Further scores, a column each."""
     rows = [
-        [Cell(standing.network.said), *(figure(of(standing, name), percent=True) for name in names)]
+        [Cell(standing.network.said), *(scored(of(standing, name)) for name in names)]
         for standing in sorted(found, key=lambda one: -one.val)
     ]
     return Table(caption, ["network", *names], rows, len(names))
 
 
 def views(grids: Sequence[Grid]) -> Table | None:
-    """Raw and matched side by side: of every place mIoU, parameters and multiply-adds by view; None with one view."""
+    """Raw and matched side by side: of every place score, parameters and multiply-adds by view; None with one view."""
     names = sorted(dict.fromkeys(grid.stratum[1] for grid in grids), key=lambda name: name != AS_THEY_ARE)
     if len(names) < 2:
         return None
+    factors, score = grids[0].factors, grids[0].score
     found = {
-        (place.setting, place.model, place.decoder, place.fusion, place.stride, place.view): standing
+        (place.setting, place.model, place.levels, place.view): standing
         for grid in grids
         for standing in grid.of.values()
         for place in standing.network.places
     }
     rows = []
-    for setting, model, decoder, fusion, stride in dict.fromkeys(key[:5] for key in found):
-        here = [found.get((setting, model, decoder, fusion, stride, name)) for name in names]
-        row = [Cell(" ".join(filter(None, [model, setting]))), Cell(decoder), Cell(fusion), Cell(str(stride), stride)]
-        row += [figure(one.test if one else None, percent=True) for one in here]
+    for setting, model, levels in dict.fromkeys(key[:3] for key in found):
+        here = [found.get((setting, model, levels, name)) for name in names]
+        row = [Cell(" ".join(filter(None, [model, setting]))), *(Cell(str(level), size_of(level)) for level in levels)]
+        row += [scored(one.test if one else None, score) for one in here]
         row += [figure(one.cost["parameters"] / 1e6 if one else None, 3) for one in here]
         row += [figure(1000 * one.cost["gmac"] if one else None, 1) for one in here]
         rows.append(row)
-    columns = ["networks", "decoder", "fusion", "stride", *(f"mIoU, {name}" for name in names)]
+    columns = ["networks", *labels(factors), *(f"{score.label}, {name}" for name in names)]
     columns += [f"M parameters, {name}" for name in names] + [f"M multiply-adds, {name}" for name in names]
-    return Table("Mean test mIoU in percent, and what each network costs, by view.", columns, rows, len(columns) - 3)
+    caption = f"Mean test {score.label} {score.in_unit}, and what each network costs, by view."
+    numeric = 3 * len(names) + (1 if factors[-1].quantity else 0)
+    return Table(caption, columns, rows, numeric)
+
+
+def size_of(level: Level) -> float | None:
+    """A level to sort by, where it is a number."""
+    return level if isinstance(level, int | float) else None

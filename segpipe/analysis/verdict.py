@@ -1,13 +1,12 @@
 """The answer in plain words, made from the numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.contrasts import FACTORS
 from segpipe.analysis.effects import Analysis
 from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, further, too_few
 from segpipe.analysis.intervals import LEAST_SEEDS
@@ -21,12 +20,8 @@ VIEWS = {
     MATCHED["params"]: "The decoder's width is solved so that all networks have equally many parameters",
     MATCHED["multiply_adds"]: "The decoder's width is solved so that all networks do equally many multiply-adds",
 }
-SAME_FUNCTIONS = (
-    "In this linear decoder sum and concat are the same class of functions, and the mix behind concat starts as the "
-    "sum: only the optimisation can make a difference."
-)
-EXCEPTED = " Unpooling, whose switches differ from channel to channel, and depthwise operators are exceptions."
-OTHER_FUNCTIONS = "A convolution with an activation follows each fusion, so concat can do here what sum cannot."
+UNPOOLING = " Unpooling, whose switches differ from channel to channel, and depthwise operators are exceptions."
+Classes = Mapping[str, type]  # by their import path: of operators, fusions and refinements, for what they say they are
 NOISY = 3  # times the usual deviation over seeds
 
 
@@ -37,16 +32,23 @@ class Paragraph(NamedTuple):
     findings: list[Finding]
 
 
-def verdict(collection: Collection, analysis: Analysis, found: Sequence[Standing]) -> list[Paragraph]:
-    """One paragraph for all networks, then one for each stratum."""
+def verdict(
+    collection: Collection, analysis: Analysis, found: Sequence[Standing], classes: Classes | None = None
+) -> list[Paragraph]:
+    """One paragraph for all networks, then one for each stratum.
+
+    classes: of operators, fusions and refinements; of what is not among them nothing is said.
+    """
     paragraphs = [Paragraph("", [overall(collection, analysis, found)])]
     for grid in grids(found):
         findings = [Finding("View", "", view_of(grid))]
         family = [one for one in analysis.marginal if one.contrast.stratum == grid.stratum]
-        for factor in FACTORS:
-            looked_at = [one for one in family if one.contrast.factor == factor]
+        for factor in grid.factors:
+            looked_at = [one for one in family if one.contrast.factor == factor.key]
             if looked_at:
-                findings.append(about_factor(factor, looked_at, functions(grid) if factor == "fusion" else ""))
+                findings.append(
+                    about_factor(factor, looked_at, functions(grid, classes or {}) if factor.joins_skips else "")
+                )
         if not family:
             findings.append(Finding("Differences", "", "No two networks here differ in one factor alone."))
         findings += about_interactions(grid, analysis)
@@ -61,7 +63,7 @@ def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing
     if analysis.reference is None and tested:
         return best_of(tested, found)
     chosen = analysis.reference is None
-    how = "has the best validation mIoU" if chosen else "was given as the reference"
+    how = f"has the best validation {own.score.label}" if chosen else "was given as the reference"
     sentences = [f"It {how}; on the test it scores {on_the_test(own)}."]
     if len(collection.seeds) < LEAST_SEEDS:
         sentences.append(too_few(len(collection.seeds)))
@@ -79,7 +81,7 @@ def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing
 def on_the_test(one: Standing) -> str:
     """A network's score."""
     trained = f"mean ± standard deviation over {one.seeds} seeds" if one.seeds > 1 else "one seed"
-    return f"{spread(one.test, one.deviation)} % mIoU ({trained})"
+    return f"{spread(one.test, one.deviation, one.score)} {one.score.unit} {one.score.label} ({trained})"
 
 
 def best_of(tested: Sequence[Comparison], found: Sequence[Standing]) -> Finding:
@@ -88,7 +90,7 @@ def best_of(tested: Sequence[Comparison], found: Sequence[Standing]) -> Finding:
     may = sorted((one for one in tested if not one.declared), key=lambda one: -one.estimate.difference)
     others = len(tested) - len(may)
     names = [described(one) for one in may]
-    how = "In points of test mIoU less the best of the others, with intervals that all hold at once:"
+    how = f"In points of test {own.score.label} less the best of the others, with intervals that all hold at once:"
     if len(may) == 1:
         headline = may[0].contrast.a
         sentences = [f"It is really better than {counted(others, 'other network')}. {how} {names[0]}."]
@@ -117,7 +119,7 @@ def scattered(may: Sequence[Comparison], found: Sequence[Standing]) -> list[str]
     """Which of those that may be the best are among them for their noise."""
     usual = float(np.nanmedian([one.deviation for one in found]))
     noisy = [
-        f"{one.contrast.a} ({points(standing.deviation)})"
+        f"{one.contrast.a} ({points(standing.deviation, one.score)})"
         for one in may
         for standing in found
         if standing.network.said == one.contrast.a and standing.deviation > NOISY * usual
@@ -125,8 +127,8 @@ def scattered(may: Sequence[Comparison], found: Sequence[Standing]) -> list[str]
     if not noisy:
         return []
     return [
-        f"Far more than others (standard deviation {points(usual)}, the median) scatters from seed to seed: "
-        f"{listed(noisy[:STATED])}{further(noisy)}; more seeds would tell whether they belong there."
+        f"Far more than others (standard deviation {points(usual, found[0].score)}, the median) scatters from seed to "
+        f"seed: {listed(noisy[:STATED])}{further(noisy)}; more seeds would tell whether they belong there."
     ]
 
 
@@ -156,7 +158,8 @@ def against(tested: Sequence[Comparison]) -> list[str]:
 
 def described(one: Comparison) -> str:
     """A single cell, with its difference from the reference, or from the best of the others."""
-    return f"{one.contrast.a} ({signed(one.estimate.difference)}, {bounds(one.estimate.trainings)})"
+    gap, interval = signed(one.estimate.difference, one.score), bounds(one.estimate.trainings, one.score)
+    return f"{one.contrast.a} ({gap}, {interval})"
 
 
 def view_of(grid: Grid) -> str:
@@ -168,16 +171,77 @@ def view_of(grid: Grid) -> str:
     return f"{text}."
 
 
-def functions(grid: Grid) -> str:
-    """Whether sum and concat can differ at all, in what the network is able to compute."""
-    if not {"sum", "concat"} <= set(grid.fusions):
+def functions(grid: Grid, classes: Classes) -> str:
+    """Whether fusions that use skips can differ in what the network is able to compute. An unknown class is not linear.
+
+    A sum is a concatenation whose 1x1 convolution has the weights 1. So the two are one class of functions where each
+    step is linear: the refinement is at most a 1x1 convolution, and the operator commutes with a 1x1 convolution, so
+    that it makes no difference whether channels are mixed before it or behind it.
+    """
+    configs = [run.config for standing in grid.of.values() for run in standing.network.runs.values()]
+    refine = node_of(configs[0], "model", "refine")
+    kind = class_of(refine, classes)
+    fusions = {name: cls for name, cls in parts(configs, "fusion", classes).items() if says(cls, "uses_skip")}
+    starts = {name: getattr(cls, "initial", None) for name, cls in fusions.items() if says(cls, "linear")}
+    added = [name for name, initial in starts.items() if initial == "sum"]
+    joined = [name for name, initial in starts.items() if initial == "concat"]
+    if says(kind, "convolves"):
+        return other_functions(added, joined) if refine.get("activation", True) else ""
+    operators = parts(configs, "decoder", classes)
+    depthwise = {node.get("name") for config in configs if (node := node_of(config, "decoder")).get("depthwise")}
+    apart = {name: cls for name, cls in operators.items() if not says(cls, "linear") or name in depthwise}
+    if not says(kind, "linear") or len(starts) < 2 or len(apart) == len(operators):
         return ""
-    runs = [run for standing in grid.of.values() for run in standing.network.runs.values()]
-    refine = runs[0].config.get("model", {}).get("refine") if isinstance(runs[0].config.get("model"), dict) else None
-    kind: dict[str, Any] = refine if isinstance(refine, dict) else {}
-    target = str(kind.get("_target_", ""))
-    if target.endswith(".Mix"):
-        return SAME_FUNCTIONS + (EXCEPTED if "unpool" in grid.decoders else "")
-    if target.endswith(".Convolutions") and kind.get("activation", True):
-        return OTHER_FUNCTIONS
-    return ""
+    others = [name for name in starts if name not in (*added, *joined)]
+    start = f", and the mix behind {listed(joined)} starts as the sum" if added and joined else ""
+    return (
+        f"In this linear decoder {listed([*added, *others, *joined])} are the same class of functions{start}: only the "
+        f"optimisation can make a difference.{excepted(apart)}"
+    )
+
+
+def other_functions(added: list[str], joined: list[str]) -> str:
+    """What a concatenation can do that a sum cannot. added, joined: the names of such fusions."""
+    if not added or not joined:
+        return ""
+    return (
+        f"A convolution with an activation follows each fusion, so {listed(joined)} can do here what {listed(added)} "
+        f"cannot."
+    )
+
+
+def excepted(operators: Mapping[str, type | None]) -> str:
+    """For which operators this does not hold. operators: those that are not linear, or not known to be."""
+    others = [name for name, cls in operators.items() if not says(cls, "needs_pooling")]
+    text = UNPOOLING if len(others) < len(operators) else ""
+    if others:
+        are = "is" if len(others) == 1 else "are"
+        text += f" This does not hold for {listed(others)}, which {are} not linear, or not known to be."
+    return text
+
+
+def parts(configs: Sequence[Mapping[str, Any]], group: str, classes: Classes) -> dict[str, type | None]:
+    """The choices of a config group by name, in the order in which they occur, with their classes."""
+    found: dict[str, type | None] = {}
+    for config in configs:
+        node = node_of(config, group)
+        found.setdefault(str(node.get("name")), class_of(node, classes))
+    return found
+
+
+def node_of(config: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    """A node of a configuration; empty where there is none."""
+    found: Any = config
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def class_of(node: Mapping[str, Any], classes: Classes) -> type | None:
+    """The class of a node's ``_target_``; None where it is not known."""
+    return classes.get(str(node.get("_target_")))
+
+
+def says(cls: type | None, attribute: str) -> bool:
+    """Whether a class says so of itself; an unknown one says nothing."""
+    return getattr(cls, attribute, False) is True

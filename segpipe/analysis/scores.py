@@ -1,0 +1,88 @@
+"""The score by which a report compares networks: a function of confusion matrices, and how it is shown."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segpipe.metrics.confusion import Tally, tally
+
+Matrices = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score; higher is better.
+
+    key: its name in ``metrics.json`` (below ``val`` and ``test``), in ``history.csv`` and in CSV files.
+    label: its name in sentences, in tables and on axes.
+    of: the score (...) of confusion matrices (..., C, C) of counts, rows true; NaN where it is undefined. None for a
+        score that is not computed from them: the report then only shows it.
+    counts: the same score of matrices (I, C, C), one for each picture, as a mean over classes of ratios of sums.
+        Optional: resampling is faster with it (C sums for each picture instead of C x C).
+    definition: what stands behind the label in "Score: mIoU ...".
+    scale, unit, digits: a stored value is multiplied by ``scale`` and shown in this unit with so many decimals. A
+        difference of 1 in shown values is a point.
+    """
+
+    key: str
+    label: str
+    of: Callable[[Matrices], Any] | None = None
+    counts: Callable[[Matrices], Tally] | None = None
+    definition: str = "of all test pixels together"
+    scale: float = 100
+    unit: str = "%"
+    digits: int = 1
+
+    @property
+    def point(self) -> float:
+        """A point, as a stored value."""
+        return 1 / self.scale
+
+    @property
+    def title(self) -> str:
+        """As a heading begins with it."""
+        return self.label.capitalize() if self.label.islower() else self.label
+
+    @property
+    def on_axis(self) -> str:
+        """As an axis is labelled."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def in_unit(self) -> str:
+        """The unit in words."""
+        return {"%": "in percent", "": "as it is"}.get(self.unit, f"in {self.unit}")
+
+    @property
+    def units(self) -> str:
+        """The units of scores and differences in words."""
+        return f"{self.in_unit}, differences in {'percentage points' if self.unit == '%' else 'the same'}"
+
+    def of_all(self, matrices: Matrices) -> float:
+        """The score of matrices (I, C, C) taken together. Raises ValueError where it is not computed from them."""
+        if self.of is None:
+            raise ValueError(f"{self.label} is not a function of confusion matrices")
+        return float(self.of(np.asarray(matrices).sum(0)))
+
+
+def mean_iou(matrices: Matrices) -> NDArray[np.float64]:
+    """The mean of intersection over union (...), over the classes that the truth has, of matrices (..., C, C)."""
+    counts = np.asarray(matrices, np.float64)
+    hits, true = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)
+    union = true + counts.sum(-2) - hits
+    present = true > 0
+    with np.errstate(invalid="ignore"):
+        ious = np.divide(hits, union, out=np.zeros_like(hits), where=present)
+        return np.asarray(ious.sum(-1) / present.sum(-1))
+
+
+MIOU = Score(
+    "miou",
+    "mIoU",
+    of=mean_iou,
+    counts=tally,
+    definition="of all test pixels together, the mean over the classes that the test's masks have",
+)
