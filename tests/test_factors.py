@@ -21,7 +21,7 @@ from segpipe.analysis.scores import MIOU, Score, mean_iou
 from segpipe.errors import UserError
 from segpipe.metrics.confusion import scores
 from segpipe.runs.cells import Cell
-from segpipe.runs.storage import write_confusion
+from segpipe.runs.counts import write_confusion
 
 NECK = Factor("neck", "neck", "necks", path="neck.name")
 LOSS = Factor("loss", "loss", "losses", path="loss.name")
