@@ -19,12 +19,12 @@ from benchmarks import simulated
 from benchmarks.simulated import MISSED, MISSING, Missing, best_errors, missing_errors, without
 from benchmarks.timing import arguments
 from segpipe.analysis.collect import Collection, Network
-from segpipe.analysis.contrasts import Design
-from segpipe.analysis.effects import analyse
-from segpipe.analysis.intervals import LEAST_SEEDS, estimate
-from segpipe.analysis.pairing import by_context
-from segpipe.analysis.places import AS_THEY_ARE, Place
-from segpipe.analysis.resample import Tallies, ratios, scored
+from segpipe.analysis.design_points import AS_THEY_ARE, Place
+from segpipe.analysis.statistics.contrasts import Design
+from segpipe.analysis.statistics.effects import analyse
+from segpipe.analysis.statistics.intervals import LEAST_SEEDS, estimate
+from segpipe.analysis.statistics.pairing import by_context
+from segpipe.analysis.statistics.resample import Tallies, ratios, scored
 from segpipe.metrics.confusion import tally
 
 CLASSES = 4

@@ -15,7 +15,8 @@ import numpy as np
 
 from benchmarks.timing import arguments
 from segpipe import report
-from segpipe.analysis import curves, edges, examples, plots, spreadsheets, tables
+from segpipe.analysis import spreadsheets
+from segpipe.analysis.page import boundaries, curves, examples, plots, tables
 from segpipe.data.examples import save_examples
 from segpipe.runs.storage import read_json, write_json
 
@@ -23,7 +24,7 @@ KEPT = Path(__file__).parent.parent / "docs" / "sweeps" / "sweep_ladder"
 PARTS = {  # what is timed, and where it is called from
     "read the runs": (report, "collect"),
     "analyse": (report, "analyse"),
-    "differences at boundaries": (edges, "exploratory"),
+    "differences at boundaries": (boundaries, "exploratory"),
     "put the page together": (report, "content"),
     "of that, learning curves": (curves, "learning_curves"),
     "of that, forests": (plots, "forest"),

@@ -12,8 +12,8 @@ import numpy as np
 from benchmarks.coverage import equal_grid
 from benchmarks.timing import arguments
 from segpipe.analysis.collect import Collection, Network
-from segpipe.analysis.effects import analyse
-from segpipe.analysis.resample import Tallies, scored
+from segpipe.analysis.statistics.effects import analyse
+from segpipe.analysis.statistics.resample import Tallies, scored
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from segpipe.analysis.best import best_of, candidates, paired
-from segpipe.analysis.comparison import ALPHA
-from segpipe.analysis.contrasts import Contrast
-from segpipe.analysis.intervals import LEAST_SEEDS, common_correlation, smallest_of
-from segpipe.analysis.pairing import Pairing, by_context
+from segpipe.analysis.statistics.best import best_of, candidates, paired
+from segpipe.analysis.statistics.comparison import ALPHA
+from segpipe.analysis.statistics.contrasts import Contrast
+from segpipe.analysis.statistics.intervals import LEAST_SEEDS, common_correlation, smallest_of
+from segpipe.analysis.statistics.pairing import Pairing, by_context
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Floats]

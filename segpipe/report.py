@@ -7,15 +7,16 @@ from pathlib import Path
 
 import yaml
 
-from segpipe.analysis import edges, spreadsheets
+from segpipe.analysis import spreadsheets
 from segpipe.analysis.bounds import bound_of
 from segpipe.analysis.collect import collect
-from segpipe.analysis.effects import analyse
 from segpipe.analysis.factors import FACTORS, Factor
-from segpipe.analysis.markdown import markdown
-from segpipe.analysis.page import content, render
+from segpipe.analysis.page import boundaries
+from segpipe.analysis.page.content import content, render
+from segpipe.analysis.page.markdown import markdown
 from segpipe.analysis.scores import MIOU, Score
 from segpipe.analysis.standings import standings
+from segpipe.analysis.statistics.effects import analyse
 from segpipe.analysis.verdict import Paragraph
 from segpipe.config.messages import friendly
 from segpipe.config.schema import CONF, options
@@ -56,7 +57,7 @@ def report(
     analysis = analyse(collection, reference=reference, resamples=resamples)
     found = standings(collection, analysis)
     perfect = bound_of(collection, bound)
-    exploratory = edges.exploratory(collection, resamples=resamples)
+    exploratory = boundaries.exploratory(collection, resamples=resamples)
     command = ["python", "-m", "segpipe.report", shown(folder)]
     command += ["--out", shown(out)] if out != folder else []
     command += ["--reference", reference] if reference else []

@@ -12,12 +12,12 @@ from fake_runs import matrices, write_run
 
 from segpipe import report
 from segpipe.analysis.collect import collect
-from segpipe.analysis.contrasts import ONLY, Design
-from segpipe.analysis.effects import analyse, counts_of
+from segpipe.analysis.design_points import Place, placed
 from segpipe.analysis.factors import DECODER, FACTORS, FUSION, NOT_SET, STRIDE, Factor, by_size
-from segpipe.analysis.places import Place, placed
-from segpipe.analysis.resample import Matrices, Tallies, scored
 from segpipe.analysis.scores import MIOU, Score, mean_iou
+from segpipe.analysis.statistics.contrasts import ONLY, Design
+from segpipe.analysis.statistics.effects import analyse, counts_of
+from segpipe.analysis.statistics.resample import Matrices, Tallies, scored
 from segpipe.errors import UserError
 from segpipe.metrics.confusion import scores
 from segpipe.runs.cells import Cell

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from test_commands import run
 
 import segpipe
-from segpipe.analysis.places import placed
+from segpipe.analysis.design_points import placed
 from segpipe.architectures import model_table
 from segpipe.config import budget, build
 from segpipe.config.plan import Plan, make_cell, run_name

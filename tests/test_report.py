@@ -15,15 +15,17 @@ import yaml
 from fake_runs import write_run, write_sweep
 
 from segpipe import report
-from segpipe.analysis import effects, figures, ordering, points, verdict
+from segpipe.analysis import formatting, ordering, verdict
 from segpipe.analysis.collect import collect
-from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.contrasts import Contrast
 from segpipe.analysis.factors import DECODER, STRIDE
 from segpipe.analysis.findings import about_factor
-from segpipe.analysis.intervals import Estimate, Interval
-from segpipe.analysis.markdown import safe
+from segpipe.analysis.page import figures
+from segpipe.analysis.page.markdown import safe
 from segpipe.analysis.standings import standings
+from segpipe.analysis.statistics import effects
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.contrasts import Contrast
+from segpipe.analysis.statistics.intervals import Estimate, Interval
 from segpipe.data.examples import file_names, save_examples
 from segpipe.errors import UserError
 
@@ -266,7 +268,7 @@ def test_a_declared_difference_goes_before_the_fit():
     ],
 )
 def test_points(value, text):
-    assert points.points(value) == text
+    assert formatting.points(value) == text
 
 
 def test_the_page_holds_everything_and_asks_for_nothing(factorial, tmp_path):
@@ -503,7 +505,7 @@ def test_pictures_stand_under_every_network_of_the_lowest_seed(tmp_path):
 
 def test_pictures_that_do_not_fit_are_left_out_and_said(tmp_path, monkeypatch):
     examples(write_run(tmp_path / "a") / "pictures" / "examples", ["first", "second"])
-    monkeypatch.setattr("segpipe.analysis.examples.LARGEST", 6000)
+    monkeypatch.setattr("segpipe.analysis.page.examples.LARGEST", 6000)
     page, _, _ = written(tmp_path)
     assert page.count("alt=") in (3, 0)
     assert "1 validation picture of 2 (the others would make the page too large)" in page

@@ -16,12 +16,20 @@ from statsmodels.stats.power import TTestPower
 from benchmarks.coverage import REGIMES, coverage, equal_grid
 from benchmarks.simulated import MISSING, missing_errors
 from benchmarks.simulated import REGIMES as NOISES
-from segpipe.analysis import best, contrasts, effects, ordering
+from segpipe.analysis import ordering
 from segpipe.analysis.collect import Collection, Network, collect
-from segpipe.analysis.contrasts import Design
-from segpipe.analysis.intervals import common_correlation, estimate, holm, interval, seeds_needed, simultaneous
-from segpipe.analysis.places import AS_THEY_ARE, MATCHED, SMOOTHED, Place
-from segpipe.analysis.resample import Scored, Tallies, ratios, scored, weights
+from segpipe.analysis.design_points import AS_THEY_ARE, MATCHED, SMOOTHED, Place
+from segpipe.analysis.statistics import best, contrasts, effects
+from segpipe.analysis.statistics.contrasts import Design
+from segpipe.analysis.statistics.intervals import (
+    common_correlation,
+    estimate,
+    holm,
+    interval,
+    seeds_needed,
+    simultaneous,
+)
+from segpipe.analysis.statistics.resample import Scored, Tallies, ratios, scored, weights
 from segpipe.errors import UserError
 from segpipe.metrics.confusion import scores, tally, tally_score
 

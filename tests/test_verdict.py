@@ -7,9 +7,10 @@ import yaml
 from fake_runs import write_sweep
 
 from segpipe import report
-from segpipe.analysis import effects, verdict
+from segpipe.analysis import verdict
 from segpipe.analysis.collect import collect
 from segpipe.analysis.standings import grids, standings
+from segpipe.analysis.statistics import effects
 from segpipe.config.schema import CONF, options
 
 LINEAR, UNPOOLING = {"linear": True}, {"needs_pooling": True}

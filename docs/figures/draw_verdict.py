@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from segpipe.analysis.collect import collect
-from segpipe.analysis.effects import Comparison, analyse
+from segpipe.analysis.statistics.effects import Comparison, analyse
 
 HERE = Path(__file__).parent
 SWEEPS = {

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from segpipe.analysis.edges import COMPARED
+from segpipe.analysis.page.boundaries import COMPARED
 from segpipe.config.schema import key_of
 from segpipe.runs import cells
 from segpipe.runs.run import Run, remove_bare

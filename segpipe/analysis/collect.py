@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segpipe.analysis.design_points import Place, Spot, placed
 from segpipe.analysis.factors import FACTORS, Factor
 from segpipe.analysis.listed import Problem, earlier, first_line, folders, loose, read_config
-from segpipe.analysis.places import Place, Spot, placed
 from segpipe.analysis.scores import MIOU, Score
 from segpipe.analysis.settings import Facts, apart, facts, settled
 from segpipe.errors import UserError

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.effects import Analysis
 from segpipe.analysis.factors import Factor, named
-from segpipe.analysis.intervals import LEAST_SEEDS
+from segpipe.analysis.formatting import bounds, counted, listed, more_digits, points, seeds, signed
 from segpipe.analysis.ordering import Order, between, order, upward
 from segpipe.analysis.ordering import known as finite
-from segpipe.analysis.points import bounds, counted, listed, more_digits, points, seeds, signed
 from segpipe.analysis.standings import Grid
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.effects import Analysis
+from segpipe.analysis.statistics.intervals import LEAST_SEEDS
 
 STATED = 6  # of a list in a sentence; the tables have all
 

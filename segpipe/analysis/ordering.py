@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.intervals import Interval
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.intervals import Interval
 
 SURE, TIED, UNKNOWN = ">", "≈", ","
 

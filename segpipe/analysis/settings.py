@@ -7,8 +7,8 @@ from itertools import combinations_with_replacement
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from segpipe.analysis.design_points import Place, Spot, said
 from segpipe.analysis.factors import FACTORS, Factor, Level
-from segpipe.analysis.places import Place, Spot, said
 from segpipe.runs.identity_keys import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
 
 NO_DIFFERENCE = (*NEVER_CHANGES_THE_RESULT, "seed", "model.name", "model.deconv_kernel")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.analysis.collect import Collection, Finished
-from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.edges import counted
-from segpipe.analysis.effects import Analysis
 from segpipe.analysis.factors import in_order_of_names
-from segpipe.analysis.intervals import Interval
 from segpipe.analysis.ordering import upward
+from segpipe.analysis.page.boundaries import counted
 from segpipe.analysis.standings import COSTS, metric, number_of
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.effects import Analysis
+from segpipe.analysis.statistics.intervals import Interval
 from segpipe.runs.storage import write_text
 
 SCORES = ("miou", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou", "loss")

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from segpipe.analysis.collect import Collection, Finished, Network
-from segpipe.analysis.contrasts import Stratum
-from segpipe.analysis.effects import Analysis
+from segpipe.analysis.design_points import Place
 from segpipe.analysis.factors import Factor, Level
-from segpipe.analysis.places import Place
 from segpipe.analysis.scores import Score
+from segpipe.analysis.statistics.contrasts import Stratum
+from segpipe.analysis.statistics.effects import Analysis
 
 
 @dataclass(frozen=True, eq=False)

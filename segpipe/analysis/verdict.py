@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segpipe.analysis.collect import Collection
-from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.effects import Analysis
+from segpipe.analysis.design_points import AS_THEY_ARE, MATCHED, SMOOTHED
 from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, further, too_few
-from segpipe.analysis.intervals import LEAST_SEEDS
-from segpipe.analysis.places import AS_THEY_ARE, MATCHED, SMOOTHED
-from segpipe.analysis.points import bounds, counted, listed, number, points, signed, spread
+from segpipe.analysis.formatting import bounds, counted, listed, number, points, signed, spread
 from segpipe.analysis.standings import Grid, Standing, grids
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.effects import Analysis
+from segpipe.analysis.statistics.intervals import LEAST_SEEDS
 
 VIEWS = {
     AS_THEY_ARE: "Operators as they are: one that has weights keeps them, so the networks differ in size too",

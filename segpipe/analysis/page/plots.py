@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from segpipe.analysis import figures
 from segpipe.analysis.bounds import Bound
-from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.contrasts import CELL
 from segpipe.analysis.factors import Factor, Level, labels, named
-from segpipe.analysis.figures import INK, Figure, Panel
-from segpipe.analysis.intervals import Interval
-from segpipe.analysis.points import MINUS, NOTHING, listed, points, spread
+from segpipe.analysis.formatting import MINUS, NOTHING, listed, points, spread
+from segpipe.analysis.page import figures
+from segpipe.analysis.page.figures import INK, Figure, Panel
 from segpipe.analysis.scores import Score
 from segpipe.analysis.standings import Grid, Standing
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.contrasts import CELL
+from segpipe.analysis.statistics.intervals import Interval
 
 REFERENCE = (
     " Lines without marks: what fixed upsampling of a perfect map of that stride scores on these pictures "

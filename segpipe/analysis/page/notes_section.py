@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.analysis.blocks import Block, Fold, Items, Section, Text
 from segpipe.analysis.collect import Collection
-from segpipe.analysis.effects import Analysis
 from segpipe.analysis.factors import labels
 from segpipe.analysis.findings import STATED, further
-from segpipe.analysis.intervals import LEAST_SEEDS
-from segpipe.analysis.points import counted, listed, points
+from segpipe.analysis.formatting import counted, listed, points
+from segpipe.analysis.page.blocks import Block, Fold, Items, Section, Text
+from segpipe.analysis.page.tables import Cell, Table, scored
 from segpipe.analysis.standings import Standing, metric
-from segpipe.analysis.tables import Cell, Table, scored
+from segpipe.analysis.statistics.effects import Analysis
+from segpipe.analysis.statistics.intervals import LEAST_SEEDS
 
 SHOWN = 20  # problems of a kind, before the rest is folded away
 KINDS = {

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from segpipe.analysis.pairing import Pairing, by_context
-from segpipe.analysis.resample import Scored
+from segpipe.analysis.statistics.pairing import Pairing, by_context
+from segpipe.analysis.statistics.resample import Scored
 
 LEAST_SEEDS = 3  # below, a t interval says next to nothing
 LEAST_GROUPS = 3  # of pictures, likewise

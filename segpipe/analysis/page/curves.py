@@ -6,12 +6,12 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 
-from segpipe.analysis import figures
 from segpipe.analysis.collect import Finished
 from segpipe.analysis.factors import Factor, Level, named
-from segpipe.analysis.figures import INK, Figure
-from segpipe.analysis.plots import legend, level_of, place_of
-from segpipe.analysis.points import listed, number, with_unit
+from segpipe.analysis.formatting import listed, number, with_unit
+from segpipe.analysis.page import figures
+from segpipe.analysis.page.figures import INK, Figure
+from segpipe.analysis.page.plots import legend, level_of, place_of
 from segpipe.analysis.scores import Score
 from segpipe.analysis.standings import COSTS, Grid, Standing, metric, number_of
 from segpipe.runs.storage import read_history

@@ -15,8 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from segpipe.analysis.intervals import LEAST_GROUPS, LEAST_SEEDS, holm_adjusted, satterthwaite, variance_freedom
-from segpipe.analysis.resample import Scored
+from segpipe.analysis.statistics.intervals import (
+    LEAST_GROUPS,
+    LEAST_SEEDS,
+    holm_adjusted,
+    satterthwaite,
+    variance_freedom,
+)
+from segpipe.analysis.statistics.resample import Scored
 
 Floats = NDArray[np.float64]
 

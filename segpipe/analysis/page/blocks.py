@@ -2,8 +2,8 @@
 
 from typing import NamedTuple, Union
 
-from segpipe.analysis.figures import Figure
-from segpipe.analysis.tables import Table
+from segpipe.analysis.page.figures import Figure
+from segpipe.analysis.page.tables import Table
 
 
 class Text(NamedTuple):

@@ -2,10 +2,10 @@
 
 import re
 
-from segpipe.analysis.blocks import Block, Fold, Items
-from segpipe.analysis.figures import Figure
-from segpipe.analysis.page import EXPLAINED, Content
-from segpipe.analysis.tables import Table
+from segpipe.analysis.page.blocks import Block, Fold, Items
+from segpipe.analysis.page.content import EXPLAINED, Content
+from segpipe.analysis.page.figures import Figure
+from segpipe.analysis.page.tables import Table
 
 LONGEST = 60  # rows of a table
 

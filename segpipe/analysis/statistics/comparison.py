@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from segpipe.analysis.contrasts import Contrast
-from segpipe.analysis.intervals import Estimate, holm, seeds_needed
 from segpipe.analysis.scores import MIOU, Score
+from segpipe.analysis.statistics.contrasts import Contrast
+from segpipe.analysis.statistics.intervals import Estimate, holm, seeds_needed
 
 ALPHA = 0.05  # of a family
 

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from segpipe.analysis.blocks import Block, Fold, Items, Section, Text
 from segpipe.analysis.collect import Collection, Finished
-from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.contrasts import Stratum
-from segpipe.analysis.curves import Curve, over_seeds, small_multiples
-from segpipe.analysis.effects import marginal, tallies_of
 from segpipe.analysis.ordering import order
-from segpipe.analysis.resample import scored
+from segpipe.analysis.page.blocks import Block, Fold, Items, Section, Text
+from segpipe.analysis.page.curves import Curve, over_seeds, small_multiples
+from segpipe.analysis.page.tables import differences, mean, scores
 from segpipe.analysis.scores import Score
 from segpipe.analysis.standings import Standing, grids, metric, said
-from segpipe.analysis.tables import differences, mean, scores
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.contrasts import Stratum
+from segpipe.analysis.statistics.effects import marginal, tallies_of
+from segpipe.analysis.statistics.resample import scored
 from segpipe.metrics.confusion import Tally
 from segpipe.runs.counts import read_boundaries
 

@@ -5,17 +5,17 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from segpipe.analysis import about, curves, edges, examples, plots, tables
-from segpipe.analysis.blocks import Block, Fold, Section, Text
 from segpipe.analysis.bounds import Bound
 from segpipe.analysis.collect import Collection
-from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.effects import Analysis
 from segpipe.analysis.factors import labels
-from segpipe.analysis.figures import Figure
+from segpipe.analysis.formatting import counted, listed
 from segpipe.analysis.ordering import known, upward
-from segpipe.analysis.points import counted, listed
+from segpipe.analysis.page import boundaries, curves, examples, notes_section, plots, tables
+from segpipe.analysis.page.blocks import Block, Fold, Section, Text
+from segpipe.analysis.page.figures import Figure
 from segpipe.analysis.standings import Standing, grids, said
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.verdict import Classes, Paragraph, verdict
 
 EXPLAINED = (
@@ -63,11 +63,11 @@ def content(
             costs(found),
             learning(found),
             Section("classes", "Classes", [tables.by_class(found, collection)]),
-            edges.section(collection, found, exploratory),
-            about.noise(found, analysis),
+            boundaries.section(collection, found, exploratory),
+            notes_section.noise(found, analysis),
             examples.section(collection, found),
-            about.left_out(collection, found),
-            about.method(collection, analysis, found, command),
+            notes_section.left_out(collection, found),
+            notes_section.method(collection, analysis, found, command),
         ],
     )
 
@@ -85,7 +85,7 @@ def subtitle(collection: Collection, found: list[Standing]) -> str:
 
 def render(page: Content) -> str:
     """As HTML, with everything in it."""
-    loader = PackageLoader("segpipe.analysis", ".")
+    loader = PackageLoader("segpipe.analysis.page", ".")
     environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("report.html.j2").render(**page._asdict(), explained=EXPLAINED)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from segpipe.analysis.collect import Network
 from segpipe.analysis.factors import FACTORS, Factor, Level
-from segpipe.analysis.intervals import LEAST_SEEDS
+from segpipe.analysis.statistics.intervals import LEAST_SEEDS
 
 Stratum = tuple[str, str, str]
 Pair = tuple[Factor, Level, Level]  # a factor and two of its levels

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis import best
 from segpipe.analysis.collect import Collection
-from segpipe.analysis.comparison import ALPHA, Comparison
-from segpipe.analysis.contrasts import CELL, Contrast
-from segpipe.analysis.intervals import Estimate, Interval, common_correlation, simultaneous, wider
-from segpipe.analysis.resample import Scored
+from segpipe.analysis.statistics import best
+from segpipe.analysis.statistics.comparison import ALPHA, Comparison
+from segpipe.analysis.statistics.contrasts import CELL, Contrast
+from segpipe.analysis.statistics.intervals import Estimate, Interval, common_correlation, simultaneous, wider
+from segpipe.analysis.statistics.resample import Scored
 
 BEST = "the best of the others"
 

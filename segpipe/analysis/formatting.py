@@ -2,9 +2,9 @@
 
 import math
 
-from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.intervals import Interval
 from segpipe.analysis.scores import MIOU, Score
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.intervals import Interval
 
 NOTHING, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 

@@ -7,14 +7,14 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis import contrasts
 from segpipe.analysis.collect import Collection, Finished, Network
-from segpipe.analysis.comparison import Comparison, corrected
-from segpipe.analysis.contrasts import Contrast, Design
-from segpipe.analysis.intervals import estimate
-from segpipe.analysis.resample import Matrices, Scored, Tallies, scored
 from segpipe.analysis.scores import Score
-from segpipe.analysis.singles import against_best, at_once
+from segpipe.analysis.statistics import contrasts
+from segpipe.analysis.statistics.comparison import Comparison, corrected
+from segpipe.analysis.statistics.contrasts import Contrast, Design
+from segpipe.analysis.statistics.intervals import estimate
+from segpipe.analysis.statistics.resample import Matrices, Scored, Tallies, scored
+from segpipe.analysis.statistics.singles import against_best, at_once
 from segpipe.errors import UserError
 from segpipe.metrics.confusion import Tally
 

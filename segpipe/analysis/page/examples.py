@@ -6,9 +6,9 @@ from pathlib import Path
 
 import PIL.Image
 
-from segpipe.analysis.blocks import Block, Example, Picture, Pictures, Section, Text
 from segpipe.analysis.collect import Collection, Finished
-from segpipe.analysis.points import counted, with_unit
+from segpipe.analysis.formatting import counted, with_unit
+from segpipe.analysis.page.blocks import Block, Example, Picture, Pictures, Section, Text
 from segpipe.analysis.standings import Standing
 
 LARGEST = 6_000_000  # characters that all pictures of the page may take

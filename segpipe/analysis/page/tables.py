@@ -7,16 +7,16 @@ from typing import NamedTuple
 import numpy as np
 
 from segpipe.analysis.collect import Collection
-from segpipe.analysis.comparison import Comparison
-from segpipe.analysis.contrasts import Contrast
-from segpipe.analysis.effects import Analysis
+from segpipe.analysis.design_points import AS_THEY_ARE
 from segpipe.analysis.factors import Level, labels
-from segpipe.analysis.intervals import Interval
+from segpipe.analysis.formatting import MINUS, NOTHING, bounds, number, points, probability, seeds, signed
 from segpipe.analysis.ordering import upward
-from segpipe.analysis.places import AS_THEY_ARE
-from segpipe.analysis.points import MINUS, NOTHING, bounds, number, points, probability, seeds, signed
 from segpipe.analysis.scores import MIOU, Score
 from segpipe.analysis.standings import COSTS, Grid, Standing, number_of, said
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.contrasts import Contrast
+from segpipe.analysis.statistics.effects import Analysis
+from segpipe.analysis.statistics.intervals import Interval
 
 
 class Cell(NamedTuple):

@@ -1,0 +1,1 @@
+"""Differences between networks: estimates, intervals and families of comparisons."""
