@@ -3,11 +3,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassF1Score, MulticlassJaccardIndex
 
 from segpipe.data.dataset import IGNORE_INDEX
 from segpipe.data.datasets.camvid import CamVid
-from segpipe.metrics.confusion import confusion_matrices, named_scores, scores
+from segpipe.metrics.confusion import (
+    SCORES,
+    Score,
+    class_totals,
+    confusion_matrices,
+    logged_scores,
+    named_scores,
+    score_paths,
+    scores,
+)
 
 
 def slow_matrix(prediction, mask, classes):
@@ -44,6 +53,65 @@ def test_agrees_with_torchmetrics_where_that_is_right(seed):
     assert scores(ours.numpy())["miou"] == pytest.approx(float(iou), abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_dice_agrees_with_torchmetrics_and_with_a_slow_loop(seed):
+    prediction, mask = random_pair(seed)
+    mask[mask == 2] = 3  # a class that is predicted only
+    found = scores(confusion_matrices(prediction, mask, 5).sum(0).numpy())
+    theirs = MulticlassF1Score(5, average="none", ignore_index=IGNORE_INDEX)(prediction, mask)
+    present = [0, 1, 3, 4]
+    assert [found["per_class_dice"][k] for k in present] == pytest.approx(theirs[present].tolist(), abs=1e-6)
+    pairs = [pair for pair in zip(prediction.flatten().tolist(), mask.flatten().tolist(), strict=True) if pair[1] < 255]
+    slow = []
+    for k in present:
+        both = sum(p == k and m == k for p, m in pairs)
+        slow.append(2 * both / (sum(p == k for p, _ in pairs) + sum(m == k for _, m in pairs)))
+    assert [found["per_class_dice"][k] for k in present] == pytest.approx(slow)
+    assert math.isnan(found["per_class_dice"][2])
+    assert found["dice"] == pytest.approx(np.mean(slow))
+    assert found["dice"] == pytest.approx(np.mean([2 * j / (1 + j) for j in np.array(found["per_class_iou"])[present]]))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_every_score_keeps_the_contract(name):
+    """Shape, range, order of classes, stacks of matrices, absent classes, and 1 for a perfect prediction alone."""
+    score, random = SCORES[name], np.random.default_rng(0)
+    matrices = random.integers(1, 50, (2, 3, 5, 5))
+    matrices[1, :, 2] = 0  # absent from the truth, predicted all the same
+    matrices[..., 3] = 0  # never predicted
+    values = score.value(matrices)
+    assert values.shape == (2, 3)
+    assert (values >= 0).all()
+    assert (values < 1).all()
+    assert all(values[place] == score.value(matrices[place]) for place in np.ndindex(2, 3))
+    order = [3, 1, 4, 0, 2]
+    assert score.value(matrices[..., order, :][..., order]) == pytest.approx(values)
+    assert float(score.value(np.diag([5, 4, 0, 3, 1]))) == 1
+    assert math.isnan(score.value(np.zeros((3, 3), np.int64)))
+    if score.per_class:
+        each = score.by_class(matrices)
+        assert each.shape == (2, 3, 5)
+        assert np.isnan(each[1, :, 2]).all()
+        assert np.isfinite(np.delete(each, 2, axis=-1)).all()
+        assert np.nanmean(each, axis=-1) == pytest.approx(values)
+
+
+def test_names_of_scores_are_used_once():
+    keys = [*SCORES, *(f"per_class_{score.per_class}" for score in SCORES.values() if score.per_class)]
+    assert len({*keys, "pixels", "images", "loss", "boundaries"}) == len(keys) + 4
+    assert len({score.label for score in SCORES.values()}) == len(SCORES)
+    by_class = sum(1 for score in SCORES.values() if score.per_class and score.log_classes)
+    assert len(score_paths(["a", "b"])) == len(SCORES) + 2 * by_class
+
+
+def test_a_score_of_another_shape_is_an_error_that_says_what_is_needed():
+    matrix = np.ones((3, 3), np.int64)
+    with pytest.raises(ValueError, match=r"score hits of .* \(3,\)\. It has to be \(\): one value for each matrix"):
+        Score(lambda matrices: class_totals(matrices)[0], "hits").value(matrix)
+    with pytest.raises(ValueError, match=r"shape \(\)\. It has to be \(3,\): one value for each class of each matrix"):
+        Score(lambda matrices: class_totals(matrices)[0].sum(-1), "hits", per_class="hits").by_class(matrix)
+
+
 def test_hand_made():
     found = scores(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
     assert found["per_class_iou"][:2] == [3 / 6, 4 / 7]
@@ -52,6 +120,8 @@ def test_hand_made():
     assert found["pixel_accuracy"] == pytest.approx(7 / 10)
     assert found["mean_class_accuracy"] == pytest.approx((3 / 4 + 4 / 6) / 2)
     assert found["frequency_weighted_iou"] == pytest.approx(0.4 * 3 / 6 + 0.6 * 4 / 7)
+    assert found["per_class_dice"][:2] == [2 * 3 / (2 * 3 + 2 + 1), 2 * 4 / (2 * 4 + 1 + 2)]
+    assert found["dice"] == pytest.approx((6 / 9 + 8 / 11) / 2)
     assert found["pixels"] == [4, 6, 0]
 
 
@@ -73,6 +143,10 @@ def test_names():
     found = named_scores(np.array([[[1, 0], [1, 2]], [[1, 0], [0, 0]]]), ["a", "b"])
     assert found["per_class_iou"] == {"a": 2 / 3, "b": 2 / 3}
     assert found["images"] == 2
+    logged = logged_scores(np.array([[[1, 0], [1, 2]], [[1, 0], [0, 0]]]), ["a", "b"])
+    assert {key: logged[key] for key in SCORES} == {key: found[key] for key in SCORES}
+    assert (logged["iou/a"], logged["dice/b"]) == (found["per_class_iou"]["a"], found["per_class_dice"]["b"])
+    assert "accuracy/a" not in logged
 
 
 def test_camvids_two_baselines(camvid_root):

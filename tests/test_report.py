@@ -68,6 +68,8 @@ def test_differences_are_those_computed_by_hand(tmp_path):
     ]
     assert float(results[0]["test_miou"]) == pytest.approx(0.60)
     assert float(results[0]["test_iou/road"]) == pytest.approx(0.60)
+    assert float(results[0]["test_dice"]) == pytest.approx(0.75)  # 2 J / (1 + J); these runs did not record it
+    assert float(results[0]["test_dice/road"]) == pytest.approx(0.75)
     assert (results[0]["parameters"], results[0]["latency_ms"]) == ("1008", "2")
     row = next(row for row in comparisons if row["family"] == "marginal")
     half = 4.302653 * 0.02 / 3**0.5  # Student's t for 2 degrees of freedom, times the standard error

@@ -1,10 +1,12 @@
 """W&B is always there and never in the way: read back from its own files, with every way that a network can fail."""
 
 import contextlib
+import csv
 import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,9 +27,11 @@ from hydra.core.global_hydra import GlobalHydra
 from pytorch_lightning.utilities import rank_zero_only
 from wandb_file import read_wandb, wandb_files
 
+from segpipe import report
 from segpipe import train as training
 from segpipe.data.datasets.shapes import CLASSES, Shapes
 from segpipe.errors import UserError
+from segpipe.metrics import confusion
 from segpipe.runs.storage import read_history
 from segpipe.training import tracking
 
@@ -40,6 +44,12 @@ SMALL = [override for override in TINY if not override.startswith(("logger", "tr
 EPOCHS = 2
 TABLE = "test/confusion_matrix_table/path"
 TOUCHED = ("WANDB_", "NETRC", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "XDG_", "HYDRA_")
+ADDED = {  # scores that are not shipped: of the classes, and of all pixels
+    "mean_missed": confusion.Score(
+        lambda counts: 1 - confusion.class_accuracy(counts), "mean missed", per_class="missed", class_label="missed"
+    ),
+    "first": confusion.Score(lambda counts: counts[..., 0].sum(-1) / counts.sum((-2, -1)), "predicted as the first"),
+}
 AT_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 
@@ -206,9 +216,12 @@ def ended(alone, children):
 def tracked(children, alone):
     """A training of two epochs: its folder, its W&B file, what it printed, and its metrics."""
     folder = alone / "tracked"
-    said = train_tiny(folder, "logger.mode=offline")
-    metrics = json.loads((folder / "metrics.json").read_text())
-    return SimpleNamespace(folder=folder, file=read_wandb(folder), said=said, metrics=metrics)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, score in ADDED.items():
+            patch.setitem(confusion.SCORES, name, score)
+        said = train_tiny(folder, "logger.mode=offline")
+    found = json.loads((folder / "metrics.json").read_text())
+    return SimpleNamespace(folder=folder, file=read_wandb(folder), said=said, metrics=found)
 
 
 def rows(tracked, key):
@@ -232,6 +245,45 @@ def test_history_has_one_validation_an_epoch(tracked):
     assert [row["train/loss"] for row in rows(tracked, "train/loss")] == pytest.approx(
         [row["train/loss"] for row in kept]
     )
+
+
+@pytest.fixture(scope="module")
+def reported(tracked, alone):
+    """A report of that training: the row of results.csv, and the row of the table of all scores by heading."""
+    shutil.copytree(tracked.folder, alone / "reported" / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, score in ADDED.items():
+            patch.setitem(confusion.SCORES, name, score)
+        report.report(alone / "reported", resamples=100, as_markdown=True)
+    (row,) = csv.DictReader((alone / "reported" / "results.csv").read_text().splitlines())
+    table = (alone / "reported" / "report.md").read_text().split("## All scores")[1]
+    heads, _, cells = ([cell.strip() for cell in line.split("|")] for line in table.splitlines()[2:5])
+    return SimpleNamespace(row=row, table=dict(zip(heads, cells, strict=True)))
+
+
+@pytest.mark.parametrize("name", ["dice", *ADDED])
+def test_a_score_that_is_defined_in_one_place_is_everywhere(tracked, reported, name):
+    """In metrics.json, the history, W&B's history and summary, what is printed, and the report."""
+    score = (confusion.SCORES | ADDED)[name]
+    value = tracked.metrics["test"][name]
+    counts = np.load(tracked.folder / "confusion" / "test.npz")["matrices"].sum(0)
+    assert value == pytest.approx(float(score.value(counts)))
+    by_class = tracked.metrics["test"][f"per_class_{score.per_class}"] if score.per_class else {}
+    assert list(by_class) == (CLASSES if score.per_class else [])
+    told, kept = rows(tracked, f"val/{name}"), read_history(tracked.folder / "history.csv")
+    assert [row["epoch"] for row in told] == [0, 1]
+    for key in (name, *(f"{score.per_class}/{of}" for of in by_class)):
+        assert [row[f"val/{key}"] for row in told] == pytest.approx([row[f"val/{key}"] for row in kept]), key
+    summary = tracked.file.summary
+    assert [summary[f"best/test/{name}"], summary[f"test/{name}"]] == pytest.approx([value, value])
+    assert summary[f"best/val/{name}"] == pytest.approx(tracked.metrics["val"][name])
+    assert (score.class_label or score.label) in tracked.said
+    for number in (value, *by_class.values()):
+        assert f"{number:.3f}" in tracked.said
+    assert float(reported.row[f"test_{name}"]) == pytest.approx(value)
+    for of, number in by_class.items():
+        assert float(reported.row[f"test_{score.per_class}/{of}"]) == pytest.approx(number)
+    assert reported.table[score.label] == f"{100 * value:.1f}"
 
 
 def test_every_chart_is_drawn_over_the_epoch(tracked):

@@ -14,7 +14,7 @@ from segpipe.data.dataset import IGNORE_INDEX, Mask, SegmentationDataset, Split
 from segpipe.data.resize import class_shares
 from segpipe.errors import UserError
 from segpipe.metrics.boundaries import boundaries, boundary_scores, joined
-from segpipe.metrics.confusion import confusion_matrices, scores
+from segpipe.metrics.confusion import SCORES, confusion_matrices, scores
 from segpipe.runs.summary import PYTHON
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -89,7 +89,7 @@ def bound(dataset: SegmentationDataset, split: Split) -> dict[str, Any]:
     for (stride, way), matrix in matrices.items():
         whole = scores(matrix)
         found[str(stride)][way] = {
-            "miou": whole["miou"],
+            **{name: whole[name] for name in SCORES},
             "per_class_iou": dict(zip(dataset.classes, whole["per_class_iou"], strict=False)),
             "boundaries": boundary_scores(joined(at_boundaries[stride, way])),
         }

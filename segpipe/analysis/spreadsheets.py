@@ -10,14 +10,15 @@ from typing import Any
 from segpipe.analysis.collect import Collection, Finished
 from segpipe.analysis.factors import in_order_of_names
 from segpipe.analysis.ordering import upward
+from segpipe.analysis.page import all_scores
 from segpipe.analysis.page.boundaries import counted
 from segpipe.analysis.standings import COSTS, metric, number_of
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.statistics.intervals import Interval
+from segpipe.metrics.confusion import SCORES
 from segpipe.runs.storage import write_text
 
-SCORES = ("miou", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou", "loss")
 Row = dict[str, Any]
 
 
@@ -34,10 +35,13 @@ def results(collection: Collection) -> Iterator[Row]:
 
 def scores_of(run: Finished, collection: Collection) -> Row:
     """Scores and cost of a run."""
+    tested, key = all_scores.of_run(run, collection.classes), collection.score.key
     return {
-        f"val_{collection.score.key}": run.val,
-        **{f"test_{name}": metric(run, "test", name) for name in dict.fromkeys([*SCORES, collection.score.key])},
-        **{f"test_iou/{name}": metric(run, "test", "per_class_iou", name) for name in collection.classes},
+        f"val_{key}": run.val,
+        **{f"test_{name}": tested[name] for name in SCORES},
+        **({} if key in SCORES else {f"test_{key}": metric(run, "test", key)}),
+        "test_loss": metric(run, "test", "loss"),
+        **{f"test_{name}": value for name, value in tested.items() if name not in SCORES},
         **{f"test_{name}": value for name, value in counted(run).items()},
         **{name: number_of(run, "cost", name) for name in COSTS},
         "best_epoch": metric(run, "best_epoch"),

@@ -14,7 +14,7 @@ from segpipe.config.plan import Plan
 from segpipe.data.module import SegmentationData
 from segpipe.engine.resume import intact, recognise, settled, start
 from segpipe.metrics.boundaries import boundary_scores
-from segpipe.metrics.confusion import named_scores
+from segpipe.metrics.confusion import SCORES, named_scores
 from segpipe.models import cost
 from segpipe.runs import checkpoints
 from segpipe.runs.counts import write_boundaries, write_confusion
@@ -180,7 +180,8 @@ def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> 
     matrix = task.evaluations["test"].matrices.sum(0)
     tracking.log_confusion(logger, key="test/confusion_matrix", matrix=matrix, classes=task.classes)
     for split in ("val", "test"):
-        logger.experiment.summary[f"best/{split}/miou"] = metrics[split]["miou"]
+        for name in SCORES:
+            logger.experiment.summary[f"best/{split}/{name}"] = metrics[split][name]
     for name, value in metrics["test"]["boundaries"].items():
         logger.experiment.summary[f"best/test/{name}"] = value
     for name, value in metrics["cost"].items():

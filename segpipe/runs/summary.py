@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from segpipe.metrics.confusion import SCORES
 from segpipe.runs.run import Run, shown
 
 PYTHON = shown(Path(sys.executable)) if ".venv" in sys.executable else "python"  # make does not activate it
@@ -38,17 +39,20 @@ def print_summary(run: Run, metrics: dict[str, Any]) -> None:
 
 
 def score_table(found: dict[str, Any], *, title: str) -> Table:
-    """IoU and accuracy of every class, and the means; a dash where a class is absent."""
-    table = Table(title=f"{title}: {found['images']} pictures", title_justify="left")
+    """Scores of every class and their means, a column each, and below it the others; a dash where a class is absent."""
+    by_class = {name: score for name, score in SCORES.items() if score.per_class}
+    others = [f"{score.label} {share(found[name])}" for name, score in SCORES.items() if not score.per_class]
+    caption = ", ".join(others) or None
+    table = Table(title=f"{title}: {found['images']} pictures", title_justify="left", caption=caption)
+    table.caption_justify = "left"
     table.add_column("class")
-    for heading in ("IoU", "accuracy", "pixels"):
+    for heading in (*(score.class_label or score.label for score in by_class.values()), "pixels"):
         table.add_column(heading, justify="right")
-    for name, iou in found["per_class_iou"].items():
-        table.add_row(name, share(iou), share(found["per_class_accuracy"][name]), f"{found['pixels'][name]:,}")
+    for name, pixels in found["pixels"].items():
+        values = [found[f"per_class_{score.per_class}"][name] for score in by_class.values()]
+        table.add_row(name, *map(share, values), f"{pixels:,}")
     table.add_section()
-    pixels = sum(found["pixels"].values())
-    table.add_row("mean", share(found["miou"]), share(found["mean_class_accuracy"]), f"{pixels:,}")
-    table.add_row("all pixels", "", share(found["pixel_accuracy"]), "")
+    table.add_row("mean", *(share(found[name]) for name in by_class), f"{sum(found['pixels'].values()):,}")
     return table
 
 

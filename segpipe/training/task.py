@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from segpipe.data.samples import Batch
 from segpipe.errors import UserError
 from segpipe.metrics.boundaries import Boundaries, boundaries, joined
-from segpipe.metrics.confusion import confusion_matrices, scores
+from segpipe.metrics.confusion import confusion_matrices, logged_scores
 from segpipe.models.init import key
 from segpipe.models.network import Network, at_size
 from segpipe.training.losses import Loss
@@ -155,14 +155,10 @@ class SegmentationTask(pl.LightningModule):
         self.pending, self.at_boundaries = [], []
         loss = float(self.loss.combine(sums, counts))
         self.evaluations[split] = Evaluation(places[order], matrices[order], loss, self.current_epoch, found)
-        result = scores(matrices.sum(0))
         # On every rank, the same: the best checkpoint, or an early end, may hang on any of them.
         self.log(f"{split}/loss", loss)
-        for name in ("pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou"):
-            self.log(f"{split}/{name}", result[name])  # type: ignore[literal-required]
-        self.log(f"{split}/miou", result["miou"], prog_bar=True)
-        for name, iou in zip(self.classes, result["per_class_iou"], strict=True):
-            self.log(f"{split}/iou/{name}", iou)
+        for name, value in logged_scores(matrices, self.classes).items():
+            self.log(f"{split}/{name}", value, prog_bar=name == "miou")
 
     def on_validation_start(self) -> None:
         """Validate one network: where batch normalisation is each rank's own, its running statistics are rank 0's."""

@@ -10,7 +10,7 @@ from segpipe.analysis.collect import Collection
 from segpipe.analysis.factors import labels
 from segpipe.analysis.formatting import counted, listed
 from segpipe.analysis.ordering import known, upward
-from segpipe.analysis.page import boundaries, curves, examples, notes_section, plots, tables
+from segpipe.analysis.page import all_scores, boundaries, curves, examples, notes_section, plots, tables
 from segpipe.analysis.page.blocks import Block, Fold, Section, Text
 from segpipe.analysis.page.figures import Figure
 from segpipe.analysis.standings import Standing, grids, said
@@ -60,6 +60,7 @@ def content(
             heat(collection, found, bound),
             differences(collection, analysis),
             singles(found, analysis),
+            all_scores.section(collection, found),
             costs(found),
             learning(found),
             Section("classes", "Classes", [tables.by_class(found, collection)]),
