@@ -4,10 +4,10 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types docs sweep clean
+.PHONY: help setup train test test-slow test-all coverage lint format types docs sweep clean
 
 help:                      ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 setup: .venv/.installed    ## make .venv and install segpipe with what it needs (about 2 minutes)
 
@@ -23,8 +23,19 @@ train: setup               ## train the default network on drawn scenes; ARGS="d
 sweep: setup               ## train three ways up, one after another
 	$(BIN)/python -m segpipe.train -m decoder=nearest,deconv,unpool $(ARGS)
 
-test: setup                ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup                ## run the tests: one case of each kind, under 5 minutes on two idle cores
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup           ## run the others: whole grids, real faults, launchers, benchmarks
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-all: test test-slow   ## run all tests, under 15 minutes on two idle cores
+
+coverage: setup            ## run all tests and count the lines of segpipe/ that run; under 90 % is an error
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 lint: setup                ## check style
 	$(BIN)/ruff check .
@@ -44,5 +55,5 @@ docs: setup                ## build the documentation site into docs/_build/html
 	@echo "The site: docs/_build/html/index.html"
 
 clean:                     ## remove .venv and caches; outputs/ stays
-	rm -rf .venv build dist docs/_build docs/api/*.rst .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf .venv build dist docs/_build docs/api/*.rst .pytest_cache .mypy_cache .ruff_cache .coverage* *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -71,6 +71,7 @@ def tiny_camvid(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", CALLS)
 def test_it_runs_and_prints_what_it_asks_for(script, tiny_camvid):
     arguments, printed = CALLS[script]

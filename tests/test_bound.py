@@ -111,6 +111,7 @@ def test_data_that_are_not_there_are_refused(tmp_path, monkeypatch, capsys):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_camvids_figures(camvid_root):
     """In percent, as the project's plan has them: nearest, majority and nearest, area and bilinear."""
     expected = {

@@ -1,15 +1,17 @@
-"""The commands as a person would type them, each in a process of its own."""
+"""The commands as a person would type them, each in a process of its own: forked, and in ``make test-all`` cold too."""
 
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 from conftest import TINY
+from support import commands
 from test_data import spoil, write_camvid
 
 import segpipe
@@ -18,22 +20,13 @@ from segpipe.data.files import read_image, read_mask
 SMALL = [choice for choice in TINY if choice != "logger=none"]
 
 
-def run(*arguments, cwd, status=0):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture(params=["forked", pytest.param("cold", marks=pytest.mark.slow)])
+def run(request):
+    """Runs a command: see ``commands.run``."""
+    return partial(commands.run, cold=request.param == "cold")
 
 
-def test_train_ends_with_scores_places_and_the_next_command(tmp_path):
+def test_train_ends_with_scores_places_and_the_next_command(run, tmp_path):
     said = run("segpipe.train", *SMALL, "logger.mode=disabled", "trainer.max_epochs=1", cwd=tmp_path)
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
@@ -47,7 +40,7 @@ def test_train_ends_with_scores_places_and_the_next_command(tmp_path):
         assert expected in said
 
 
-def test_predict_names_what_it_cannot_read_and_goes_on(tmp_path, finished_run):
+def test_predict_names_what_it_cannot_read_and_goes_on(run, tmp_path, finished_run):
     photos = tmp_path / "my photos (1), a=b"
     photos.mkdir()
     picture = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8))
@@ -67,20 +60,20 @@ def test_predict_names_what_it_cannot_read_and_goes_on(tmp_path, finished_run):
     assert written["gray_mask.png"].max() < 6
 
 
-def test_evaluate_prints_and_writes(tmp_path, finished_run):
+def test_evaluate_prints_and_writes(run, tmp_path, finished_run):
     said = run("segpipe.evaluate", finished_run, "--split", "val", "--out", "again", cwd=tmp_path)
     assert "val mIoU" in said
     assert json.loads((tmp_path / "again" / "metrics.json").read_text())["images"] == 5
 
 
 @pytest.mark.parametrize("module", ["segpipe.predict", "segpipe.evaluate"])
-def test_what_is_no_run_is_said_in_a_line(tmp_path, module):
+def test_what_is_no_run_is_said_in_a_line(run, tmp_path, module):
     said = run(module, "nowhere", *(["."] if module == "segpipe.predict" else []), cwd=tmp_path, status=1)
     assert said.startswith("segpipe: ")
     assert len(said.splitlines()) == 1
 
 
-def test_check_data_lists_everything_that_is_wrong(tmp_path):
+def test_check_data_lists_everything_that_is_wrong(run, tmp_path):
     root = write_camvid(tmp_path / "data")
     spoil(root, "label")
     (root / "testannot" / "clip1_001.png").unlink()
@@ -91,12 +84,13 @@ def test_check_data_lists_everything_that_is_wrong(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_models_prints_a_row_for_every_architecture(tmp_path):
+def test_models_prints_a_row_for_every_architecture(run, tmp_path):
     said = run("segpipe.architectures", "--size", 96, 96, cwd=tmp_path)
     for name in ("fcn32s", "fcn2s", "segnet_basic", "unet", "31.044"):
         assert name in said
 
 
+@pytest.mark.slow
 def test_installed_without_the_checkout_it_finds_its_configuration(tmp_path):
     """A wheel, unpacked into an empty folder: no editable install, another working folder."""
     root = Path(__file__).parent.parent

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from conftest import SHARED, TINY, configure
+from support.grid import grid, slow
 from torch import nn
 
 from segpipe.config import build
@@ -53,7 +54,10 @@ def randomise_norms(module):
             nn.init.uniform_(layer.weight, 0.5, 2.0)
 
 
-@pytest.mark.parametrize("name", [*VGG, "alexnet", "resnet18", "resnet50"])
+PUBLISHED = [*VGG, "alexnet", "resnet18", "resnet50"]
+
+
+@pytest.mark.parametrize("name", grid(PUBLISHED, quick=["vgg11_bn", "vgg13", "alexnet", "resnet18"]))
 def test_encoders_are_torchvisions_with_its_weights(name, capsys, tmp_path):
     published = features_of(name).eval()
     randomise_norms(published)
@@ -81,7 +85,7 @@ def unfilled(make):
     return module.to_empty(device="cpu").eval()
 
 
-@pytest.mark.parametrize(("name", "places"), [("vgg16", (0, 3, 6)), ("alexnet", (1, 4, 6))])
+@pytest.mark.parametrize(("name", "places"), [slow(("vgg16", (0, 3, 6))), ("alexnet", (1, 4, 6))])
 def test_the_neck_is_the_convolutionalised_classifier(name, places, monkeypatch):
     """Long et al. 2015, section 3.1: at 224 x 224 the one pixel that sees the whole map has the classifier's logits."""
     classifier = unfilled(lambda: torchvision.models.get_model(name, weights=None))
@@ -258,7 +262,7 @@ def test_images_are_normalised_as_imagenets(name):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "revision"), [("resnet10t", 0), ("tf_mobilenetv3_small_minimal_100", 1), ("dpn68", 1)]
+    ("backbone", "revision"), [("resnet10t", 0), ("tf_mobilenetv3_small_minimal_100", 1), slow(("dpn68", 1))]
 )
 def test_timm_backbones_see_images_as_they_were_published_for(backbone, revision):
     timm = pytest.importorskip("timm", reason="timm is an extra")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import TINY, configure
 from omegaconf import OmegaConf
-from test_commands import run
+from support.commands import run
+from support.grid import diagonal, grid, slow
 
 import segpipe
 from segpipe.analysis.design_points import placed
@@ -47,11 +48,18 @@ GRID = [
 ]
 
 
-@pytest.mark.parametrize(("what", "model", "stride"), GRID)
-def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(what, model, stride):
+CELLS = options("decoder"), options("fusion")
+QUICK = [("params", "ladder", 8), ("params", "unet", 2), ("multiply_adds", "ladder", 4)]
+SOME = [(case, diagonal(*CELLS)) for case in QUICK]
+ALL = [slow((case, list(itertools.product(*CELLS)))) for case in GRID]
+
+
+@pytest.mark.parametrize(("case", "cells"), [*SOME, *ALL])
+def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(case, cells):
+    what, model, stride = case
     allowed, shared = counted(configure(f"model={model}", "encoder=small"), what)
     cfg = configure(f"model={model}", "encoder=small", f"model.stride={stride}", f"match={what}")
-    for decoder, fusion in itertools.product(options("decoder"), options("fusion")):
+    for decoder, fusion in cells:
         cfg.decoder, cfg.fusion = (  # as the command line would
             OmegaConf.load(CONF / group / f"{name}.yaml") for group, name in (("decoder", decoder), ("fusion", fusion))
         )
@@ -105,8 +113,7 @@ def test_what_multiply_adds_are_for_is_the_picture_that_metrics_tell_them_for():
     assert budget.find(resized).width == budget.find(cfg).width  # which is a matter of shares
 
 
-@pytest.mark.parametrize("decoder", options("decoder"))
-@pytest.mark.parametrize("model", ["ladder", "unet"])
+@pytest.mark.parametrize(("model", "decoder"), grid(["ladder", "unet"], options("decoder")))
 def test_a_network_of_solved_width_computes_and_learns_everywhere(model, decoder):
     cfg = Plan.of(configure(f"model={model}", *SMALL, f"decoder={decoder}", "fusion=sum", "match=params")).cfg
     network = build.network(cfg, CLASSES)
@@ -316,7 +323,7 @@ TRAINED = [*TINY, "encoder.widths=[8,16,32,32,32]", "model=ladder", "decoder=dec
 TRAINED = [word for word in TRAINED if not word.startswith("neck.")]
 
 
-@pytest.mark.parametrize("what", ["params", "multiply_adds"])
+@pytest.mark.parametrize("what", grid(["params", "multiply_adds"], quick=["params"]))
 def test_a_run_says_what_was_matched_and_goes_on(what, tmp_path):
     said = run("segpipe.train", *TRAINED, f"match={what}", "hydra.run.dir=run", cwd=tmp_path)
     assert f"Note: match={what}: width 0." in said

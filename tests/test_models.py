@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import configure
 from omegaconf import OmegaConf
+from support.grid import grid
 
 from segpipe.config import build
 from segpipe.config.plan import Plan
@@ -43,9 +44,11 @@ def refusal(model, encoder):
     return "ake decoder=deconv" if unpools and encoder in ("alexnet", "resnet18") else None
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("decoder", "fusion"), itertools.product(options("decoder"), options("fusion")))
-def test_every_cell_gives_logits_and_a_gradient_for_every_parameter(model, decoder, fusion):
+@pytest.mark.parametrize(
+    ("cell", "model"), grid(list(itertools.product(options("decoder"), options("fusion"))), MODELS)
+)
+def test_every_cell_gives_logits_and_a_gradient_for_every_parameter(model, cell):
+    decoder, fusion = cell
     network = build_tiny(model, decoder=decoder, fusion=fusion)
     image = torch.randint(0, 256, (2, 3, 45, 61), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     for parameter in network.parameters():  # what starts at zero would hide what hangs on it
@@ -67,7 +70,7 @@ def is_bias_before_norm(network, name):
     return leaf == "bias" and any(isinstance(layer, torch.nn.BatchNorm2d) for layer in block.children())
 
 
-@pytest.mark.parametrize(("encoder", "neck", "model"), itertools.product(ENCODERS, options("neck"), MODELS))
+@pytest.mark.parametrize(("encoder", "neck", "model"), grid(ENCODERS, options("neck"), MODELS))
 def test_every_encoder_and_neck_carries_every_model(encoder, neck, model):
     if (message := refusal(model, encoder)) is not None:
         with pytest.raises(UserError, match=message):
@@ -77,9 +80,8 @@ def test_every_encoder_and_neck_carries_every_model(encoder, neck, model):
     assert logits.shape == (1, 3, 33, 40)
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("decoder", options("decoder"))
-def test_channels_last_changes_nothing(model, decoder):
+@pytest.mark.parametrize(("decoder", "model"), grid(options("decoder"), MODELS))
+def test_channels_last_changes_nothing(decoder, model):
     network = build_tiny(model, decoder=decoder).eval()
     image = torch.rand(2, 3, 45, 61, generator=torch.Generator().manual_seed(1)) * 255
     expected = network(image)
@@ -142,9 +144,10 @@ def on_paper(name, size):
 SIZES = [(224, 224), (256, 256), (96, 96), (96, 160)]
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("decoder", sorted(set(options("decoder")) - {"unpool"}))  # its switches say where values go
-@pytest.mark.parametrize("name", options("encoder"))
+KEEPING_PLACE = sorted(set(options("decoder")) - {"unpool"})  # its switches say where values go
+
+
+@pytest.mark.parametrize(("name", "decoder", "size"), grid(options("encoder"), KEEPING_PLACE, SIZES))
 def test_what_comes_up_lies_on_the_skip(name, decoder, size):
     """Every step of 2, to the next finer map, and the enlargement of any map to the image, begin at offset 0."""
     encoder, cells = on_paper(name, size)
@@ -165,8 +168,7 @@ def test_what_comes_up_lies_on_the_skip(name, decoder, size):
             assert most.max() < 1e-3, (coarse, fine, most)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", options("encoder"))
+@pytest.mark.parametrize(("name", "size"), grid(options("encoder"), SIZES))
 def test_pooled_maps_lie_where_their_windows_do(name, size):
     """Without padding, that is: a padded pooling of odd width (ResNet's) looks half a cell to the upper left."""
     encoder, cells = on_paper(name, size)

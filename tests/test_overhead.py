@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from support.grid import grid
 
 from segpipe.data import cache
 from segpipe.data.datasets import scenes
@@ -22,6 +23,8 @@ MAY_LOAD = {  # module: the heavy libraries that it does load; a command's first
     "segpipe.models.network": {"torch"},
     "segpipe.models.cost": {"torch"},
 }
+
+LIGHT = [module for module, loaded in MAY_LOAD.items() if not loaded]
 
 
 @pytest.fixture
@@ -145,13 +148,14 @@ def test_files_written_longest_ago_make_room(cache_folder):
     assert cache.read_part("a", 2, 2, whole=4) is None
 
 
-@pytest.mark.parametrize("module", MAY_LOAD)
+@pytest.mark.parametrize("module", grid(MAY_LOAD, quick=[*LIGHT, "segpipe.models.network"]))
 def test_what_needs_no_heavy_library_loads_none(module):
     code = f"import json, sys; import {module}; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert HEAVY & set(json.loads(done.stdout)) == MAY_LOAD[module]
 
 
+@pytest.mark.slow
 def test_training_loads_its_libraries_in_the_order_that_is_fast():
     code = """
 import gc, json, sys

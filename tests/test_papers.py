@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,6 +9,7 @@ import torch.nn.functional as F
 from conftest import TINY, configure
 from hydra import initialize_config_dir
 from hydra.errors import HydraException
+from support import commands
 from test_models import count
 
 from segpipe.config import build
@@ -216,10 +215,10 @@ def test_stages_run_one_after_another_and_remember_where_they_come_from(tmp_path
     """FCN-16s from FCN-32s in one command; started again, nothing is trained twice."""
     tiny = [word for word in TINY if not word.startswith("trainer.max_epochs")]
     command = [
-        sys.executable, "-m", "segpipe.train", *tiny, "trainer.max_epochs=1",
+        "-m", "segpipe.train", *tiny, "trainer.max_epochs=1",
         "stages=['model=fcn32s','model=fcn16s optimizer.lr=1e-4']", f"hydra.run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = commands.python(command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     final = json.loads((tmp_path / "run" / "run.json").read_text())
     first = json.loads((tmp_path / "run" / "stages" / "1-fcn32s" / "run.json").read_text())
@@ -227,7 +226,7 @@ def test_stages_run_one_after_another_and_remember_where_they_come_from(tmp_path
     assert [link["identity"] for link in final["lineage"]] == [first["identity"]]
     assert final["name"].startswith("fcn16s-")
     assert "Warm start:" in done.stdout
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    again = commands.python(command, cwd=tmp_path)
     assert again.returncode == 0
     assert again.stdout.count("is finished already") == 2
 

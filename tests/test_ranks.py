@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, configure
+from support import commands
 from torch import nn
 
 from segpipe.config import build
@@ -34,7 +35,7 @@ PLAIN = [*ODD, "optimizer=sgd", "optimizer.lr=0.05", "callbacks=early_stopping",
 WHOLE = [*ODD, "task.accumulate=2", "task.clip=0.1", "callbacks=ema", "logger=none"]
 DRIVER = """
 import sys, json
-import segpipe.train  # once, for all that are forked from here
+import segpipe.train  # before all that are forked from here
 from segpipe.engine.processes import Child, end
 from pathlib import Path
 for group in json.loads(sys.argv[1]):
@@ -49,8 +50,8 @@ for group in json.loads(sys.argv[1]):
 
 def driver(folder, groups):
     """Trainings, each from a command line of its own, those of a group at once; in ``folder``/NAME."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    return subprocess.Popen([sys.executable, "-c", DRIVER, json.dumps(groups)], cwd=folder, env=environment)
+    words = ["-c", DRIVER, json.dumps(groups)]
+    return commands.forker().start(words, cwd=folder, environment=commands.without_wandb())
 
 
 def record(folder):
@@ -188,6 +189,7 @@ def gone(pid):
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes as Linux lists them")
 def test_whatever_ends_nothing_is_left_and_the_record_says_why(tmp_path):
     """Of three trainings, one loses rank 1 to a kill -9 and one to SIGTERM; of the third, the command is killed."""
@@ -214,7 +216,7 @@ def test_whatever_ends_nothing_is_left_and_the_record_says_why(tmp_path):
         assert "rank 1 was ended by SIGKILL" in (tmp_path / "killed.txt").read_text()
     finally:
         process.kill()  # and, by their leashes, whatever is left
-        process.wait()
+        process.wait(timeout=60)
 
 
 # batch normalisation over ranks

@@ -1,17 +1,19 @@
-"""Every command of the README and of the first pages of the docs, run as it stands there (long ones: debug=fast)."""
+"""Every command of the README and of docs/data.md, run as it stands there (the long ones with debug=fast).
 
-import os
+In ``make test-all`` one command of each module in a new interpreter, too, and in full where that takes seconds.
+"""
+
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 from conftest import SHARED
+from support import commands
+from support.grid import slow
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -22,7 +24,15 @@ COMMANDS = list(dict.fromkeys(line for line in LINES if line))
 FAST = ["data.dataset.train=16", "data.dataset.val=4", "data.dataset.test=4", "logger.mode=disabled", "trainer=cpu"]
 EXPERIMENTS = [f"experiment={path.stem}" for path in (ROOT / "conf" / "experiment").glob("*.yaml")]
 ROOTS = {"CAMVID": SHARED / "data" / "camvid", "NUCLEI": SHARED / "data" / "nuclei"}
-MAKE = {line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"[a-z]+:", line)}
+PYTHON = [command for command in COMMANDS if command.startswith("python")]
+LONG = ("experiment=", "match=", "encoder=resnet")  # words of commands that take several seconds even when made short
+COLD = {shlex.split(command)[2]: command for command in reversed(PYTHON)}  # the first of each module
+COLD |= {command: command for command in PYTHON if "debug=" in command}
+STARTS = [
+    *((slow if any(word in command for word in LONG) else tuple)((command, False)) for command in PYTHON),
+    *(slow((command, True)) for command in COLD.values()),
+]
+MAKE = {line.split(":")[0] for line in (ROOT / "Makefile").read_text().splitlines() if re.match(r"[a-z-]+:", line)}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +53,9 @@ def desk(tmp_path_factory, finished_run):
 
 def quick(words):
     """The same command, made short: a tiny data set and two steps."""
-    if words[:3] != ["python", "-m", "segpipe.train"] or any(word.startswith("debug=") for word in words):
+    if words[2] == "segpipe.bound" or any(word.startswith("debug=") for word in words):
+        return [*words, *FAST[:3]]
+    if words[2] != "segpipe.train":
         return words
     shapes = FAST[3:] if any(word in ("data=folder", *EXPERIMENTS) for word in words) else FAST
     return [*words, "debug=fast", *shapes]
@@ -67,17 +79,17 @@ def test_make_targets_exist(command):
     assert shlex.split(command)[1] in MAKE
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python")])
-def test_python_commands_run(command, desk):
-    words = quick(shlex.split(command))
+@pytest.mark.parametrize(("command", "cold"), STARTS)
+def test_python_commands_run(command, cold, desk):
+    words = shlex.split(command)
+    if not cold or (words[2] == "segpipe.train" and "debug=" not in command):
+        words = quick(words)
     for name, root in ROOTS.items():
         if any(name in word for word in words):
             if not root.is_dir():
                 pytest.skip(f"{name} is not here: it is looked for in shared/data/{root.name} beside the checkout")
             words = [word.replace(name, str(root)) for word in words]
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=desk, capture_output=True, text=True, timeout=600, env=os.environ
-    )
+    done = commands.python(words[1:], cwd=desk, cold=cold, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 

@@ -12,6 +12,7 @@ import torch
 from conftest import TINY, configure
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+from support.grid import grid
 
 import segpipe
 from segpipe.config import build
@@ -94,7 +95,7 @@ def transforms():
 TRANSFORMS = transforms()
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("name", grid(TRANSFORMS, quick=["to half", "larger", "affine"]))
 def test_every_transform_keeps_masks_registered(name):
     rng = np.random.default_rng(0)
     augment = Augment(before_crop=[TRANSFORMS[name]], after_crop=[], crop=None)
@@ -105,7 +106,7 @@ def test_every_transform_keeps_masks_registered(name):
     assert np.abs(np.mean(found, 0)).max() < CLOSE, np.mean(found, 0)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", grid(SIZES, quick=["third", "2.5"]))
 def test_every_resize_keeps_masks_registered(name):
     rng = np.random.default_rng(0)
     source, target = SIZES[name]
@@ -116,7 +117,7 @@ def test_every_resize_keeps_masks_registered(name):
     assert np.abs(np.mean(found, 0)).max() < CLOSE, np.mean(found, 0)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", grid(SIZES, quick=["third", "2.5"]))
 def test_scores_come_back_to_where_they_were(name):
     """Towards the label's size, up or down, a shape's outline stays."""
     rng = np.random.default_rng(0)
@@ -180,7 +181,7 @@ def write_photos(root, size):
             PIL.Image.fromarray(array).save(root / folder / f"{index:02}.png")
 
 
-@pytest.mark.parametrize("size", [None, [32, 40], [96, 72], [64, 32]], ids=str)
+@pytest.mark.parametrize("size", grid([None, [32, 40], [96, 72], [64, 32]], quick=[None, [32, 40]]), ids=str)
 def test_predicted_masks_counted_by_hand_give_the_matrices_of_the_test(tmp_path, size):
     """data.size below, above and of another aspect than the images."""
     write_photos(tmp_path / "photos", (48, 60))

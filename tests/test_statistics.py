@@ -12,6 +12,7 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
+from support.grid import grid, slow
 
 from benchmarks.coverage import REGIMES, coverage, equal_grid
 from benchmarks.simulated import MISSING, missing_errors
@@ -193,6 +194,7 @@ def test_seeds_needed_at_the_ends():
     assert seeds_needed(1.0, 1e6, alpha=0.001) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", REGIMES, ids=lambda regime: regime.name)
 def test_intervals_hold_what_is_true(regime):
     """Few trials: a wrong formula holds far less in one of the regimes. benchmarks/coverage.py has the figures."""
@@ -313,11 +315,11 @@ def test_validation_does_not_change_what_is_said_of_single_networks():
     assert both[0].cells[0].estimate.difference == pytest.approx(scores[0].mean() - scores.mean(1).max())
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_the_best_of_many_is_hsus_with_holms_correction(seeds):
+@pytest.mark.parametrize(("seeds", "rounds"), [(3, 2), (5, 3), slow((3, 20)), slow((5, 20))])
+def test_the_best_of_many_is_hsus_with_holms_correction(seeds, rounds):
     """A slow loop over networks and rivals; the set is the fixed point of "5 % over its size"."""
     random = np.random.default_rng(seeds)
-    for _ in range(20):
+    for _ in range(rounds):
         scores = random.standard_normal((7, seeds)) * random.choice([0.2, 1, 5], (7, 1)) + 4 * np.arange(7)[:, None]
         difference, spread = best.paired(scores)
         got = best.best_of(difference, [spread])
@@ -468,7 +470,7 @@ def test_five_missing_runs_of_225_leave_every_difference_an_interval():
     assert order.said == "deconv > pixelshuffle > bilinear > nearest > unpool"
 
 
-@pytest.mark.parametrize("missing", MISSING[:4], ids=lambda missing: f"{missing.share:.0%}")
+@pytest.mark.parametrize("missing", grid(MISSING[:4], quick=MISSING[1:2]), ids=lambda missing: f"{missing.share:.0%}")
 def test_differences_with_missing_runs_hold(missing):
     """Few sweeps; benchmarks/coverage.py has the figures. All contexts sharing seeds fails: nothing would be known."""
     family = list(Design(GRID, GRID[0].places[0].stratum).marginal())

@@ -17,7 +17,8 @@ import torch
 from conftest import TINY, configure
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from test_commands import run
+from support.commands import run
+from support.grid import slow
 
 from segpipe.config import build
 from segpipe.config.plan import Plan, make_cell
@@ -104,7 +105,7 @@ def test_what_is_said_to_be_one_network_computes_the_same(choices):
         torch.testing.assert_close(one(image), other(image), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "networks"), [("sweep_shapes", 31), ("sweep_ladder", 45)])
+@pytest.mark.parametrize(("name", "networks"), [("sweep_shapes", 31), slow(("sweep_ladder", 45))])
 def test_the_sweeps_that_are_kept_have_so_many_networks(name, networks):
     cfg = OmegaConf.load(Path(__file__).parent.parent / "conf" / "experiment" / f"{name}.yaml")
     params = cfg.hydra.sweeper.params
@@ -421,6 +422,7 @@ def test_a_sweep_runs_each_network_once_lists_what_is_refused_and_ends_with_1_if
     assert len(json.loads((folder / "sweep.json").read_text())["cells"]) == 8
 
 
+@pytest.mark.slow
 def test_a_job_is_trained_by_its_own_process_with_all_cores_and_ends_with_0(tmp_path):
     """Three jobs on one slot: while the first is at work, two wait; and none of them carries the others out."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -453,6 +455,7 @@ def test_more_workers_than_cores_are_refused_before_any_work(tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",
     [
@@ -466,12 +469,12 @@ def test_hydras_own_launchers_give_the_same_sweep(tmp_path, launcher):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher[0].rpartition('=')[2].partition('_')[0]}_launcher")
     command = ["segpipe.train", "-m", *CHOICES, *launcher, "model=fcn32s", "fusion=none,sum", "sweep.name=x"]
     command.append("sweep.keep=none")
-    said = run(*command, cwd=tmp_path)
+    said = run(*command, cwd=tmp_path, cold=True)
     (record,) = records(tmp_path / "outputs/sweeps/x").values()
     assert record["status"] == "finished"
     assert "2 cells, 1 networks: 2 cells finished." in said
     assert not list(tmp_path.glob("outputs/sweeps/x/*/checkpoints"))
-    again = run(*command, cwd=tmp_path)
+    again = run(*command, cwd=tmp_path, cold=True)
     assert "2 cells, 1 networks: 2 cells finished." in again
     assert records(tmp_path / "outputs/sweeps/x") == {record["name"]: record}  # nothing was trained
 

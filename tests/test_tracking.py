@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ import wandb
 from conftest import TINY, configure
 from hydra.core.global_hydra import GlobalHydra
 from pytorch_lightning.utilities import rank_zero_only
+from support import commands
 from wandb_file import read_wandb, wandb_files
 
 from segpipe import report
@@ -51,6 +51,17 @@ ADDED = {  # scores that are not shipped: of the classes, and of all pixels
     "first": confusion.Score(lambda counts: counts[..., 0].sum(-1) / counts.sum((-2, -1)), "predicted as the first"),
 }
 AT_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+AT_A_TERMINAL = """
+import contextlib, os, pty, runpy, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    sys.modules.pop("segpipe.train", None)
+    runpy.run_module("segpipe.train", run_name="__main__", alter_sys=True)
+with contextlib.suppress(OSError):  # the terminal is closed
+    while read := os.read(terminal, 1024):
+        os.write(1, read)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
 
 
 @contextlib.contextmanager
@@ -171,31 +182,28 @@ def whole(folder):
 @pytest.fixture(scope="module")
 def children(alone):
     """Both children, started; what they print goes into files."""
-    command = [sys.executable, "-m", "segpipe.train"]
     chosen = [*SMALL, "trainer.max_epochs=1"]
     sweep = ["optimizer.lr=3e-3,1e30", "sweep.name=rates", f"hydra.sweep.dir={alone}/sweeps/rates"]
-    commands = {
-        "sweep": [*command, "-m", *chosen, *sweep],
-        "terminal": [sys.executable, "-c", AT_A_TERMINAL, *command, *chosen, f"hydra.run.dir={alone}/terminal"],
+    started = {
+        "sweep": ["-m", "segpipe.train", "-m", *chosen, *sweep],
+        "terminal": ["-c", AT_A_TERMINAL, *chosen, f"hydra.run.dir={alone}/terminal"],
     }
     running = {}
-    for name, words in commands.items():
+    for name, words in started.items():
         (alone / f"{name}.cwd").mkdir()
-        with (alone / f"{name}.txt").open("wb") as output:
-            running[name] = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=alone / f"{name}.cwd",
-                env=lonely_environment(alone / "home"),
-                start_new_session=True,
-            )
+        printed = alone / f"{name}.txt"
+        running[name] = commands.forker().start(
+            words,
+            cwd=alone / f"{name}.cwd",
+            environment=lonely_environment(alone / "home"),
+            output=printed,
+            errors=printed,
+        )
     yield running
     for child in running.values():
         if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            child.kill()
+            child.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -466,6 +474,7 @@ def test_a_server_that_answers(server, tmp_path):
         assert use(again) == ""
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_during_the_run(server, tmp_path, monkeypatch):
     monkeypatch.setattr("wandb.apis.public.Api._HTTP_TIMEOUT", 2)
     server.leaves_after = "UpsertBucket"

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from conftest import TINY, configure
 from omegaconf import OmegaConf
+from support.grid import slow
 from test_data import write_camvid
 
 import segpipe
@@ -88,7 +89,7 @@ def test_a_run_repeats_itself_bit_for_bit(finished_run, tmp_path):
     assert equal(weights(finished_run), weights(tmp_path / "again"))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [slow(0, several=False), 1])
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(workers, tmp_path):
     """Dropout too: it depends on (seed, epoch). The schedule must be that of the whole."""
     choices = [*TINY, "neck.dropout=0.3", "scheduler=constant", f"data.workers={workers}"]
@@ -298,10 +299,21 @@ def test_decay_spares_norms_and_biases():
         ["loss=dice", "optimizer=sgd", "scheduler=cosine", "task.clip=1.0", "augment=strong", "data.crop=[64,64]"],
         ["loss=cross_entropy_dice", "loss.terms.0.weight=median_frequency", "callbacks=early_stopping"],
         ["loss=focal", "loss.weight=median_frequency", "scheduler=cosine", "task.accumulate=2"],
-        ["loss=ohem", "callbacks=ema", "optimizer=sgd", "data.crop=[64,64]"],
-        ["loss=lovasz", "task.clip=1.0"],
-        ["loss=cross_entropy_lovasz", "loss.terms.0.weight=median_frequency"],
-        ["loss.weight=median_frequency", "loss.label_smoothing=0.1", "model=ladder", "decoder=unpool", "augment=none"],
+        *(
+            slow(choices, several=False)
+            for choices in (
+                ["loss=cross_entropy_lovasz", "loss.terms.0.weight=median_frequency"],
+                ["loss=ohem", "callbacks=ema", "optimizer=sgd", "data.crop=[64,64]"],
+                ["loss=lovasz", "task.clip=1.0"],
+                [
+                    "loss.weight=median_frequency",
+                    "loss.label_smoothing=0.1",
+                    "model=ladder",
+                    "decoder=unpool",
+                    "augment=none",
+                ],
+            )
+        ),
     ],
 )
 def test_every_loss_optimizer_and_schedule_trains(choices, tmp_path):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from test_commands import run
+from support.commands import run
 
 from segpipe import tune
 from segpipe.engine import tuning
