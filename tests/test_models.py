@@ -9,13 +9,16 @@ from conftest import configure
 from omegaconf import OmegaConf
 
 from segpipe.config import build
+from segpipe.config.choices import files
 from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
 from segpipe.models.necks import Bottleneck, FullyConvolutional
+from segpipe.models.upsample import Upsampler
 
 ENCODERS = ["small", "basic", "unet", "alexnet", "vgg11", "resnet18"]
 MODELS = options("model")
+OPERATORS = {name: build.kind(node, Upsampler) for name, node in files("decoder").items()}
 
 
 def build_tiny(model, *, seed=0, **choices):
@@ -37,7 +40,7 @@ def build_tiny(model, *, seed=0, **choices):
 
 def refusal(model, encoder):
     """What a combination is refused with; None for one that works."""
-    unpools = configure(f"model={model}").decoder.name == "unpool"
+    unpools = OPERATORS[configure(f"model={model}").decoder.name].needs_pooling
     if model == "fcn32s" and encoder in ("basic", "unet"):
         return "take model=fcn16s, or another encoder"
     return "ake decoder=deconv" if unpools and encoder in ("alexnet", "resnet18") else None
@@ -143,7 +146,7 @@ SIZES = [(224, 224), (256, 256), (96, 96), (96, 160)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("decoder", sorted(set(options("decoder")) - {"unpool"}))  # its switches say where values go
+@pytest.mark.parametrize("decoder", [name for name in OPERATORS if not OPERATORS[name].needs_pooling])  # of switches
 @pytest.mark.parametrize("name", options("encoder"))
 def test_what_comes_up_lies_on_the_skip(name, decoder, size):
     """Every step of 2, to the next finer map, and the enlargement of any map to the image, begin at offset 0."""
@@ -161,7 +164,7 @@ def test_what_comes_up_lies_on_the_skip(name, decoder, size):
         assert found.shape[-2:] == target
         mean, most = offset(found, stride=fine, size=size, margin=coarse // fine)
         assert mean.abs().max() < 1e-3, (coarse, fine, mean)
-        if decoder in ("bilinear", "deconv"):  # which begin as linear; the others repeat
+        if OPERATORS[decoder].initial == "bilinear":
             assert most.max() < 1e-3, (coarse, fine, most)
 
 
