@@ -260,3 +260,40 @@ def test_what_is_no_such_part_is_rejected(node, target):
     OmegaConf.update(cfg, f"{node}._target_", target)
     with pytest.raises(UserError, match=rf"{node}.*{target}|{target}"):
         Plan.of(cfg)
+
+
+# ---- starts
+
+
+LOST = [
+    "SetsItsLayer", "SetsItsLayersData", "ReplacesAParameter", "AppliesToAll", "ResetsItsLayer", "SetsItself",
+    "BareParameter",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("name", LOST)
+def test_a_start_that_would_be_lost_is_rejected(name, device):
+    """The fault was: 0.001, set in ``__init__``, became 0.226, and nobody was told."""
+    if name == "SetsItsLayersData" and device == "meta":
+        return  # which has no values, and torch counts no changes of ``data``
+    cfg = own(name, "model=fcn8s", "neck.width=8")
+    where = r"upsample\.conv" if name != "BareParameter" else "upsample"
+    with torch.device(device), pytest.raises(UserError, match=rf"decoder\.steps\.16\.{where} .*reset_parameters"):
+        build.network(cfg, 12)
+
+
+@pytest.mark.parametrize("name", ["KeepsItsLayer", "Scale", "TorchsOwn", "WithLayer"])
+def test_a_start_that_a_layer_sets_itself_is_kept_and_hangs_on_seed_and_name_alone(name):
+    one, again, other = (
+        build.network(own(name, "model=fcn8s", "neck.width=8", f"seed={seed}", *more), 12).state_dict()
+        for seed, more in ((0, []), (0, ["fusion=concat"]), (1, []))
+    )
+    kept = [key for key in one if "upsample" in key]
+    assert [key for key in kept if not torch.equal(one[key], again[key])] == []
+    if name == "Scale":
+        assert [float(one[key]) for key in kept] == pytest.approx([0.001] * len(kept))
+        return
+    assert [key for key in kept if key.endswith("weight") and not torch.equal(one[key], other[key])] != []
+    if name == "KeepsItsLayer":
+        assert {round(float(one[key].std()), 3) for key in kept if key.endswith("weight")} == {0.001}
