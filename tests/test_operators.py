@@ -18,6 +18,7 @@ from segpipe.config.choices import files
 from segpipe.config.plan import Plan
 from segpipe.config.schema import options
 from segpipe.errors import UserError
+from segpipe.models.cost import count, multiply_adds
 from segpipe.models.fusion import Fusion
 from segpipe.models.init import initialise
 from segpipe.models.refine import Refinement
@@ -297,3 +298,48 @@ def test_a_start_that_a_layer_sets_itself_is_kept_and_hangs_on_seed_and_name_alo
     assert [key for key in kept if key.endswith("weight") and not torch.equal(one[key], other[key])] != []
     if name == "KeepsItsLayer":
         assert {round(float(one[key].std()), 3) for key in kept if key.endswith("weight")} == {0.001}
+
+
+# ---- costs
+
+
+def decoder_cost(cfg):
+    with torch.device("meta"):
+        return multiply_adds(build.network(cfg, 6), (64, 96))
+
+
+def test_products_and_samplings_count_in_an_operator():
+    x, source = torch.zeros(1, 4, 8, 12, device="meta"), torch.zeros(1, 5, 16, 24, device="meta")
+    given = {"factor": 2, "source_channels": 5}
+    with torch.device("meta"):
+        content, sampled, known = (
+            kind(4, 4, **given) for kind in (own_parts.ContentAware, own_parts.Sampled, own_parts.KnowsItsCost)
+        )
+    taps = 4 * 9 * 16 * 24  # one product a tap, a channel and a pixel; unfold and softmax are free
+    assert count(lambda: content(x, source)) == 8 * 12 * (4 * 4 + 4 * 36) + taps
+    assert count(lambda: sampled(x, source)) == 8 * 12 * 4 * 4 + 16 * 24 * 5 * 2 + 4 * (4 * 16 * 24)
+    assert count(lambda: known(x, source)) == 7 * 24
+    assert count(lambda: nn.Sequential(known)[0](x, source) * 2) == 7 * 24  # a product elsewhere is none
+
+
+def test_products_count_in_fusions_and_refinements_and_nowhere_else():
+    x = torch.zeros(1, 4, 8, 12, device="meta")
+    with torch.device("meta"):
+        squeeze = own_parts.Squeeze(4, 4, 4, 1)
+    assert count(lambda: squeeze(x)) == 8 * 12 * 16 + 16 + 8 * 12 * 4
+    assert count(lambda: x * x) == 0
+    scaled = configure("model=fcn8s", "model.skip_scales=[0.01,0.0001]")
+    assert decoder_cost(scaled) == decoder_cost(configure("model=fcn8s"))
+
+
+@pytest.mark.parametrize(("mode", "each"), [("nearest", 0), ("bilinear", 4), ("bicubic", 16)])
+def test_interpolation_and_sampling_cost_the_same(mode, each):
+    x, grid = torch.zeros(1, 3, 4, 5, device="meta"), torch.zeros(1, 8, 10, 2, device="meta")
+    assert count(lambda: F.interpolate(x, scale_factor=2, mode=mode)) == each * 3 * 80
+    assert count(lambda: F.grid_sample(x, grid, mode=mode, align_corners=False)) == each * 3 * 80
+
+
+def test_a_budget_counts_what_an_operator_does():
+    cell = ["model=ladder", "encoder.widths=[8,16,32,64,64]", "match=multiply_adds"]
+    plan = Plan.of(own("ContentAware", *cell), num_classes=6, size=(96, 96))
+    assert decoder_cost(plan.cfg) == pytest.approx(decoder_cost(configure(*cell[:2])), rel=0.02)
