@@ -263,6 +263,42 @@ def test_what_is_no_such_part_is_rejected(node, target):
         Plan.of(cfg)
 
 
+# ---- arguments of any name
+
+
+def test_arguments_may_have_any_name_and_value():
+    values = {"kernel": 3, "gamma": -1.0, "side": 2, "share": 7, "width": -3}
+    cfg = own("AnyArguments", "model=fcn8s", **values)
+    Plan.of(cfg)
+    assert build.network(cfg, 3).decoder.steps["16"].upsample.blur.kernel_size == (3, 3)
+    cfg = configure("model=ladder")
+    cfg.model.refine = {"_target_": "own_parts.Squeeze", "_partial_": True, "kernel": 2}
+    cfg.encoder = {"_target_": "own_parts.EvenEncoder", "name": "even", "kernel": 2}
+    Plan.of(cfg)
+    assert build.network(cfg, 3).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        (["decoder=deconv", "decoder.kernel=3"], r"decoder\.kernel=3: allowed is an even number"),
+        (["decoder=deconv", "decoder.kernel=0"], r"decoder\.kernel=0: allowed is an even number of 2 or more"),
+        (["model=segnet_basic", "model.refine.kernel=4"], r"model\.refine\.kernel=4: allowed is an odd number"),
+        (["model=unet", "model.refine.count=0"], r"model\.refine\.count=0: allowed is a whole number of 1 or more"),
+        (["encoder=basic", "encoder.kernel=4"], r"encoder\.kernel=4: allowed is an odd number"),
+    ],
+)
+def test_a_part_rejects_the_arguments_that_it_cannot_use(cell, says):
+    with pytest.raises(UserError, match=says):
+        Plan.of(configure(*cell))
+
+
+def test_an_own_part_may_reject_its_arguments_too():
+    Plan.of(own("Picky", kernel=5))
+    with pytest.raises(UserError, match=r"decoder\.kernel=4: allowed is an odd number here"):
+        Plan.of(own("Picky", kernel=4))
+
+
 # ---- starts
 
 
