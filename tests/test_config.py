@@ -159,6 +159,33 @@ def test_identity_is_of_what_can_change_the_result():
     assert len({identity_of(*overrides) for overrides in [*others, []]}) == len(others) + 1
 
 
+CALLBACKS = [  # each with whether it may change what is trained or tested
+    ("own_parts.Says", "", False),
+    ("pytorch_lightning.callbacks.LearningRateMonitor", "", False),
+    ("pytorch_lightning.callbacks.DeviceStatsMonitor", "", False),
+    ("pytorch_lightning.callbacks.Timer", "", False),
+    ("segpipe.training.callbacks.Overlays", "", False),
+    ("pytorch_lightning.callbacks.Timer", "duration: '00:00:10:00'", True),
+    ("pytorch_lightning.callbacks.EarlyStopping", "monitor: val/loss", True),
+    ("pytorch_lightning.callbacks.ModelCheckpoint", "monitor: val/loss", True),
+    ("segpipe.training.ema.MovingAverage", "", True),
+    ("own_parts.Unknown", "", True),
+    ("own_parts.Logger", "", True),
+]
+
+
+@pytest.mark.parametrize(("target", "arguments", "changes"), CALLBACKS)
+def test_a_callback_that_only_logs_changes_no_identity(target, arguments, changes):
+    cfg = configure()
+    OmegaConf.update(cfg, "callbacks.more", OmegaConf.create(f"{{_target_: {target}, {arguments}}}"), force_add=True)
+    assert (Plan.of(cfg).identity != identity_of()) == changes
+
+
+def test_the_checkpoint_that_is_tested_is_part_of_the_identity():
+    other = ["callbacks.best.monitor=val/loss", "callbacks.best.mode=min"]
+    assert len({identity_of(), identity_of(other[0]), identity_of(*other)}) == 3
+
+
 # ---- files of one's own, which may leave something out
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import callbacks
 
 from segpipe.config import build
 from segpipe.config.choices import files
@@ -27,6 +28,12 @@ from segpipe.models.upsample import Nearest, Upsampler
 from segpipe.runs.identity_keys import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
 from segpipe.runs.renames import current, oldest
 from segpipe.training import pretrained
+
+# Of Lightning's own, those that only show or log. All others, and a user's, may change what is trained or tested.
+LOGGING = (
+    callbacks.LearningRateMonitor, callbacks.DeviceStatsMonitor, callbacks.ThroughputMonitor, callbacks.ModelSummary,
+    callbacks.RichModelSummary, callbacks.TQDMProgressBar, callbacks.RichProgressBar,
+)  # fmt: skip
 
 
 def overlapping(encoder: Encoder) -> list[int]:
@@ -119,9 +126,24 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
         node = OmegaConf.select(resolved, parent) if parent else resolved
         if node is not None:
             node.pop(key, None)
+    for name, node in list(resolved.callbacks.items()):
+        if isinstance(node, DictConfig) and "_target_" in node and not changes_result(node):
+            resolved.callbacks.pop(name)
     resolved.model.pop("name")
     resolved.model.pop("deconv_kernel", None)  # it is in the decoder, where one reads it
     return with_class_keys(OmegaConf.to_container(resolved))  # type: ignore[no-any-return]
+
+
+def changes_result(node: DictConfig) -> bool:
+    """Whether the callback that a node makes may change what is trained or tested; if not, it is no part of identity.
+
+    A class says so itself by its attribute ``changes_result``. A class that says nothing is taken to change the result,
+    unless it is one of LOGGING, or Lightning's Timer without a ``duration`` that ends the training.
+    """
+    made = locate(node._target_)
+    if made is callbacks.Timer:
+        return node.get("duration") is not None
+    return getattr(made, "changes_result", made not in LOGGING) is not False
 
 
 def with_class_keys(node: Any) -> Any:
