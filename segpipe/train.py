@@ -11,8 +11,10 @@ from segpipe.engine import startup  # noqa: F401  (before all the others: see th
 
 # isort: split
 import hydra
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from segpipe.config import schema
@@ -39,7 +41,7 @@ def hydra_main(cfg: DictConfig) -> None:
     if cfg.stages or context.mode == RunMode.MULTIRUN:
         devices.refuse_launched("stages" if cfg.stages else "a sweep")
     if context.mode == RunMode.MULTIRUN:
-        alone = not context.launcher._target_.endswith(".BasicLauncher")
+        alone = get_class(context.launcher._target_) is not BasicLauncher
         scheduler.dispatch(cfg, overrides, at_once=alone)
         return
     try:

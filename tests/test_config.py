@@ -1,13 +1,16 @@
+import re
+
 import pytest
 import torch
 from conftest import configure
 from hydra.errors import HydraException, InstantiationException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
 from support import commands
 
-from segpipe.config import build, schema
+from segpipe.config import build, choices, schema
 from segpipe.config.messages import explain
-from segpipe.config.plan import Plan
+from segpipe.config.plan import Plan, make_cell, run_name
 from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
 
@@ -98,7 +101,7 @@ def test_values_that_mean_nothing_are_refused_with_what_is_allowed(override, say
     [
         (
             "decoder=unpol",
-            ["decoder=unpol", "bilinear, deconv, nearest, pixelshuffle, unpool", "Did you mean 'unpool'?"],
+            ["decoder=unpol", ", ".join(options("decoder")), "Did you mean 'unpool'?"],
         ),
         (
             "experiment=paper/fcn8",
@@ -153,6 +156,154 @@ def test_identity_is_of_what_can_change_the_result():
     assert len({identity_of(*overrides) for overrides in same}) == 1
     others = [["seed=1"], ["decoder=nearest"], ["optimizer.lr=1e-4"], ["data.batch_size=4"], ["data.dataset.seed=1"]]
     assert len({identity_of(*overrides) for overrides in [*others, []]}) == len(others) + 1
+
+
+CALLBACKS = [  # each with whether it may change what is trained or tested
+    ("own_parts.Says", "", False),
+    ("pytorch_lightning.callbacks.LearningRateMonitor", "", False),
+    ("pytorch_lightning.callbacks.DeviceStatsMonitor", "", False),
+    ("pytorch_lightning.callbacks.Timer", "", False),
+    ("segpipe.training.callbacks.Overlays", "", False),
+    ("pytorch_lightning.callbacks.Timer", "duration: '00:00:10:00'", True),
+    ("pytorch_lightning.callbacks.EarlyStopping", "monitor: val/loss", True),
+    ("pytorch_lightning.callbacks.ModelCheckpoint", "monitor: val/loss", True),
+    ("segpipe.training.ema.MovingAverage", "", True),
+    ("own_parts.Unknown", "", True),
+    ("own_parts.Logger", "", True),
+]
+
+
+@pytest.mark.parametrize(("target", "arguments", "changes"), CALLBACKS)
+def test_a_callback_that_only_logs_changes_no_identity(target, arguments, changes):
+    cfg = configure()
+    OmegaConf.update(cfg, "callbacks.more", OmegaConf.create(f"{{_target_: {target}, {arguments}}}"), force_add=True)
+    assert (Plan.of(cfg).identity != identity_of()) == changes
+
+
+def test_the_checkpoint_that_is_tested_is_part_of_the_identity():
+    other = ["callbacks.best.monitor=val/loss", "callbacks.best.mode=min"]
+    assert len({identity_of(), identity_of(other[0]), identity_of(*other)}) == 3
+
+
+# ---- files of one's own, which may leave something out
+
+
+def groups():
+    """A file of each group, and a group in it where that holds one."""
+    cfg = configure("model=ladder", "decoder=deconv")
+    for group in choices.REQUIRED:
+        for key in OmegaConf.select(cfg, group):
+            yield group, str(key)
+    yield from (("callbacks.best", key) for key in ("_target_", "monitor", "mode"))
+
+
+def without(cfg, path):
+    """A configuration that leaves a key out."""
+    parent, _, key = path.rpartition(".")
+    OmegaConf.set_struct(cfg, False)
+    del (OmegaConf.select(cfg, parent) if parent else cfg)[key]
+    return cfg
+
+
+@pytest.mark.parametrize(("group", "key"), groups())
+def test_what_a_file_leaves_out_has_a_default_or_is_asked_for(group, key):
+    """Whatever key it is: the network is the same as with a default, or the error names what is missing."""
+    cfg = without(configure("model=ladder", "decoder=deconv", "encoder.widths=[8,8,8,8,8]"), f"{group}.{key}")
+    try:
+        plan = Plan.of(cfg)
+    except UserError as error:
+        message = str(error)
+    else:
+        assert re.fullmatch("[0-9a-f]{8}", plan.identity)
+        assert plan.name().endswith(plan.identity)
+        build.task(cfg, build.data(cfg))
+        return
+    assert re.search(f"{re.escape(group)}.*{key}", message), message
+
+
+@pytest.mark.parametrize("group", choices.REQUIRED)
+def test_a_group_that_is_left_out_is_asked_for(group):
+    with pytest.raises(UserError, match=rf"{group} is left out"):
+        Plan.of(without(configure("model=ladder"), group))
+
+
+@pytest.mark.parametrize("path", ["decoder.smooth", "encoder.weights", "encoder.freeze", "model.width", "data.crop"])
+def test_what_is_left_out_means_what_null_means(path):
+    cfg, null = (
+        configure("model=fcn8s"),
+        configure("model=fcn8s", f"{path}={0 if path == 'encoder.freeze' else 'null'}"),
+    )
+    if path == "model.width":
+        cfg, null = configure("model=ladder"), configure("model=ladder")
+    cfg = without(cfg, path)
+    assert build.network(cfg, 3).state_dict().keys() == build.network(null, 3).state_dict().keys()
+    if path in ("decoder.smooth", "model.width"):
+        assert Plan.of(cfg).identity == Plan.of(null).identity
+
+
+def test_a_configuration_without_names_gets_a_folder_all_the_same():
+    cfg = without(configure(), "decoder.name")
+    assert run_name(cfg) == "refused"
+    assert make_cell(cfg, []).error.startswith("decoder.name is left out")
+
+
+def test_an_argument_that_a_class_must_be_given_is_asked_for():
+    cfg = configure()
+    cfg.decoder = {"_target_": "own_parts.AnyArguments", "_partial_": True, "name": "x", "kernel": 3}
+    with pytest.raises(UserError, match=r"decoder: own_parts.AnyArguments: missing a required .*'gamma'"):
+        Plan.of(cfg)
+    cfg.decoder = {"_target_": "own_parts.Smallest", "_partial_": True, "name": "x"}
+    with pytest.raises(UserError, match=r"decoder: own_parts.Smallest: got an unexpected keyword argument 'factor'"):
+        Plan.of(cfg)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+model.foo._target_=torch.nn.ReLU",
+        "+model.refine.foo._target_=torch.nn.ReLU",
+        "+decoder.foo._target_=torch.nn.ReLU",
+        "+encoder.foo._target_=torch.nn.ReLU",
+        "+data.foo._target_=torch.nn.ReLU",
+        "+data.dataset.foo._target_=torch.nn.ReLU",
+        "+augment.foo._target_=torch.nn.ReLU",
+        "+optimizer.foo._target_=torch.nn.ReLU",
+        "+task.foo._target_=torch.nn.ReLU",
+        "+trainer.foo._target_=torch.nn.ReLU",
+        "+sweep.foo._target_=torch.nn.ReLU",
+        "+callbacks.best.foo._target_=torch.nn.ReLU",
+        "+foo._target_=torch.nn.ReLU",
+        "+foo.bar._target_=torch.nn.ReLU",
+        "+model.foo={}",
+        "+model.foo=[{_target_:torch.nn.ReLU}]",
+        "+model.stages=[]",
+        "optimizer.lr={_target_:torch.nn.ReLU}",
+        "model.taps={_target_:torch.nn.ReLU}",
+        "data.size={_target_:torch.nn.ReLU}",
+        "+decoder.in_channels=3",
+        "+model._args_=[1]",
+        "+callbacks.foo={}",
+        "+callbacks.foo._target_=pytorch_lightning.callbacks.EarlyStopping",
+        "decoder._partial_=false",
+    ],
+)
+def test_what_cannot_be_built_is_rejected_by_the_check(override):
+    with pytest.raises(
+        UserError, match=r"(takes no|nothing reads|allowed is|multiple values|left out|missing|by name)"
+    ):
+        Plan.of(configure("decoder=bilinear", override))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "debug=profile",
+        "+callbacks.x._target_=pytorch_lightning.callbacks.LearningRateMonitor",
+        "loss=cross_entropy_dice",
+    ],
+)
+def test_what_is_taken_may_be_built(override):
+    Plan.of(configure(override))
 
 
 def test_notes_say_what_has_no_effect():

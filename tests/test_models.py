@@ -10,13 +10,16 @@ from omegaconf import OmegaConf
 from support.grid import grid
 
 from segpipe.config import build
+from segpipe.config.choices import files
 from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
 from segpipe.models.necks import Bottleneck, FullyConvolutional
+from segpipe.models.upsample import Upsampler
 
 ENCODERS = ["small", "basic", "unet", "alexnet", "vgg11", "resnet18"]
 MODELS = options("model")
+OPERATORS = {name: build.kind(node, Upsampler) for name, node in files("decoder").items()}
 
 
 def build_tiny(model, *, seed=0, **choices):
@@ -38,7 +41,7 @@ def build_tiny(model, *, seed=0, **choices):
 
 def refusal(model, encoder):
     """What a combination is refused with; None for one that works."""
-    unpools = configure(f"model={model}").decoder.name == "unpool"
+    unpools = OPERATORS[configure(f"model={model}").decoder.name].needs_pooling
     if model == "fcn32s" and encoder in ("basic", "unet"):
         return "take model=fcn16s, or another encoder"
     return "ake decoder=deconv" if unpools and encoder in ("alexnet", "resnet18") else None
@@ -144,7 +147,7 @@ def on_paper(name, size):
 SIZES = [(224, 224), (256, 256), (96, 96), (96, 160)]
 
 
-KEEPING_PLACE = sorted(set(options("decoder")) - {"unpool"})  # its switches say where values go
+KEEPING_PLACE = [name for name in OPERATORS if not OPERATORS[name].needs_pooling]  # its switches say where values go
 
 
 @pytest.mark.parametrize(("name", "decoder", "size"), grid(options("encoder"), KEEPING_PLACE, SIZES))
@@ -164,7 +167,7 @@ def test_what_comes_up_lies_on_the_skip(name, decoder, size):
         assert found.shape[-2:] == target
         mean, most = offset(found, stride=fine, size=size, margin=coarse // fine)
         assert mean.abs().max() < 1e-3, (coarse, fine, mean)
-        if decoder in ("bilinear", "deconv"):  # which begin as linear; the others repeat
+        if OPERATORS[decoder].initial == "bilinear":
             assert most.max() < 1e-3, (coarse, fine, most)
 
 

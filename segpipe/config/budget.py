@@ -14,6 +14,7 @@ from segpipe.config.schema import CONF
 from segpipe.config.width_search import Scales, Search, What, Width, parts
 from segpipe.errors import InvalidCombination, UserError
 from segpipe.models.decoder import all_widths, steps
+from segpipe.models.network import ENLARGEMENTS
 
 TOLERANCE = 0.02  # of what the budget leaves to decoder, head and enlargement
 
@@ -171,11 +172,11 @@ def solve(network: str, what: What, budget: float, num_classes: int, size: tuple
     if not near(search.cost, room):
         least = max(search.nearest) == 1
         above = f", above {amount(what, scales.shared + search.cost)}" if least else ""
-        bilinear = ", or let model.enlarge=bilinear take the last step" if least else ""
+        fixed = f", or let model.enlarge={next(iter(ENLARGEMENTS))} take the last step" if least else ""
         return (
             f"no width meets the budget of {amount(what, budget)}, within {TOLERANCE:.0%} of the {amount(what, room)} "
             f"that it leaves beside encoder and neck. The closest is model.width={shown(search.nearest)}, with "
-            f"{amount(what, search.cost)} there. Give all cells another budget=NUMBER{above}{bilinear}."
+            f"{amount(what, search.cost)} there. Give all cells another budget=NUMBER{above}{fixed}."
         )
     return result(search.nearest, search.cost)
 

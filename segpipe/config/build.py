@@ -4,25 +4,28 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
-from segpipe.config.schema import LABELS
+from segpipe.config.schema import HYDRA_KEYS, LABELS
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
 from segpipe.models.encoders import Encoder
+from segpipe.models.fusion import Fusion
 from segpipe.models.init import initialise, keyed_random
 from segpipe.models.network import Network
-from segpipe.models.refine import Smooth
+from segpipe.models.part import Part
+from segpipe.models.refine import Refinement, Smooth
+from segpipe.models.upsample import Upsampler
 from segpipe.runs.checkpoints import whole
 from segpipe.runs.run import Run
 from segpipe.training import devices
@@ -33,6 +36,8 @@ from segpipe.training.sync_batchnorm import SyncLayers
 from segpipe.training.task import SegmentationTask
 
 PROGRESS_EVERY = 10  # batches; drawn at each, the bar costs a small network 2 % of its time
+KINDS: dict[type[Part], str] = {Upsampler: "decoder", Fusion: "fusion", Refinement: "model.refine"}  # base: its node
+P = TypeVar("P", bound=Part)
 SWEEP = "SEGPIPE_SWEEP"  # the environment variable in which a sweep tells its jobs its name
 
 
@@ -47,6 +52,36 @@ def resolved(node: DictConfig) -> DictConfig:
     copy = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
     assert isinstance(copy, DictConfig)
     return copy
+
+
+def kind(node: DictConfig, base: type[P]) -> type[P]:
+    """The class that a node makes objects of. Its attributes say what they are.
+
+    base: ``Upsampler``, ``Fusion`` or ``Refinement``. Raises UserError for a class that is not derived from it.
+    """
+    target = f"{KINDS[base]}._target_={node.get('_target_')}"
+    try:
+        found = get_class(node.get("_target_"))
+    except Exception as error:
+        raise UserError(f"{target}: this is not a class that can be imported ({error}).") from error
+    if not issubclass(found, base):
+        raise UserError(
+            f"{target}: allowed is a class derived from {base.__module__}.{base.__name__}, whose attributes say what "
+            f"its objects are."
+        )
+    return found
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Ask each part that is chosen by its class whether it can use its arguments. Raises the UserError of the first."""
+    for base, path in KINDS.items():
+        node = OmegaConf.select(cfg, path)
+        arguments = OmegaConf.to_container(own(resolved(node), path), resolve=True)
+        given = {key: value for key, value in arguments.items() if key not in HYDRA_KEYS}  # type: ignore[union-attr]
+        try:
+            kind(node, base).check(**given)
+        except UserError as error:
+            raise UserError(f"{path}.{error}") from error
 
 
 def make(cfg: DictConfig, group: str) -> Any:
@@ -82,7 +117,7 @@ def assembly(cfg: DictConfig, encoder: Encoder, num_classes: int) -> Callable[..
         encoder=encoder,
         neck=make(cfg, "neck"),
         upsample=make(cfg, "decoder"),
-        smooth=Smooth if cfg.decoder.smooth else None,
+        smooth=Smooth if cfg.decoder.get("smooth") else None,
         fusion=make(cfg, "fusion"),
         num_classes=num_classes,
         local_contrast=cfg.augment.get("local_contrast", False),

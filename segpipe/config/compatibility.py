@@ -2,11 +2,15 @@
 
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe.config import budget, identity
+from segpipe.config import budget, build, identity
+from segpipe.config.choices import files
 from segpipe.config.identity import overlapping
 from segpipe.errors import InvalidCombination, UserError
 from segpipe.models.decoder import steps
 from segpipe.models.encoders import Encoder
+from segpipe.models.fusion import Fusion, NoSkip
+from segpipe.models.network import ENLARGEMENTS
+from segpipe.models.upsample import Upsampler
 from segpipe.training import devices
 
 
@@ -43,38 +47,58 @@ def refuse_stride(cfg: DictConfig, encoder: Encoder) -> None:
 
 
 def refuse_decoder(cfg: DictConfig, encoder: Encoder) -> None:
-    """Unpooling needs poolings; kernels need a middle, or an edge there."""
-    if cfg.decoder.name == "unpool":
-        lowest = 1 if cfg.model.enlarge == "same" else cfg.model.stride
+    """Steps of 2 need maps to climb to, and unpooling needs poolings; a part may reject its arguments."""
+    operator, name = build.kind(cfg.decoder, Upsampler), f"decoder={cfg.decoder.name}"
+    lowest = 1 if identity.enlargement(cfg) is None else cfg.model.stride
+    start = encoder.strides[:1] if encoder.strides[0] > lowest else []
+    if operator.needs_pooling:
         without = [s for s in encoder.strides if s > lowest and s not in encoder.pools]
-        if without or encoder.strides[0] > lowest:
-            places = ", ".join(map(str, without or encoder.strides[:1]))
+        if without or start:
             raise UserError(
-                f"decoder=unpool needs the encoder to max-pool at every step, and encoder={cfg.encoder.name} does not "
-                f"at stride {places}: take decoder=deconv, or encoder=small."
+                f"{name} needs the encoder to max-pool at every step, and encoder={cfg.encoder.name} does not at "
+                f"stride {', '.join(map(str, without or start))}: take {alternatives()}."
             )
-    overlap = overlapping(encoder)
-    if cfg.decoder.name == "unpool" and overlap:
+        if overlap := overlapping(encoder):
+            raise UserError(
+                f"{name}: the windows of encoder={cfg.encoder.name}'s max-poolings overlap (stride "
+                f"{', '.join(map(str, overlap))}), so a maximum may be two windows' and the values would fall "
+                f"on one another: take {alternatives()}."
+            )
+    elif start and not operator.one_step:
         raise UserError(
-            f"decoder=unpool: the windows of encoder={cfg.encoder.name}'s max-poolings overlap (stride "
-            f"{', '.join(map(str, overlap))}), so a maximum may be two windows' and the values would fall "
-            f"on one another. Take decoder=deconv, or encoder=vgg16."
+            f"{name} enlarges in steps of 2, each to the size of a map of the encoder, and encoder={cfg.encoder.name} "
+            f"has no map of a stride below {start[0]}: take {alternatives()}, or an enlargement in one step with "
+            f"model.enlarge={next(iter(ENLARGEMENTS))}."
         )
-    for path in ("encoder.kernel", "model.refine.kernel"):
-        if (OmegaConf.select(cfg, path) or 1) % 2 == 0:
-            raise UserError(f"{path}={OmegaConf.select(cfg, path)}: allowed is an odd number, which has a middle.")
-    if cfg.decoder.get("kernel", 2) % 2:
-        raise UserError(
-            f"decoder.kernel={cfg.decoder.kernel}: allowed is an even number; an odd one would shift the map by half a "
-            f"pixel at every step."
-        )
+    build.check_parts(cfg)
+
+
+def alternatives() -> str:
+    """A decoder that works behind any encoder, and an encoder that works in front of any decoder, of those in conf."""
+    decoders = (name for name, node in files("decoder").items() if works_anywhere(build.kind(node, Upsampler)))
+    encoders = (name for name, node in files("encoder").items() if works_with_all(node))
+    return f"decoder={next(decoders)}, or encoder={next(encoders)}"
+
+
+def works_anywhere(operator: type[Upsampler]) -> bool:
+    """Whether an operator needs nothing of the encoder."""
+    return operator.one_step and not operator.needs_pooling
+
+
+def works_with_all(node: DictConfig) -> bool:
+    """Whether an encoder has a map at every stride, each by a 2 x 2 max-pooling of the one before."""
+    try:
+        encoder = build.encoder_on_paper(OmegaConf.create({"encoder": node}))
+    except UserError:  # its library is not installed
+        return False
+    return encoder.strides[0] == 1 and {*encoder.strides[1:]} == {*encoder.pools} and not overlapping(encoder)
 
 
 def refuse_match(cfg: DictConfig, encoder: Encoder) -> None:
     """A width can be solved where there is one, and the budget be taken from a model that means something."""
     if not cfg.get("match"):
         return
-    if cfg.model.width == "classes":
+    if cfg.model.get("width") == "classes":
         raise UserError(
             f"match={cfg.match}: model={cfg.model.name} climbs with class scores (model.width=classes), one channel "
             f"for each class: there is no width to solve. Compare its ways up with decoder.smooth=conv3x3 behind each, "
@@ -147,16 +171,20 @@ def refuse_training(cfg: DictConfig) -> None:
 def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     """What is allowed, but does something else than one might think."""
     found = []
-    model, smooth = cfg.model, cfg.decoder.smooth
+    model, smooth = cfg.model, cfg.decoder.get("smooth")
     if model.stride < encoder.strides[0]:
         found.append(f"encoder={cfg.encoder.name} has no map finer than {encoder.strides[0]}: enlarge does the rest.")
-    if cfg.fusion.name != "none" and model.stride == encoder.coarsest:
-        found.append(f"fusion={cfg.fusion.name} has no skip to join at stride {model.stride}: the same as fusion=none.")
+    if build.kind(cfg.fusion, Fusion).uses_skip and model.stride == encoder.coarsest:
+        same = identity.file_of("fusion", NoSkip).name
+        found.append(
+            f"fusion={cfg.fusion.name} has no skip to join at stride {model.stride}: the same as fusion={same}."
+        )
     if cfg.encoder.get("freeze", 0) and not (cfg.encoder.get("weights") or cfg.warm_start):
         found.append(f"encoder.freeze={cfg.encoder.freeze} keeps random weights, since encoder.weights is null.")
     if cfg.encoder.get("weights") and cfg.warm_start:
         found.append("warm_start is given, so encoder.weights are not read.")
-    if smooth and cfg.decoder.name != "unpool" and not identity.smooths(cfg, encoder):
+    own = build.kind(cfg.decoder, Upsampler).needs_pooling  # then its file smooths, without anyone asking for it
+    if smooth and not own and not identity.smooths(cfg, encoder):
         why = "nothing is climbed" if model.stride == encoder.coarsest else f"model={model.name} convolves itself"
         found.append(f"decoder.smooth={smooth} changes nothing here: {why}.")
     if cfg.get("budget") and not cfg.match:

@@ -13,15 +13,27 @@ from typing import Any
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import callbacks
 
 from segpipe.config import build
-from segpipe.config.schema import CONF
+from segpipe.config.choices import files
+from segpipe.config.schema import locate
 from segpipe.data.dataset import SegmentationDataset
 from segpipe.models.decoder import all_widths, steps
 from segpipe.models.encoders import Encoder
+from segpipe.models.fusion import Fusion, NoSkip
+from segpipe.models.network import ENLARGEMENTS
+from segpipe.models.refine import Refinement
+from segpipe.models.upsample import Nearest, Upsampler
 from segpipe.runs.identity_keys import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
 from segpipe.runs.renames import current, oldest
 from segpipe.training import pretrained
+
+# Of Lightning's own, those that only show or log. All others, and a user's, may change what is trained or tested.
+LOGGING = (
+    callbacks.LearningRateMonitor, callbacks.DeviceStatsMonitor, callbacks.ThroughputMonitor, callbacks.ModelSummary,
+    callbacks.RichModelSummary, callbacks.TQDMProgressBar, callbacks.RichProgressBar,
+)  # fmt: skip
 
 
 def overlapping(encoder: Encoder) -> list[int]:
@@ -29,29 +41,48 @@ def overlapping(encoder: Encoder) -> list[int]:
     return [stride for stride, pool in encoder.pools.items() if (pool.kernel, pool.stride) != (2, 2)]
 
 
-def least(cfg: DictConfig, encoder: Encoder) -> tuple[int, str, str]:
+def interpolates_as(operator: type[Upsampler], other: type[Upsampler]) -> bool:
+    """Whether an operator is, in one step and for ever, the fixed interpolation that another is."""
+    fixed = operator.one_step and operator.parameter_free and not operator.guided
+    return fixed and operator.initial == other.initial
+
+
+def file_of(group: str, made: type) -> DictConfig:
+    """What the file under conf says that makes objects of a class."""
+    return next(node for node in files(group).values() if locate(node._target_) is made)
+
+
+def enlargement(cfg: DictConfig) -> type[Upsampler] | None:
+    """The fixed operator that takes the last step to full size; None where it is the decoder's own."""
+    return ENLARGEMENTS.get(cfg.model.get("enlarge"))
+
+
+def least(cfg: DictConfig, encoder: Encoder) -> tuple[int, DictConfig, DictConfig]:
     """Stride, decoder and fusion that a network is known by: cells of which these are equal are one network.
 
-    Where nothing is climbed, nothing is joined, and a fixed enlargement is all there is of a way up. Repetition by 2
-    and 2 and 8 is repetition by 32; so is unpooling, whose steps are the same wherever the decoder stops: without
-    skips and convolutions the stride then says nothing.
+    Where nothing is climbed, nothing is joined, and a fixed enlargement is all there is of an operator. Repetition by 2
+    and 2 and 8 is repetition by 32. So is an operator that enlarges in steps of 2, since the steps are the same
+    wherever the decoder stops: without skips and convolutions the stride then says nothing.
     """
-    model = cfg.model
-    stride, decoder, fusion = model.stride, cfg.decoder.name, cfg.fusion.name
-    alike = decoder == "unpool" or (decoder == "nearest" and not cfg.decoder.smooth)
-    linear = model.refine._target_.endswith("Mix") and model.width == "classes" and model.enlarge == "same"
-    if alike and linear and fusion == "none" and not overlapping(encoder):  # AlexNet's maps are no halves
+    model, decoder, fusion = cfg.model, cfg.decoder, cfg.fusion
+    operator, refine, last = build.kind(decoder, Upsampler), build.kind(model.refine, Refinement), enlargement(cfg)
+    stride, joined = model.stride, build.kind(fusion, Fusion).uses_skip
+    alike = not operator.one_step or (interpolates_as(operator, Nearest) and not decoder.get("smooth"))
+    bare = refine.empty and model.get("width") == "classes" and last is None and not joined
+    if alike and bare and not overlapping(encoder):  # AlexNet's maps are no halves
         stride = encoder.coarsest
     if stride == encoder.coarsest:
-        return stride, "bilinear" if model.enlarge == "bilinear" else decoder, "none"
-    return stride, decoder, fusion
+        joined = False
+        decoder = file_of("decoder", last) if last else decoder
+    return stride, decoder, fusion if joined else file_of("fusion", NoSkip)
 
 
 def smooths(cfg: DictConfig, encoder: Encoder) -> bool:
     """Whether ``decoder.smooth`` fills any slot: behind steps of 2, where refine does not convolve itself."""
     stride, *_ = least(cfg, encoder)
-    own_steps = cfg.decoder.name == "unpool" and cfg.model.enlarge == "same" and cfg.model.stride > 1  # to full size
-    return own_steps or (stride < encoder.coarsest and not cfg.model.refine._target_.endswith("Convolutions"))
+    operator, refine = build.kind(cfg.decoder, Upsampler), build.kind(cfg.model.refine, Refinement)
+    own_steps = not operator.one_step and enlargement(cfg) is None and cfg.model.stride > 1  # to full size
+    return own_steps or (stride < encoder.coarsest and not refine.convolves)
 
 
 def known_width(cfg: DictConfig, encoder: Encoder) -> Any:
@@ -74,17 +105,19 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
     """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
     resolved = build.resolved(cfg)
     stride, decoder, fusion = least(cfg, encoder)
-    if fusion == "none":
-        resolved.fusion = {"name": "none"}
+    if not build.kind(fusion, Fusion).uses_skip:
+        resolved.fusion = {"name": fusion.name}
         resolved.model.update(taps="conv", stride=stride)
     if stride == encoder.coarsest:
         resolved.model.narrow = "refine"
-    if decoder != cfg.decoder.name:
-        resolved.decoder = OmegaConf.load(CONF / "decoder" / f"{decoder}.yaml")
-    if decoder == "bilinear":
+    operator, last = build.kind(decoder, Upsampler), enlargement(cfg)
+    if last and stride == encoder.coarsest:
+        resolved.decoder = decoder.copy()
+    if last and interpolates_as(operator, last):
         resolved.model.enlarge = "same"
+    resolved.decoder.smooth = resolved.decoder.get("smooth")
     if not smooths(cfg, encoder):
-        resolved.decoder.smooth = "conv3x3" if decoder == "unpool" else None  # as their files have it
+        resolved.decoder.smooth = "conv3x3" if operator.needs_pooling else None  # one value is as good as another
     resolved.model.width = known_width(cfg, encoder)
     if not cfg.get("stages"):
         resolved.pop("stages", None)
@@ -93,9 +126,24 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
         node = OmegaConf.select(resolved, parent) if parent else resolved
         if node is not None:
             node.pop(key, None)
+    for name, node in list(resolved.callbacks.items()):
+        if isinstance(node, DictConfig) and "_target_" in node and not changes_result(node):
+            resolved.callbacks.pop(name)
     resolved.model.pop("name")
-    resolved.model.pop("deconv_kernel")  # it is in the decoder, where one reads it
+    resolved.model.pop("deconv_kernel", None)  # it is in the decoder, where one reads it
     return with_class_keys(OmegaConf.to_container(resolved))  # type: ignore[no-any-return]
+
+
+def changes_result(node: DictConfig) -> bool:
+    """Whether the callback that a node makes may change what is trained or tested; if not, it is no part of identity.
+
+    A class says so itself by its attribute ``changes_result``. A class that says nothing is taken to change the result,
+    unless it is one of LOGGING, or Lightning's Timer without a ``duration`` that ends the training.
+    """
+    made = locate(node._target_)
+    if made is callbacks.Timer:
+        return node.get("duration") is not None
+    return getattr(made, "changes_result", made not in LOGGING) is not False
 
 
 def with_class_keys(node: Any) -> Any:
@@ -172,7 +220,7 @@ def named(cfg: DictConfig, encoder: Encoder, last: str) -> str:
     width = known_width(cfg, encoder)
     numbers = width if isinstance(width, list) else [width]
     own = [] if width in (None, "classes") else ["w" + "_".join(map(str, numbers))]
-    return "-".join([model, decoder, fusion, *own, f"s{cfg.seed}", last])
+    return "-".join([model, decoder.name, fusion.name, *own, f"s{cfg.seed}", last])
 
 
 def model_name(name: str, given: int, stride: int) -> str:

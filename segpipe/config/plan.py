@@ -1,5 +1,6 @@
 """One checked configuration, and what follows from it: made once, and handed on."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe.config import build, compatibility, identity, schema
+from segpipe.config import build, choices, compatibility, identity, schema
 from segpipe.config.budget import Found, find, with_width
 from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.errors import InvalidCombination, UserError
@@ -39,7 +40,9 @@ class Plan:
         budget that no width meets, and what the data raise where a budget asks for them.
         """
         cfg, moved = with_present_classes(cfg)
+        choices.check_present(cfg)
         schema.check(cfg)
+        choices.check_arguments(cfg)
         encoder = build.encoder_on_paper(cfg)
         notes = [*moved, *compatibility.refuse(cfg, encoder)]
         found = find(cfg, num_classes=num_classes, size=size) if cfg.get("match") else None
@@ -88,21 +91,21 @@ def with_present_classes(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
 
 def make_cell(cfg: DictConfig, overrides: list[str]) -> Cell:
     """The cell of a sweep that a configuration is; its ``run_dir`` is named after its network."""
-    choices = {
-        "model": cfg.model.name,
-        "stride": cfg.model.stride,
-        "decoder": cfg.decoder.name,
-        "fusion": cfg.fusion.name,
+    cell = {
+        "model": cfg.model.get("name"),
+        "stride": cfg.model.get("stride"),
+        "decoder": cfg.decoder.get("name"),
+        "fusion": cfg.fusion.get("name"),
         "match": cfg.match,
         "seed": cfg.seed,
     }
     try:
         Plan.of(cfg)
     except InvalidCombination as error:
-        return Cell(overrides, choices, refused=str(error))
+        return Cell(overrides, cell, refused=str(error))
     except UserError as error:  # a wrong value; or of the data, which say how many classes there are
-        return Cell(overrides, choices, error=str(error))
-    return Cell(overrides, choices, run=Path(cfg.run_dir).name)
+        return Cell(overrides, cell, error=str(error))
+    return Cell(overrides, cell, run=Path(cfg.run_dir).name)
 
 
 def run_name(_root_: DictConfig) -> str:
@@ -115,7 +118,9 @@ def run_name(_root_: DictConfig) -> str:
     try:
         return Plan.of(cfg).name()
     except Exception:
-        return Plan.of_trained(cfg).name("refused")
+        with suppress(Exception):
+            return Plan.of_trained(cfg).name("refused")
+    return "refused"
 
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import pydantic
 from hydra import compose, initialize_config_dir
@@ -18,6 +19,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from segpipe.errors import UserError, nearest
+from segpipe.models.part import Part
 from segpipe.runs.renames import upgrade
 from segpipe.runs.run import Run, anew
 
@@ -46,8 +48,14 @@ LABELS: dict[str, Any] = {
     "run_dir": str | None,
     "trainer.precision": Literal["auto", "32-true", "bf16-mixed"],
 }
+NODES = (
+    "data", "augment", "encoder", "neck", "decoder", "fusion", "loss", "optimizer", "scheduler", "trainer", "logger",
+    "callbacks", "model", "task", "sweep", "hydra",
+)  # fmt: skip
+NODES_OF_ANY_NAME = ("callbacks",)  # a node that holds nodes by names of the user's own
 GROUPS = {"run_dir", "data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks"}  # in any run
 NARROWER = {"trainer.max_epochs": int}  # than the constructor's own: null would train for ever
+ANY = (-math.inf, math.inf)
 SMALLEST = 1e-30  # stands for "more than nothing"
 RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest and largest that mean something
     **dict.fromkeys(
@@ -69,10 +77,9 @@ RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest an
 
 def check(cfg: DictConfig) -> None:
     """Raise UserError for the first value of a wrong type or name, saying what is allowed."""
-    for path, value, allowed in leaves(cfg, ""):
+    for path, value, allowed, (low, high) in leaves(cfg, ""):
         if not fits(value, allowed):
             raise UserError(f"{path}={show(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}")
-        low, high = RANGES.get(path.rpartition(".")[2], (-math.inf, math.inf))
         for number in value if isinstance(value, ListConfig) else [value]:
             if isinstance(number, int | float) and not low <= number <= high:
                 raise UserError(f"{path}={show(value)}: allowed is {describe(type(number))} {between(low, high)}.")
@@ -85,29 +92,60 @@ def between(low: float, high: float) -> str:
     return "above 0" if low == SMALLEST else f"of {low:g} or more"
 
 
-def leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """Every value below a node that a constructor or LABELS states a type for: (path, value, type)."""
+def leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tuple[float, float]]]:
+    """Every value below a node that a constructor or LABELS states a type for: (path, value, type, range).
+
+    A ``Part`` knows the ranges of its arguments itself: its own names may be any.
+    """
     target = node.get("_target_")
     takes = parameters(target) if target else {}
+    own = bool(target) and inspect.isclass(made := locate(target)) and issubclass(made, Part)
     for key in map(str, node):
         full = f"{path}.{key}" if path else key
         value = node[key]
+        if key == "_args_":
+            raise UserError(f"{full}: give each argument by name.")
         if key in HYDRA_KEYS or key == "name":
             continue
         if isinstance(value, DictConfig):
+            if full not in NODES and path not in NODES_OF_ANY_NAME:
+                check_key(full, key, takes, target, value)
             yield from leaves(value, full)
         elif isinstance(value, ListConfig) and any(isinstance(item, DictConfig) for item in value):
+            check_key(full, key, takes, target)
             for position, item in enumerate(value):
                 yield from leaves(item, f"{full}[{position}]")
         elif full in LABELS:
-            yield full, value, LABELS[full]
-        elif key in takes:
-            yield full, value, NARROWER.get(full, takes[key])
-        elif not target and value is not None:
-            raise UserError(f"{full}: nothing reads this key.{nearest(full, LABELS)}")
-        elif target and "**" not in takes:
-            hint = nearest(key, takes) or f" If an experiment sets it, take it away: '~{full}'."
-            raise UserError(f"{full}: {target} takes no '{key}'.{hint}")
+            yield full, value, LABELS[full], RANGES.get(key, ANY)
+        else:
+            if target or value is not None:
+                check_key(full, key, takes, target)
+            if key in takes:
+                yield full, value, NARROWER.get(full, takes[key]), ANY if own else RANGES.get(key, ANY)
+
+
+def check_key(full: str, key: str, takes: dict[str, Any], target: str | None, node: DictConfig | None = None) -> None:
+    """Raise UserError where nothing takes a value of this name, or no object that a node makes."""
+    if not target:
+        raise UserError(f"{full}: nothing reads this key.{nearest(full, [*LABELS, *NODES])}")
+    if key not in takes and "**" not in takes:
+        hint = nearest(key, takes) or f" If an experiment sets it, take it away: '~{full}'."
+        raise UserError(f"{full}: {target} takes no '{key}'.{hint}")
+    if node is not None and "_target_" in node and not may_make(node, takes.get(key, Any)):
+        raise UserError(f"{full}._target_={node._target_}: allowed is {describe(takes[key])}.")
+
+
+def may_make(node: DictConfig, allowed: Any) -> bool:
+    """Whether what a node makes may be of a type; a class is asked, of other makers nothing is known."""
+    if get_origin(allowed) in (Union, UnionType):
+        return any(may_make(node, part) for part in get_args(allowed))
+    if allowed in (int, float, str, bool, type(None)) or get_origin(allowed) in (Literal, list, tuple, dict):
+        return False
+    made = locate(node._target_)
+    try:
+        return not inspect.isclass(made) or bool(node.get("_partial_")) or issubclass(made, allowed)
+    except TypeError:  # a type that only type checkers can ask
+        return True
 
 
 @cache

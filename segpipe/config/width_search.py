@@ -53,7 +53,7 @@ class Scales:
     @property
     def width(self) -> Width:
         """What the configuration says."""
-        width: Any = self.model.width
+        width: Any = self.model.get("width")
         return list(width) if OmegaConf.is_list(width) else width
 
     def weigh(self, width: Width) -> int:

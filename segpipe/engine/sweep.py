@@ -35,7 +35,7 @@ class Asked(Callback):
         """See Callback; jobs is 0 where the sweeper decides as it goes."""
         Asked.folder = Path(config.hydra.sweep.dir)
         target = config.hydra.sweeper._target_
-        if not target.endswith(".BasicSweeper"):
+        if get_class(target) is not BasicSweeper:
             return
         # Hydra accepts a sweeper only by a name in its own packages, so ours takes the place of that name.
         plugins = Plugins.instance().class_name_to_class

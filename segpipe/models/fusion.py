@@ -5,18 +5,36 @@ leaves. The lateral is a 1x1 convolution from the skip's width to that of the ma
 differ, and starts at zero, so that a finer FCN starts as the coarser one.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segpipe.models.init import project
+from segpipe.models.part import Part
 
 
-class NoSkip(nn.Module):
+class Fusion(Part):
+    """The base of all fusions. A subclass states by class attributes what is different from the values here.
+
+    uses_skip: it reads the skip. If not, it returns the map as it came, and has no parameters.
+    linear: it is a linear map of the two together.
+    initial: what it computes before training where the skip has the width of the map.
+    out_channels: of an object: the channels of what it returns.
+    """
+
+    uses_skip: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
+    initial: ClassVar[Literal["none", "sum", "concat", "other"]] = "other"
+    out_channels: int
+
+
+class NoSkip(Fusion):
     """Leave the skip out."""
 
-    uses_skip: ClassVar[bool] = False
+    uses_skip = False
+    linear = True
+    initial = "none"
 
     def __init__(self, skip_channels: int, width: int) -> None:
         super().__init__()
@@ -27,10 +45,11 @@ class NoSkip(nn.Module):
         return x
 
 
-class Sum(nn.Module):
+class Sum(Fusion):
     """Add the skip: what FCN does with its scores (Long et al. 2015, section 4.2)."""
 
-    uses_skip: ClassVar[bool] = True
+    linear = True
+    initial = "sum"
 
     def __init__(self, skip_channels: int, width: int) -> None:
         super().__init__()
@@ -42,10 +61,11 @@ class Sum(nn.Module):
         return x + self.lateral(skip)
 
 
-class Concat(nn.Module):
+class Concat(Fusion):
     """Put the skip's channels behind the map's: what U-Net does (Ronneberger et al. 2015)."""
 
-    uses_skip: ClassVar[bool] = True
+    linear = True
+    initial = "concat"
 
     def __init__(self, skip_channels: int, width: int) -> None:
         super().__init__()

@@ -7,6 +7,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from segpipe.errors import UserError
+
+RULE = (
+    "First weights are drawn layer by layer, by the method reset_parameters of each: a start that is set in __init__ "
+    "alone, or by a module around the layer, would be overwritten. Make the layer a class of its own with a "
+    "reset_parameters that sets its start (docs/extending/operator.md)."
+)
+
 
 class Conv2d(nn.Conv2d):
     """A convolution that starts as He et al. (2015) proposed, with zero biases."""
@@ -56,11 +64,70 @@ def initialise(module: nn.Module, *, seed: int, prefix: str) -> None:
 
     A layer of the same name and shape so starts alike in any two networks of one seed, whatever stands around it:
     what differs between two cells of a sweep is then what the cells differ in.
+
+    The start is what a layer's ``reset_parameters`` sets, parents before children. Raises UserError for a start that is
+    set elsewhere, since it would be lost: by ``__init__`` alone, or by a module around the layer.
     """
+    built = {parameter: parameter._version for parameter in module.parameters()}
+    composed = [(name, layer) for name, layer in module.named_modules(prefix=prefix) if resets_children(layer)]
+    set_around = {parameter for _, layer in composed for parameter in layer.parameters()}
+    known: set[nn.Parameter] = set()
     for name, layer in module.named_modules(prefix=prefix):
-        if callable(reset := getattr(layer, "reset_parameters", None)):
-            with keyed_random(seed, name):
-                reset()
+        own = [parameter for parameter in layer.parameters(recurse=False) if parameter not in known | set_around]
+        reset = getattr(layer, "reset_parameters", None)
+        if not callable(reset):
+            if own:
+                raise UserError(f"{name} ({type(layer).__name__}) sets the start of its parameters itself. {RULE}")
+            continue
+        trusted = sets_its_own_start(type(layer))
+        before = [(parameter._version, None if trusted else spread(parameter)) for parameter in own]
+        with keyed_random(seed, name):
+            reset()
+        for parameter, (version, values) in zip(own, before, strict=True):
+            same = trusted or (parameter._version - version == built[parameter] and alike(values, spread(parameter)))
+            if version != built[parameter] or not same:
+                raise UserError(f"{name} ({type(layer).__name__}) would lose its start. {RULE}")
+        known.update(own)
+    for name, layer in reversed(composed):
+        with keyed_random(seed, name):
+            layer._reset_parameters()  # type: ignore[operator]
+
+
+def spread(parameter: Tensor) -> tuple[float, float, float, int] | None:
+    """Smallest and largest value, root of the mean square, and number of values; None where there are no values."""
+    if parameter.is_meta or not parameter.numel():
+        return None
+    values = parameter.detach()
+    low, high = values.aminmax()
+    return float(low), float(high), float(torch.linalg.vector_norm(values)) / values.numel() ** 0.5, values.numel()
+
+
+def alike(built: tuple[float, float, float, int] | None, drawn: tuple[float, float, float, int] | None) -> bool:
+    """Whether two starts may be of one kind. torch does not count a change through ``.data``, but it shows here."""
+    if built is None or drawn is None:
+        return True
+    if built[0] == built[1] or drawn[0] == drawn[1]:  # a constant
+        return built[:3] == drawn[:3] or built[3] == 1
+    return built[3] < 64 or 0.5 < built[2] / drawn[2] < 2
+
+
+def resets_children(layer: nn.Module) -> bool:
+    """Whether a module is one of torch's that set their children's start as well (attention, transformers)."""
+    method = getattr(type(layer), "_reset_parameters", None)
+    return method is not None and method.__module__.startswith("torch.")
+
+
+def sets_its_own_start(kind: type[nn.Module]) -> bool:
+    """Whether the class that says how a layer is built says how it starts, too.
+
+    torch's layers begin with one call of ``reset_parameters``. If a class has a constructor of its own, and inherits
+    ``reset_parameters``, it must begin so as well.
+    """
+    built, reset = (
+        next((place for place, base in enumerate(kind.__mro__) if method in vars(base)), -1)
+        for method in ("__init__", "reset_parameters")
+    )
+    return reset <= built and not kind.__mro__[built].__module__.startswith("torch.")
 
 
 def copy_matching(source: dict[str, Tensor], target: nn.Module) -> tuple[list[str], list[str]]:

@@ -13,7 +13,10 @@ from segpipe.models.encoders import Encoder
 from segpipe.models.fusion import NoSkip
 from segpipe.models.init import Conv2d
 from segpipe.models.refine import Mix
-from segpipe.models.upsample import Bilinear
+from segpipe.models.upsample import Bilinear, Upsampler
+
+IMAGE_CHANNELS = 3  # of the map of stride 1 where the encoder has none: the image
+ENLARGEMENTS: dict[str, type[Upsampler]] = {"bilinear": Bilinear}  # what ``model.enlarge`` offers besides ``same``
 
 
 class Network(nn.Module):
@@ -197,7 +200,7 @@ def assemble(
         neck=neck_module,
         decoder=decoder,
         head=head,
-        enlarge=to_full_size(encoder, upsample if enlarge == "same" else Bilinear, smooth, num_classes, stride=stop),
+        enlarge=to_full_size(encoder, ENLARGEMENTS.get(enlarge, upsample), smooth, num_classes, stride=stop),
         normalise=LocalContrast() if local_contrast else None,
     )
 
@@ -220,7 +223,7 @@ def to_full_size(
             refine=Mix,
             width=num_classes,
         )
-    source_channels = encoder.channels.get(1, num_classes)
+    source_channels = encoder.channels.get(1, IMAGE_CHANNELS)
     return Jump(upsample(num_classes, num_classes, factor=stride, source_channels=source_channels))
 
 

@@ -1,15 +1,30 @@
 """What happens to a map after each step up. Built from ``(in_channels, width, out_channels, depth)``."""
 
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from segpipe.errors import UserError
 from segpipe.models.init import Conv2d, project
+from segpipe.models.part import Part
 
 
-class Convolutions(nn.Sequential):
+class Refinement(Part):
+    """The base of all refinements. A subclass states by class attributes what is different from the values here.
+
+    convolves: it convolves with a kernel larger than 1x1, so that ``decoder.smooth`` adds no convolution before it.
+    linear: it is a linear map of each pixel: at most a 1x1 convolution.
+    empty: it is nothing at all where the widths agree.
+    """
+
+    convolves: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
+    empty: ClassVar[bool] = False
+
+
+class Convolutions(Refinement, nn.Sequential):
     """Convolution blocks through the channels ``[in, width, ..., width, out]``: U-Net, SegNet and DeconvNet alike.
 
     count: the number of blocks; null takes ``depth``, what the encoder has at this stride ("mirrored").
@@ -17,7 +32,7 @@ class Convolutions(nn.Sequential):
     transposed: transposed convolutions of stride 1, as DeconvNet has them.
     """
 
-    convolves: ClassVar[bool] = True
+    convolves = True
 
     def __init__(
         self,
@@ -33,6 +48,7 @@ class Convolutions(nn.Sequential):
         depthwise: bool = False,
         transposed: bool = False,
     ) -> None:
+        self.check(count=count, kernel=kernel)
         channels = [in_channels, *[width] * ((count or depth) - 1), out_channels]
         super().__init__(
             *[
@@ -49,11 +65,19 @@ class Convolutions(nn.Sequential):
             ]
         )
 
+    @classmethod
+    def check(cls, *, count: int | None = None, kernel: int = 3, **others: Any) -> None:
+        """See ``Part``: a kernel has a middle, and there is at least one block."""
+        if kernel < 1 or kernel % 2 == 0:
+            raise UserError(f"kernel={kernel}: allowed is an odd number of 1 or more, which has a middle.")
+        if count is not None and count < 1:
+            raise UserError(f"count={count}: allowed is a whole number of 1 or more, or null.")
 
-class Mix(nn.Sequential):
+
+class Mix(Refinement, nn.Sequential):
     """Nothing where the width stays (FCN's decoder is linear); a 1x1 convolution back to it after a concatenation."""
 
-    convolves: ClassVar[bool] = False
+    linear, empty = True, True
 
     def __init__(self, in_channels: int, width: int, out_channels: int, depth: int) -> None:
         if in_channels == 2 * width == 2 * out_channels:

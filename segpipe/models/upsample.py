@@ -1,18 +1,46 @@
-"""The ways up: each enlarges a map by a factor, to the size of a source map of the encoder.
+"""The upsampling operators: each enlarges a map by a factor, to the size of a source map of the encoder.
 
 Built from ``(in_channels, out_channels, *, factor, source_channels)`` and called with ``(x, source)``, where ``source``
 is the encoder's own map at the target stride: target size and unpooling positions come from it.
-``one_step`` says whether a factor above 2 is one operation or has to be climbed in steps of 2.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segpipe.errors import UserError
 from segpipe.models.init import Conv2d, project
+from segpipe.models.part import Part
+
+
+class Upsampler(Part):
+    """The base of all operators. A subclass states by class attributes what is different from the values here.
+
+    The values here are safe: no two networks are taken for one because of them. An operator whose multiply-adds are not
+    those that ``segpipe.cost`` counts has a method ``cost(x, source)``, which returns them for one call of ``forward``.
+
+    one_step: it enlarges by any factor in one operation. If not, it is built with a factor of 2 only, and the network
+        applies it once for each step of 2, up to the full size.
+    parameter_free: it has no parameters where all widths agree, so that training cannot change what it computes.
+    linear: for a given source it is a linear map of ``x``, and a 1x1 convolution behind it can be moved in front of it
+        or be made part of it. In a linear decoder, sum and concatenation are then the same class of functions.
+    needs_pooling: it uses the positions of the encoder's 2 x 2 max-poolings.
+    guided: its result depends on the values of the source. If not, it depends on the size of the source only.
+    stochastic_backward: on a GPU its gradients are summed in no fixed order (``torch.use_deterministic_algorithms``
+        lists such functions), so that two runs of one seed differ in the last digits.
+    initial: what it computes before training where the width stays, apart from the border.
+    """
+
+    one_step: ClassVar[bool] = True
+    parameter_free: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
+    needs_pooling: ClassVar[bool] = False
+    guided: ClassVar[bool] = False
+    stochastic_backward: ClassVar[bool] = False
+    initial: ClassVar[Literal["nearest", "bilinear", "blur", "other"]] = "other"
 
 
 def fit(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -30,10 +58,10 @@ def fit(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.avg_pool2d(x, (1 + down % 2, 1 + right % 2), stride=1) if down % 2 or right % 2 else x
 
 
-class Interpolate(nn.Module):
+class Interpolate(Upsampler):
     """Fixed interpolation, after a 1x1 convolution where the widths differ (before: it is cheaper on the small map)."""
 
-    one_step: ClassVar[bool] = True
+    parameter_free, linear = True, True
     mode: ClassVar[str]
 
     def __init__(self, in_channels: int, out_channels: int, *, factor: int, source_channels: int) -> None:
@@ -49,13 +77,14 @@ class Interpolate(nn.Module):
 class Nearest(Interpolate):
     """Repeat each value."""
 
-    mode = "nearest"
+    mode = initial = "nearest"
 
 
 class Bilinear(Interpolate):
     """Interpolate linearly between values, pixels taken as areas (``align_corners=False``)."""
 
-    mode = "bilinear"
+    mode = initial = "bilinear"
+    stochastic_backward = True
 
 
 def bilinear_kernel(kernel: int, factor: int) -> Tensor:
@@ -71,15 +100,16 @@ def bilinear_kernel(kernel: int, factor: int) -> Tensor:
     return line[:, None] * line[None, :]
 
 
-class Deconv(nn.ConvTranspose2d):
+class Deconv(Upsampler, nn.ConvTranspose2d):
     """A transposed ("fractionally strided") convolution: the learned way up.
 
     kernel: its side at factor 2, scaled with the factor: 4 is FCN's 2f, 2 is U-Net's, 8 is FCN-Basic's.
     frozen: keep the start for ever, as FCN's release does with its last upsampling.
-    depthwise: every channel on its own (only where in_channels == out_channels).
+    depthwise: every channel on its own (only where in_channels == out_channels); ``linear`` does not hold then.
     """
 
-    one_step: ClassVar[bool] = True
+    linear = True
+    initial = "bilinear"  # a kernel of 2: nearest
 
     def __init__(
         self,
@@ -92,6 +122,7 @@ class Deconv(nn.ConvTranspose2d):
         frozen: bool = False,
         depthwise: bool = False,
     ) -> None:
+        self.check(kernel=kernel)
         side = max(kernel * factor // 2, factor)
         super().__init__(
             in_channels,
@@ -104,6 +135,15 @@ class Deconv(nn.ConvTranspose2d):
         )
         if frozen:
             self.requires_grad_(False)
+
+    @classmethod
+    def check(cls, *, kernel: int = 4, **others: Any) -> None:
+        """See ``Part``: a kernel has an edge in its middle."""
+        if kernel < 2 or kernel % 2:
+            raise UserError(
+                f"kernel={kernel}: allowed is an even number of 2 or more; an odd one would shift the map by half a "
+                f"pixel at every step."
+            )
 
     def reset_parameters(self) -> None:
         """Start as bilinear interpolation where the width stays, else by He's rule."""
@@ -124,14 +164,15 @@ class Deconv(nn.ConvTranspose2d):
         return fit(super().forward(x), source.shape[-2:])
 
 
-class Unpool(nn.Module):
+class Unpool(Upsampler):
     """Put each value back where the encoder's 2x2 maximum was, zero elsewhere (Zeiler and Fergus; SegNet; DeconvNet).
 
     The switches are the source's, so the values get the source's width first, by a 1x1 where it differs, and
     ``out_channels`` after, likewise.
     """
 
-    one_step: ClassVar[bool] = False
+    one_step = False
+    parameter_free, needs_pooling, guided = True, True, True  # not linear: the switches differ from channel to channel
 
     def __init__(self, in_channels: int, out_channels: int, *, factor: int, source_channels: int) -> None:
         super().__init__()
@@ -158,10 +199,11 @@ def unpool(values: Tensor, switches: Tensor, size: Sequence[int]) -> Tensor:
     return flat.scatter(2, switches.flatten(2), values.flatten(2)).unflatten(2, tuple(size))
 
 
-class PixelShuffle(nn.Module):
+class PixelShuffle(Upsampler):
     """Sub-pixel convolution (Shi et al. 2016): a 3x3 convolution to factor^2 times the channels, dealt out in space."""
 
-    one_step: ClassVar[bool] = True
+    linear = True
+    initial = "nearest"
 
     def __init__(self, in_channels: int, out_channels: int, *, factor: int, source_channels: int) -> None:
         super().__init__()

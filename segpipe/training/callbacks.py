@@ -3,7 +3,7 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -101,6 +101,8 @@ class Overlays(pl.Callback):
 
     count: how many, spread evenly over the split. every: epochs from one time to the next.
     """
+
+    changes_result: ClassVar[bool] = False  # read by naming.changes_result
 
     def __init__(self, *, count: int = 4, every: int = 1) -> None:
         self.count, self.every = count, every

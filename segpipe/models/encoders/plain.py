@@ -31,6 +31,8 @@ class PlainEncoder(Encoder):
             raise UserError(
                 f"encoder.widths has {len(widths)} entries, encoder.depths {len(depths)}: give one for each block."
             )
+        if kernel < 1 or kernel % 2 == 0:
+            raise UserError(f"encoder.kernel={kernel}: allowed is an odd number of 1 or more, which has a middle.")
         strides = [2**i for i in range(len(widths) + 1)]
         self.channels = dict(zip(strides, [*widths, widths[-1]], strict=True))
         self.depths = dict(zip(strides, [*depths, 0], strict=True))

@@ -1,0 +1,111 @@
+"""What the config groups offer, and what a file of theirs has to hold: a user's own may leave something out."""
+
+import inspect
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from segpipe.config.schema import CONF, HYDRA_KEYS, LABELS, locate, options
+from segpipe.errors import UserError
+
+# Keys that other nodes or the program read, and that have no default. A class's own arguments are in its signature.
+REQUIRED = {
+    "data": ("_target_", "_partial_", "name", "dataset", "batch_size"),
+    "data.dataset": ("_target_", "_partial_"),
+    "augment": ("_target_", "name", "before_crop", "after_crop", "crop"),
+    "encoder": ("_target_", "name"),
+    "neck": ("_target_", "_partial_", "name"),
+    "decoder": ("_target_", "_partial_", "name"),
+    "fusion": ("_target_", "_partial_", "name"),
+    "model": ("_target_", "_partial_", "name", "stride", "refine"),
+    "model.refine": ("_target_", "_partial_"),
+    "loss": ("_target_",),
+    "optimizer": ("_target_", "_partial_"),
+    "scheduler": ("_target_", "_partial_"),
+    "task": ("_target_", "_partial_", "accumulate"),
+    "trainer": (
+        "_target_", "accelerator", "devices", "precision", "max_epochs", "check_val_every_n_epoch", "sync_batchnorm",
+    ),
+    "logger": ("_target_", "_partial_"),
+    "callbacks": (),
+}  # fmt: skip
+
+# What the program gives to what a node makes: so many arguments by position, others by name.
+GIVEN: dict[str, tuple[int, tuple[str, ...]]] = {
+    "data": (0, ("augment", "seed")),
+    "data.dataset": (0, ("split",)),
+    "neck": (1, ()),
+    "decoder": (2, ("factor", "source_channels")),
+    "fusion": (2, ()),
+    "model": (0, ("encoder", "neck", "upsample", "smooth", "fusion", "num_classes", "local_contrast")),
+    "model.refine": (4, ()),
+    "optimizer": (1, ()),
+    "scheduler": (2, ()),
+    "task": (0, ("network", "loss", "optimizer", "scheduler", "classes", "seed")),
+    "logger": (0, ("folder", "config", "name", "group", "tags", "run_id")),
+}
+
+
+@cache
+def files(group: str) -> dict[str, DictConfig]:
+    """What the files of a config group say, by name: first the default choice, then by the alphabet. Not to be changed.
+
+    Not for groups whose files build on others.
+    """
+    root: Any = OmegaConf.load(CONF / "train.yaml")
+    default = next(entry[group] for entry in root.defaults if group in entry)
+    names = sorted(options(group), key=lambda name: (name != default, name))
+    return {name: cast(DictConfig, OmegaConf.load(CONF / group / f"{name}.yaml")) for name in names}
+
+
+def check_present(cfg: DictConfig) -> None:
+    """Raise UserError where a group lacks a key that is read."""
+    for path, keys in REQUIRED.items():
+        node = OmegaConf.select(cfg, path)
+        group = path.partition(".")[0]
+        source = f"the files in conf/{group} have" if (CONF / group).is_dir() else "conf/train.yaml has"
+        if not isinstance(node, DictConfig):
+            raise UserError(f"{path} is left out. Give it, as {source} it.")
+        for key in keys:
+            if key not in node:
+                raise UserError(f"{path}.{key} is left out. Give it, as {source} it.")
+        if "_partial_" in keys and node._partial_ is not True:
+            raise UserError(f"{path}._partial_={node._partial_}: allowed is true. Arguments are added by the program.")
+    for name, node in cfg.callbacks.items():
+        if isinstance(node, DictConfig) and "_target_" not in node:
+            raise UserError(f"callbacks.{name}._target_ is left out. Give it, as the files in conf/callbacks have it.")
+
+
+def nodes(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Every node that makes something, with its path."""
+    if "_target_" in node:
+        yield path, node
+    for key in map(str, node):
+        value, full = node[key], f"{path}.{key}" if path else key
+        if isinstance(value, DictConfig):
+            yield from nodes(value, full)
+        elif isinstance(value, ListConfig):
+            for position, item in enumerate(value):
+                if isinstance(item, DictConfig):
+                    yield from nodes(item, f"{full}[{position}]")
+
+
+def check_arguments(cfg: DictConfig) -> None:
+    """Raise UserError where what a node makes cannot be made of what it says and of what the program gives."""
+    for path, node in nodes(cfg, ""):
+        if path in GIVEN or not node.get("_partial_"):
+            bind(path, node)
+
+
+def bind(path: str, node: DictConfig) -> None:
+    """See ``check_arguments``."""
+    count, names = GIVEN.get(path, (0, ()))
+    said = [key for key in map(str, node) if key not in HYDRA_KEYS and key != "name" and f"{path}.{key}" not in LABELS]
+    try:
+        inspect.signature(locate(node._target_)).bind(*[None] * count, **dict.fromkeys([*said, *names]))
+    except TypeError as error:
+        given = ", ".join([*["a value"] * count, *names])
+        by_program = f" ({'it is called with ' + given + ' besides' if given else 'it is given nothing else'})"
+        raise UserError(f"{path}: {node._target_}: {error}{by_program}.") from error
