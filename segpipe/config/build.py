@@ -77,7 +77,7 @@ def check_parts(cfg: DictConfig) -> None:
     for base, path in KINDS.items():
         node = OmegaConf.select(cfg, path)
         arguments = OmegaConf.to_container(own(resolved(node), path), resolve=True)
-        given = {key: value for key, value in arguments.items() if key not in HYDRA_KEYS}  # type: ignore[union-attr]
+        given = {str(key): value for key, value in arguments.items() if key not in HYDRA_KEYS}  # type: ignore[union-attr]
         try:
             kind(node, base).check(**given)
         except UserError as error:
