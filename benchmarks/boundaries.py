@@ -19,9 +19,9 @@ from benchmarks.plain import configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
 from segpipe.config import build
 from segpipe.data.samples import Batch
-from segpipe.metrics.boundaries import boundary_f, near_counts
+from segpipe.metrics.boundaries import band_counts, boundary_f
 from segpipe.metrics.components import object_counts
-from segpipe.metrics.contours import contours, fill
+from segpipe.metrics.contours import contours, fill_ignored
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
         times = interleaved(sides, rounds=given.rounds)
         batches = iter(data.loader("test"))
         kept = [next(batches) for _ in range(min(given.batches, 3))]
-    pictures = len(task.evaluations["test"].places)
+    pictures = len(task.evaluations["test"].indices)
     print(f"{pictures} pictures of {' x '.join(str(side) for side in kept[0]['mask'].shape[1:])}")
     processor = {name: seconds[1:] for name, seconds in processor.items()}  # the first of either side warmed up
     for kind, both in {"clock": times, "processor": processor}.items():
@@ -81,13 +81,13 @@ def parts(task: Any, batches: list[Batch], *, rounds: int) -> None:
         with torch.inference_mode():
             guesses = task.step(batch["image"], batch["mask"].long())[0].max(1).indices.numpy().astype(np.uint8)
         pairs.append((guesses, batch["mask"].numpy()))
-    whole = [fill(*pair) for pair in pairs]
+    whole = [fill_ignored(*pair) for pair in pairs]
     drawn = [(contours(filled.prediction), contours(filled.truth)) for filled in whole]
     present = [np.ones((len(filled.truth), classes), bool) for filled in whole]
     sides = {
-        "ignored pixels filled": lambda: [fill(*pair) for pair in pairs],
+        "ignored pixels filled": lambda: [fill_ignored(*pair) for pair in pairs],
         "contours": lambda: [contours(labels) for filled in whole for labels in filled[:2]],
-        "boundary IoU and bands": lambda: [near_counts(*one, classes) for one in zip(whole, drawn, strict=True)],
+        "boundary IoU and bands": lambda: [band_counts(*one, classes) for one in zip(whole, drawn, strict=True)],
         "boundary F": lambda: [boundary_f(*one) for one in zip(whole, drawn, present, strict=True)],
         "objects": lambda: [object_counts(filled, num_classes=classes) for filled in whole],
     }

@@ -20,7 +20,7 @@ from benchmarks.plain import PlainStep, configure
 from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio, timed
 from segpipe.config import build
 from segpipe.metrics.confusion import IGNORE_INDEX
-from segpipe.models.network import Network, at_size
+from segpipe.models.network import Network, resize_logits
 from segpipe.training.task import parameter_groups
 
 Place = Literal["nowhere", "head", "enlarged", "cropped"]
@@ -47,7 +47,7 @@ class Subject:
         cfg = configure(*overrides)
         self.network = build.network(cfg, CLASSES).to(device).to(memory_format=torch.channels_last)
         self.network.forward = partial(forward, self.network, place)  # type: ignore[method-assign]
-        optimizer = build.make(cfg, "optimizer")(parameter_groups(self.network))
+        optimizer = build.instantiate_group(cfg, "optimizer")(parameter_groups(self.network))
         self.plain = PlainStep(self.network, optimizer, precision="32-true")
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(256, (batch, *size, 3), generator=generator, dtype=torch.uint8)
@@ -71,7 +71,7 @@ class Subject:
 
     def at_mask(self, logits: Tensor) -> Tensor:
         """Logits at the size of the evaluation's masks."""
-        return at_size(logits.float(), self.large.shape[-2:])
+        return resize_logits(logits.float(), self.large.shape[-2:])
 
     @torch.inference_mode()
     def count(self, logits: Tensor) -> Tensor:

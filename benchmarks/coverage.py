@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from benchmarks import simulated
 from benchmarks.simulated import MISSED, MISSING, Missing, best_errors, missing_errors, without
 from benchmarks.timing import arguments
-from segpipe.analysis.collect import Collection, Network
-from segpipe.analysis.design_points import AS_THEY_ARE, Place
+from segpipe.analysis.collect import Collection, TrainedNetwork
+from segpipe.analysis.design_points import UNMATCHED, DesignPoint
 from segpipe.analysis.statistics.contrasts import Design
 from segpipe.analysis.statistics.effects import analyse
-from segpipe.analysis.statistics.intervals import LEAST_SEEDS, estimate
+from segpipe.analysis.statistics.intervals import MIN_SEEDS, estimate
 from segpipe.analysis.statistics.pairing import by_context
-from segpipe.analysis.statistics.resample import Tallies, ratios, scored
-from segpipe.metrics.confusion import tally
+from segpipe.analysis.statistics.resample import ScoreCounts, ratios, score_and_resample
+from segpipe.metrics.confusion import iou_counts
 
 CLASSES = 4
 CONFUSED = np.array([[0, 0.6, 0.3, 0.1], [0.7, 0, 0.2, 0.1], [0.4, 0.4, 0, 0.2], [0.5, 0.3, 0.2, 0]])  # misses go here
@@ -82,11 +82,13 @@ def matrices(
     return matrix.astype(np.int64)
 
 
-def tallies(found: NDArray[np.int64]) -> Tallies:
+def tallies(found: NDArray[np.int64]) -> ScoreCounts:
     """The counts of mIoU of matrices (K, S, I, C, C)."""
-    kept = tally(found.reshape(-1, CLASSES, CLASSES))
+    kept = iou_counts(found.reshape(-1, CLASSES, CLASSES))
     shape = found.shape[:4]
-    return Tallies(kept.over.reshape(shape), kept.under.reshape(shape), kept.present.reshape(shape)[0, 0])
+    return ScoreCounts(
+        kept.numerator.reshape(shape), kept.denominator.reshape(shape), kept.present.reshape(shape)[0, 0]
+    )
 
 
 def truth(
@@ -124,7 +126,10 @@ def coverage(
             new = pictures(random, regime, networks=2, count=count)
             two = trial(random, regime, new, means, weights, seeds=seeds, resamples=resamples)
             general += two.pictures.low <= everywhere <= two.pictures.high
-            shares.append(two.parts["seed"] / max(two.parts["seed"] + two.parts["pictures"], 1e-12))
+            shares.append(
+                two.variance_components["seed"]
+                / max(two.variance_components["seed"] + two.variance_components["pictures"], 1e-12)
+            )
     return held / trials, general / trials, float(np.mean(shares))
 
 
@@ -141,20 +146,20 @@ def trial(
     """One sweep of two networks, and what is estimated from it."""
     found = tallies(matrices(random, regime, test, means, seeds=seeds))
     groups = [str(number) for number in range(len(test.pixels))]
-    drawn = scored(found, groups, resamples=resamples, seed=int(random.integers(2**31)))
+    drawn = score_and_resample(found, groups, resamples=resamples, seed=int(random.integers(2**31)))
     return estimate(drawn, weights, list(range(seeds)))
 
 
-def equal_grid(seeds: int) -> list[Network]:
+def equal_grid(seeds: int) -> list[TrainedNetwork]:
     """5 decoders x 3 fusions x FCN-32s, 16s, 8s: 35 networks, since fusion has nothing to do in 32s."""
     networks = []
     for decoder in ("nearest", "bilinear", "deconv", "unpool", "pixelshuffle"):
         for stride in (32, 16, 8):
             fusions = [("none", "sum", "concat")] if stride == 32 else [("none",), ("sum",), ("concat",)]
             for together in fusions:
-                places = [Place("", AS_THEY_ARE, "fcn", (decoder, fusion, stride)) for fusion in together]
+                places = [DesignPoint("", UNMATCHED, "fcn", (decoder, fusion, stride)) for fusion in together]
                 trained: Any = {seed: SimpleNamespace(val=0.5) for seed in range(seeds)}
-                networks.append(Network(places, trained))
+                networks.append(TrainedNetwork(places, trained))
     return networks
 
 
@@ -191,8 +196,8 @@ def missing_pictures(regime: Regime, *, seeds: int, trials: int, share: float = 
         found = tallies(matrices(random, regime, test, np.ones(8), seeds=seeds))
         gone = without(random, np.zeros((1, 8, seeds)), Missing(share))[0]
         found = found._replace(over=found.over + gone[..., None, None])
-        there = scored(found, groups, resamples=200, seed=int(random.integers(2**31)))
-        enough = np.isfinite(by_context(contexts, there.found)).sum(1) >= LEAST_SEEDS
+        there = score_and_resample(found, groups, resamples=200, seed=int(random.integers(2**31)))
+        enough = np.isfinite(by_context(contexts, there.found)).sum(1) >= MIN_SEEDS
         interval = estimate(there, contexts[enough], list(range(seeds))).pictures
         if interval is not None:
             known += 1

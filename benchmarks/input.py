@@ -91,7 +91,7 @@ def augmentation(given: argparse.Namespace, device: torch.device) -> None:
                 f"augment={name}",
                 f"data.cache={cache}",
             )
-            ours = build.data(cfg).samples_of("train", train=True)
+            ours = build.data(cfg).samples("train", train=True)
             theirs = Torchvision(ours, torchvision_transforms(name, given.crop), keep=cache == "ram")
             keys = batches(len(ours), given.batch)
             sides: dict[str, Callable[[], object]] = {

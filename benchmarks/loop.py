@@ -40,8 +40,8 @@ class PlainLoop:
 
     def prepare(self, total: int) -> None:
         """Optimizer and schedule over ``total`` steps."""
-        optimizer = build.make(self.cfg, "optimizer")(parameter_groups(self.network))
-        factor = build.make(self.cfg, "scheduler")
+        optimizer = build.instantiate_group(self.cfg, "optimizer")(parameter_groups(self.network))
+        factor = build.instantiate_group(self.cfg, "scheduler")
         self.step = PlainStep(
             self.network,
             optimizer,

@@ -18,7 +18,7 @@ BEGAN, WRITTEN = "SEGPIPE_BENCHMARK_BEGAN", "SEGPIPE_BENCHMARK_MOMENTS"  # when 
 PLACES = (  # (where, what, the part that it is); time is the innermost part's
     ("segpipe.train", "main", "configuration"),
     ("segpipe.train", "train", "between the parts"),
-    ("segpipe.config.compatibility", "refuse", "refusals"),
+    ("segpipe.config.compatibility", "validate", "refusals"),
     ("segpipe.data.module:SegmentationData", "check", "refusals"),
     ("segpipe.config.identity", "identity", "identity"),
     ("segpipe.config.build", "data", "data"),
@@ -30,8 +30,8 @@ PLACES = (  # (where, what, the part that it is); time is the innermost part's
     ("segpipe.config.build", "trainer", "Lightning"),
     ("pytorch_lightning:Trainer", "fit", "Lightning"),
     ("segpipe.training.task:SegmentationTask", "training_step", "steps"),
-    ("segpipe.training.callbacks:Overlays", "on_validation_end", "overlays for W&B"),
-    ("segpipe.training.callbacks:WholeCheckpoints", "save_checkpoint", "checkpoints"),
+    ("segpipe.training.callbacks:LogPredictions", "on_validation_end", "overlays for W&B"),
+    ("segpipe.training.callbacks:AtomicCheckpointIO", "save_checkpoint", "checkpoints"),
     ("pytorch_lightning.loops.evaluation_loop:_EvaluationLoop", "run", "validation and test"),
     ("segpipe.models.cost", "measure", "cost"),
     ("segpipe.train", "save_sheet", "picture"),
@@ -108,6 +108,6 @@ if __name__ == "__main__":
     times = Clock("imports", ENTERED)
     times.seconds["Python"], times.busy["Python"] = ENTERED - began, times.used
     sys.argv[0] = "segpipe/train.py"
-    from segpipe.engine.shutdown import leave_after  # loads nothing
+    from segpipe.engine.shutdown import exit_after  # loads nothing
 
-    leave_after(lambda: job(times))
+    exit_after(lambda: job(times))

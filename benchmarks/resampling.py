@@ -11,9 +11,9 @@ import numpy as np
 
 from benchmarks.coverage import equal_grid
 from benchmarks.timing import arguments
-from segpipe.analysis.collect import Collection, Network
+from segpipe.analysis.collect import Collection, TrainedNetwork
 from segpipe.analysis.statistics.effects import analyse
-from segpipe.analysis.statistics.resample import Tallies, scored
+from segpipe.analysis.statistics.resample import ScoreCounts, score_and_resample
 
 
 def main() -> None:
@@ -21,15 +21,15 @@ def main() -> None:
     parser = arguments(__doc__, rounds=3)
     parser.add_argument("--resamples", type=int, default=10_000)
     given = parser.parse_args()
-    networks = [Network([place], network.runs) for network in equal_grid(5) for place in network.places]
+    networks = [TrainedNetwork([place], network.runs) for network in equal_grid(5) for place in network.places]
     random = np.random.default_rng(0)
     over = random.integers(0, 1000, (len(networks), 5, 233, 11)).astype(np.float64)
-    tallies = Tallies(over, over + random.integers(1, 1000, over.shape), np.ones((233, 11)))
+    tallies = ScoreCounts(over, over + random.integers(1, 1000, over.shape), np.ones((233, 11)))
     pictures = [str(number) for number in range(233)]
     collection = Collection(Path(), networks, list(range(5)), [""] * 11, [], pictures, pictures, [])
     for _ in range(given.rounds):
         began = time.perf_counter()
-        scored(tallies, pictures, resamples=given.resamples)
+        score_and_resample(tallies, pictures, resamples=given.resamples)
         resampled = time.perf_counter()
         analyse(collection, tallies, resamples=given.resamples)
         whole = time.perf_counter() - resampled

@@ -14,7 +14,7 @@ from scipy.special import stdtr, stdtrit
 from segpipe.analysis.statistics.best import best_of, candidates, paired
 from segpipe.analysis.statistics.comparison import ALPHA
 from segpipe.analysis.statistics.contrasts import Contrast
-from segpipe.analysis.statistics.intervals import LEAST_SEEDS, common_correlation, smallest_of
+from segpipe.analysis.statistics.intervals import MIN_SEEDS, common_correlation, smallest_of
 from segpipe.analysis.statistics.pairing import Pairing, by_context
 
 Floats = NDArray[np.float64]
@@ -116,7 +116,9 @@ def best_errors(regime: Regime, *, seeds: int, trials: int, networks: int = 45) 
             errors["uncorrected"] += bool(((len(kept) - 1) * found.p < ALPHA).any())
             errors["intervals"] += not hold(difference, spread, means[number % 2, kept])
             for name, reference in zip(against, (0, networks - 1, int(best)), strict=False):
-                errors[name] += differs(scores, difference[:, reference], spread.error[:, reference], reference)
+                errors[name] += differs(
+                    scores, difference[:, reference], spread.standard_error[:, reference], reference
+                )
     return {name: count / trials for name, count in errors.items()}
 
 
@@ -185,7 +187,7 @@ def missing_errors(
             known[number] += held.sum()
             missed[number] += (np.abs(mean - truth) > stdtrit(freedom, 1 - ALPHA / 2) * error)[held].sum()
             used = np.abs(contrast.weights).sum(0) > 0
-            before += float((np.isfinite(unequal[:, used]).all(1).sum(1) < LEAST_SEEDS).sum())
+            before += float((np.isfinite(unequal[:, used]).all(1).sum(1) < MIN_SEEDS).sum())
         there = np.isfinite(p)
         smallest.append(np.where(there, p, 1).min(1) * np.maximum(there.sum(1), 1))
     single = missed / np.maximum(known, 1)
@@ -202,11 +204,11 @@ def missing_errors(
 def over_contexts(contrast: Contrast, scores: Floats, means: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Mean, error, degrees of freedom and truth of each sweep's (T, N, S), from the contexts with enough seeds."""
     found = by_context(contrast.weights, scores)
-    kept = np.isfinite(found).sum(-1) >= LEAST_SEEDS
+    kept = np.isfinite(found).sum(-1) >= MIN_SEEDS
     share = kept / np.maximum(kept.sum(-1, keepdims=True), 1)
     pairing = Pairing(np.isfinite(found), share)
     with np.errstate(invalid="ignore"):
         variance, freedom = pairing.of_mean(found)
     error = np.where(kept.any(-1), np.sqrt(variance), np.nan)
-    freedom = np.where(kept.any(-1), freedom, LEAST_SEEDS - 1)
+    freedom = np.where(kept.any(-1), freedom, MIN_SEEDS - 1)
     return pairing.mean(found), error, freedom, share @ (contrast.weights @ means)

@@ -67,7 +67,7 @@ def trained(cfg: DictConfig, *, soft: bool) -> NDArray[np.float64]:
     data = build.data(cfg)
     if soft:
         split = data.split("train")
-        data.samples["train", True] = SoftSamples(
+        data.samples_by_split["train", True] = SoftSamples(
             split, size=data.size, train=True, augment=data.augment, seed=cfg.seed, cache="ram"
         )
     task = build.task(cfg, data)

@@ -44,7 +44,7 @@ class Subject:
             image = image / 255 - 0.5
         self.image = image.to(device).contiguous(memory_format=order)
         self.mask = torch.randint(CLASSES, (number, height, width), generator=generator).to(device)
-        optimizer = build.make(configure(), "optimizer")(parameter_groups(network))  # the default one
+        optimizer = build.instantiate_group(configure(), "optimizer")(parameter_groups(network))  # the default one
         self.step = PlainStep(network, optimizer, precision=given.precision)
 
     def __call__(self) -> object:

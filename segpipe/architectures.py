@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segpipe.config import build
-from segpipe.config.messages import friendly
+from segpipe.config.messages import user_errors
 from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=11)
     parser.add_argument("overrides", nargs="*", help="as for train, laid over every model: fusion=none match=params")
     given = parser.parse_args()
-    with friendly():
+    with user_errors():
         table = model_table(given.overrides, (given.size[0], given.size[1]), given.classes)
         Console(width=max(Console().width, WIDTH)).print(table)
 

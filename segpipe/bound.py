@@ -15,14 +15,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from segpipe.analysis import oracle
-from segpipe.analysis.oracle import WAYS
+from segpipe.analysis.oracle import RESAMPLERS
 from segpipe.config import build
-from segpipe.config.messages import friendly
+from segpipe.config.messages import user_errors
 from segpipe.config.schema import CONF, check
 from segpipe.data.dataset import Split
-from segpipe.runs.run import shown
+from segpipe.runs.run import display_path
 from segpipe.runs.storage import write_json
-from segpipe.runs.summary import PYTHON, share
+from segpipe.runs.summary import PYTHON, format_score
 
 
 def bound(cfg: DictConfig, split: Split) -> dict[str, Any]:
@@ -36,10 +36,10 @@ def table(found: dict[str, Any]) -> Table:
     """The mIoU by stride and way."""
     title = f"{found['data']} {found['split']}, {found['images']} pictures: mIoU of a perfect map, enlarged"
     drawn = Table(title=escape(title), title_justify="left")
-    for heading in ("stride", *WAYS):
+    for heading in ("stride", *RESAMPLERS):
         drawn.add_column(heading, justify="right")
     for stride, ways in found["strides"].items():
-        drawn.add_row(stride, *[share(ways[way]["miou"]) for way in WAYS])
+        drawn.add_row(stride, *[format_score(ways[way]["miou"]) for way in RESAMPLERS])
     return drawn
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--split", choices=get_args(Split), default="test")
     parser.add_argument("--out", type=Path, help="file to write (default: outputs/bounds/DATA-SPLIT.json)")
     given = parser.parse_intermixed_args()
-    with friendly():
+    with user_errors():
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", given.overrides)
         check(cfg)
@@ -59,7 +59,7 @@ def main() -> None:
         write_json(out, found)
     Console(highlight=False, soft_wrap=True).print(table(found))
     print("A reference, not a limit: a decoder that learns, or has skips, can do better.")
-    print(f"Written to {shown(out)}, with scores at boundaries. Next:")
+    print(f"Written to {display_path(out)}, with scores at boundaries. Next:")
     print(f"  {PYTHON} -m segpipe.train {shlex.join(given.overrides)}".rstrip())
 
 

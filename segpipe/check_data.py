@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from segpipe.config import build
-from segpipe.config.messages import friendly
+from segpipe.config.messages import user_errors
 from segpipe.config.schema import CONF, check
 from segpipe.data.check import Report
 from segpipe.data.dataset import Split
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="as for train: data=folder data.root=...")
     parser.add_argument("--all", action="store_true", help=f"print all problems, not {SHOWN} of them")
     given = parser.parse_args()
-    with friendly():
+    with user_errors():
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", given.overrides)
         check(cfg)

@@ -6,7 +6,7 @@ from typing import get_args
 
 from rich.console import Console
 
-from segpipe.config.messages import friendly
+from segpipe.config.messages import user_errors
 from segpipe.data.dataset import Split
 from segpipe.engine.evaluation import evaluate
 from segpipe.runs.summary import score_table
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to write (default: below the run's folder)")
     parser.add_argument("--device", help="as torch names it; a GPU where there is one by default")
     given = parser.parse_args()
-    with friendly():
+    with user_errors():
         result = evaluate(given.run, overrides=given.data, split=given.split, out=given.out, device=given.device)
     console = Console(highlight=False, soft_wrap=True)
     console.print(score_table(result, title=given.split))

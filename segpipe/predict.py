@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from segpipe.config.messages import friendly
+from segpipe.config.messages import user_errors
 from segpipe.data.files import IMAGE_SUFFIXES, read_image
-from segpipe.data.visualise import colour_mask, overlay, save
+from segpipe.data.visualise import colour_mask, overlay, save_image
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 
@@ -23,9 +23,9 @@ def predict(run: Path, pictures: list[Path], out: Path, *, device: str | None = 
             print(f"segpipe: {error}", file=sys.stderr)
             continue
         mask = predictor(image)
-        save(mask, out / f"{path.stem}_mask.png")
-        save(colour_mask(mask, predictor.palette), out / f"{path.stem}_colour.png")
-        save(overlay(image, mask, predictor.palette), out / f"{path.stem}_overlay.png")
+        save_image(mask, out / f"{path.stem}_mask.png")
+        save_image(colour_mask(mask, predictor.palette), out / f"{path.stem}_colour.png")
+        save_image(overlay(image, mask, predictor.palette), out / f"{path.stem}_overlay.png")
         shares = {name: float((mask == index).mean()) for index, name in enumerate(predictor.classes)}
         largest = sorted(shares.items(), key=lambda item: -item[1])[:3]
         print(f"[{number}/{len(pictures)}] {path.name}: " + ", ".join(f"{name} {share:.0%}" for name, share in largest))
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("masks"), help="where to write (default: masks)")
     parser.add_argument("--device", help="as torch names it; a GPU where there is one by default")
     given = parser.parse_args()
-    with friendly():
+    with user_errors():
         failed = predict(given.run, find_pictures(given.pictures), given.out, device=given.device)
     sys.exit(int(failed > 0))
 

@@ -15,13 +15,13 @@ from segpipe.analysis.page import boundaries
 from segpipe.analysis.page.content import content, render
 from segpipe.analysis.page.markdown import markdown
 from segpipe.analysis.scores import MIOU, Score
-from segpipe.analysis.standings import standings
+from segpipe.analysis.standings import network_results
 from segpipe.analysis.statistics.effects import analyse
 from segpipe.analysis.verdict import Paragraph
-from segpipe.config.messages import friendly
+from segpipe.config.messages import user_errors
 from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
-from segpipe.runs.run import shown
+from segpipe.runs.run import display_path
 from segpipe.runs.storage import write_text
 
 RESAMPLES = 10_000
@@ -55,13 +55,13 @@ def report(
         raise UserError(f"--out {out}: that is a file. Give a folder; it is made where there is none.")
     collection = collect(folder, factors=factors, score=score)
     analysis = analyse(collection, reference=reference, resamples=resamples)
-    found = standings(collection, analysis)
+    found = network_results(collection, analysis)
     perfect = bound_of(collection, bound)
     exploratory = boundaries.exploratory(collection, resamples=resamples)
-    command = ["python", "-m", "segpipe.report", shown(folder)]
-    command += ["--out", shown(out)] if out != folder else []
+    command = ["python", "-m", "segpipe.report", display_path(folder)]
+    command += ["--out", display_path(out)] if out != folder else []
     command += ["--reference", reference] if reference else []
-    command += ["--bound", shown(perfect.path)] if perfect else []
+    command += ["--bound", display_path(perfect.path)] if perfect else []
     command += ["--resamples", str(resamples)] if resamples != RESAMPLES else []
     page = content(
         collection,
@@ -115,7 +115,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     as_markdown = given.format == "md"
-    with friendly():
+    with user_errors():
         verdict = report(
             given.folder,
             out=given.out,
@@ -130,7 +130,7 @@ def main() -> None:
                 print(f"{finding.about}: {finding.headline}" + (f" ({paragraph.title})" if paragraph.title else ""))
     out = given.out or given.folder
     written = ["report.html", *(["report.md"] if as_markdown else []), "results.csv", "comparisons.csv"]
-    print(f"Written: {', '.join(shown(out / name) for name in written)}")
+    print(f"Written: {', '.join(display_path(out / name) for name in written)}")
 
 
 if __name__ == "__main__":

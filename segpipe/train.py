@@ -18,14 +18,14 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from segpipe.config import schema
-from segpipe.config.messages import friendly
+from segpipe.config.messages import user_errors
 from segpipe.engine import ranks, scheduler
 from segpipe.engine.fit import train as train
-from segpipe.engine.processes import on_leash
-from segpipe.engine.shutdown import leave_after
+from segpipe.engine.processes import exit_with_parent
+from segpipe.engine.shutdown import exit_after
 from segpipe.engine.stages import run_stages
 from segpipe.engine.sweep import refuse_cells
-from segpipe.runs.run import LOCK, remove_bare
+from segpipe.runs.run import LOCK, remove_if_empty
 from segpipe.training import devices
 
 
@@ -37,25 +37,25 @@ def hydra_main(cfg: DictConfig) -> None:
     context = HydraConfig.get()
     cfg.run_dir = cfg.run_dir or context.runtime.output_dir
     overrides = list(context.overrides.task)
-    rank = devices.place().rank
+    rank = devices.detect_rank().rank
     if cfg.stages or context.mode == RunMode.MULTIRUN:
         devices.refuse_launched("stages" if cfg.stages else "a sweep")
     if context.mode == RunMode.MULTIRUN:
         alone = get_class(context.launcher._target_) is not BasicLauncher
-        scheduler.dispatch(cfg, overrides, at_once=alone)
+        scheduler.dispatch(cfg, overrides, blocking=alone)
         return
     try:
-        with friendly():  # here as well, or Hydra would add a line of its own
+        with user_errors():  # here as well, or Hydra would add a line of its own
             refuse_cells(cfg)
             if cfg.stages:
                 sys.exit(run_stages(cfg, overrides))
-            chosen = ranks.chosen(cfg, overrides)
-            if (number := ranks.needed(chosen)) > 1:
+            chosen = ranks.effective_config(cfg, overrides)
+            if (number := ranks.ranks_to_start(chosen)) > 1:
                 sys.exit(ranks.supervise(number, chosen, overrides))
             train(cfg)
     finally:
         # Of another rank, a folder with a lock may be rank 0's
-        remove_bare(Path(context.runtime.output_dir), beside=frozenset(() if rank else {LOCK}))
+        remove_if_empty(Path(context.runtime.output_dir), beside=frozenset(() if rank else {LOCK}))
 
 
 def main() -> None:
@@ -66,22 +66,22 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*|lightning_fabric\..*|torch\.optim\.lr_scheduler")
     for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # records are written, children ended
         if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup means it; a shell's & does not
-            signal.signal(end, interrupt)
-    on_leash()
-    devices.silence()
-    with friendly():
+            signal.signal(end, raise_keyboard_interrupt)
+    exit_with_parent()
+    devices.silence_nonzero_ranks()
+    with user_errors():
         try:
             hydra_main()
             status = scheduler.finish()
         finally:
-            scheduler.abandon()
+            scheduler.cancel()
     sys.exit(status)
 
 
-def interrupt(*signal_and_frame: object) -> None:
+def raise_keyboard_interrupt(*signal_and_frame: object) -> None:
     """What a signal to end does."""
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    leave_after(main)
+    exit_after(main)

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segpipe.config.messages import friendly
+from segpipe.config.messages import user_errors
 from segpipe.engine.tuning import ENDED, OUT, Choice, Sweep, choose, join, next_command, notes, read, write
-from segpipe.runs.run import shown
+from segpipe.runs.run import display_path
 
 
 def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
@@ -56,7 +56,7 @@ def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: 
         return 1
     file = out or folder / OUT
     write(sweep, choices, file)
-    console.print(f"Written to {shown(file.absolute())}. Next:\n  {next_command(sweep, file)}", markup=False)
+    console.print(f"Written to {display_path(file.absolute())}. Next:\n  {next_command(sweep, file)}", markup=False)
     return int(not all(choices))
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=f"the file to write (default: {OUT} in the sweep's folder)")
     parser.add_argument("--incomplete", action="store_true", help="choose where runs are missing or failed, too")
     given = parser.parse_args()
-    with friendly():
+    with user_errors():
         status = tune(given.sweep, given.keys, out=given.out, incomplete=given.incomplete)
     sys.exit(status)
 

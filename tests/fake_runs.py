@@ -3,7 +3,7 @@
 import numpy as np
 import yaml
 
-from segpipe.metrics.boundaries import boundaries, boundary_scores
+from segpipe.metrics.boundaries import boundary_scores, count_boundaries
 from segpipe.runs.counts import write_boundaries, write_confusion
 from segpipe.runs.storage import write_history, write_json
 
@@ -15,8 +15,8 @@ OPERATORS = {
     "pixelshuffle": "PixelShuffle",
     "unpool": "Unpool",
 }
-FUSIONS = {"none": "NoSkip", "sum": "Sum", "concat": "Concat"}
-REFINE = {"fcn": "segpipe.models.refine.Mix", "ladder": "segpipe.models.refine.Convolutions"}
+FUSIONS = {"none": "NoFusion", "sum": "Sum", "concat": "Concat"}
+REFINE = {"fcn": "segpipe.models.refine.Merge1x1", "ladder": "segpipe.models.refine.ConvStack"}
 
 
 def matrices(scores, *, classes=2):
@@ -85,7 +85,7 @@ def write_edges(folder, *, pictures, names, seed, decoder):
     truth[:, 6:18, 6:18] = 1
     prediction = np.roll(truth, 3 if decoder == "nearest" else 1, axis=2)
     prediction[seed % pictures] = truth[seed % pictures]
-    found = boundaries(prediction, truth, num_classes=2)
+    found = count_boundaries(prediction, truth, num_classes=2)
     write_boundaries(folder / "boundaries" / "test.npz", names=names, found=found)
     return boundary_scores(found)
 

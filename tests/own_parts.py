@@ -9,7 +9,7 @@ from segpipe.models.encoders import PlainEncoder
 from segpipe.models.fusion import Fusion
 from segpipe.models.init import Conv2d
 from segpipe.models.refine import Refinement
-from segpipe.models.upsample import Nearest, Upsampler, fit
+from segpipe.models.upsample import Nearest, Upsampler, crop_or_pad_to
 
 
 class Stepwise(Nearest):
@@ -62,7 +62,7 @@ class ContentAware(Upsampler):
         kernels = F.pixel_shuffle(self.kernels(x), self.factor).softmax(1)  # (N, 9, H, W)
         taps = F.unfold(x, 3, padding=1).view(n, c * 9, h, w)
         taps = F.interpolate(taps, scale_factor=self.factor).view(n, c, 9, h * self.factor, w * self.factor)
-        return fit((taps * kernels[:, None]).sum(2), source.shape[-2:])
+        return crop_or_pad_to((taps * kernels[:, None]).sum(2), source.shape[-2:])
 
 
 class Sampled(Upsampler):

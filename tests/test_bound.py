@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import configure
 
-from segpipe.analysis.oracle import STRIDES, WAYS, area, majority, nearest, shares
+from segpipe.analysis.oracle import RESAMPLERS, STRIDES, area, class_fractions, majority, nearest
 from segpipe.bound import bound, main
 from segpipe.data.dataset import IGNORE_INDEX
 from segpipe.data.datasets.camvid import CamVid
@@ -48,13 +48,13 @@ def test_area_and_bilinear_find_a_straight_boundary_between_blocks_and_round_a_c
     assert np.argwhere(area(corner, 4, 2) != corner).tolist() == [[4, 4]]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", RESAMPLERS)
 @pytest.mark.parametrize("stride", STRIDES)
 def test_a_class_alone_survives_any_stride(way, stride):
     """Also where a picture is smaller than the stride, or no multiple of it."""
     for shape in ((1, 1), (20, 37), (64, 64)):
         mask = np.full(shape, 2, np.uint8)
-        assert (WAYS[way](mask, stride, 3) == mask).all()
+        assert (RESAMPLERS[way](mask, stride, 3) == mask).all()
 
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
@@ -64,7 +64,7 @@ def test_shares_and_enlargement_are_those_of_torch(seed, stride):
     one_hot = torch.from_numpy(np.stack([mask == index for index in range(4)])).float()[None]
     padded = F.pad(one_hot, (0, -mask.shape[1] % stride, 0, -mask.shape[0] % stride))
     small = F.avg_pool2d(padded, stride)
-    assert np.array_equal(shares(mask, stride, 4), small[0].numpy())
+    assert np.array_equal(class_fractions(mask, stride, 4), small[0].numpy())
     large = F.interpolate(small, scale_factor=stride, mode="bilinear", align_corners=False)[0, :, :21, :34].numpy()
     chosen = area(mask, stride, 4)
     assert np.take_along_axis(large, chosen[None].astype(int), 0) == pytest.approx(large.max(0)[None], abs=1e-6)
@@ -79,11 +79,11 @@ def test_what_a_bound_holds(tmp_path):
     assert (found["data"], found["split"], found["images"]) == ("shapes", "test", 3)
     assert list(found["strides"]) == [str(stride) for stride in STRIDES]
     for ways in found["strides"].values():
-        assert list(ways) == list(WAYS)
+        assert list(ways) == list(RESAMPLERS)
         for way in ways.values():
             assert way["miou"] == pytest.approx(np.mean(list(way["per_class_iou"].values())))
             assert 0 <= way["boundaries"]["band_miou_1"] < way["boundaries"]["band_miou_32"] <= way["miou"]
-    for way in WAYS:
+    for way in RESAMPLERS:
         falling = [ways[way]["miou"] for ways in found["strides"].values()]
         assert falling == sorted(falling, reverse=True)
 
@@ -119,12 +119,12 @@ def test_camvids_figures(camvid_root):
         32: (56.4, 58.5, 63.7),
     }  # fmt: skip
     dataset = CamVid(root=str(camvid_root), split="test")
-    sums = {(stride, way): np.zeros((12, 12), np.int64) for stride in STRIDES for way in WAYS}
+    sums = {(stride, way): np.zeros((12, 12), np.int64) for stride in STRIDES for way in RESAMPLERS}
     for index in range(len(dataset)):
         mask = dataset.read(index).mask
         for stride, way in sums:
-            guess = torch.from_numpy(WAYS[way](mask, stride, 11))[None].long()
+            guess = torch.from_numpy(RESAMPLERS[way](mask, stride, 11))[None].long()
             sums[stride, way] += confusion_matrices(guess, torch.from_numpy(mask)[None], 12)[0].numpy()
     for stride, figures in expected.items():
-        found = [100 * scores(sums[stride, way])["miou"] for way in WAYS]
+        found = [100 * scores(sums[stride, way])["miou"] for way in RESAMPLERS]
         assert found == pytest.approx(figures, abs=0.1), stride

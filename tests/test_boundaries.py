@@ -16,14 +16,14 @@ from segpipe.metrics.boundaries import (
     RATIOS,
     REGIONS,
     arrays,
-    boundaries,
     boundary_scores,
-    joined,
+    concatenate,
+    count_boundaries,
     tallies,
 )
-from segpipe.metrics.components import SIZES, distinct, objects
-from segpipe.metrics.confusion import confusion_matrices, scores, tally_score
-from segpipe.metrics.contours import NOTHING, contours, fill, match, near
+from segpipe.metrics.components import SIZES, components, unique_counts
+from segpipe.metrics.confusion import confusion_matrices, mean_ratio, scores
+from segpipe.metrics.contours import NO_CONTOUR, contours, count_within, fill_ignored, match
 from segpipe.runs.counts import read_boundaries, write_boundaries
 
 I = IGNORE_INDEX  # noqa: E741
@@ -36,17 +36,17 @@ def drawn(*rows):
 
 def filled_up(prediction, truth):
     """Both maps, without gaps."""
-    filled = fill(prediction[None], truth[None])
+    filled = fill_ignored(prediction[None], truth[None])
     return filled.prediction[0], filled.truth[0]
 
 
 def scored(prediction, truth, classes=3):
-    return boundary_scores(boundaries(prediction[None], truth[None], num_classes=classes))
+    return boundary_scores(count_boundaries(prediction[None], truth[None], num_classes=classes))
 
 
 def counted(prediction, truth, name, classes=3):
     """Hits, union and true pixels by class."""
-    return boundaries(prediction[None], truth[None], num_classes=classes).counts[0, REGIONS.index(name)].tolist()
+    return count_boundaries(prediction[None], truth[None], num_classes=classes).counts[0, REGIONS.index(name)].tolist()
 
 
 def blobs(seed, shape, classes=4, *, ignored=0.0, coarse=5, grain=0.05):
@@ -180,7 +180,7 @@ def test_all_agree_with_slow_references(seed, shape, ignored, monkeypatch):
     monkeypatch.setattr(module, "RATIOS", ratios)
     monkeypatch.setattr(contours_module, "TOLERANCE", tolerance)
     prediction, truth = pair(seed, shape, ignored=ignored)
-    found = boundaries(prediction[None], truth[None], num_classes=4)
+    found = count_boundaries(prediction[None], truth[None], num_classes=4)
     kept = {place for place in pixels(shape) if truth[place] != I}
     if not kept:
         assert not found.counts.any()
@@ -202,7 +202,7 @@ def test_all_agree_with_slow_references(seed, shape, ignored, monkeypatch):
 def test_a_larger_picture_agrees_with_scipy(seed):
     """At the real tolerances: 3 and 1 pixels of boundary IoU, 1.2 of boundary F."""
     prediction, truth = pair(seed, (100, 120), coarse=12)
-    found = boundaries(prediction[None], truth[None], num_classes=4)
+    found = count_boundaries(prediction[None], truth[None], num_classes=4)
     square, measures = np.ones((3, 3)), []
     for label in range(4):
         masks = [labels == label for labels in (prediction, truth)]
@@ -217,7 +217,7 @@ def test_a_larger_picture_agrees_with_scipy(seed):
             measures.append(2 * precision * recall / (precision + recall))
         elif guess.any():
             measures.append(0.0)
-        assert len(np.unique(objects(truth[None]).numbers[0][masks[1]])) == ndimage.label(masks[1], square)[1]
+        assert len(np.unique(components(truth[None]).numbers[0][masks[1]])) == ndimage.label(masks[1], square)[1]
     assert found.averages[0, 1] == pytest.approx(np.mean(measures))
     for distance in BANDS:
         window = 2 * distance + 1
@@ -230,7 +230,7 @@ def test_a_larger_picture_agrees_with_scipy(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_parts_make_the_whole(seed):
     prediction, truth = pair(seed, (60, 70), ignored=0.2, coarse=25, grain=0.001)
-    counts = dict(zip(REGIONS, boundaries(prediction[None], truth[None], num_classes=4).counts[0], strict=True))
+    counts = dict(zip(REGIONS, count_boundaries(prediction[None], truth[None], num_classes=4).counts[0], strict=True))
     matrix = confusion_matrices(torch.tensor(prediction)[None].long(), torch.tensor(truth)[None], 4)[0].numpy()
     whole = [matrix.diagonal(), matrix.sum(0) + matrix.sum(1) - matrix.diagonal(), matrix.sum(1)]
     assert (counts["band_miou_8"] + counts["far_miou_8"] == whole).all()
@@ -242,7 +242,7 @@ def test_the_parts_make_the_whole(seed):
 def test_the_truth_itself_scores_1_whatever_it_says_of_ignored_pixels(ignored):
     truth = np.stack([blobs(3, (90, 100), ignored=ignored, coarse=side, grain=0.002) for side in (30, 15)])
     guess = np.where(truth == I, np.random.default_rng(0).integers(0, 4, truth.shape), truth)
-    assert boundary_scores(boundaries(guess, truth, num_classes=4)) == dict.fromkeys(NAMES, 1.0)
+    assert boundary_scores(count_boundaries(guess, truth, num_classes=4)) == dict.fromkeys(NAMES, 1.0)
 
 
 # Cases that can be counted by eye
@@ -250,21 +250,21 @@ def test_the_truth_itself_scores_1_whatever_it_says_of_ignored_pixels(ignored):
 
 def test_a_boundary_is_two_pixels_wide_and_the_frame_is_none():
     mask = drawn("0011", "0011")
-    assert (contours(mask[None])[0] == np.array([[NOTHING, 0, 1, NOTHING]] * 2)).all()
+    assert (contours(mask[None])[0] == np.array([[NO_CONTOUR, 0, 1, NO_CONTOUR]] * 2)).all()
 
 
 def test_distances_are_a_kings():
-    corner = np.full((1, 4, 4), NOTHING)
+    corner = np.full((1, 4, 4), NO_CONTOUR)
     corner[0, 0, 0] = 0
-    assert near(corner, (1, 2, 4))[0].tolist() == [[3, 2, 1, 1], [2, 2, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
-    assert near(corner, (1, 2), value=5, frame=True)[0, 1].tolist() == [10, 5, 5, 10]
+    assert count_within(corner, (1, 2, 4))[0].tolist() == [[3, 2, 1, 1], [2, 2, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
+    assert count_within(corner, (1, 2), value=5, frame=True)[0, 1].tolist() == [10, 5, 5, 10]
 
 
 @pytest.mark.parametrize("radius", [0.5, 1.0, 1.1, 1.5, 2.0, 3.3])
 def test_a_bit_spreads_to_what_is_nearer_than_the_radius(radius):
     bits = np.zeros((9, 8), np.uint8)
     bits[4, 4], bits[0, 0] = 1, 2
-    found = contours_module.spread(bits[None], radius)[0]
+    found = contours_module.dilate_bits(bits[None], radius)[0]
     for place in pixels(bits.shape):
         assert found[place] == (math.dist(place, (4, 4)) < radius) + 2 * (math.dist(place, (0, 0)) < radius)
 
@@ -336,11 +336,11 @@ def test_the_papers_average_leaves_out_what_is_predicted_by_mistake_and_the_scri
 def test_pictures_count_alike_in_boundary_f_and_one_without_boundary_is_left_out():
     plain, halves = np.zeros((2, 20, 20), np.uint8)
     halves[:, 10:] = 1
-    both = boundaries(np.stack([plain, halves]), np.stack([plain, halves]), num_classes=2)
+    both = count_boundaries(np.stack([plain, halves]), np.stack([plain, halves]), num_classes=2)
     assert np.isnan(both.averages[0, 0])
     assert boundary_scores(both)["boundary_f"] == 1
     assert boundary_scores(both)["boundary_f_script"] == 0.5  # it divides by the number of pictures
-    wrong = boundaries(np.stack([halves, halves]), np.stack([plain, halves]), num_classes=2)
+    wrong = count_boundaries(np.stack([halves, halves]), np.stack([plain, halves]), num_classes=2)
     assert boundary_scores(wrong)["boundary_f"] == 0.5  # class 0 has a contour now, where there should be none
 
 
@@ -393,12 +393,12 @@ def test_a_mistake_belongs_to_the_object_that_is_covered_most():
 
 
 def test_what_touches_at_a_corner_is_one_object():
-    assert len(objects(drawn("01", "10")[None]).classes) == 2
+    assert len(components(drawn("01", "10")[None]).classes) == 2
 
 
 def test_pairs_of_noise_are_counted_as_few_are():
     values = np.random.default_rng(0).integers(0, 1000, 5000)
-    for ours, theirs in zip(distinct(values, 1000), distinct(values, 10**9), strict=True):
+    for ours, theirs in zip(unique_counts(values, 1000), unique_counts(values, 10**9), strict=True):
         assert (ours == theirs).all()
 
 
@@ -406,7 +406,7 @@ def test_pairs_of_noise_are_counted_as_few_are():
 def test_match_counts_by_class(word, monkeypatch):
     """With as many classes to a word as it has bits, and with more classes than that."""
     monkeypatch.setattr(contours_module, "WORD", word)
-    own, other = np.full((2, 2, 5, 9), NOTHING)
+    own, other = np.full((2, 2, 5, 9), NO_CONTOUR)
     own[1, 2, [1, 4, 7]] = [0, 1, 1]
     other[1, 2, [2, 4, 7]] = [0, 1, 0]
     found, back = match(own, other, radius=1.5, num_classes=2)
@@ -434,24 +434,24 @@ def test_a_prediction_of_no_class_is_missed_and_nobodys_mistake():
 def test_scores_are_of_sums_over_pictures():
     pairs = [pair(seed, (30, 30)) for seed in range(3)]
     guesses, truths = (np.stack(side) for side in zip(*pairs, strict=True))
-    together = boundaries(guesses, truths, num_classes=4)
-    parts = [boundaries(one[None], truth[None], num_classes=4) for one, truth in pairs]
-    assert all((a == b).all() for a, b in zip(together, joined(parts), strict=True))
+    together = count_boundaries(guesses, truths, num_classes=4)
+    parts = [count_boundaries(one[None], truth[None], num_classes=4) for one, truth in pairs]
+    assert all((a == b).all() for a, b in zip(together, concatenate(parts), strict=True))
     found, index = tallies(together), REGIONS.index("band_miou_2")
     hits, union, true = together.counts[:, index].sum(0)
     assert tuple(found) == NAMES
     assert (true[:3] > 0).all()
     assert true[3] == 0 < union[3]  # it is predicted, but not there: no part in the mean
-    assert tally_score(found["band_miou_2"]) == pytest.approx((hits[:3] / union[:3]).mean())
-    assert tally_score(found["boundary_f"]) == pytest.approx(together.averages[:, 0].mean())
-    swapped = together.taken(np.array([2, 0, 1]))
+    assert mean_ratio(found["band_miou_2"]) == pytest.approx((hits[:3] / union[:3]).mean())
+    assert mean_ratio(found["boundary_f"]) == pytest.approx(together.averages[:, 0].mean())
+    swapped = together.select(np.array([2, 0, 1]))
     assert (swapped.counts[0] == together.counts[2]).all()
     assert swapped.averages[1, 0] == together.averages[0, 0]
 
 
 def test_read_what_was_written(tmp_path):
     guess, truth = pair(0, (30, 40))
-    found = boundaries(np.stack([guess, guess]), np.stack([truth, np.full_like(truth, I)]), num_classes=4)
+    found = count_boundaries(np.stack([guess, guess]), np.stack([truth, np.full_like(truth, I)]), num_classes=4)
     path = tmp_path / "boundaries" / "test.npz"
     write_boundaries(path, names=["a", "b"], found=found)
     again = read_boundaries(path)
@@ -467,7 +467,7 @@ def test_files_that_are_none_are_refused(tmp_path):
     path.write_bytes(b"PK and no more")
     with pytest.raises(UserError, match="damaged"):
         read_boundaries(path)
-    write_boundaries(path, names=["a"], found=boundaries(*np.zeros((2, 1, 3, 3), int), num_classes=2))
+    write_boundaries(path, names=["a"], found=count_boundaries(*np.zeros((2, 1, 3, 3), int), num_classes=2))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="damaged"):
@@ -475,6 +475,6 @@ def test_files_that_are_none_are_refused(tmp_path):
 
 
 def test_a_file_may_hold_some_of_the_scores(tmp_path):
-    found = boundaries(*np.zeros((2, 1, 3, 3), int), num_classes=2)
+    found = count_boundaries(*np.zeros((2, 1, 3, 3), int), num_classes=2)
     np.savez(tmp_path / "some.npz", names=["a"], band_miou_2=arrays(found)["band_miou_2"], strange=np.zeros(3))
     assert list(read_boundaries(tmp_path / "some.npz")) == ["band_miou_2"]

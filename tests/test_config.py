@@ -30,7 +30,7 @@ def test_every_file_under_conf_composes_and_its_values_fit_their_constructors(ch
     Plan.of(cfg)
     for group in ("encoder", "neck", "decoder", "fusion", "model", "loss", "optimizer", "scheduler", "task", "data"):
         with torch.device("meta"):  # without the time to initialise it
-            assert build.make(cfg, group) is not None
+            assert build.instantiate_group(cfg, group) is not None
     assert build.augment(cfg).compose is not None
 
 
@@ -163,7 +163,7 @@ CALLBACKS = [  # each with whether it may change what is trained or tested
     ("pytorch_lightning.callbacks.LearningRateMonitor", "", False),
     ("pytorch_lightning.callbacks.DeviceStatsMonitor", "", False),
     ("pytorch_lightning.callbacks.Timer", "", False),
-    ("segpipe.training.callbacks.Overlays", "", False),
+    ("segpipe.training.callbacks.LogPredictions", "", False),
     ("pytorch_lightning.callbacks.Timer", "duration: '00:00:10:00'", True),
     ("pytorch_lightning.callbacks.EarlyStopping", "monitor: val/loss", True),
     ("pytorch_lightning.callbacks.ModelCheckpoint", "monitor: val/loss", True),

@@ -16,7 +16,7 @@ from segpipe.evaluate import evaluate
 from segpipe.runs.storage import read_history
 from segpipe.train import train
 from segpipe.training import task
-from segpipe.training.callbacks import Overlays
+from segpipe.training.callbacks import LogPredictions
 from segpipe.training.ema import RAW, MovingAverage
 from segpipe.training.pretrained import warm_start
 
@@ -75,8 +75,8 @@ def test_validation_and_overlays_see_the_average_and_training_goes_on_with_the_w
         now = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
         seen.append((now, {name: tensor.clone() for name, tensor in average.average.items()}))
 
-    monkeypatch.setattr(Overlays, "on_validation_end", look)
-    monkeypatch.setattr(Overlays, "on_train_epoch_end", look)
+    monkeypatch.setattr(LogPredictions, "on_validation_end", look)
+    monkeypatch.setattr(LogPredictions, "on_train_epoch_end", look)
     train(configure(*EMA, "trainer.max_epochs=1", f"run_dir={tmp_path / 'run'}"))
     (inside, kept), (after, average) = seen[:2]
     assert equal(inside, average)

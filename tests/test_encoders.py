@@ -254,7 +254,7 @@ def test_alexnets_maps_are_centred_on_the_picture():
 @pytest.mark.parametrize("name", [name for name in options("encoder") if name != "timm"])
 def test_images_are_normalised_as_imagenets(name):
     with torch.device("meta"):
-        encoder = build.make(configure(f"encoder={name}"), "encoder")
+        encoder = build.instantiate_group(configure(f"encoder={name}"), "encoder")
     none = nn.Identity()
     network = Network(encoder=encoder, neck=none, decoder=none, head=none, enlarge=none)
     torch.testing.assert_close(network.normalise(picture()), normalised(picture()))
@@ -286,7 +286,7 @@ def test_timm_backbones_for_other_than_rgb_images_are_rejected(key, values, monk
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: create(*a, **k, pretrained_cfg_overlay={key: values}))
     with torch.device("meta"), pytest.raises(UserError, match=rf"gives \[0.5.* as the {key}.*Take a backbone for RGB"):
-        build.make(configure("encoder=timm", "encoder.backbone=resnet10t"), "encoder")
+        build.instantiate_group(configure("encoder=timm", "encoder.backbone=resnet10t"), "encoder")
 
 
 def test_timm_backbones_carry_every_model(monkeypatch):
@@ -303,18 +303,18 @@ def test_timm_backbones_carry_every_model(monkeypatch):
     monkeypatch.undo()
     unknown = configure("encoder=timm", "encoder.backbone=no_such_net")
     with pytest.raises(UserError, match="timm makes no backbone"):
-        build.make(unknown, "encoder")
+        build.instantiate_group(unknown, "encoder")
     cfg.encoder.weights = "defualt"
     with pytest.raises(UserError, match="it is DEFAULT"):
         pretrained.load_encoder(network, cfg)
     for backbone in ("vit_tiny_patch16_224", "inception_v4"):  # of one size; with maps that shrink
         with torch.device("meta"), pytest.raises(UserError, match="Take one that accepts pictures of any size"):
-            build.make(configure("encoder=timm", f"encoder.backbone={backbone}"), "encoder")
+            build.instantiate_group(configure("encoder=timm", f"encoder.backbone={backbone}"), "encoder")
 
 
 def test_vgg_is_five_blocks_of_the_plain_encoder():
     """By hand, from torch's functions: what a block is."""
-    encoder = build.make(configure("encoder=vgg13"), "encoder").eval()
+    encoder = build.instantiate_group(configure("encoder=vgg13"), "encoder").eval()
     assert isinstance(encoder, PlainEncoder)
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpipe.models.fusion import Concat, Sum
-from segpipe.models.init import initialise
-from segpipe.models.refine import Mix, Smooth
+from segpipe.models.init import init_weights
+from segpipe.models.refine import Merge1x1, SmoothConv
 from segpipe.models.upsample import Bilinear, Deconv, Nearest, PixelShuffle, Unpool, bilinear_kernel, unpool
 
 CHANNELS = 3
@@ -41,7 +41,7 @@ def diagonal(line: Tensor) -> Tensor:
 
 def started(module: nn.Module) -> nn.Module:
     """The module in double precision, with the start that a network of seed 0 would give it."""
-    initialise(module, seed=0, prefix="decoder")
+    init_weights(module, seed=0, prefix="decoder")
     return module.double()
 
 
@@ -305,7 +305,7 @@ def test_nearest_with_smooth_starts_as_nearest() -> None:
     x = random(2, CHANNELS, 3, 4)
     nearest = Nearest(CHANNELS, CHANNELS, factor=2, source_channels=CHANNELS)
     repeated = F.interpolate(x, scale_factor=2, mode="nearest")
-    same(started(Smooth(CHANNELS))(nearest(x, finer(x, 2))), repeated)
+    same(started(SmoothConv(CHANNELS))(nearest(x, finer(x, 2))), repeated)
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
@@ -339,7 +339,7 @@ def test_deconv_starts_as_bilinear(factor: int, kernel: int, frozen: bool, depth
 def test_concat_starts_as_the_sum() -> None:
     """``Concat`` with its 1x1 behind, as it starts, adds the two maps."""
     x, skip = random(2, CHANNELS, 4, 6), random(2, CHANNELS, 4, 6, seed=1)
-    concat, mix = Concat(CHANNELS, CHANNELS), started(Mix(2 * CHANNELS, CHANNELS, CHANNELS, 0))
+    concat, mix = Concat(CHANNELS, CHANNELS), started(Merge1x1(2 * CHANNELS, CHANNELS, CHANNELS, 0))
     same(mix(concat(x, skip)), Sum(CHANNELS, CHANNELS)(x, skip))
     same(mix(concat(x, skip)), x + skip)
 
@@ -351,12 +351,12 @@ def affine(layer: object) -> tuple[Tensor, Tensor]:
     return layer.weight[:, :, 0, 0], layer.bias
 
 
-def mixed() -> tuple[Concat, Mix, Sum, Tensor]:
+def mixed() -> tuple[Concat, Merge1x1, Sum, Tensor]:
     """A random concatenation of 3 and 5 channels with its 1x1, a sum whose lateral does the skip's part, and the rest.
 
     The rest is the (3, 3) matrix by which the map that comes up has to be multiplied before it is summed.
     """
-    concat, mix, total = Concat(5, CHANNELS), Mix(2 * CHANNELS, CHANNELS, CHANNELS, 0), Sum(5, CHANNELS)
+    concat, mix, total = Concat(5, CHANNELS), Merge1x1(2 * CHANNELS, CHANNELS, CHANNELS, 0), Sum(5, CHANNELS)
     shaken(concat), shaken(mix), shaken(total)
     (before, offset), (mixing, bias) = affine(concat.lateral), affine(mix[0])
     weight, own = mixing[:, CHANNELS:], mixing[:, :CHANNELS]

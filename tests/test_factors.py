@@ -12,12 +12,12 @@ from fake_runs import matrices, write_run
 
 from segpipe import report
 from segpipe.analysis.collect import collect
-from segpipe.analysis.design_points import Place, placed
+from segpipe.analysis.design_points import DesignPoint, design_points
 from segpipe.analysis.factors import DECODER, FACTORS, FUSION, NOT_SET, STRIDE, Factor, by_size
 from segpipe.analysis.scores import MIOU, Score, mean_iou
 from segpipe.analysis.statistics.contrasts import ONLY, Design
 from segpipe.analysis.statistics.effects import analyse, counts_of
-from segpipe.analysis.statistics.resample import Matrices, Tallies, scored
+from segpipe.analysis.statistics.resample import Matrices, ScoreCounts, score_and_resample
 from segpipe.errors import UserError
 from segpipe.metrics.confusion import scores
 from segpipe.runs.cells import Cell
@@ -139,13 +139,13 @@ def test_resampling_by_matrices_and_by_ratios_is_the_same(tmp_path):
     runs = {(n, s): counts[n, s] for n in range(2) for s in range(3) if (n, s) != (1, 2)}
     folder = write_design(tmp_path / "runs", SETS["two"])
     collection = collect(folder, factors=tuple(SETS["two"]))
-    assert isinstance(counts_of(collection), Tallies)
+    assert isinstance(counts_of(collection), ScoreCounts)
     tallies = [MIOU.counts(counts[n, s]) for n, s in np.ndindex(2, 3)]
     present = tallies[0].present  # of the first run; here each run has a truth of its own, so one by one
-    whole = scored(Matrices(runs, (2, 3), mean_iou), list("abcdef"), resamples=40)
+    whole = score_and_resample(Matrices(runs, (2, 3), mean_iou), list("abcdef"), resamples=40)
     for place, own in zip(np.ndindex(2, 3), tallies, strict=True):
-        one = Tallies(own.over[None, None], own.under[None, None], own.present)
-        alone = scored(one, list("abcdef"), resamples=40)
+        one = ScoreCounts(own.numerator[None, None], own.denominator[None, None], own.present)
+        alone = score_and_resample(one, list("abcdef"), resamples=40)
         if place in runs:
             assert whole.found[place] == pytest.approx(alone.found[0, 0], abs=1e-12)
             assert whole.resampled[:, *place] == pytest.approx(alone.resampled[:, 0, 0], abs=1e-12)
@@ -192,14 +192,14 @@ def test_a_level_comes_from_the_choices_the_overrides_or_the_configuration():
         Cell([], choices, run="c"),
         Cell([], choices, run="d"),
     ]
-    spots = placed(cells, {"c": {"optimizer": {"lr": 0.5}}, "d": {"optimizer": {}}}, (RATE,))
+    spots = design_points(cells, {"c": {"optimizer": {"lr": 0.5}}, "d": {"optimizer": {}}}, (RATE,))
     assert [spot.place.levels for spot in spots] == [(0.1,), (0.001,), (0.5,), (NOT_SET,)]
     assert sorted([NOT_SET, 0.5, 0.1], key=by_size) == [0.1, 0.5, NOT_SET]
 
 
 def test_names_of_places():
-    assert Place("", "operators as they are", "fcn", ("deconv", "sum", 8)).said == "fcn8s deconv sum"
-    four = Place("", "operators as they are", "ladder", ("deconv", "sum", 8, 0.1), (*FACTORS, RATE))
-    assert four.said == "ladder8 deconv sum optimizer.lr=0.1"
+    assert DesignPoint("", "operators as they are", "fcn", ("deconv", "sum", 8)).label == "fcn8s deconv sum"
+    four = DesignPoint("", "operators as they are", "ladder", ("deconv", "sum", 8, 0.1), (*FACTORS, RATE))
+    assert four.label == "ladder8 deconv sum optimizer.lr=0.1"
     assert four.level("stride") == 8
-    assert Place("", "operators as they are", "fcn8s", ("ce",), (LOSS,)).said == "fcn8s ce"
+    assert DesignPoint("", "operators as they are", "fcn8s", ("ce",), (LOSS,)).label == "fcn8s ce"

@@ -15,8 +15,8 @@ from segpipe.config.messages import explain
 from segpipe.data.dataset import IGNORE_INDEX
 from segpipe.data.folder import Folder, folder, survey
 from segpipe.data.folder.classes import read_classes
-from segpipe.data.folder.layout import place
-from segpipe.engine.resume import resumed
+from segpipe.data.folder.layout import hash_fraction
+from segpipe.engine.resume import resume_config
 from segpipe.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def values(dataset):
 
 def in_another_process():
     survey.seen.clear()
-    folder.known.clear()
+    folder._cache.clear()
 
 
 def report(root, *overrides):
@@ -103,7 +103,7 @@ def test_fractions_split_by_name_so_that_an_added_picture_moves_no_other(tmp_pat
 
 
 def test_places_are_spread_evenly():
-    places = [place(f"picture {number}") for number in range(2000)]
+    places = [hash_fraction(f"picture {number}") for number in range(2000)]
     assert np.histogram(places, bins=4, range=(0, 1))[0].min() > 430
 
 
@@ -446,7 +446,7 @@ def test_a_run_goes_on_where_its_data_were_moved_to(tmp_path):
     (run / "checkpoints" / "last.ckpt").touch()
     (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     overrides = [f"resume={run}", "data.root=new"]
-    kept = resumed(configure(*overrides), overrides=overrides)
+    kept = resume_config(configure(*overrides), overrides=overrides)
     assert kept.data.root == kept.data.dataset.root == "new"
 
 
@@ -489,12 +489,12 @@ def test_masks_are_looked_at_once_and_again_when_they_change(tmp_path, monkeypat
 def test_an_error_of_a_moment_is_not_kept(tmp_path, monkeypatch):
     nested(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(survey, "look", lambda path: survey.Look(error=f"{path}: permission denied"))
+        patch.setattr(survey, "look", lambda path: survey.MaskSummary(error=f"{path}: permission denied"))
         assert len(Folder(split="train", root=str(tmp_path)).problems) == 1
     assert Folder(split="train", root=str(tmp_path)).problems == []
     save(tmp_path / "train" / "masks" / "train0_0.png", np.full((9, 9), 255, np.uint8))
     with monkeypatch.context() as patch:  # the others are kept
-        patch.setattr(survey, "look", lambda path: survey.Look(error=f"{path}: permission denied"))
+        patch.setattr(survey, "look", lambda path: survey.MaskSummary(error=f"{path}: permission denied"))
         assert len(Folder(split="train", root=str(tmp_path)).problems) == 1
     in_another_process()
     assert Folder(split="train", root=str(tmp_path)).problems == []
@@ -503,7 +503,9 @@ def test_an_error_of_a_moment_is_not_kept(tmp_path, monkeypatch):
 def test_files_are_read_once_for_all_splits_and_again_when_one_changes(tmp_path, monkeypatch):
     nested(tmp_path)
     asked = []
-    monkeypatch.setattr(folder, "survey", lambda paths: asked.append(len(paths)) or survey.survey(paths))
+    monkeypatch.setattr(
+        folder, "summarise_masks", lambda paths: asked.append(len(paths)) or survey.summarise_masks(paths)
+    )
     splits(root=str(tmp_path))
     splits(root=str(tmp_path))
     assert asked == [12]

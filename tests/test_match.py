@@ -12,7 +12,7 @@ from support.commands import run
 from support.grid import diagonal, grid, slow
 
 import segpipe
-from segpipe.analysis.design_points import placed
+from segpipe.analysis.design_points import design_points
 from segpipe.architectures import model_table
 from segpipe.config import budget, build
 from segpipe.config.plan import Plan, make_cell, run_name
@@ -32,7 +32,7 @@ SMALL = ["encoder=small", "encoder.widths=[8,16,32,64,64]"]
 def counted(cfg, what):
     """What the network of a configuration costs in all, and its encoder and neck: parameters one by one, or a pass."""
     with torch.device("meta"):
-        network = build.assembly(cfg, build.encoder_on_paper(cfg), CLASSES)()
+        network = build.network_factory(cfg, build.meta_encoder(cfg), CLASSES)()
     if what == "params":
         shared = [*network.encoder.parameters(), *network.neck.parameters()]
         return sum(p.numel() for p in network.parameters()), sum(p.numel() for p in shared)
@@ -65,7 +65,7 @@ def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(case, cells):
         )
         cfg.model.width = None
         as_it_is = counted(cfg, what)[0]
-        found = budget.find(cfg, num_classes=CLASSES, size=(SIDE, SIDE))
+        found = budget.solve_budget(cfg, num_classes=CLASSES, size=(SIDE, SIDE))
         cfg.model.width = found.width
         cost, again = counted(cfg, what)
         assert abs(cost - allowed) <= 0.02 * (allowed - shared), (decoder, fusion)
@@ -81,36 +81,36 @@ def test_every_cell_costs_what_its_model_costs_as_its_file_has_it(case, cells):
 def test_what_is_solved_is_solved_and_known(given, what):
     cfg = configure("model=ladder", *SMALL, "decoder=unpool", *given.split(), f"match={what}")
     solved = Plan.of(cfg).cfg
-    assert solved.budget == budget.find(cfg).budget
+    assert solved.budget == budget.solve_budget(cfg).budget
     assert Plan.of(solved).cfg == solved
     assert Plan.of(solved).identity == Plan.of(cfg).identity
 
 
 @pytest.mark.parametrize("name", options("model"))
 def test_a_model_is_read_as_hydra_composes_it(name):
-    own = budget.as_written(configure("model=ladder", "decoder=nearest", f"model.name={name}"))
+    own = budget.reference_config(configure("model=ladder", "decoder=nearest", f"model.name={name}"))
     composed = configure(f"model={name}")
     for group in ("model", "decoder", "fusion"):
-        assert build.resolved(own)[group] == build.resolved(composed)[group]
+        assert build.resolve(own)[group] == build.resolve(composed)[group]
 
 
 def test_one_budget_whatever_else_is_chosen_and_another_one_may_be_given():
     others = ["model.enlarge=bilinear", "decoder.smooth=conv3x3", "model.refine.count=2", "model.width=40", "seed=3"]
     cells = [["model=ladder", *SMALL, other, "decoder=deconv", "match=params"] for other in others]
     own = counted(configure("model=ladder", *SMALL), "params")[0]
-    assert {budget.find(configure(*cell)).budget for cell in cells} == {own}
+    assert {budget.solve_budget(configure(*cell)).budget for cell in cells} == {own}
     for cell in cells:
         found, shared = counted(Plan.of(configure(*cell, "budget=4e5")).cfg, "params")
         assert abs(found - 4e5) <= 0.02 * (4e5 - shared)
-    assert budget.find(configure("model=ladder", *SMALL, "neck=double_conv", "match=params")).budget > own
+    assert budget.solve_budget(configure("model=ladder", *SMALL, "neck=double_conv", "match=params")).budget > own
 
 
 def test_what_multiply_adds_are_for_is_the_picture_that_metrics_tell_them_for():
     cfg = configure("model=ladder", "decoder=deconv", *SMALL, "match=multiply_adds")
-    assert budget.find(cfg) == budget.find(cfg, num_classes=CLASSES, size=(SIDE, SIDE))
+    assert budget.solve_budget(cfg) == budget.solve_budget(cfg, num_classes=CLASSES, size=(SIDE, SIDE))
     resized = configure("model=ladder", "decoder=deconv", *SMALL, "match=multiply_adds", "data.size=[64,128]")
-    assert budget.find(resized) == budget.find(cfg, num_classes=CLASSES, size=(64, 128))
-    assert budget.find(resized).width == budget.find(cfg).width  # which is a matter of shares
+    assert budget.solve_budget(resized) == budget.solve_budget(cfg, num_classes=CLASSES, size=(64, 128))
+    assert budget.solve_budget(resized).width == budget.solve_budget(cfg).width  # which is a matter of shares
 
 
 @pytest.mark.parametrize(("model", "decoder"), grid(["ladder", "unet"], options("decoder")))
@@ -165,15 +165,15 @@ def test_widths_that_are_other_networks_are_kept_apart():
 def test_channels_are_dealt_out_in_proportion():
     search = Search(sum, 100, avoid=set())
     base = [64, 64, 32, 16]
-    assert search.dealt(base, sum(base)) == base
+    assert search.distribute(base, sum(base)) == base
     before = [0, 0, 0, 0]
     for total in range(1, 400):
-        widths = search.dealt(base, total)
+        widths = search.distribute(base, total)
         assert all(b <= w <= b + 1 for b, w in zip(before, widths, strict=True))
         assert all(w == 1 or abs(w - own * total / sum(base)) < 1 for own, w in zip(base, widths, strict=True))
         before = widths
     avoiding = Search(sum, 100, avoid={16, 17, 32})
-    assert all({16, 17, 32}.isdisjoint(avoiding.dealt(base, total)) for total in range(1, 400))
+    assert all({16, 17, 32}.isdisjoint(avoiding.distribute(base, total)) for total in range(1, 400))
 
 
 @pytest.mark.parametrize("room", [1, 50, 5000, 123456, 1e7])
@@ -188,7 +188,7 @@ def test_the_nearest_is_found_in_few_tries(room):
     search = Search(weigh, room, avoid=set())
     search.proportional(base)
     assert len(tries) <= 22
-    by_hand = [search.dealt(base, total) for total in range(1, 3 * max(sum(base), *map(sum, tries)))]
+    by_hand = [search.distribute(base, total) for total in range(1, 3 * max(sum(base), *map(sum, tries)))]
     assert abs(search.cost - room) == min(abs(weigh(widths) - room) for widths in by_hand)
     coarse = search.cost
     search.one_by_one()
@@ -230,7 +230,7 @@ UNMET = [
 @pytest.mark.parametrize(("overrides", "says"), UNMET)
 def test_a_budget_that_no_width_meets_is_refused_with_the_closest(overrides, says):
     cfg = configure("model=ladder", *SMALL, *overrides.split(), "match=params", "run_dir=a/b")
-    with pytest.raises(budget.Unmet) as error:
+    with pytest.raises(budget.BudgetUnreachable) as error:
         Plan.of(cfg)
     assert [word for word in says if word not in str(error.value)] == []
     assert make_cell(cfg, []).refused == str(error.value)
@@ -238,14 +238,14 @@ def test_a_budget_that_no_width_meets_is_refused_with_the_closest(overrides, say
 
 def test_the_bilinear_enlargement_that_is_advised_is_met():
     cell = ["model=ladder", *SMALL, "decoder=pixelshuffle", "model.stride=16", "match=params"]
-    assert budget.find(configure(*cell, "model.enlarge=bilinear")).factor < 1
+    assert budget.solve_budget(configure(*cell, "model.enlarge=bilinear")).factor < 1
 
 
 def test_data_that_are_missing_are_no_refusal_and_explained():
     cfg = configure("model=ladder", "decoder=deconv", "data=camvid", "data.root=nowhere", "match=params", "run_dir=a/b")
     with pytest.raises(UserError, match="nowhere") as error:
         Plan.of(cfg)
-    assert not isinstance(error.value, budget.Unmet)
+    assert not isinstance(error.value, budget.BudgetUnreachable)
     cell = make_cell(cfg, [])
     assert (cell.run, cell.refused, cell.error) == (None, None, str(error.value))
     assert run_name(cfg).endswith("-refused")
@@ -273,7 +273,7 @@ def test_a_cell_that_meets_the_budget_as_it_is_is_the_cell_without_match():
     own = configure("model=ladder", *SMALL)
     matched = configure("model=ladder", *SMALL, "match=params")
     assert run_name(own) == run_name(matched)
-    assert budget.find(matched).record()["deviation"] == 0
+    assert budget.solve_budget(matched).record()["deviation"] == 0
 
 
 def test_choices_tell_matched_cells_from_raw_ones():
@@ -281,24 +281,24 @@ def test_choices_tell_matched_cells_from_raw_ones():
         make_cell(configure("model=ladder", *SMALL, f"match={what}", "run_dir=a/b"), []) for what in ("null", "params")
     )
     assert (raw.choices["match"], matched.choices["match"]) == (None, "params")
-    assert (raw.said, matched.said) == ("ladder 8 bilinear sum 0", "ladder 8 bilinear sum params 0")
+    assert (raw.label, matched.label) == ("ladder 8 bilinear sum 0", "ladder 8 bilinear sum params 0")
 
 
 def test_a_report_has_a_run_in_both_views_where_it_is_in_both():
     choices = {"model": "ladder", "stride": 8, "decoder": "bilinear", "fusion": "sum", "seed": 0}
     listed = [cells.Cell([f"match={what}"], {**choices, "match": what}, run="one") for what in (None, "params")]
     for config in (None, "params"):  # of whichever was trained
-        spots = placed(listed, {"one": {"match": config}})
+        spots = design_points(listed, {"one": {"match": config}})
         assert [spot.place.view for spot in spots] == ["operators as they are", "equal parameters"]
         assert [(spot.seed, spot.run) for spot in spots] == [(0, "one")] * 2
-    (spot,) = placed([cells.Cell([], choices, run="one")], {"one": {"match": "params"}})
+    (spot,) = design_points([cells.Cell([], choices, run="one")], {"one": {"match": "params"}})
     assert spot.place.view == "equal parameters"
 
 
 def test_sweeps_that_are_kept_from_before_are_read_and_known():
     folder = Path(__file__).parent.parent / "docs" / "sweeps" / "sweep_ladder"
     listed = cells.read(folder)
-    assert listed[0].said == "ladder 16 nearest none 0"
+    assert listed[0].label == "ladder 16 nearest none 0"
     for name in ("sweep_ladder/ladder4-unpool-concat-s0-*", "sweep_shapes/fcn32s-unpool-none-s0-*"):
         (kept,) = (Run(path) for path in folder.parent.glob(name))
         cfg = OmegaConf.load(kept.config)

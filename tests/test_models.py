@@ -140,7 +140,7 @@ def on_paper(name, size):
     if name == "timm":
         pytest.importorskip("timm", reason="timm is an extra")
     with torch.device("meta"):
-        encoder = build.make(configure(f"encoder={name}"), "encoder").eval()
+        encoder = build.instantiate_group(configure(f"encoder={name}"), "encoder").eval()
         return encoder, {stride: tuple(x.shape[-2:]) for stride, x in encoder(torch.zeros(1, 3, *size)).items()}
 
 
@@ -154,7 +154,7 @@ KEEPING_PLACE = [name for name in OPERATORS if not OPERATORS[name].needs_pooling
 def test_what_comes_up_lies_on_the_skip(name, decoder, size):
     """Every step of 2, to the next finer map, and the enlargement of any map to the image, begin at offset 0."""
     encoder, cells = on_paper(name, size)
-    factory = build.make(configure(f"decoder={decoder}"), "decoder")
+    factory = build.instantiate_group(configure(f"decoder={decoder}"), "decoder")
     ways = [
         *((coarse, fine) for fine, coarse in itertools.pairwise(encoder.strides)),
         *((s, 1) for s in cells if s > 1),
@@ -292,7 +292,7 @@ def test_smooth_is_one_slot_for_every_upsampler_where_nothing_else_convolves(dec
     bare = build_tiny("fcn8s", decoder=decoder, smooth=None)
     convolved = build_tiny("ladder", decoder=decoder, smooth="conv3x3")
     kinds = [{type(step.smooth).__name__ for step in n.decoder.steps.values()} for n in (smoothed, bare, convolved)]
-    assert kinds == [{"Smooth"}, {"Identity"}, {"Identity"}]
+    assert kinds == [{"SmoothConv"}, {"Identity"}, {"Identity"}]
 
 
 def test_enlarge_is_one_jump_or_unpooling_step_by_step_or_bilinear():

@@ -20,7 +20,7 @@ from segpipe.config.schema import options
 from segpipe.errors import UserError
 from segpipe.models.cost import count, multiply_adds
 from segpipe.models.fusion import Fusion
-from segpipe.models.init import initialise
+from segpipe.models.init import init_weights
 from segpipe.models.refine import Refinement
 from segpipe.models.upsample import Upsampler
 
@@ -35,7 +35,7 @@ def random(*shape, seed=0):
 
 def started(module):
     """In double precision, with the start that a network of seed 0 would give it."""
-    initialise(module, seed=0, prefix="decoder")
+    init_weights(module, seed=0, prefix="decoder")
     return module.double().eval()
 
 
@@ -49,7 +49,7 @@ def trained(module):
 
 def made(group, name, *given, **more):
     """What a file makes, with its own arguments."""
-    return started(build.make(configure(f"{group}={name}"), group)(*given, **more))
+    return started(build.instantiate_group(configure(f"{group}={name}"), group)(*given, **more))
 
 
 def operator(name, before=CHANNELS, after=CHANNELS, *, factor=2, source=CHANNELS):
@@ -114,7 +114,7 @@ def test_a_fusion_is_what_it_says(name):
 def test_a_refinement_is_what_it_says(model):
     cfg = configure(f"model={model}")
     said = build.kind(cfg.model.refine, Refinement)
-    factory = build.make(cfg, "model").keywords["refine"]
+    factory = build.instantiate_group(cfg, "model").keywords["refine"]
     refine, wider = (started(factory(width, 4, 4, 2)) for width in (4, 8))
     x, other = random(2, 4, 7, 6), random(2, 4, 7, 6)
     other[:, :, 3, 3] += 1
@@ -243,7 +243,7 @@ def test_own_fusions_and_refinements_are_used_as_they_say():
     assert plan.name().startswith("ladder8-bilinear-smallest-")
     assert plan.notes == []
     network = build.network(cfg, 3).eval()
-    assert {type(step.smooth).__name__ for step in network.decoder.steps.values()} == {"Smooth"}
+    assert {type(step.smooth).__name__ for step in network.decoder.steps.values()} == {"SmoothConv"}
     assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
 

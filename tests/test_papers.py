@@ -134,11 +134,11 @@ def test_the_eight_decoders_differ_in_what_they_are_named_for():
         step = network(name).decoder.steps["4"]
         return type(step.upsample).__name__, type(step.fuse).__name__
 
-    assert slots("segnet_basic") == ("Unpool", "NoSkip")
+    assert slots("segnet_basic") == ("Unpool", "NoFusion")
     assert slots("segnet_basic_encoder_addition") == ("Unpool", "Sum")
-    assert slots("segnet_basic_bilinear") == ("Bilinear", "NoSkip")
+    assert slots("segnet_basic_bilinear") == ("Bilinear", "NoFusion")
     assert slots("fcn_basic") == ("Deconv", "Sum")
-    assert slots("fcn_basic_no_addition") == ("Deconv", "NoSkip")
+    assert slots("fcn_basic_no_addition") == ("Deconv", "NoFusion")
     assert network("fcn_basic_no_dim_reduction").decoder.out_channels == 64
     assert type(network("segnet_basic").normalise).__name__ == "LocalContrast"
 

@@ -9,7 +9,7 @@ import torchvision.datasets
 from segpipe.data.dataset import IGNORE_INDEX
 from segpipe.data.datasets.cityscapes import Cityscapes
 from segpipe.data.datasets.pets import Pets
-from segpipe.data.datasets.public import part
+from segpipe.data.datasets.public import split_names
 from segpipe.data.datasets.voc import VOC
 from segpipe.errors import UserError
 
@@ -167,10 +167,10 @@ def test_sbd_that_is_not_there_is_said(tmp_path):
 
 def test_held_out_names_are_a_tenth_that_names_alone_decide():
     names = [f"picture {n}" for n in range(1000)]
-    train, val = part(names, "train"), part(names, "val")
+    train, val = split_names(names, "train"), split_names(names, "val")
     assert sorted(train + val) == sorted(names)
     assert 70 < len(val) < 130
-    assert part(names[:500], "val") == [name for name in val if name in names[:500]]
+    assert split_names(names[:500], "val") == [name for name in val if name in names[:500]]
 
 
 def test_pets_take_borders_as_a_class_or_not_at_all(tmp_path):

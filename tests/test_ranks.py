@@ -21,11 +21,11 @@ from torch import nn
 from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.errors import UserError
-from segpipe.models.init import key
+from segpipe.models.init import seed_for
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history
 from segpipe.training import devices, sync_batchnorm
-from segpipe.training.sync_batchnorm import SyncLayers
+from segpipe.training.sync_batchnorm import SyncBatchNormPlugin
 from segpipe.training.task import SegmentationTask
 
 SMALL = [choice for choice in TINY if choice not in ("trainer=cpu", "logger=none", "data.eval_batch_size=4")]
@@ -210,7 +210,7 @@ def test_whatever_ends_nothing_is_left_and_the_record_says_why(tmp_path):
         assert [status(tmp_path / name) for name in names] == [1, 1, -signal.SIGKILL]
         found = {name: record(tmp_path / name) for name in names}
         assert [found[name]["status"] for name in names] == ["failed", "failed", "running"]
-        assert not Run(tmp_path / "orphaned").alive  # and so read as interrupted
+        assert not Run(tmp_path / "orphaned").is_running  # and so read as interrupted
         assert "rank 1 was ended by SIGKILL" in found["killed"]["error"]
         assert "rank 1 ended with status 1: interrupted" in found["ended"]["error"]
         assert "rank 1 was ended by SIGKILL" in (tmp_path / "killed.txt").read_text()
@@ -276,7 +276,7 @@ def test_unequal_shares_are_normalised_as_the_whole_batch(affine, momentum, monk
     monkeypatch.setattr(sync_batchnorm, "total", ranks.total)
     whole = trained(layer(), images, later)
     shares = list(zip(images.split([1, 4]), later.split([1, 4]), strict=True))
-    found = ranks.run(lambda share: trained(SyncLayers(gpu=False).apply(layer()), *share), shares)
+    found = ranks.run(lambda share: trained(SyncBatchNormPlugin(gpu=False).apply(layer()), *share), shares)
     for place in (0, 1):
         torch.testing.assert_close(torch.cat([one[place] for one in found]), whole[place], atol=2e-5, rtol=1e-5)
     for one in found:
@@ -288,7 +288,9 @@ def test_unequal_shares_are_normalised_as_the_whole_batch(affine, momentum, monk
         torch.testing.assert_close(parts, parameter.grad, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("gpu", "expected"), [(False, sync_batchnorm.OnCpu), (True, sync_batchnorm.OnGpu)])
+@pytest.mark.parametrize(
+    ("gpu", "expected"), [(False, sync_batchnorm.CpuSyncBatchNorm), (True, sync_batchnorm.GpuSyncBatchNorm)]
+)
 def test_layers_are_turned_back_into_what_they_were(gpu, expected):
     class WithActivation(nn.BatchNorm2d):
         def __init__(self, channels):
@@ -301,7 +303,7 @@ def test_layers_are_turned_back_into_what_they_were(gpu, expected):
     network = nn.Sequential(nn.BatchNorm2d(2), WithActivation(2), nn.Conv2d(2, 2, 1)).eval()
     image = torch.randn(1, 2, 3, 3)
     before, names = network(image), list(network.state_dict())
-    layers = SyncLayers(gpu=gpu)
+    layers = SyncBatchNormPlugin(gpu=gpu)
     assert layers.apply(network) is network
     assert [type(module) for module in network] == [expected, expected, nn.Conv2d]
     assert list(network.state_dict()) == names
@@ -309,7 +311,7 @@ def test_layers_are_turned_back_into_what_they_were(gpu, expected):
     layers.revert(network)
     assert [type(module) for module in network] == [nn.BatchNorm2d, WithActivation, nn.Conv2d]
     assert torch.equal(network(image), before)
-    assert "plain" not in vars(network[0])
+    assert "original_class" not in vars(network[0])
 
 
 # which devices, which place
@@ -353,7 +355,7 @@ def test_what_ranks_cannot_share_is_refused(choices, ranks, says):
 def test_the_place_is_what_the_environment_says(variables, expected, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert devices.place()[:4] == expected
+    assert devices.detect_rank()[:4] == expected
 
 
 @pytest.mark.parametrize(
@@ -377,18 +379,22 @@ def test_devices_are_counted_or_refused(choices, gpus, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     cfg = configure(*TINY, *choices)
     if isinstance(expected, int):
-        assert devices.wanted(cfg) == expected
+        assert devices.requested_devices(cfg) == expected
     else:
         with pytest.raises(UserError, match=expected):
-            devices.wanted(cfg)
+            devices.requested_devices(cfg)
 
 
 @pytest.mark.parametrize(
     ("choices", "place", "says"),
     [
-        (["trainer=cpu"], devices.Place(0, 2, 2, True), "trainer.devices=1, but 2 processes were started"),
-        (["trainer=ddp_cpu", "trainer.num_nodes=2"], devices.ALONE, "docs/devices.md"),
-        (["trainer=ddp_cpu", "trainer.strategy=fsdp"], devices.ALONE, "trainer.strategy=fsdp: allowed is auto or ddp"),
+        (["trainer=cpu"], devices.RankInfo(0, 2, 2, True), "trainer.devices=1, but 2 processes were started"),
+        (["trainer=ddp_cpu", "trainer.num_nodes=2"], devices.SINGLE_PROCESS, "docs/devices.md"),
+        (
+            ["trainer=ddp_cpu", "trainer.strategy=fsdp"],
+            devices.SINGLE_PROCESS,
+            "trainer.strategy=fsdp: allowed is auto or ddp",
+        ),
     ],
 )
 def test_what_was_not_started_for_the_devices_is_refused(choices, place, says):
@@ -412,6 +418,6 @@ def test_ranks_drop_out_by_draws_of_their_own(monkeypatch):
         monkeypatch.setattr(SegmentationTask, "global_rank", rank)
         task.on_train_epoch_start()
         draws.append(torch.rand(8))
-    torch.manual_seed(key(0, "epoch 0"))
+    torch.manual_seed(seed_for(0, "epoch 0"))
     assert torch.equal(draws[0], torch.rand(8))
     assert not torch.equal(draws[0], draws[1])

@@ -22,7 +22,7 @@ from segpipe.analysis.factors import DECODER, STRIDE
 from segpipe.analysis.findings import about_factor
 from segpipe.analysis.page import figures
 from segpipe.analysis.page.markdown import safe
-from segpipe.analysis.standings import standings
+from segpipe.analysis.standings import network_results
 from segpipe.analysis.statistics import effects
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.contrasts import Contrast
@@ -200,7 +200,7 @@ def made(a, b, difference, *, half=0.01, real=True, general=True, seeds=(0, 1, 2
 
 def test_levels_are_ordered_by_effect_and_ties_joined():
     compared = [made("a", "b", -0.02, real=False), made("b", "c", 0.1), made("a", "c", 0.08)]
-    assert ordering.order(compared).said == "b ≈ a > c"
+    assert ordering.order(compared).label == "b ≈ a > c"
     assert ordering.between(compared, "a", "b").contrast.a == "b"
     assert ordering.between(compared, "a", "d") is None
 
@@ -254,7 +254,7 @@ def test_what_does_not_hold_for_new_pictures_is_said():
 
 def test_a_declared_difference_goes_before_the_fit():
     contradiction = [made("a", "b", 0.01), made("a", "c", -0.5), made("b", "c", 0.1)]
-    assert [one.declared for one in contradiction] == [True] * 3
+    assert [one.significant for one in contradiction] == [True] * 3
     ordered = ordering.order(contradiction)
     neighbours = list(zip(ordered.levels, ordered.levels[1:], strict=False))
     for (a, b), sign in zip(neighbours, ordered.signs, strict=True):
@@ -519,7 +519,7 @@ def test_standings_name_the_pareto_front(tmp_path):
     for name, miou, stride in (("cheap", 0.4, 4), ("dear", 0.6, 32), ("worse", 0.5, 64)):
         write_run(tmp_path / name, decoder=name, miou=miou, stride=stride)
     collection = collect(tmp_path)
-    found = standings(collection, effects.analyse(collection, resamples=100))
+    found = network_results(collection, effects.analyse(collection, resamples=100))
     assert {one.place.level("decoder") for one in found if "parameters" in one.front} == {"cheap", "dear"}
     assert {one.place.level("decoder") for one in found if "gmac" in one.front} == {"dear"}
     assert [one.mark for one in found] == ["", "", ""]
@@ -649,7 +649,7 @@ def listed_in_order(folder, names):
 def held(collection):
     """Networks as sets of run folders, by name."""
     return {
-        network.said: {run.run.folder.name for run in network.runs.values()}
+        network.label: {run.run.folder.name for run in network.runs.values()}
         for network in collection.networks
         if network.runs
     }

@@ -24,7 +24,7 @@ from segpipe.data.files import read_image
 from segpipe.data.resize import resize_image, resize_mask
 from segpipe.data.samples import Samples
 from segpipe.metrics.confusion import confusion_matrices
-from segpipe.models.network import at_size
+from segpipe.models.network import resize_logits
 from segpipe.predict import predict
 from segpipe.runs import cells
 from segpipe.runs.run import Run
@@ -125,7 +125,7 @@ def test_scores_come_back_to_where_they_were(name):
     found = []
     for _ in range(200):
         sample, _ = drawn(rng, source)
-        scores = at_size(torch.from_numpy(sample.image[None, ..., 0] / 160.0)[None], target)[0, 0].numpy()
+        scores = resize_logits(torch.from_numpy(sample.image[None, ..., 0] / 160.0)[None], target)[0, 0].numpy()
         image = resize_image(sample.image, target)
         found.append(offsets(Sample(image, (scores > 0.5).astype(np.uint8)), 1)[:2])
     assert np.abs(np.mean(found, 0)).max() < CLOSE, np.mean(found, 0)
@@ -236,7 +236,7 @@ def test_experiments_of_the_kept_sweeps_have_the_identities_of_their_runs(sweep)
     assert len(chosen) > 10
     for cell in (cells.Cell(**entry) for entry in chosen):
         overrides = [one for one in cell.overrides if not one.startswith(("experiment=", "hydra"))]
-        assert cell.run.endswith(f"-{Plan.of(configure(f'experiment={sweep}', *overrides)).identity}"), cell.said
+        assert cell.run.endswith(f"-{Plan.of(configure(f'experiment={sweep}', *overrides)).identity}"), cell.label
 
 
 def test_what_resizes_is_known():

@@ -18,8 +18,8 @@ from benchmarks.coverage import REGIMES, coverage, equal_grid
 from benchmarks.simulated import MISSING, missing_errors
 from benchmarks.simulated import REGIMES as NOISES
 from segpipe.analysis import ordering
-from segpipe.analysis.collect import Collection, Network, collect
-from segpipe.analysis.design_points import AS_THEY_ARE, MATCHED, SMOOTHED, Place
+from segpipe.analysis.collect import Collection, TrainedNetwork, collect
+from segpipe.analysis.design_points import MATCHED, SMOOTHED, UNMATCHED, DesignPoint
 from segpipe.analysis.statistics import best, contrasts, effects
 from segpipe.analysis.statistics.contrasts import Design
 from segpipe.analysis.statistics.intervals import (
@@ -30,9 +30,9 @@ from segpipe.analysis.statistics.intervals import (
     seeds_needed,
     simultaneous,
 )
-from segpipe.analysis.statistics.resample import Scored, Tallies, ratios, scored, weights
+from segpipe.analysis.statistics.resample import BootstrapScores, ScoreCounts, ratios, score_and_resample, weights
 from segpipe.errors import UserError
-from segpipe.metrics.confusion import scores, tally, tally_score
+from segpipe.metrics.confusion import iou_counts, mean_ratio, scores
 
 KEPT = Path(__file__).parent.parent / "docs" / "sweeps"
 
@@ -45,15 +45,17 @@ def matrices(random, *shape, classes=3, rare=False):
 
 
 def tallies(found):
-    kept = tally(found.reshape(-1, *found.shape[-2:]))
+    kept = iou_counts(found.reshape(-1, *found.shape[-2:]))
     shape = found.shape[:-1]
-    return Tallies(kept.over.reshape(shape), kept.under.reshape(shape), kept.present.reshape(shape)[0, 0])
+    return ScoreCounts(
+        kept.numerator.reshape(shape), kept.denominator.reshape(shape), kept.present.reshape(shape)[0, 0]
+    )
 
 
 def test_a_tally_scores_as_the_matrix_does():
     found = matrices(np.random.default_rng(0), 7, rare=True)
-    assert tally_score(tally(found)) == pytest.approx(scores(found.sum(0))["miou"], abs=1e-15)
-    assert np.isnan(tally_score(tally(np.zeros((2, 3, 3), int))))
+    assert mean_ratio(iou_counts(found)) == pytest.approx(scores(found.sum(0))["miou"], abs=1e-15)
+    assert np.isnan(mean_ratio(iou_counts(np.zeros((2, 3, 3), int))))
 
 
 @pytest.mark.parametrize("rare", [False, True])
@@ -86,40 +88,40 @@ def linear(random, *, seeds, pictures, seed_sd=1.0, picture_sd=1.0):
     values = 5 + random.normal(size=(1, seeds, pictures)) + seed_sd * random.normal(size=(1, seeds, 1))
     values = values + picture_sd * random.normal(size=(1, 1, pictures))
     ones = np.ones((1, seeds, pictures, 1))
-    return Tallies(values[..., None], ones, ones[0, 0])
+    return ScoreCounts(values[..., None], ones, ones[0, 0])
 
 
 def test_these_pictures_new_trainings_is_students_t():
     random = np.random.default_rng(2)
-    found = scored(tallies(matrices(random, 2, 5, 8)), list("abcdefgh"), resamples=50)
+    found = score_and_resample(tallies(matrices(random, 2, 5, 8)), list("abcdefgh"), resamples=50)
     got = estimate(found, np.array([1.0, -1.0]), range(5))
     expected = stats.ttest_rel(*found.found)
     bounds = expected.confidence_interval(0.95)
     assert got.difference == pytest.approx(found.found[0].mean() - found.found[1].mean())
     assert (got.trainings.low, got.trainings.high) == pytest.approx((bounds.low, bounds.high))
-    assert (got.trainings.p, got.trainings.freedom) == pytest.approx((expected.pvalue, 4))
+    assert (got.trainings.p, got.trainings.dof) == pytest.approx((expected.pvalue, 4))
 
 
 def test_new_pictures_too_is_the_two_way_analysis_of_variance():
     random = np.random.default_rng(3)
     given = linear(random, seeds=5, pictures=30, seed_sd=0.5)
-    got = estimate(scored(given, [str(i) for i in range(30)], resamples=20_000), np.ones(1), range(5))
+    got = estimate(score_and_resample(given, [str(i) for i in range(30)], resamples=20_000), np.ones(1), range(5))
     rows = [{"y": given.over[0, s, i, 0], "s": s, "i": i} for s in range(5) for i in range(30)]
     table = anova_lm(ols("y ~ C(s) + C(i)", {key: [row[key] for row in rows] for key in rows[0]}).fit())
     squares = table["mean_sq"] / 150
     expected = {"seed": squares["C(s)"], "pictures": squares["C(i)"], "residual": squares["Residual"]}
-    assert got.parts == pytest.approx(expected, rel=0.04)
+    assert got.variance_components == pytest.approx(expected, rel=0.04)
     total = squares["C(s)"] + squares["C(i)"] - squares["Residual"]
-    assert got.pictures.error == pytest.approx(total**0.5, rel=0.03)
+    assert got.pictures.standard_error == pytest.approx(total**0.5, rel=0.03)
     degrees = total**2 / (squares["C(s)"] ** 2 / 4 + squares["C(i)"] ** 2 / 29 + squares["Residual"] ** 2 / 116)
-    assert got.pictures.freedom == pytest.approx(degrees, rel=0.05)
+    assert got.pictures.dof == pytest.approx(degrees, rel=0.05)
 
 
 def test_of_new_pictures_nobody_is_surer():
     random = np.random.default_rng(4)
     for _ in range(20):
         given = linear(random, seeds=4, pictures=12, picture_sd=0.1)
-        got = estimate(scored(given, list("abcdefghijkl"), resamples=200), np.ones(1), range(4))
+        got = estimate(score_and_resample(given, list("abcdefghijkl"), resamples=200), np.ones(1), range(4))
         assert got.pictures.high - got.pictures.low >= got.trainings.high - got.trainings.low
         assert got.pictures.p >= got.trainings.p
 
@@ -127,12 +129,14 @@ def test_of_new_pictures_nobody_is_surer():
 def test_too_little_gives_no_interval():
     random = np.random.default_rng(5)
     one = np.array([1.0, -1.0])
-    few = estimate(scored(tallies(matrices(random, 2, 2, 8)), list("abcdefgh"), resamples=9), one, range(2))
+    few = estimate(score_and_resample(tallies(matrices(random, 2, 2, 8)), list("abcdefgh"), resamples=9), one, range(2))
     assert few.trainings is None
     assert few.pictures is None
     assert few.seeds == (0, 1)
     assert np.isfinite(few.difference)
-    pair = estimate(scored(tallies(matrices(random, 2, 4, 8)), list("aaaabbbb"), resamples=9), one, range(4))
+    pair = estimate(
+        score_and_resample(tallies(matrices(random, 2, 4, 8)), list("aaaabbbb"), resamples=9), one, range(4)
+    )
     assert pair.trainings is not None
     assert pair.pictures is None
 
@@ -140,7 +144,7 @@ def test_too_little_gives_no_interval():
 def test_seeds_are_those_that_both_were_trained_with():
     found = np.array([[1.0, 2.0, np.nan, 4.0, 7.0], [0.5, 1.0, 3.0, np.nan, 2.0]])
     drawn = np.repeat(found[None], 4, axis=0)
-    got = estimate(Scored(found, drawn, drawn), np.array([1.0, -1.0]), [10, 11, 12, 13, 14])
+    got = estimate(BootstrapScores(found, drawn, drawn), np.array([1.0, -1.0]), [10, 11, 12, 13, 14])
     assert got.seeds == (10, 11, 14)
     assert got.difference == pytest.approx(np.mean([0.5, 1.0, 5.0]))
 
@@ -226,7 +230,7 @@ def test_equal_networks_are_counted_once():
     assert of("nearest bilinear", design).contexts == 7  # stride 32 once, 16 and 8 with three fusions each
     assert of("sum concat", design).contexts == 10  # nothing to join at 32
     assert of("8 16", design).contexts == 10  # without skips, the stride is no depth of a skip
-    merged = [Network([*one.places], one.runs) for one in GRID]
+    merged = [TrainedNetwork([*one.places], one.runs) for one in GRID]
     alike = [
         one for one in merged if one.places[0].level("decoder") == "nearest" and one.places[0].level("fusion") == "none"
     ]
@@ -255,7 +259,7 @@ def test_interactions_are_differences_of_differences():
 
 
 def test_contexts_without_runs_are_left_out_and_named():
-    networks = [Network(one.places, dict(one.runs)) for one in GRID]
+    networks = [TrainedNetwork(one.places, dict(one.runs)) for one in GRID]
     gone = next(one for one in networks if one.places[0].levels == ("deconv", "sum", 8))
     for seed in (0, 1, 2):
         del gone.runs[seed]
@@ -268,9 +272,9 @@ def test_contexts_without_runs_are_left_out_and_named():
 
 def collection_of(runs):
     """Networks with these runs, {seed: validation mIoU}, which no single factor tells apart."""
-    places = [Place("", AS_THEY_ARE, f"m{number}-", ("deconv", "sum", 8)) for number in range(len(runs))]
+    places = [DesignPoint("", UNMATCHED, f"m{number}-", ("deconv", "sum", 8)) for number in range(len(runs))]
     networks = [
-        Network([place], {seed: SimpleNamespace(val=val) for seed, val in given.items()})
+        TrainedNetwork([place], {seed: SimpleNamespace(val=val) for seed, val in given.items()})
         for place, given in zip(places, runs, strict=True)
     ]
     seeds = sorted({seed for given in runs for seed in given})
@@ -281,7 +285,7 @@ def collection_of(runs):
 def plain(scores, *, pictures=4):
     """Tallies whose score is the given one, NaN without a run, on every picture the same."""
     over = np.repeat(np.asarray(scores, float)[:, :, None, None], pictures, axis=2)
-    return Tallies(over, np.ones_like(over), np.ones((pictures, 1)))
+    return ScoreCounts(over, np.ones_like(over), np.ones((pictures, 1)))
 
 
 def test_against_looks_at_those_with_a_seed_in_common():
@@ -297,7 +301,7 @@ def test_of_equal_networks_none_is_called_worse_though_one_is_always_the_highest
         val = scores + 0.002 * random.standard_normal(scores.shape)  # correlation 0.98
         runs = [dict(enumerate(row)) for row in val.tolist()]
         found = effects.analyse(collection_of(runs), plain(scores), resamples=2)
-        wrong += any(one.declared for one in found.cells)
+        wrong += any(one.significant for one in found.cells)
     assert wrong / trials <= 0.06
 
 
@@ -310,8 +314,8 @@ def test_validation_does_not_change_what_is_said_of_single_networks():
     for one, two in zip(both[0].cells, both[1].cells, strict=True):
         assert (one.contrast.a, one.estimate) == (two.contrast.a, two.estimate)
         assert one.contrast.b == "the best of the others"
-    assert both[0].cells[0].declared
-    assert not both[0].cells[-1].declared
+    assert both[0].cells[0].significant
+    assert not both[0].cells[-1].significant
     assert both[0].cells[0].estimate.difference == pytest.approx(scores[0].mean() - scores.mean(1).max())
 
 
@@ -349,7 +353,9 @@ def test_pairs_are_compared_as_single_contrasts_are():
     random = np.random.default_rng(13)
     over = tallies(matrices(random, 4, 6, 8)).over.astype(float)
     over[0, 1] = over[2, 5] = np.nan
-    found = scored(Tallies(over, np.full_like(over, 100), np.ones((8, 3))), list("aabcdefg"), resamples=60)
+    found = score_and_resample(
+        ScoreCounts(over, np.full_like(over, 100), np.ones((8, 3))), list("aabcdefg"), resamples=60
+    )
     rows = np.arange(4)
     difference, seeds = best.paired(found.found)
     pictures = best.with_pictures(found, rows, seeds)
@@ -358,13 +364,13 @@ def test_pairs_are_compared_as_single_contrasts_are():
         weights[[one, two]] = 1, -1
         expected = estimate(found, weights, range(6))
         assert difference[one, two] == pytest.approx(expected.difference)
-        assert seeds.error[one, two] == pytest.approx(expected.trainings.error)
-        assert seeds.freedom[one, two] == expected.trainings.freedom
-        parts = expected.parts
+        assert seeds.standard_error[one, two] == pytest.approx(expected.trainings.standard_error)
+        assert seeds.dof[one, two] == expected.trainings.dof
+        parts = expected.variance_components
         total = max(parts["seed"] + parts["pictures"] - parts["residual"], parts["seed"], parts["pictures"])
-        assert pictures.error[one, two] == pytest.approx(total**0.5)
-        if pictures.error[one, two] > 1.01 * seeds.error[one, two] and pictures.freedom[one, two] < 6:
-            assert pictures.freedom[one, two] == pytest.approx(expected.pictures.freedom)
+        assert pictures.standard_error[one, two] == pytest.approx(total**0.5)
+        if pictures.standard_error[one, two] > 1.01 * seeds.standard_error[one, two] and pictures.dof[one, two] < 6:
+            assert pictures.dof[one, two] == pytest.approx(expected.pictures.dof)
     assert best.with_pictures(found._replace(influence=found.influence[:2]), rows, seeds) is None
 
 
@@ -398,16 +404,16 @@ def test_a_missing_run_costs_its_own_context_alone():
     scores = random.standard_normal((6, 7)) + random.standard_normal(7) + 3 * np.arange(6)[:, None]
     for network, seed in ((0, 0), (1, 1), (3, 2), (4, 0), (4, 6)):
         scores[network, seed] = np.nan
-    found = Scored(scores, np.stack([scores] * 5), np.stack([scores] * 5))
+    found = BootstrapScores(scores, np.stack([scores] * 5), np.stack([scores] * 5))
     weights = np.array([[1, -1, 0, 0, 0, 0], [0, 0, 1, -1, 0, 0], [0, 0, 0, 0, 1, -1]])
     got = estimate(found, weights, range(7))
     pairs = [scores[0] - scores[1], scores[2] - scores[3], scores[4] - scores[5]]
     mean, variance = slowly([{seed: value for seed, value in enumerate(one) if np.isfinite(value)} for one in pairs])
     assert got.difference == pytest.approx(mean)
-    assert got.trainings.error == pytest.approx(variance**0.5)
-    assert 4 <= got.trainings.freedom <= 6
+    assert got.trainings.standard_error == pytest.approx(variance**0.5)
+    assert 4 <= got.trainings.dof <= 6
     assert got.seeds == tuple(range(7))
-    assert (got.parts["pictures"], got.parts["residual"]) == pytest.approx((0, 0))
+    assert (got.variance_components["pictures"], got.variance_components["residual"]) == pytest.approx((0, 0))
 
 
 def test_degrees_of_freedom_are_those_of_the_noisy_context():
@@ -415,10 +421,10 @@ def test_degrees_of_freedom_are_those_of_the_noisy_context():
     scores = 1e-3 * random.standard_normal((4, 9))
     scores[0] *= 1e4
     scores[0, 4:] = np.nan
-    found = Scored(scores, np.stack([scores] * 5), np.stack([scores] * 5))
+    found = BootstrapScores(scores, np.stack([scores] * 5), np.stack([scores] * 5))
     weights = np.array([[1, -1, 0, 0], [0, 0, 1, -1]])
-    assert estimate(found, weights, range(9)).trainings.freedom == pytest.approx(3, abs=1e-3)
-    assert estimate(found, weights[1:], range(9)).trainings.freedom == pytest.approx(8)
+    assert estimate(found, weights, range(9)).trainings.dof == pytest.approx(3, abs=1e-3)
+    assert estimate(found, weights[1:], range(9)).trainings.dof == pytest.approx(8)
 
 
 def test_with_new_pictures_a_missing_run_costs_its_own_context_alone():
@@ -426,14 +432,16 @@ def test_with_new_pictures_a_missing_run_costs_its_own_context_alone():
     random = np.random.default_rng(17)
     over = random.standard_normal((4, 5, 12, 1)) + random.standard_normal((4, 1, 12, 1))
     over[0, 4] = over[3, 0] = np.nan
-    found = scored(Tallies(over, np.ones(over.shape), np.ones((12, 1))), list("abcdefghijkl"), resamples=80)
+    found = score_and_resample(
+        ScoreCounts(over, np.ones(over.shape), np.ones((12, 1))), list("abcdefghijkl"), resamples=80
+    )
     got = estimate(found, np.array([[1, -1, 0, 0], [0, 0, 1, -1]]), range(5))
     drawn = found.resampled[:, [0, 2]] - found.resampled[:, [1, 3]]  # (B, contexts, S)
     moved = np.nanmean(drawn, axis=2).mean(1)
-    assert got.parts["pictures"] == pytest.approx(moved.var() * 12 / 11)
+    assert got.variance_components["pictures"] == pytest.approx(moved.var() * 12 / 11)
     rest = drawn - drawn.mean(0)
     kept = [[{s: v for s, v in enumerate(row) if np.isfinite(v)} for row in one] for one in rest.tolist()]
-    assert got.parts["residual"] == pytest.approx(np.mean([slowly(one)[1] for one in kept]) * 12 / 11)
+    assert got.variance_components["residual"] == pytest.approx(np.mean([slowly(one)[1] for one in kept]) * 12 / 11)
     assert got.pictures.high - got.pictures.low >= got.trainings.high - got.trainings.low
 
 
@@ -447,13 +455,13 @@ def test_where_nothing_is_missing_the_numbers_are_those_of_the_mean_of_all_conte
         got = one.estimate.trainings
         assert one.estimate.difference == pytest.approx(by_seed.mean(), abs=1e-14)
         assert (got.low, got.high) == pytest.approx((limits.low, limits.high), abs=1e-12)
-        assert (got.p, got.freedom) == pytest.approx((expected.pvalue, 4), rel=1e-9)
+        assert (got.p, got.dof) == pytest.approx((expected.pvalue, 4), rel=1e-9)
         drawn = np.einsum("n,bns->bs", one.contrast.weights.mean(0), found.scored.resampled)
         small = len(found.scored.influence) / (len(found.scored.influence) - 1)
         moved = drawn.mean(1)
-        assert one.estimate.parts["pictures"] == pytest.approx(moved.var() * small, rel=1e-9)
+        assert one.estimate.variance_components["pictures"] == pytest.approx(moved.var() * small, rel=1e-9)
         residual = (drawn - moved[:, None]).var(0).sum() * small / 20
-        assert one.estimate.parts["residual"] == pytest.approx(residual, rel=1e-9)
+        assert one.estimate.variance_components["residual"] == pytest.approx(residual, rel=1e-9)
 
 
 def test_five_missing_runs_of_225_leave_every_difference_an_interval():
@@ -467,7 +475,7 @@ def test_five_missing_runs_of_225_leave_every_difference_an_interval():
         assert one.estimate.trainings is not None
         assert one.contrast.dropped == () or one.contrast.factor == "fusion x stride"  # four of bilinear's networks
     order = ordering.order([one for one in found.marginal if one.contrast.factor == "decoder"])
-    assert order.said == "deconv > pixelshuffle > bilinear > nearest > unpool"
+    assert order.label == "deconv > pixelshuffle > bilinear > nearest > unpool"
 
 
 @pytest.mark.parametrize("missing", grid(MISSING[:4], quick=MISSING[1:2]), ids=lambda missing: f"{missing.share:.0%}")
@@ -481,10 +489,10 @@ def test_differences_with_missing_runs_hold(missing):
 
 
 def test_places_say_how_they_differ():
-    assert Place("", AS_THEY_ARE, "fcn", ("deconv", "sum", 8)).said == "fcn8s deconv sum"
-    assert Place("", SMOOTHED, "ladder", ("nearest", "concat", 4)).said == "ladder4 nearest concat smoothed"
-    given = Place("optimizer.lr=0.1", MATCHED["params"], "unet", ("deconv", "sum", 1))
-    assert given.said == "unet1 deconv sum equal parameters optimizer.lr=0.1"
+    assert DesignPoint("", UNMATCHED, "fcn", ("deconv", "sum", 8)).label == "fcn8s deconv sum"
+    assert DesignPoint("", SMOOTHED, "ladder", ("nearest", "concat", 4)).label == "ladder4 nearest concat smoothed"
+    given = DesignPoint("optimizer.lr=0.1", MATCHED["params"], "unet", ("deconv", "sum", 1))
+    assert given.label == "unet1 deconv sum equal parameters optimizer.lr=0.1"
 
 
 def test_the_kept_sweeps_are_read_and_compared():
@@ -503,7 +511,7 @@ def test_the_kept_sweeps_are_read_and_compared():
         assert everywhere.low <= here.low <= one.estimate.difference <= here.high <= everywhere.high
         assert everywhere.adjusted >= here.adjusted
     again = effects.analyse(ladder, reference="ladder8 deconv sum", resamples=50)
-    assert ladder.networks[again.reference].said == "ladder8 deconv sum"
+    assert ladder.networks[again.reference].label == "ladder8 deconv sum"
     with pytest.raises(UserError, match=r"'fcn8s': no network here is called so\. There are: ladder16 bilinear concat"):
         effects.analyse(ladder, reference="fcn8s", resamples=50)
 

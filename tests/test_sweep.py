@@ -24,7 +24,7 @@ from segpipe.config import build
 from segpipe.config.plan import Plan, make_cell
 from segpipe.engine import processes, scheduler, sweep
 from segpipe.engine.predictor import Predictor
-from segpipe.engine.progress import Board
+from segpipe.engine.progress import ProgressView
 from segpipe.errors import UserError
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.cells import Cell
@@ -161,7 +161,7 @@ def test_the_status_of_a_cell_is_its_runs(tmp_path, record, alive, status):
     if record:
         write_json(tmp_path / "r" / "run.json", record)
     if alive:
-        with Run(tmp_path / "r").held():
+        with Run(tmp_path / "r").lock():
             assert cells.status(tmp_path, cell) == status
     else:
         assert cells.status(tmp_path, cell) == status
@@ -207,10 +207,10 @@ def test_the_jobs_of_a_sweep_are_counted_as_hydra_will(monkeypatch, given, jobs)
     conf = OmegaConf.load(Path(__file__).parent.parent / "conf" / "experiment" / "sweep_shapes.yaml").hydra
     sweeper = {"_target_": "x.BasicSweeper", "params": conf.sweeper.params}
     hydra = {"sweep": {"dir": "a"}, "sweeper": sweeper, "overrides": {"task": given}}
-    monkeypatch.setattr(scheduler.Asked, "folder", None)
-    monkeypatch.setattr(scheduler.Asked, "jobs", 0)
-    scheduler.Asked().on_multirun_start(OmegaConf.create({"hydra": hydra}))
-    assert scheduler.Asked.jobs == jobs
+    monkeypatch.setattr(scheduler.SweepCallback, "folder", None)
+    monkeypatch.setattr(scheduler.SweepCallback, "jobs", 0)
+    scheduler.SweepCallback().on_multirun_start(OmegaConf.create({"hydra": hydra}))
+    assert scheduler.SweepCallback.jobs == jobs
 
 
 # ---- lines of cells
@@ -294,13 +294,13 @@ def test_the_best_weights_alone_predict_the_same_and_cannot_be_gone_on_with(tmp_
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     before = Predictor(kept.folder)(image)
     size = kept.checkpoint("best").stat().st_size
-    assert checkpoints.newest_whole(kept) is not None
+    assert checkpoints.latest_intact(kept) is not None
     checkpoints.compact(kept, "best")
     assert (Predictor(kept.folder)(image) == before).all()
     assert not kept.checkpoint("last").exists()
     assert kept.checkpoint("best").stat().st_size < size / 2
     assert build.weights_file(str(kept.folder)) == kept.checkpoint("best")
-    assert checkpoints.newest_whole(kept) is None
+    assert checkpoints.latest_intact(kept) is None
     with pytest.raises(UserError, match="nothing to go on with"):
         train(configure(*TINY, f"resume={kept.folder}"))
     written = kept.checkpoint("best").stat().st_mtime_ns
@@ -316,7 +316,7 @@ def test_checkpoints_stay_where_the_best_cannot_be_rewritten(tmp_path, finished_
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "write", full)
-    slots = scheduler.Slots(name="x", workers=1, gpu=False, keep="best")
+    slots = scheduler.Scheduler(name="x", workers=1, gpu=False, keep="best")
     slots.compact(kept)
     assert sorted(path.name for path in (kept.folder / "checkpoints").iterdir()) == names
     monkeypatch.undo()
@@ -342,22 +342,22 @@ def test_a_finished_run_whose_weights_were_not_kept_says_so(tmp_path, finished_r
 def test_each_slot_has_its_share_of_the_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert scheduler.shares(2, gpu=True) == [{"CUDA_VISIBLE_DEVICES": "3,5"}, {"CUDA_VISIBLE_DEVICES": "6,7"}]
+    assert scheduler.split_devices(2, gpu=True) == [{"CUDA_VISIBLE_DEVICES": "3,5"}, {"CUDA_VISIBLE_DEVICES": "6,7"}]
     with pytest.raises(UserError, match=r"allowed is 1 to 4, the GPUs"):
-        scheduler.shares(5, gpu=True)
+        scheduler.split_devices(5, gpu=True)
     monkeypatch.setattr(scheduler, "cores", lambda: 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    assert scheduler.shares(4, gpu=False) == [{"OMP_NUM_THREADS": "2"}] * 4
-    assert scheduler.shares(1, gpu=False) == [{"OMP_NUM_THREADS": "6"}]
+    assert scheduler.split_devices(4, gpu=False) == [{"OMP_NUM_THREADS": "2"}] * 4
+    assert scheduler.split_devices(1, gpu=False) == [{"OMP_NUM_THREADS": "6"}]
     for workers in (0, 9):
         with pytest.raises(UserError, match=rf"sweep.workers={workers}: allowed is 1 to 8, the cores"):
-            scheduler.shares(workers, gpu=False)
+            scheduler.split_devices(workers, gpu=False)
 
 
 def test_the_view_leaves_the_streams_that_jobs_are_forked_with(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     before = sys.stdout, sys.stderr
-    board = Board(workers=1)
+    board = ProgressView(workers=1)
     try:
         assert board.live.is_started
         assert (sys.stdout, sys.stderr) == before
@@ -376,7 +376,7 @@ def test_a_process_of_several_threads_is_not_forked():
 
 @pytest.mark.parametrize("value", ["a b", "it's", "x=1,2", "back\\slash", "end\\", "both\\'", "(1)"])
 def test_quoted_survives_hydras_grammar(value):
-    (override,) = OverridesParser.create().parse_overrides([f"key={processes.quoted(value)}"])
+    (override,) = OverridesParser.create().parse_overrides([f"key={processes.quote_override(value)}"])
     assert override.value() == value
 
 

@@ -522,25 +522,28 @@ def test_the_end_of_wandbs_own_process_is_not_the_runs(tmp_path):
 
 def test_a_key_that_cannot_be_one(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "short")
-    assert tracking.choose("auto", 1.0) == ("offline", "WANDB_API_KEY invalid: API key must have 40+ characters, has 5")
+    assert tracking.choose_mode("auto", 1.0) == (
+        "offline",
+        "WANDB_API_KEY invalid: API key must have 40+ characters, has 5",
+    )
 
 
 def test_a_key_is_found_where_wandb_login_puts_it(server, monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY")
-    assert tracking.choose("auto", 1.0)[0] == "offline"
+    assert tracking.choose_mode("auto", 1.0)[0] == "offline"
     monkeypatch.setenv("NETRC", str(tmp_path / "keys"))
     machine = server.url.removeprefix("http://")  # with its port, as `wandb login` writes it
     (tmp_path / "keys").write_text(f"machine {machine}\n  login user\n  password {KEY}\n")
     (tmp_path / "keys").chmod(0o600)
-    assert tracking.choose("auto", 1.0)[0] == "online"
+    assert tracking.choose_mode("auto", 1.0)[0] == "online"
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_auto_takes_the_mode_of_the_environment(mode, server, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", mode)
-    assert tracking.choose("auto", 1.0)[0] == mode
+    assert tracking.choose_mode("auto", 1.0)[0] == mode
     stop_wandb()
-    assert tracking.choose("online", 1.0)[0] == "online"  # the command line says more than the environment
+    assert tracking.choose_mode("online", 1.0)[0] == "online"  # the command line says more than the environment
 
 
 def test_disabled_leaves_nothing(tmp_path):

@@ -15,11 +15,11 @@ import segpipe
 from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.engine import scheduler
-from segpipe.engine.fit import carry_out
-from segpipe.engine.resume import identified, recognise, settled
+from segpipe.engine.fit import run_training
+from segpipe.engine.resume import check_same_config, identified, resolve_resume
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
-from segpipe.metrics.confusion import scores, tally_score
+from segpipe.metrics.confusion import mean_ratio, scores
 from segpipe.runs import cells
 from segpipe.runs.cells import Cell
 from segpipe.runs.counts import read_boundaries
@@ -69,7 +69,7 @@ def test_scores_are_those_of_the_matrices_of_every_picture(finished_run):
         assert (matrices.sum((1, 2)) == 96 * 96).all()
         assert scores(matrices.sum(0))["miou"] == pytest.approx(metrics[split]["miou"])
     found = read_boundaries(Run(finished_run).boundaries("test"))
-    shown = {name: None if math.isnan(tally_score(tally)) else tally_score(tally) for name, tally in found.items()}
+    shown = {name: None if math.isnan(mean_ratio(tally)) else mean_ratio(tally) for name, tally in found.items()}
     assert metrics["test"]["boundaries"] == shown
     assert all(len(part) == 7 for tally in found.values() for part in tally)
     assert "boundaries" not in metrics["val"]
@@ -145,9 +145,9 @@ def test_a_history_that_was_read_is_written_the_same(tmp_path):
 
 def resume(folder, *overrides):
     """What the command line does with ``resume=FOLDER`` and overrides."""
-    with Run(folder).held():
-        cfg = settled(configure(f"resume={folder}", *overrides), overrides=list(overrides))
-        carry_out(Plan.of(cfg), list(overrides), devices.joined())
+    with Run(folder).lock():
+        cfg = resolve_resume(configure(f"resume={folder}", *overrides), overrides=list(overrides))
+        run_training(Plan.of(cfg), list(overrides), devices.connect_ranks())
     return Run(folder).record
 
 
@@ -166,10 +166,10 @@ def test_a_run_that_is_resumed_for_more_epochs_gets_their_identity_and_says_whic
     again = resume(folder)
     assert [again[key] for key in ("identity", "extended_from", "max_epochs")] == [identities[2], identities[1], [1, 2]]
 
-    recognise(Run(folder), Plan.of(configure(*asked[2])))
+    check_same_config(Run(folder), Plan.of(configure(*asked[2])))
     for other in (1, 3):
         with pytest.raises(UserError, match=r"resumed with another trainer\.max_epochs since"):
-            recognise(Run(folder), Plan.of(configure(*asked[other])))
+            check_same_config(Run(folder), Plan.of(configure(*asked[other])))
     capsys.readouterr()
     train(configure(*asked[2], "resume=auto", f"run_dir={folder}"))
     assert "is finished already" in capsys.readouterr().out
@@ -180,8 +180,8 @@ def test_a_run_that_is_resumed_for_more_epochs_gets_their_identity_and_says_whic
     kept = (folder / "run.json").read_text()
     cell = Cell([], {"seed": 0}, run="run")
     assert cells.status(tmp_path, cell) == "extended"
-    slots = scheduler.Slots(name="x", workers=1, gpu=False)
-    slots.put(folder, asked[1])
+    slots = scheduler.Scheduler(name="x", workers=1, gpu=False)
+    slots.submit(folder, asked[1])
     slots.close()
     assert "it is no run of its cell" in capsys.readouterr().out
     assert (slots.jobs, list(slots.waiting), (folder / "run.json").read_text()) == ([], [], kept)
@@ -409,10 +409,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_checkpoints_are_written_beside_their_place_and_moved(tmp_path, monkeypatch):
-    from segpipe.training.callbacks import WholeCheckpoints
+    from segpipe.training.callbacks import AtomicCheckpointIO
 
     path = tmp_path / "last.ckpt"
-    WholeCheckpoints().save_checkpoint({"epoch": 1}, path)
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
 
     def half(content, file):
         file.write(b"half")
@@ -420,7 +420,7 @@ def test_checkpoints_are_written_beside_their_place_and_moved(tmp_path, monkeypa
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(OSError, match="disk full"):
-        WholeCheckpoints().save_checkpoint({"epoch": 2}, path)
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 

@@ -9,7 +9,7 @@ from fake_runs import write_sweep
 from segpipe import report
 from segpipe.analysis import verdict
 from segpipe.analysis.collect import collect
-from segpipe.analysis.standings import grids, standings
+from segpipe.analysis.standings import grids, network_results
 from segpipe.analysis.statistics import effects
 from segpipe.config.schema import CONF, options
 
@@ -47,7 +47,7 @@ def said(folder, decoders, fusions, *, refine="my.OneByOne", options=None):
         config["model"]["refine"] = {"_target_": refine}
         (path / "config.yaml").write_text(yaml.safe_dump(config))
     collection = collect(folder)
-    found = standings(collection, effects.analyse(collection, resamples=100))
+    found = network_results(collection, effects.analyse(collection, resamples=100))
     return verdict.functions(grids(found)[0], CLASSES)
 
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 import segpipe
 from segpipe.config import build
-from segpipe.data.visualise import GAP, INK, PAPER, colour_mask, errors
+from segpipe.data.visualise import GAP, INK, PAPER, colour_mask, error_map
 
 COUNT, HEIGHT = 4, 150
 
@@ -35,7 +35,7 @@ def main() -> None:
         draw.text((left + width + GAP, 6), f"{name}: errors", INK, font)
         for row, sample in enumerate(samples):
             mask = predictor(sample.image)
-            for place, picture in enumerate((colour_mask(mask, dataset.palette), errors(sample.mask, mask))):
+            for place, picture in enumerate((colour_mask(mask, dataset.palette), error_map(sample.mask, mask))):
                 small = PIL.Image.fromarray(picture).resize((width, HEIGHT), PIL.Image.Resampling.NEAREST)
                 page.paste(small, (left + place * (width + GAP), 30 + row * (HEIGHT + GAP)))
     page.quantize(64).save(out, optimize=True)

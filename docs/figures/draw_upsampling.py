@@ -264,7 +264,7 @@ def encoder_and_stops() -> tuple[Encoder, dict[int, list[str]]]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for name, written in names.items():
             stops.setdefault(compose("train", [f"model={name}"]).model.stride, []).append(written)
-        encoder: Encoder = build.make(compose("train"), "encoder")
+        encoder: Encoder = build.instantiate_group(compose("train"), "encoder")
     return encoder, stops
 
 

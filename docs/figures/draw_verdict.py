@@ -48,7 +48,7 @@ def main() -> None:
             here = one.estimate.trainings
             assert here is not None
             axes.plot([points * here.low, points * here.high], [row + shift] * 2, color=colour, linewidth=3)
-            face = colour if one.declared else "white"
+            face = colour if one.significant else "white"
             said = label if row == 0 else None
             axes.plot(
                 points * one.estimate.difference, row + shift, "o", color=colour, markerfacecolor=face, label=said

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from segpipe.analysis.page.boundaries import COMPARED
 from segpipe.config.schema import key_of
 from segpipe.runs import cells
-from segpipe.runs.run import Run, remove_bare
+from segpipe.runs.run import Run, remove_if_empty
 from segpipe.runs.storage import read_json, write_json, write_text
 
 COPIED = ("metrics.json", "history.csv", "confusion/val.npz", "confusion/test.npz")
@@ -172,7 +172,7 @@ def restore(kept: Path, folder: Path) -> None:
     sweep_name(kept)
     new = 0
     for path in sorted(path.parent for path in kept.glob("*/run.json")):
-        remove_bare(folder / path.name)
+        remove_if_empty(folder / path.name)
         if not (folder / path.name).exists():
             part = folder / f".{path.name}.part"  # a copy that was interrupted counts for nothing
             shutil.rmtree(part, ignore_errors=True)

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis.design_points import Place, Spot, placed
+from segpipe.analysis.design_points import DesignPoint, Spot, design_points
 from segpipe.analysis.factors import FACTORS, Factor
 from segpipe.analysis.listed import Problem, earlier, first_line, folders, loose, read_config
 from segpipe.analysis.scores import MIOU, Score
 from segpipe.analysis.settings import Facts, apart, facts, settled
 from segpipe.errors import UserError
 from segpipe.runs import cells
-from segpipe.runs.run import Run, shown
+from segpipe.runs.run import Run, display_path
 from segpipe.runs.storage import read_json
 
 BESIDE = {"git": "the code's commit", "versions": "versions", "data_fingerprint": "data"}  # what a record tells, too
 
 
 @dataclass(eq=False)
-class Finished:
+class FinishedRun:
     """A run that is finished and whole; matrices: int (I, C, C), a confusion matrix for every test picture.
 
     facts: what it was trained as. val: the score on the validation pictures, by which networks are ranked.
@@ -39,16 +39,16 @@ class Finished:
 
 
 @dataclass(eq=False)
-class Network:
+class TrainedNetwork:
     """A network with its run of every seed. places: the cells that it is."""
 
-    places: list[Place]
-    runs: dict[int, Finished] = field(default_factory=dict)
+    places: list[DesignPoint]
+    runs: dict[int, FinishedRun] = field(default_factory=dict)
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         """The name of its first place."""
-        return self.places[0].said
+        return self.places[0].label
 
     @property
     def val(self) -> float:
@@ -65,7 +65,7 @@ class Collection:
     """
 
     folder: Path
-    networks: list[Network]
+    networks: list[TrainedNetwork]
     seeds: list[int]
     classes: list[str]
     palette: list[tuple[int, int, int]]
@@ -78,12 +78,12 @@ class Collection:
     score: Score = MIOU
 
     @cached_property
-    def places(self) -> dict[Place, int]:
+    def places(self) -> dict[DesignPoint, int]:
         """Which network each place is, by its number."""
         return {place: number for number, network in enumerate(self.networks) for place in network.places}
 
     @property
-    def runs(self) -> list[Finished]:
+    def runs(self) -> list[FinishedRun]:
         """All that are finished."""
         return [run for network in self.networks for run in network.runs.values()]
 
@@ -100,7 +100,7 @@ def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: Score =
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Give a sweep's, outputs/sweeps/NAME, or one with runs in it.")
     if Run(folder).config.is_file():
-        raise UserError(f"{folder}: a single run. Give the folder that it lies in, {shown(folder.parent)}.")
+        raise UserError(f"{folder}: a single run. Give the folder that it lies in, {display_path(folder.parent)}.")
     problems: list[Problem] = []
     asked = cells.read(folder)
     listed = [*asked, *earlier(folder, asked)] if asked else loose(folder, problems, factors)
@@ -122,13 +122,13 @@ def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: Score =
     first = next(iter(finished.values()))
     with np.load(first.run.confusion("test")) as file:
         pictures, groups = file["names"].tolist(), file["groups"].tolist()
-    spots = placed(listed, {name: run.config for name, run in finished.items()}, factors)
+    spots = design_points(listed, {name: run.config for name, run in finished.items()}, factors)
     own = apart(spots, {name: run.facts for name, run in finished.items()}, factors)
     networks, twice = merged(spots, own, finished)
     problems += twice
     problems += [
         Problem(
-            "extended", cell.said, f"{cell.run} was resumed with another trainer.max_epochs than this cell asks for"
+            "extended", cell.label, f"{cell.run} was resumed with another trainer.max_epochs than this cell asks for"
         )
         for cell in asked
         if cell.run in finished and "extended_from" in finished[cell.run].facts.values
@@ -155,15 +155,15 @@ def without_tuning(folder: Path, listed: list[cells.Cell], problems: list[Proble
     if not kept:
         return listed
     why = "its seed is one for tuning (sweep.tuning_seeds), and is in no comparison"
-    problems += [Problem("tuning", cell.said, why) for cell in listed if cell.choices["seed"] in tuning]
+    problems += [Problem("tuning", cell.label, why) for cell in listed if cell.choices["seed"] in tuning]
     return kept
 
 
 def read_all(
     folder: Path, listed: Iterable[cells.Cell], problems: list[Problem], factors: Sequence[Factor], score: Score
-) -> dict[str, Finished]:
+) -> dict[str, FinishedRun]:
     """The finished runs by name; each of the others becomes a problem."""
-    finished: dict[str, Finished] = {}
+    finished: dict[str, FinishedRun] = {}
     seen: set[str] = set()
     for cell in listed:
         if cell.run in seen:
@@ -174,16 +174,16 @@ def read_all(
             error = cell.refused or cell.error or read_json(folder / str(cell.run) / "run.json").get("error")
             silent = {"running": "it is still at work", "missing": "it has no run yet"}
             why = str(error).splitlines()[0] if error else silent.get(state, "its record does not say why")
-            problems.append(Problem(state, cell.said, why))
+            problems.append(Problem(state, cell.label, why))
             continue
         try:
             finished[str(cell.run)] = read_run(Run(folder / str(cell.run)), factors, score)
         except Exception as error:  # of whatever kind: zlib's, zipfile's, numpy's; one file is not to cost the report
-            problems.append(Problem("damaged", cell.said, f"{cell.run}: {first_line(error)}"))
+            problems.append(Problem("damaged", cell.label, f"{cell.run}: {first_line(error)}"))
     return finished
 
 
-def read_run(run: Run, factors: Sequence[Factor] = FACTORS, score: Score = MIOU) -> Finished:
+def read_run(run: Run, factors: Sequence[Factor] = FACTORS, score: Score = MIOU) -> FinishedRun:
     """Raises whatever reading damaged files raises."""
     metrics = read_json(run.metrics)
     val = val_score(run, metrics, score)
@@ -193,7 +193,7 @@ def read_run(run: Run, factors: Sequence[Factor] = FACTORS, score: Score = MIOU)
         raise ValueError(f"confusion/test.npz is {matrices.shape} for {len(run.record['classes'])} classes")
     config = read_config(run.folder)
     what = facts(config, run.record, name=run.folder.name, factors=factors)
-    return Finished(run, config, metrics, matrices, what, val)
+    return FinishedRun(run, config, metrics, matrices, what, val)
 
 
 def val_score(run: Run, metrics: Mapping[str, Any], score: Score) -> float:
@@ -205,10 +205,10 @@ def val_score(run: Run, metrics: Mapping[str, Any], score: Score) -> float:
     return float(recorded[score.key])
 
 
-def same_test(finished: dict[str, Finished], problems: list[Problem]) -> dict[str, Finished]:
+def same_test(finished: dict[str, FinishedRun], problems: list[Problem]) -> dict[str, FinishedRun]:
     """Those that were tested on the same pictures of the same classes: what most of them have."""
 
-    def tested(run: Finished) -> tuple[Any, ...]:
+    def tested(run: FinishedRun) -> tuple[Any, ...]:
         record = run.run.record
         return record.get("data_fingerprint", {}).get("test"), tuple(record["classes"]), len(run.matrices)
 
@@ -223,13 +223,13 @@ def same_test(finished: dict[str, Finished], problems: list[Problem]) -> dict[st
 
 
 def merged(
-    spots: list[Spot], own: Mapping[str, Mapping[str, str]], finished: dict[str, Finished]
-) -> tuple[list[Network], list[Problem]]:
+    spots: list[Spot], own: Mapping[str, Mapping[str, str]], finished: dict[str, FinishedRun]
+) -> tuple[list[TrainedNetwork], list[Problem]]:
     """Networks: places with a run in common are one. A finished run is in one, or a problem says which one is instead.
 
     own: what tells each run apart, beside its place.
     """
-    places: dict[Place, dict[int, str]] = {}
+    places: dict[DesignPoint, dict[int, str]] = {}
     instead: dict[str, str] = {}
     for spot in spots:
         runs = places.setdefault(settled(spot, own.get(spot.run, {})), {})
@@ -237,12 +237,12 @@ def merged(
             instead[spot.run] = str(first)
         else:
             runs[spot.seed] = spot.run
-    owners: dict[str, Network] = {}
-    networks: list[Network] = []
+    owners: dict[str, TrainedNetwork] = {}
+    networks: list[TrainedNetwork] = []
     for place, runs in places.items():
         network = next((owners[run] for run in runs.values() if run in owners), None)
         if network is None:
-            network = Network([])
+            network = TrainedNetwork([])
             networks.append(network)
         network.places.append(place)
         for seed, run in runs.items():
@@ -252,7 +252,7 @@ def merged(
     return networks, [duplicate(run, finished[instead[name]]) for name, run in finished.items() if name not in used]
 
 
-def duplicate(run: Finished, first: Finished) -> Problem:
+def duplicate(run: FinishedRun, first: FinishedRun) -> Problem:
     """Two runs of one configuration and seed cannot be told apart, and only one is in the numbers."""
     records = run.run.record, first.run.record
     different = [what for key, what in BESIDE.items() if records[0].get(key) != records[1].get(key)]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from segpipe.analysis.factors import FACTORS, Factor, Level, in_order_of_names
 from segpipe.runs.cells import Cell
 
-PLACED_BY = {"seed", "model", "match", "budget", "decoder.smooth"}  # and the factors' own keys
+DESIGN_KEYS = {"seed", "model", "match", "budget", "decoder.smooth"}  # and the factors' own keys
 NO_SETTING = (
     "sweep.",
     "logger",
@@ -20,12 +20,12 @@ NO_SETTING = (
     "debug",
     "warm_start",
 )
-AS_THEY_ARE, SMOOTHED = "operators as they are", "every operator smoothed"
+UNMATCHED, SMOOTHED = "operators as they are", "every operator smoothed"
 MATCHED = {"params": "equal parameters", "multiply_adds": "equal multiply-adds"}
 FCN = r"fcn\d+s"  # models that differ in the stride alone
 
 
-class Place(NamedTuple):
+class DesignPoint(NamedTuple):
     """A cell of the design, less its seed.
 
     setting: what else was varied, as on the command line. levels: one for each of the factors.
@@ -47,20 +47,20 @@ class Place(NamedTuple):
         return dict(zip((factor.key for factor in self.factors), self.levels, strict=True))[key]
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         """A name that a reader can take apart."""
         levels = [(factor, self.level(factor.key)) for factor in in_order_of_names(self.factors)]
         behind = "".join(str(level) for factor, level in levels if factor.in_model_name)
         model = f"fcn{behind}s" if self.model == "fcn" else f"{self.model}{behind}"
         others = [factor.in_name(level) for factor, level in levels if not factor.in_model_name]
-        view = {AS_THEY_ARE: "", SMOOTHED: "smoothed"}.get(self.view, self.view)
+        view = {UNMATCHED: "", SMOOTHED: "smoothed"}.get(self.view, self.view)
         return " ".join(filter(None, [model, *others, view, self.setting]))
 
 
 class Spot(NamedTuple):
     """One of the places of a run. setting: as in the place; told: keys of the design that an override sets."""
 
-    place: Place
+    place: DesignPoint
     seed: int
     run: str
     setting: dict[str, str]
@@ -72,19 +72,19 @@ def keys(overrides: Iterable[str]) -> dict[str, str]:
     return {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
 
 
-def said(setting: Mapping[str, str]) -> str:
+def format_setting(setting: Mapping[str, str]) -> str:
     """A setting on one line."""
     return " ".join(f"{key}={value}" for key, value in sorted(setting.items()))
 
 
-def placed(
+def design_points(
     listed: list[Cell], configs: Mapping[str, Mapping[str, Any]], factors: Sequence[Factor] = FACTORS
 ) -> list[Spot]:
     """The places of all cells that mean something, by what their overrides say.
 
     configs: of finished runs by name, for what cells do not say themselves: what was matched, the levels of factors.
     """
-    by = PLACED_BY | {factor.override_key for factor in factors}
+    by = DESIGN_KEYS | {factor.override_key for factor in factors}
     given = [keys(cell.overrides) for cell in listed]
     varied = [
         {k: v for k, v in one.items() if k not in by - {"budget"} and not k.startswith(NO_SETTING)} for one in given
@@ -98,12 +98,12 @@ def placed(
         smoothed = overrides.get("decoder.smooth", "null") != "null"  # unpool's own smoothing is part of it
         # A run may be of two cells, matched and not, and its configuration is that of one of them.
         match = choices["match"] if "match" in choices else config.get("match") if config else overrides.get("match")
-        view = MATCHED.get(str(match), SMOOTHED if smoothed else AS_THEY_ARE)
+        view = MATCHED.get(str(match), SMOOTHED if smoothed else UNMATCHED)
         setting = dict(others.items() - constant)
         if view not in MATCHED.values():
             setting.pop("budget", None)  # which says nothing here
         levels = tuple(level_of(factor, choices, overrides, config) for factor in factors)
-        place = Place(said(setting), view, model_of(choices["model"], factors), levels, tuple(factors))
+        place = DesignPoint(format_setting(setting), view, model_of(choices["model"], factors), levels, tuple(factors))
         spots.append(Spot(place, choices["seed"], str(cell.run), setting, frozenset(overrides) & by))
     return spots
 

@@ -63,14 +63,14 @@ def more_digits(comparison: Comparison) -> int:
     if interval is None:
         return 0
     nearest = min(abs(interval.low), abs(interval.high))
-    return int(comparison.declared and nearest < 10**-score.digits / score.scale)
+    return int(comparison.significant and nearest < 10**-score.digits / score.scale)
 
 
-def listed(words: list[str], last: str = "and") -> str:
+def join_words(words: list[str], last: str = "and") -> str:
     """a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}" if words else ""
 
 
-def counted(count: int, one: str, many: str | None = None) -> str:
+def pluralise(count: int, one: str, many: str | None = None) -> str:
     """1 seed, 5 seeds."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -13,7 +13,7 @@ from rich.progress import track
 from segpipe.data.dataset import IGNORE_INDEX, Mask, SegmentationDataset, Split
 from segpipe.data.resize import class_shares
 from segpipe.errors import UserError
-from segpipe.metrics.boundaries import boundaries, boundary_scores, joined
+from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
 from segpipe.metrics.confusion import SCORES, confusion_matrices, scores
 from segpipe.runs.summary import PYTHON
 
@@ -32,7 +32,7 @@ def nearest(mask: Mask, stride: int, num_classes: int) -> Mask:
     return np.where(sampled == IGNORE_INDEX, np.uint8(num_classes), sampled)
 
 
-def shares(mask: Mask, stride: int, num_classes: int) -> NDArray[np.float32]:
+def class_fractions(mask: Mask, stride: int, num_classes: int) -> NDArray[np.float32]:
     """Of each block, the share of its pixels that each class has: (C, ceil(H/stride), ceil(W/stride)).
 
     Ignored pixels, and those of blocks that reach over the picture's end, are none's, so that shares may sum to less
@@ -46,7 +46,7 @@ def shares(mask: Mask, stride: int, num_classes: int) -> NDArray[np.float32]:
 
 def majority(mask: Mask, stride: int, num_classes: int) -> Mask:
     """Each block's most frequent class (of two alike, the first one), repeated."""
-    blocks = shares(mask, stride, num_classes).argmax(0).astype(np.uint8)
+    blocks = class_fractions(mask, stride, num_classes).argmax(0).astype(np.uint8)
     return blocks.repeat(stride, 0).repeat(stride, 1)[: mask.shape[0], : mask.shape[1]]
 
 
@@ -55,13 +55,13 @@ def area(mask: Mask, stride: int, num_classes: int) -> Mask:
 
     Centres are half-pixel, as ``F.interpolate`` has them with ``align_corners=False``.
     """
-    small = shares(mask, stride, num_classes)
+    small = class_fractions(mask, stride, num_classes)
     size = (small.shape[2] * stride, small.shape[1] * stride)
     enlarged = np.stack([cv2.resize(each, size, interpolation=cv2.INTER_LINEAR) for each in small])
     return enlarged[:, : mask.shape[0], : mask.shape[1]].argmax(0).astype(np.uint8)
 
 
-WAYS: dict[str, Callable[[Mask, int, int], Mask]] = {
+RESAMPLERS: dict[str, Callable[[Mask, int, int], Mask]] = {
     "nearest": nearest, "majority+nearest": majority, "area+bilinear": area,
 }  # fmt: skip
 
@@ -75,22 +75,22 @@ def bound(dataset: SegmentationDataset, split: Split) -> dict[str, Any]:
     if dataset.problems:
         raise UserError(f"{dataset.problems[0]}\n{PYTHON} -m segpipe.check_data says all that is wrong with the data.")
     count, hidden = len(dataset.classes), not sys.stdout.isatty()
-    places = [(stride, way) for stride in STRIDES for way in WAYS]
+    places = [(stride, way) for stride in STRIDES for way in RESAMPLERS]
     matrices = {place: np.zeros((count + 1, count + 1), np.int64) for place in places}
     at_boundaries: dict[tuple[int, str], list] = {place: [] for place in places}
     for index in track(range(len(dataset)), f"Reducing {split}", transient=True, disable=hidden):
         mask = dataset.read(index).mask
         for stride, way in places:
-            guess = WAYS[way](mask, stride, count)
+            guess = RESAMPLERS[way](mask, stride, count)
             pair = torch.from_numpy(guess)[None].long(), torch.from_numpy(mask)[None]
             matrices[stride, way] += confusion_matrices(*pair, count + 1)[0].numpy()
-            at_boundaries[stride, way].append(boundaries(guess[None], mask[None], num_classes=count))
+            at_boundaries[stride, way].append(count_boundaries(guess[None], mask[None], num_classes=count))
     found: dict[str, Any] = {str(stride): {} for stride in STRIDES}
     for (stride, way), matrix in matrices.items():
         whole = scores(matrix)
         found[str(stride)][way] = {
             **{name: whole[name] for name in SCORES},
             "per_class_iou": dict(zip(dataset.classes, whole["per_class_iou"], strict=False)),
-            "boundaries": boundary_scores(joined(at_boundaries[stride, way])),
+            "boundaries": boundary_scores(concatenate(at_boundaries[stride, way])),
         }
     return found

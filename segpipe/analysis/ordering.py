@@ -25,7 +25,7 @@ class Order:
     apart: list[str]
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         """On one line."""
         apart = f"not ordered: {', '.join(self.apart)}"
         if not self.levels:
@@ -36,7 +36,7 @@ class Order:
         return "".join([*parts, f" ({apart})" if self.apart else ""])
 
 
-def upward(comparison: Comparison) -> Comparison:
+def as_positive(comparison: Comparison) -> Comparison:
     """The same comparison, turned so that the difference is not negative."""
     found = comparison.estimate
     if not found.difference < 0:
@@ -49,13 +49,13 @@ def upward(comparison: Comparison) -> Comparison:
         estimate=replace(
             found,
             difference=-found.difference,
-            trainings=turned(found.trainings),
-            pictures=turned(found.pictures),
+            trainings=negated(found.trainings),
+            pictures=negated(found.pictures),
         ),
     )
 
 
-def turned(interval: Interval | None) -> Interval | None:
+def negated(interval: Interval | None) -> Interval | None:
     """Of the opposite difference."""
     return interval and replace(interval, low=-interval.high, high=-interval.low)
 
@@ -78,7 +78,7 @@ def order(comparisons: Sequence[Comparison]) -> Order:
         for place in range(len(ranked) - 1):
             a, b = ranked[place : place + 2]
             pair = between(comparisons, a, b)
-            if pair is not None and pair.declared and pair.contrast.a == b:
+            if pair is not None and pair.significant and pair.contrast.a == b:
                 ranked[place], ranked[place + 1] = b, a
     signs = [sign(between(comparisons, a, b)) for a, b in pairwise(ranked)]
     return Order(ranked, signs, [level for level in named if level not in ranked])
@@ -103,12 +103,12 @@ def sign(comparison: Comparison | None) -> str:
     """Between two neighbours."""
     if comparison is None or comparison.estimate.trainings is None:
         return UNKNOWN
-    return SURE if comparison.declared else TIED
+    return SURE if comparison.significant else TIED
 
 
 def between(comparisons: Sequence[Comparison], a: str, b: str) -> Comparison | None:
     """The comparison of two levels, turned upward; None where they were not compared."""
     for one in comparisons:
         if {one.contrast.a, one.contrast.b} == {a, b}:
-            return upward(one)
+            return as_positive(one)
     return None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.metrics.confusion import Tally, tally
+from segpipe.metrics.confusion import RatioCounts, iou_counts
 
 Matrices = NDArray[Any]
 
@@ -30,7 +30,7 @@ class Score:
     key: str
     label: str
     of: Callable[[Matrices], Any] | None = None
-    counts: Callable[[Matrices], Tally] | None = None
+    counts: Callable[[Matrices], RatioCounts] | None = None
     definition: str = "of all test pixels together"
     scale: float = 100
     unit: str = "%"
@@ -83,6 +83,6 @@ MIOU = Score(
     "miou",
     "mIoU",
     of=mean_iou,
-    counts=tally,
+    counts=iou_counts,
     definition="of all test pixels together, the mean over the classes that the test's masks have",
 )

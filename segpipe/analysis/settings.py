@@ -7,11 +7,11 @@ from itertools import combinations_with_replacement
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from segpipe.analysis.design_points import Place, Spot, said
+from segpipe.analysis.design_points import DesignPoint, Spot, format_setting
 from segpipe.analysis.factors import FACTORS, Factor, Level
-from segpipe.runs.identity_keys import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
+from segpipe.runs.identity_keys import ADDED_SINCE, IGNORED_IN_IDENTITY
 
-NO_DIFFERENCE = (*NEVER_CHANGES_THE_RESULT, "seed", "model.name", "model.deconv_kernel")
+NO_DIFFERENCE = (*IGNORED_IN_IDENTITY, "seed", "model.name", "model.deconv_kernel")
 OF_THE_MODEL = "model"  # what may differ from place to place of one stratum, beside what the factors own
 RECORDED = {"train": "train_data", "val": "val_data"}  # a split whose data a record tells, and what that is called here
 
@@ -94,8 +94,8 @@ def apart(
     """
     of_a_place = [OF_THE_MODEL, *(factor.node for factor in factors)]
     strata: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    places: dict[Place, set[str]] = defaultdict(set)
-    told: dict[Place, set[str]] = defaultdict(set)
+    places: dict[DesignPoint, set[str]] = defaultdict(set)
+    told: dict[DesignPoint, set[str]] = defaultdict(set)
     for spot in spots:
         if spot.run in known:
             strata[spot.place.stratum].add(spot.run)
@@ -169,6 +169,6 @@ def needed(keys: set[str], runs: Sequence[Facts]) -> list[str]:
     return kept
 
 
-def settled(spot: Spot, own: Mapping[str, str]) -> Place:
+def settled(spot: Spot, own: Mapping[str, str]) -> DesignPoint:
     """A run's place, with what tells it apart from others in the setting. own: of ``apart``."""
-    return spot.place._replace(setting=said({**own, **spot.setting}))
+    return spot.place._replace(setting=format_setting({**own, **spot.setting}))

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segpipe.analysis.collect import Collection, Finished
+from segpipe.analysis.collect import Collection, FinishedRun
 from segpipe.analysis.factors import in_order_of_names
-from segpipe.analysis.ordering import upward
+from segpipe.analysis.ordering import as_positive
 from segpipe.analysis.page import all_scores
 from segpipe.analysis.page.boundaries import counted
 from segpipe.analysis.standings import COSTS, metric, number_of
@@ -33,7 +33,7 @@ def results(collection: Collection) -> Iterator[Row]:
                 yield {**place_of, **levels, **names, **scores_of(run, collection)}
 
 
-def scores_of(run: Finished, collection: Collection) -> Row:
+def scores_of(run: FinishedRun, collection: Collection) -> Row:
     """Scores and cost of a run."""
     tested, key = all_scores.of_run(run, collection.classes), collection.score.key
     return {
@@ -52,11 +52,11 @@ def scores_of(run: Finished, collection: Collection) -> Row:
 def comparisons(analysis: Analysis, more: Mapping[str, Sequence[Comparison]]) -> Iterator[Row]:
     """A line for every comparison. more: exploratory families by the score that they compare."""
     own = analysis.score.key
-    yield from family(own, "marginal", [upward(one) for one in analysis.marginal])
-    yield from family(own, "interaction", [upward(one) for one in analysis.interactions])
+    yield from family(own, "marginal", [as_positive(one) for one in analysis.marginal])
+    yield from family(own, "interaction", [as_positive(one) for one in analysis.interactions])
     yield from family(own, "cell", analysis.cells)
     for score, compared in more.items():
-        yield from family(score, "marginal, exploratory", [upward(one) for one in compared])
+        yield from family(score, "marginal, exploratory", [as_positive(one) for one in compared])
 
 
 def family(score: str, kind: str, compared: Sequence[Comparison]) -> Iterator[Row]:
@@ -75,15 +75,15 @@ def family(score: str, kind: str, compared: Sequence[Comparison]) -> Iterator[Ro
             "b": contrast.b,
             "a_minus_b": found.difference,
             **bounds("new_trainings", found.trainings),
-            "real": one.declared if found.trainings else None,
+            "real": one.significant if found.trainings else None,
             **bounds("new_pictures_too", found.pictures),
-            "real_new_pictures_too": one.general if found.pictures else None,
+            "real_new_pictures_too": one.significant_on_new_images if found.pictures else None,
             "pairs": contrast.contexts,
             "left_out": "; ".join(contrast.dropped),
             "seeds": " ".join(map(str, found.seeds)),
-            **{f"variance_{part}": found.parts.get(part) for part in ("seed", "pictures", "residual")},
-            "seeds_to_show_it": one.needed,
-            "seeds_to_show_a_point": one.needed_for(),
+            **{f"variance_{part}": found.variance_components.get(part) for part in ("seed", "pictures", "residual")},
+            "seeds_to_show_it": one.seeds_needed,
+            "seeds_to_show_a_point": one.seeds_needed_for(),
         }
 
 
@@ -100,11 +100,11 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     table.writeheader()
-    table.writerows({name: said(value) for name, value in row.items()} for row in rows)
+    table.writerows({name: format_field(value) for name, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
 
 
-def said(value: Any) -> str:
+def format_field(value: Any) -> str:
     """Of one field."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.analysis.collect import Collection, Finished, Network
-from segpipe.analysis.design_points import Place
+from segpipe.analysis.collect import Collection, FinishedRun, TrainedNetwork
+from segpipe.analysis.design_points import DesignPoint
 from segpipe.analysis.factors import Factor, Level
 from segpipe.analysis.scores import Score
 from segpipe.analysis.statistics.contrasts import Stratum
@@ -17,7 +17,7 @@ from segpipe.analysis.statistics.effects import Analysis
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class NetworkResult:
     """A network's scores and cost; NaN for what its runs do not say.
 
     mark: a letter, where it is more than one place of the design. front: not surpassed on validation by any
@@ -25,7 +25,7 @@ class Standing:
     """
 
     number: int
-    network: Network
+    network: TrainedNetwork
     mark: str
     test: float
     deviation: float
@@ -35,7 +35,7 @@ class Standing:
     score: Score
 
     @property
-    def place(self) -> Place:
+    def place(self) -> DesignPoint:
         """The first of its places."""
         return self.network.places[0]
 
@@ -53,14 +53,14 @@ COSTS = {  # of metrics.json: what it is, by how much it is divided, in what uni
 }
 
 
-def standings(collection: Collection, analysis: Analysis) -> list[Standing]:
+def network_results(collection: Collection, analysis: Analysis) -> list[NetworkResult]:
     """Of the networks that have runs."""
     there = [(number, network) for number, network in enumerate(collection.networks) if network.runs]
     costs = {number: {name: cost(network, name) for name in COSTS} for number, network in there}
     val = {number: network.val for number, network in there}
     marks = letters(number for number, network in there if len(network.places) > 1)
     return [
-        Standing(
+        NetworkResult(
             number,
             network,
             marks.get(number, ""),
@@ -75,13 +75,13 @@ def standings(collection: Collection, analysis: Analysis) -> list[Standing]:
     ]
 
 
-def cost(network: Network, name: str) -> float:
+def cost(network: TrainedNetwork, name: str) -> float:
     """The median over seeds: times are disturbed by what else the machine does."""
     found = [figure for run in network.runs.values() if (figure := number_of(run, "cost", name)) is not None]
     return float(np.median(found)) if found else math.nan
 
 
-def metric(run: Finished, *path: str) -> Any:
+def metric(run: FinishedRun, *path: str) -> Any:
     """What metrics.json holds under a path of names; None where there is nothing."""
     found: Any = run.metrics
     for name in path:
@@ -89,7 +89,7 @@ def metric(run: Finished, *path: str) -> Any:
     return found
 
 
-def number_of(run: Finished, *path: str) -> float | None:
+def number_of(run: FinishedRun, *path: str) -> float | None:
     """The same, where it is a finite number."""
     found = metric(run, *path)
     return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
@@ -117,7 +117,7 @@ def letters(numbers: Iterable[int]) -> dict[int, str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class FactorGrid:
     """The standings of one stratum, by the levels of the factors.
 
     The first factor gives the rows and the lines of figures.
@@ -125,7 +125,7 @@ class Grid:
 
     stratum: Stratum
     factors: tuple[Factor, ...]
-    of: dict[tuple[Level, ...], Standing]
+    of: dict[tuple[Level, ...], NetworkResult]
 
     @property
     def score(self) -> Score:
@@ -146,33 +146,33 @@ class Grid:
         keys = [factor.key for factor in factors]
         return [dict(zip(keys, levels, strict=True)) for levels in product(*map(self.levels, factors))]
 
-    def at(self, *levels: Mapping[str, Level]) -> Standing | None:
+    def at(self, *levels: Mapping[str, Level]) -> NetworkResult | None:
         """The standing at these levels, given in parts; None where there is none."""
         merged = {key: level for part in levels for key, level in part.items()}
         return self.of.get(tuple(merged[factor.key] for factor in self.factors))
 
-    def at_all(self, levels: Mapping[str, Level]) -> list[Standing]:
+    def at_all(self, levels: Mapping[str, Level]) -> list[NetworkResult]:
         """All standings at the levels of some of the factors."""
         places = [(self.factors.index(factor), levels[factor.key]) for factor in self.factors if factor.key in levels]
         return [found for key, found in self.of.items() if all(key[place] == level for place, level in places)]
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         """The stratum in words."""
-        return said(self.stratum)
+        return stratum_label(self.stratum)
 
 
-def said(stratum: Stratum) -> str:
+def stratum_label(stratum: Stratum) -> str:
     """A stratum as a heading."""
     setting, view, model = stratum
     return ", ".join(filter(None, [model, view, setting]))
 
 
-def grids(found: Sequence[Standing]) -> list[Grid]:
+def grids(found: Sequence[NetworkResult]) -> list[FactorGrid]:
     """One for each stratum."""
-    of: dict[Stratum, dict[tuple[Level, ...], Standing]] = {}
+    of: dict[Stratum, dict[tuple[Level, ...], NetworkResult]] = {}
     for standing in found:
         for place in standing.network.places:
             of.setdefault(place.stratum, {})[place.levels] = standing
     factors = found[0].place.factors if found else ()
-    return [Grid(stratum, factors, cells) for stratum, cells in of.items()]
+    return [FactorGrid(stratum, factors, cells) for stratum, cells in of.items()]

@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segpipe.analysis.collect import Collection
-from segpipe.analysis.design_points import AS_THEY_ARE, MATCHED, SMOOTHED
-from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, further, too_few
-from segpipe.analysis.formatting import bounds, counted, listed, number, points, signed, spread
-from segpipe.analysis.standings import Grid, Standing, grids
+from segpipe.analysis.design_points import MATCHED, SMOOTHED, UNMATCHED
+from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, and_more, too_few
+from segpipe.analysis.formatting import bounds, join_words, number, pluralise, points, signed, spread
+from segpipe.analysis.standings import FactorGrid, NetworkResult, grids
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis
-from segpipe.analysis.statistics.intervals import LEAST_SEEDS
+from segpipe.analysis.statistics.intervals import MIN_SEEDS
 
 VIEWS = {
-    AS_THEY_ARE: "Operators as they are: one that has weights keeps them, so the networks differ in size too",
+    UNMATCHED: "Operators as they are: one that has weights keeps them, so the networks differ in size too",
     SMOOTHED: "Every operator is followed by the same convolution, so that none is alone in having weights",
     MATCHED["params"]: "The decoder's width is solved so that all networks have equally many parameters",
     MATCHED["multiply_adds"]: "The decoder's width is solved so that all networks do equally many multiply-adds",
@@ -33,7 +33,7 @@ class Paragraph(NamedTuple):
 
 
 def verdict(
-    collection: Collection, analysis: Analysis, found: Sequence[Standing], classes: Classes | None = None
+    collection: Collection, analysis: Analysis, found: Sequence[NetworkResult], classes: Classes | None = None
 ) -> list[Paragraph]:
     """One paragraph for all networks, then one for each stratum.
 
@@ -52,11 +52,11 @@ def verdict(
         if not family:
             findings.append(Finding("Differences", "", "No two networks here differ in one factor alone."))
         findings += about_interactions(grid, analysis)
-        paragraphs.append(Paragraph(grid.said, findings))
+        paragraphs.append(Paragraph(grid.label, findings))
     return paragraphs
 
 
-def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing]) -> Finding:
+def overall(collection: Collection, analysis: Analysis, found: Sequence[NetworkResult]) -> Finding:
     """Which networks may be the best; or which differ from the reference, where one was named."""
     tested = [one for one in analysis.cells if one.estimate.trainings is not None]
     own = next((one for one in found if one.number == analysis.reference), max(found, key=lambda one: one.val))
@@ -65,70 +65,72 @@ def overall(collection: Collection, analysis: Analysis, found: Sequence[Standing
     chosen = analysis.reference is None
     how = f"has the best validation {own.score.label}" if chosen else "was given as the reference"
     sentences = [f"It {how}; on the test it scores {on_the_test(own)}."]
-    if len(collection.seeds) < LEAST_SEEDS:
+    if len(collection.seeds) < MIN_SEEDS:
         sentences.append(too_few(len(collection.seeds)))
     if len(found) == 1:
         sentences.append("It is the only network here, so there is nothing to compare.")
-    elif not tested and len(collection.seeds) >= LEAST_SEEDS:
-        sentences.append(f"No other has {LEAST_SEEDS} seeds in common with it, so none is compared with it.")
+    elif not tested and len(collection.seeds) >= MIN_SEEDS:
+        sentences.append(f"No other has {MIN_SEEDS} seeds in common with it, so none is compared with it.")
     elif tested:
         sentences += against(tested)
         if len(tested) < len(found) - 1:
             sentences.append(f"{len(found) - 1 - len(tested)} have too few seeds in common with it to say.")
-    return Finding("Best network" if chosen else "Reference", own.network.said, " ".join(sentences))
+    return Finding("Best network" if chosen else "Reference", own.network.label, " ".join(sentences))
 
 
-def on_the_test(one: Standing) -> str:
+def on_the_test(one: NetworkResult) -> str:
     """A network's score."""
     trained = f"mean ± standard deviation over {one.seeds} seeds" if one.seeds > 1 else "one seed"
     return f"{spread(one.test, one.deviation, one.score)} {one.score.unit} {one.score.label} ({trained})"
 
 
-def best_of(tested: Sequence[Comparison], found: Sequence[Standing]) -> Finding:
+def best_of(tested: Sequence[Comparison], found: Sequence[NetworkResult]) -> Finding:
     """The set that may be the best, on the test alone; all others are really worse than the best."""
     own = max(found, key=lambda one: one.val)
-    may = sorted((one for one in tested if not one.declared), key=lambda one: -one.estimate.difference)
+    may = sorted((one for one in tested if not one.significant), key=lambda one: -one.estimate.difference)
     others = len(tested) - len(may)
     names = [described(one) for one in may]
     how = f"In points of test {own.score.label} less the best of the others, with intervals that all hold at once:"
     if len(may) == 1:
         headline = may[0].contrast.a
-        sentences = [f"It is really better than {counted(others, 'other network')}. {how} {names[0]}."]
+        sentences = [f"It is really better than {pluralise(others, 'other network')}. {how} {names[0]}."]
     else:
         headline = f"{len(may)} of {len(tested)} networks may be the best"
-        sentences = [f"{how} {listed(names[:STATED])}{further(names)}."]
+        sentences = [f"{how} {join_words(names[:STATED])}{and_more(names)}."]
         if others:
             worse = "The other one is" if others == 1 else f"The other {others} are"
             sentences.append(f"{worse} really worse than the best.")
         sentences += scattered(may, found)
     sentences.append(of_new_pictures(tested, len(may)))
-    known = next((one for one in tested if one.contrast.a == own.network.said), None)
-    judged = ", and is really worse than the best there" if known is not None and known.declared else ""
-    sentences.append(f"The best on validation is {own.network.said}; on the test it scores {on_the_test(own)}{judged}.")
+    known = next((one for one in tested if one.contrast.a == own.network.label), None)
+    judged = ", and is really worse than the best there" if known is not None and known.significant else ""
+    sentences.append(
+        f"The best on validation is {own.network.label}; on the test it scores {on_the_test(own)}{judged}."
+    )
     compared = {one.contrast.a for one in tested}
-    few = [one.network.said for one in found if one.network.said not in compared]
+    few = [one.network.label for one in found if one.network.label not in compared]
     if few:
         verb = "has" if len(few) == 1 else "have"
         sentences.append(
-            f"Nothing is said of {listed(few[:STATED])}{further(few)}, which {verb} too few seeds in common."
+            f"Nothing is said of {join_words(few[:STATED])}{and_more(few)}, which {verb} too few seeds in common."
         )
     return Finding("Best network", headline, " ".join(filter(None, sentences)))
 
 
-def scattered(may: Sequence[Comparison], found: Sequence[Standing]) -> list[str]:
+def scattered(may: Sequence[Comparison], found: Sequence[NetworkResult]) -> list[str]:
     """Which of those that may be the best are among them for their noise."""
     usual = float(np.nanmedian([one.deviation for one in found]))
     noisy = [
         f"{one.contrast.a} ({points(standing.deviation, one.score)})"
         for one in may
         for standing in found
-        if standing.network.said == one.contrast.a and standing.deviation > NOISY * usual
+        if standing.network.label == one.contrast.a and standing.deviation > NOISY * usual
     ]
     if not noisy:
         return []
     return [
         f"Far more than others (standard deviation {points(usual, found[0].score)}, the median) scatters from seed to "
-        f"seed: {listed(noisy[:STATED])}{further(noisy)}; more seeds would tell whether they belong there."
+        f"seed: {join_words(noisy[:STATED])}{and_more(noisy)}; more seeds would tell whether they belong there."
     ]
 
 
@@ -136,23 +138,23 @@ def of_new_pictures(tested: Sequence[Comparison], may: int) -> str:
     """How many may be the best on new pictures too."""
     if all(one.estimate.pictures is None for one in tested):
         return "Of new pictures nothing is said: these come in too few groups."
-    more = [one for one in tested if one.declared and not one.general]
+    more = [one for one in tested if one.significant and not one.significant_on_new_images]
     if not more:
         return "The same holds for new pictures too." if may < len(tested) else ""
-    said = listed([one.contrast.a for one in more][:STATED])
-    return f"On new pictures {said}{further(more)} may be the best too."
+    said = join_words([one.contrast.a for one in more][:STATED])
+    return f"On new pictures {said}{and_more(more)} may be the best too."
 
 
 def against(tested: Sequence[Comparison]) -> list[str]:
     """What the single cells say of a reference that was named."""
-    below = sum(one.declared and one.estimate.difference < 0 for one in tested)
-    above = [described(one) for one in tested if one.declared and one.estimate.difference > 0]
-    level = [described(one) for one in tested if not one.declared]
-    sentences = [f"Of {counted(len(tested), 'other network')}, {below} {'is' if below == 1 else 'are'} really worse."]
+    below = sum(one.significant and one.estimate.difference < 0 for one in tested)
+    above = [described(one) for one in tested if one.significant and one.estimate.difference > 0]
+    level = [described(one) for one in tested if not one.significant]
+    sentences = [f"Of {pluralise(len(tested), 'other network')}, {below} {'is' if below == 1 else 'are'} really worse."]
     if above:
-        sentences.append(f"Really better on the test: {listed(above[:STATED])}{further(above)}.")
+        sentences.append(f"Really better on the test: {join_words(above[:STATED])}{and_more(above)}.")
     if level:
-        sentences.append(f"Cannot be told apart from it: {listed(level[:STATED])}{further(level)}.")
+        sentences.append(f"Cannot be told apart from it: {join_words(level[:STATED])}{and_more(level)}.")
     return sentences
 
 
@@ -162,7 +164,7 @@ def described(one: Comparison) -> str:
     return f"{one.contrast.a} ({gap}, {interval})"
 
 
-def view_of(grid: Grid) -> str:
+def view_of(grid: FactorGrid) -> str:
     """The view taken, and what the networks in it have."""
     text = VIEWS.get(grid.stratum[1], grid.stratum[1])
     sizes = [standing.cost["parameters"] / 1e6 for standing in grid.of.values()]
@@ -171,7 +173,7 @@ def view_of(grid: Grid) -> str:
     return f"{text}."
 
 
-def functions(grid: Grid, classes: Classes) -> str:
+def functions(grid: FactorGrid, classes: Classes) -> str:
     """Whether fusions that use skips can differ in what the network is able to compute. An unknown class is not linear.
 
     A sum is a concatenation whose 1x1 convolution has the weights 1. So the two are one class of functions where each
@@ -193,10 +195,10 @@ def functions(grid: Grid, classes: Classes) -> str:
     if not says(kind, "linear") or len(starts) < 2 or len(apart) == len(operators):
         return ""
     others = [name for name in starts if name not in (*added, *joined)]
-    start = f", and the mix behind {listed(joined)} starts as the sum" if added and joined else ""
+    start = f", and the mix behind {join_words(joined)} starts as the sum" if added and joined else ""
     return (
-        f"In this linear decoder {listed([*added, *others, *joined])} are the same class of functions{start}: only the "
-        f"optimisation can make a difference.{excepted(apart)}"
+        f"In this linear decoder {join_words([*added, *others, *joined])} are the same class of functions{start}: "
+        f"only the optimisation can make a difference.{excepted(apart)}"
     )
 
 
@@ -205,8 +207,8 @@ def other_functions(added: list[str], joined: list[str]) -> str:
     if not added or not joined:
         return ""
     return (
-        f"A convolution with an activation follows each fusion, so {listed(joined)} can do here what {listed(added)} "
-        f"cannot."
+        f"A convolution with an activation follows each fusion, so {join_words(joined)} can do here what "
+        f"{join_words(added)} cannot."
     )
 
 
@@ -216,7 +218,7 @@ def excepted(operators: Mapping[str, type | None]) -> str:
     text = UNPOOLING if len(others) < len(operators) else ""
     if others:
         are = "is" if len(others) == 1 else "are"
-        text += f" This does not hold for {listed(others)}, which {are} not linear, or not known to be."
+        text += f" This does not hold for {join_words(others)}, which {are} not linear, or not known to be."
     return text
 
 

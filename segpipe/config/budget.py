@@ -11,25 +11,25 @@ from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config import build
 from segpipe.config.schema import CONF
-from segpipe.config.width_search import Scales, Search, What, Width, parts
+from segpipe.config.width_search import CostModel, Measure, Search, Width, architecture_key
 from segpipe.errors import InvalidCombination, UserError
-from segpipe.models.decoder import all_widths, steps
+from segpipe.models.decoder import decoder_strides, resolve_widths
 from segpipe.models.network import ENLARGEMENTS
 
 TOLERANCE = 0.02  # of what the budget leaves to decoder, head and enlargement
 
 
-class Unmet(InvalidCombination):
+class BudgetUnreachable(InvalidCombination):
     """No width meets the budget."""
 
 
-class Found(NamedTuple):
+class BudgetSolution(NamedTuple):
     """What came of it, of the whole network: parameters, or multiply-adds for one picture.
 
     shared: of encoder and neck. width: for ``model.width``. factor: of the encoder's channels, over all steps up.
     """
 
-    what: What
+    what: Measure
     budget: float
     cost: int
     shared: int
@@ -41,7 +41,8 @@ class Found(NamedTuple):
         deviation = self.cost / self.budget - 1
         return (
             f"match={self.what}: width {self.factor:.2f} of the encoder's (model.width={shown(self.width)}), "
-            f"{amount(self.what, self.cost)} for a budget of {amount(self.what, self.budget)} ({deviation:+.1%})."
+            f"{format_cost(self.what, self.cost)} for a budget of {format_cost(self.what, self.budget)} "
+            f"({deviation:+.1%})."
         )
 
     def record(self) -> dict[str, Any]:
@@ -62,25 +63,27 @@ def shown(width: Width) -> str:
     return "null" if width is None else str(width).replace(" ", "")
 
 
-def amount(what: What, number: float) -> str:
+def format_cost(what: Measure, number: float) -> str:
     """A cost in words."""
     return f"{number:,.0f} parameters" if what == "params" else f"{number / 1e6:,.1f} M multiply-adds"
 
 
-def with_width(cfg: DictConfig, found: Found) -> DictConfig:
+def with_solved_width(cfg: DictConfig, found: BudgetSolution) -> DictConfig:
     """A copy of a configuration with the solved width and its budget; to solve it again gives the same."""
     copy = cfg.copy()
     copy.budget, copy.model.width = found.budget, found.width
     return copy
 
 
-def find(cfg: DictConfig, *, num_classes: int | None = None, size: tuple[int, int] | None = None) -> Found:
+def solve_budget(
+    cfg: DictConfig, *, num_classes: int | None = None, size: tuple[int, int] | None = None
+) -> BudgetSolution:
     """The width with which a network meets its budget; its own where it does as it is.
 
     num_classes, and size of the picture that multiply-adds are for: None asks the data, and takes the size that
     ``metrics.json`` tells them for: ``data.size``, or the first test picture's. Raises Unmet, or what the data raise.
     """
-    what: What = cfg.match
+    what: Measure = cfg.match
     given = cfg.data.get("size")
     if num_classes is None:
         data = build.data(cfg)
@@ -88,14 +91,14 @@ def find(cfg: DictConfig, *, num_classes: int | None = None, size: tuple[int, in
         if what == "multiply_adds":
             size = (given[0], given[1]) if given else data.split("test").size(0)
     size = size if what == "multiply_adds" else None
-    budget = cfg.budget or cost_of(parts(as_written(cfg)), what, num_classes, size)
-    found = solve(parts(cfg), what, budget, num_classes, size)
+    budget = cfg.budget or cost_of(architecture_key(reference_config(cfg)), what, num_classes, size)
+    found = solve(architecture_key(cfg), what, budget, num_classes, size)
     if isinstance(found, str):
-        raise Unmet(f"match={what}: {found}")
+        raise BudgetUnreachable(f"match={what}: {found}")
     return found
 
 
-def as_written(cfg: DictConfig) -> DictConfig:
+def reference_config(cfg: DictConfig) -> DictConfig:
     """The network as its model's own file has it, whatever was chosen instead, behind the same encoder and neck.
 
     Raises UserError where there is no such file.
@@ -129,58 +132,61 @@ def read_model(name: str) -> tuple[DictConfig, dict[str, str]]:
 
 
 @lru_cache(maxsize=256)
-def cost_of(network: str, what: What, num_classes: int, size: tuple[int, int] | None) -> int:
-    """Of a whole network as it is. Arguments: see ``Scales``."""
-    scales = Scales(network, what, num_classes, size)
-    return scales.shared + scales.weigh(scales.width)
+def cost_of(network: str, what: Measure, num_classes: int, size: tuple[int, int] | None) -> int:
+    """Of a whole network as it is. Arguments: see ``CostModel``."""
+    scales = CostModel(network, what, num_classes, size)
+    return scales.shared + scales.cost_at(scales.width)
 
 
 @lru_cache(maxsize=256)
-def solve(network: str, what: What, budget: float, num_classes: int, size: tuple[int, int] | None) -> Found | str:
-    """See ``find``; a text where no width meets the budget."""
-    scales = Scales(network, what, num_classes, size)
+def solve(
+    network: str, what: Measure, budget: float, num_classes: int, size: tuple[int, int] | None
+) -> BudgetSolution | str:
+    """See ``solve_budget``; a text where no width meets the budget."""
+    scales = CostModel(network, what, num_classes, size)
     encoder, width = scales.encoder, scales.width
-    strides = steps(encoder, start=encoder.coarsest, stop=scales.model.stride)
-    natural = all_widths(None, scales.in_channels, encoder, strides)
+    strides = decoder_strides(encoder, start=encoder.coarsest, stop=scales.model.stride)
+    natural = resolve_widths(None, scales.in_channels, encoder, strides)
 
-    def result(width: Any, cost: float) -> Found:
-        own = all_widths(width, scales.in_channels, encoder, strides)
+    def result(width: Any, cost: float) -> BudgetSolution:
+        own = resolve_widths(width, scales.in_channels, encoder, strides)
         factor = sum(own[1:]) / sum(natural[1:])
-        return Found(what, budget, scales.shared + int(cost), scales.shared, width, factor)
+        return BudgetSolution(what, budget, scales.shared + int(cost), scales.shared, width, factor)
 
-    if width == "classes" or not strides:  # see combinations.refuse
+    if width == "classes" or not strides:  # see compatibility.validate
         return "there is no width to solve."
-    room = budget - scales.shared
-    if room <= 0:
-        alone = amount(what, scales.shared)
-        return f"encoder and neck alone cost {alone}, and the budget is {amount(what, budget)}. Give a larger one."
-    as_it_is = scales.weigh(width)
-    if near(as_it_is, room):
+    decoder_budget = budget - scales.shared
+    if decoder_budget <= 0:
+        alone = format_cost(what, scales.shared)
+        return f"encoder and neck alone cost {alone}, and the budget is {format_cost(what, budget)}. Give a larger one."
+    as_it_is = scales.cost_at(width)
+    if within_tolerance(as_it_is, decoder_budget):
         return result(width, as_it_is)
     if isinstance(width, list):
         return (
             f"model.width={shown(width)} says what width every map has, and so the network costs "
-            f"{amount(what, scales.shared + as_it_is)} where the budget is {amount(what, budget)}. Leave model.width "
-            f"out, and it is solved; or leave out match."
+            f"{format_cost(what, scales.shared + as_it_is)} where the budget is {format_cost(what, budget)}. Leave "
+            f"model.width out, and it is solved; or leave out match."
         )
-    search = Search(scales.weigh, room, avoid={*natural, *encoder.channels.values()})
+    search = Search(scales.cost_at, decoder_budget, avoid={*natural, *encoder.channels.values()})
     # Where the up-convolution narrows, the map it begins with is the neck's; else it is the decoder's first.
     first = 1 if scales.model.get("narrow") == "upsample" and width is None else 0
-    search.proportional(natural[first:] if width is None else all_widths(width, 0, encoder, strides))  # type: ignore[arg-type]
-    if not near(search.cost, room):
+    search.proportional(natural[first:] if width is None else resolve_widths(width, 0, encoder, strides))  # type: ignore[arg-type]
+    if not within_tolerance(search.cost, decoder_budget):
         search.one_by_one()
-    if not near(search.cost, room):
+    if not within_tolerance(search.cost, decoder_budget):
         least = max(search.nearest) == 1
-        above = f", above {amount(what, scales.shared + search.cost)}" if least else ""
+        above = f", above {format_cost(what, scales.shared + search.cost)}" if least else ""
         fixed = f", or let model.enlarge={next(iter(ENLARGEMENTS))} take the last step" if least else ""
         return (
-            f"no width meets the budget of {amount(what, budget)}, within {TOLERANCE:.0%} of the {amount(what, room)} "
-            f"that it leaves beside encoder and neck. The closest is model.width={shown(search.nearest)}, with "
-            f"{amount(what, search.cost)} there. Give all cells another budget=NUMBER{above}{fixed}."
+            f"no width meets the budget of {format_cost(what, budget)}, within {TOLERANCE:.0%} of the "
+            f"{format_cost(what, decoder_budget)} that it leaves beside encoder and neck. The closest is "
+            f"model.width={shown(search.nearest)}, with "
+            f"{format_cost(what, search.cost)} there. Give all cells another budget=NUMBER{above}{fixed}."
         )
     return result(search.nearest, search.cost)
 
 
-def near(cost: float, room: float) -> bool:
+def within_tolerance(cost: float, decoder_budget: float) -> bool:
     """Whether that is equal, as we take it."""
-    return abs(cost - room) <= TOLERANCE * room
+    return abs(cost - decoder_budget) <= TOLERANCE * decoder_budget

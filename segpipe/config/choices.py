@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from segpipe.config.schema import CONF, HYDRA_KEYS, LABELS, locate, options
+from segpipe.config.schema import CONF, EXTRA_KEYS, HYDRA_KEYS, locate, options
 from segpipe.errors import UserError
 
 # Keys that other nodes or the program read, and that have no default. A class's own arguments are in its signature.
@@ -102,7 +102,9 @@ def check_arguments(cfg: DictConfig) -> None:
 def bind(path: str, node: DictConfig) -> None:
     """See ``check_arguments``."""
     count, names = GIVEN.get(path, (0, ()))
-    said = [key for key in map(str, node) if key not in HYDRA_KEYS and key != "name" and f"{path}.{key}" not in LABELS]
+    said = [
+        key for key in map(str, node) if key not in HYDRA_KEYS and key != "name" and f"{path}.{key}" not in EXTRA_KEYS
+    ]
     try:
         inspect.signature(locate(node._target_)).bind(*[None] * count, **dict.fromkeys([*said, *names]))
     except TypeError as error:

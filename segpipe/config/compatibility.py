@@ -4,31 +4,31 @@ from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config import budget, build, identity
 from segpipe.config.choices import files
-from segpipe.config.identity import overlapping
+from segpipe.config.identity import overlapping_pools
 from segpipe.errors import InvalidCombination, UserError
-from segpipe.models.decoder import steps
+from segpipe.models.decoder import decoder_strides
 from segpipe.models.encoders import Encoder
-from segpipe.models.fusion import Fusion, NoSkip
+from segpipe.models.fusion import Fusion, NoFusion
 from segpipe.models.network import ENLARGEMENTS
 from segpipe.models.upsample import Upsampler
 from segpipe.training import devices
 
 
-def refuse(cfg: DictConfig, encoder: Encoder) -> list[str]:
+def validate(cfg: DictConfig, encoder: Encoder) -> list[str]:
     """Check values against one another; return notes on what they do otherwise than one might expect.
 
     Raises InvalidCombination for those that are invalid together.
     """
     try:
-        for refusal in (refuse_stride, refuse_decoder, refuse_match, refuse_pictures):
+        for refusal in (check_stride, check_decoder, check_match, check_images):
             refusal(cfg, encoder)
-        refuse_training(cfg)
+        check_training(cfg)
     except UserError as error:
         raise InvalidCombination(str(error)) from error
     return notes(cfg, encoder)
 
 
-def refuse_stride(cfg: DictConfig, encoder: Encoder) -> None:
+def check_stride(cfg: DictConfig, encoder: Encoder) -> None:
     """A model may stop at any stride that the encoder has, or finer than its finest; so many stages can be frozen."""
     if cfg.encoder.get("freeze", 0) > len(encoder.stages):
         raise UserError(
@@ -46,7 +46,7 @@ def refuse_stride(cfg: DictConfig, encoder: Encoder) -> None:
         )
 
 
-def refuse_decoder(cfg: DictConfig, encoder: Encoder) -> None:
+def check_decoder(cfg: DictConfig, encoder: Encoder) -> None:
     """Steps of 2 need maps to climb to, and unpooling needs poolings; a part may reject its arguments."""
     operator, name = build.kind(cfg.decoder, Upsampler), f"decoder={cfg.decoder.name}"
     lowest = 1 if identity.enlargement(cfg) is None else cfg.model.stride
@@ -58,7 +58,7 @@ def refuse_decoder(cfg: DictConfig, encoder: Encoder) -> None:
                 f"{name} needs the encoder to max-pool at every step, and encoder={cfg.encoder.name} does not at "
                 f"stride {', '.join(map(str, without or start))}: take {alternatives()}."
             )
-        if overlap := overlapping(encoder):
+        if overlap := overlapping_pools(encoder):
             raise UserError(
                 f"{name}: the windows of encoder={cfg.encoder.name}'s max-poolings overlap (stride "
                 f"{', '.join(map(str, overlap))}), so a maximum may be two windows' and the values would fall "
@@ -88,13 +88,13 @@ def works_anywhere(operator: type[Upsampler]) -> bool:
 def works_with_all(node: DictConfig) -> bool:
     """Whether an encoder has a map at every stride, each by a 2 x 2 max-pooling of the one before."""
     try:
-        encoder = build.encoder_on_paper(OmegaConf.create({"encoder": node}))
+        encoder = build.meta_encoder(OmegaConf.create({"encoder": node}))
     except UserError:  # its library is not installed
         return False
-    return encoder.strides[0] == 1 and {*encoder.strides[1:]} == {*encoder.pools} and not overlapping(encoder)
+    return encoder.strides[0] == 1 and {*encoder.strides[1:]} == {*encoder.pools} and not overlapping_pools(encoder)
 
 
-def refuse_match(cfg: DictConfig, encoder: Encoder) -> None:
+def check_match(cfg: DictConfig, encoder: Encoder) -> None:
     """A width can be solved where there is one, and the budget be taken from a model that means something."""
     if not cfg.get("match"):
         return
@@ -104,16 +104,16 @@ def refuse_match(cfg: DictConfig, encoder: Encoder) -> None:
             f"for each class: there is no width to solve. Compare its ways up with decoder.smooth=conv3x3 behind each, "
             f"or take model=ladder, whose width is free."
         )
-    if not steps(encoder, start=encoder.coarsest, stop=cfg.model.stride):
+    if not decoder_strides(encoder, start=encoder.coarsest, stop=cfg.model.stride):
         raise UserError(
             f"match={cfg.match}: model={cfg.model.name} stops at stride {cfg.model.stride}, the coarsest of "
             f"encoder={cfg.encoder.name}: nothing is climbed, there is no width to solve. Take a smaller model.stride."
         )
     if cfg.budget is None:
-        own = budget.as_written(cfg)
+        own = budget.reference_config(cfg)
         try:
-            refuse_stride(own, encoder)
-            refuse_decoder(own, encoder)
+            check_stride(own, encoder)
+            check_decoder(own, encoder)
         except UserError as error:
             raise UserError(
                 f"match={cfg.match}: the budget would be what model={cfg.model.name} costs as its own file has it, but "
@@ -121,7 +121,7 @@ def refuse_match(cfg: DictConfig, encoder: Encoder) -> None:
             ) from error
 
 
-def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
+def check_images(cfg: DictConfig, encoder: Encoder) -> None:
     """Pictures have to make batches, and to be large enough for the encoder."""
     if cfg.data.name == "shapes" and cfg.data.get("root"):
         raise UserError(
@@ -136,7 +136,7 @@ def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
                 f"encoder={cfg.encoder.name}."
             )
     smallest = cfg.data.get("crop") or cfg.data.get("size")
-    parts = cfg.task.accumulate * (1 if cfg.trainer.sync_batchnorm else devices.place().world_size)
+    parts = cfg.task.accumulate * (1 if cfg.trainer.sync_batchnorm else devices.detect_rank().world_size)
     alone = cfg.data.batch_size // parts <= 1
     if alone and smallest and max(smallest) <= encoder.coarsest and cfg.neck.get("norm"):
         raise UserError(
@@ -150,7 +150,7 @@ def refuse_pictures(cfg: DictConfig, encoder: Encoder) -> None:
         )
 
 
-def refuse_training(cfg: DictConfig) -> None:
+def check_training(cfg: DictConfig) -> None:
     """What Lightning would take, and we cannot keep."""
     trainer = cfg.trainer
     for name in ("best", "last"):
@@ -175,7 +175,7 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     if model.stride < encoder.strides[0]:
         found.append(f"encoder={cfg.encoder.name} has no map finer than {encoder.strides[0]}: enlarge does the rest.")
     if build.kind(cfg.fusion, Fusion).uses_skip and model.stride == encoder.coarsest:
-        same = identity.file_of("fusion", NoSkip).name
+        same = identity.file_of("fusion", NoFusion).name
         found.append(
             f"fusion={cfg.fusion.name} has no skip to join at stride {model.stride}: the same as fusion={same}."
         )
@@ -184,7 +184,7 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     if cfg.encoder.get("weights") and cfg.warm_start:
         found.append("warm_start is given, so encoder.weights are not read.")
     own = build.kind(cfg.decoder, Upsampler).needs_pooling  # then its file smooths, without anyone asking for it
-    if smooth and not own and not identity.smooths(cfg, encoder):
+    if smooth and not own and not identity.uses_smoothing(cfg, encoder):
         why = "nothing is climbed" if model.stride == encoder.coarsest else f"model={model.name} convolves itself"
         found.append(f"decoder.smooth={smooth} changes nothing here: {why}.")
     if cfg.get("budget") and not cfg.match:

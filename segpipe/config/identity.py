@@ -19,13 +19,13 @@ from segpipe.config import build
 from segpipe.config.choices import files
 from segpipe.config.schema import locate
 from segpipe.data.dataset import SegmentationDataset
-from segpipe.models.decoder import all_widths, steps
+from segpipe.models.decoder import decoder_strides, resolve_widths
 from segpipe.models.encoders import Encoder
-from segpipe.models.fusion import Fusion, NoSkip
+from segpipe.models.fusion import Fusion, NoFusion
 from segpipe.models.network import ENLARGEMENTS
 from segpipe.models.refine import Refinement
 from segpipe.models.upsample import Nearest, Upsampler
-from segpipe.runs.identity_keys import ADDED_SINCE, NEVER_CHANGES_THE_RESULT
+from segpipe.runs.identity_keys import ADDED_SINCE, IGNORED_IN_IDENTITY
 from segpipe.runs.renames import current, oldest
 from segpipe.training import pretrained
 
@@ -36,7 +36,7 @@ LOGGING = (
 )  # fmt: skip
 
 
-def overlapping(encoder: Encoder) -> list[int]:
+def overlapping_pools(encoder: Encoder) -> list[int]:
     """The strides that an encoder reaches by max-poolings whose windows are not 2 x 2, side by side."""
     return [stride for stride, pool in encoder.pools.items() if (pool.kernel, pool.stride) != (2, 2)]
 
@@ -57,7 +57,7 @@ def enlargement(cfg: DictConfig) -> type[Upsampler] | None:
     return ENLARGEMENTS.get(cfg.model.get("enlarge"))
 
 
-def least(cfg: DictConfig, encoder: Encoder) -> tuple[int, DictConfig, DictConfig]:
+def canonical_key(cfg: DictConfig, encoder: Encoder) -> tuple[int, DictConfig, DictConfig]:
     """Stride, decoder and fusion that a network is known by: cells of which these are equal are one network.
 
     Where nothing is climbed, nothing is joined, and a fixed enlargement is all there is of an operator. Repetition by 2
@@ -69,32 +69,32 @@ def least(cfg: DictConfig, encoder: Encoder) -> tuple[int, DictConfig, DictConfi
     stride, joined = model.stride, build.kind(fusion, Fusion).uses_skip
     alike = not operator.one_step or (interpolates_as(operator, Nearest) and not decoder.get("smooth"))
     bare = refine.empty and model.get("width") == "classes" and last is None and not joined
-    if alike and bare and not overlapping(encoder):  # AlexNet's maps are no halves
+    if alike and bare and not overlapping_pools(encoder):  # AlexNet's maps are no halves
         stride = encoder.coarsest
     if stride == encoder.coarsest:
         joined = False
         decoder = file_of("decoder", last) if last else decoder
-    return stride, decoder, fusion if joined else file_of("fusion", NoSkip)
+    return stride, decoder, fusion if joined else file_of("fusion", NoFusion)
 
 
-def smooths(cfg: DictConfig, encoder: Encoder) -> bool:
+def uses_smoothing(cfg: DictConfig, encoder: Encoder) -> bool:
     """Whether ``decoder.smooth`` fills any slot: behind steps of 2, where refine does not convolve itself."""
-    stride, *_ = least(cfg, encoder)
+    stride, *_ = canonical_key(cfg, encoder)
     operator, refine = build.kind(cfg.decoder, Upsampler), build.kind(cfg.model.refine, Refinement)
     own_steps = not operator.one_step and enlargement(cfg) is None and cfg.model.stride > 1  # to full size
     return own_steps or (stride < encoder.coarsest and not refine.convolves)
 
 
-def known_width(cfg: DictConfig, encoder: Encoder) -> Any:
+def canonical_width(cfg: DictConfig, encoder: Encoder) -> Any:
     """``model.width`` in the shortest of the forms in which it may be given; null where it is the encoder's."""
     width = cfg.model.get("width")
     if width is None or width == "classes":
         return width
     with torch.device("meta"):
-        in_channels = build.make(cfg, "neck")(encoder).out_channels
-    strides = steps(encoder, start=encoder.coarsest, stop=cfg.model.stride)
-    widths = all_widths(width, in_channels, encoder, strides)
-    if widths == all_widths(None, in_channels, encoder, strides):
+        in_channels = build.instantiate_group(cfg, "neck")(encoder).out_channels
+    strides = decoder_strides(encoder, start=encoder.coarsest, stop=cfg.model.stride)
+    widths = resolve_widths(width, in_channels, encoder, strides)
+    if widths == resolve_widths(None, in_channels, encoder, strides):
         return None
     if len(set(widths)) == 1:
         return widths[0]
@@ -103,8 +103,8 @@ def known_width(cfg: DictConfig, encoder: Encoder) -> Any:
 
 def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
     """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
-    resolved = build.resolved(cfg)
-    stride, decoder, fusion = least(cfg, encoder)
+    resolved = build.resolve(cfg)
+    stride, decoder, fusion = canonical_key(cfg, encoder)
     if not build.kind(fusion, Fusion).uses_skip:
         resolved.fusion = {"name": fusion.name}
         resolved.model.update(taps="conv", stride=stride)
@@ -116,12 +116,12 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
     if last and interpolates_as(operator, last):
         resolved.model.enlarge = "same"
     resolved.decoder.smooth = resolved.decoder.get("smooth")
-    if not smooths(cfg, encoder):
+    if not uses_smoothing(cfg, encoder):
         resolved.decoder.smooth = "conv3x3" if operator.needs_pooling else None  # one value is as good as another
-    resolved.model.width = known_width(cfg, encoder)
+    resolved.model.width = canonical_width(cfg, encoder)
     if not cfg.get("stages"):
         resolved.pop("stages", None)
-    for path in NEVER_CHANGES_THE_RESULT:
+    for path in IGNORED_IN_IDENTITY:
         parent, _, key = path.rpartition(".")
         node = OmegaConf.select(resolved, parent) if parent else resolved
         if node is not None:
@@ -198,7 +198,7 @@ def revisions(cfg: DictConfig, encoder: Encoder, datasets: Sequence[Segmentation
     size = cfg.data.get("size")
     resized = size and any(dataset.size(i) != tuple(size) for dataset in datasets for i in range(len(dataset)))
     with torch.device("meta"):
-        neck = build.make(cfg, "neck")(encoder)
+        neck = build.instantiate_group(cfg, "neck")(encoder)
     return {
         "augment": build.augment(cfg).revision,
         "data": int(bool(resized)),
@@ -213,11 +213,11 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=8)).hexdigest()  # type: ignore[arg-type]
 
 
-def named(cfg: DictConfig, encoder: Encoder, last: str) -> str:
-    """A run's choices, as ``least`` has them, its width where it has its own, seed, and ``last`` behind them."""
-    stride, decoder, fusion = least(cfg, encoder)
+def format_run_name(cfg: DictConfig, encoder: Encoder, last: str) -> str:
+    """Join a run's choices as ``canonical_key`` has them, its width where it has its own, its seed, and ``last``."""
+    stride, decoder, fusion = canonical_key(cfg, encoder)
     model = model_name(cfg.model.name, cfg.model.stride, stride)
-    width = known_width(cfg, encoder)
+    width = canonical_width(cfg, encoder)
     numbers = width if isinstance(width, list) else [width]
     own = [] if width in (None, "classes") else ["w" + "_".join(map(str, numbers))]
     return "-".join([model, decoder.name, fusion.name, *own, f"s{cfg.seed}", last])

@@ -17,7 +17,7 @@ INTERRUPTED = 130  # the exit status that shells expect
 
 
 @contextmanager
-def friendly() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
     """Inside, an error that is the user's to mend ends the program in a few lines, with status 1."""
     try:
         yield
@@ -53,8 +53,12 @@ def explain(error: BaseException) -> str | None:
         group, _, given = error.missing_cfg_file.partition("/")  # a name may have a folder: paper/fcn8s
         return f"{group}={given}: allowed is one of {', '.join(options(group))}.{nearest(given, options(group))}"
     if isinstance(error, InstantiationException):  # a value that a constructor would not have; else a bug of ours
-        return str(error.__cause__) if isinstance(error.__cause__, ValueError) or lightnings(error.__cause__) else None
-    if lightnings(error):
+        return (
+            str(error.__cause__)
+            if isinstance(error.__cause__, ValueError) or is_lightning_error(error.__cause__)
+            else None
+        )
+    if is_lightning_error(error):
         return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         lines = str(error).strip().splitlines()
@@ -66,7 +70,7 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def lightnings(error: BaseException | None) -> bool:
+def is_lightning_error(error: BaseException | None) -> bool:
     """Whether Lightning complains of a setting. It is not imported for that: that takes seconds."""
     module = sys.modules.get("lightning_fabric.utilities.exceptions")
     return module is not None and isinstance(error, module.MisconfigurationException)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config import build, choices, compatibility, identity, schema
-from segpipe.config.budget import Found, find, with_width
+from segpipe.config.budget import BudgetSolution, solve_budget, with_solved_width
 from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.errors import InvalidCombination, UserError
 from segpipe.models.encoders import Encoder
@@ -29,13 +29,13 @@ class Plan:
     cfg: DictConfig
     encoder: Encoder
     notes: list[str] = field(default_factory=list)
-    budget: Found | None = None
+    budget: BudgetSolution | None = None
 
     @classmethod
     def of(cls, cfg: DictConfig, *, num_classes: int | None = None, size: tuple[int, int] | None = None) -> "Plan":
         """Check a configuration and solve its budget.
 
-        num_classes, size (height, width): see ``budget.find``; None takes those of the data.
+        num_classes, size (height, width): see ``budget.solve_budget``; None takes those of the data.
         Raises UserError for a value of a wrong type, InvalidCombination for values that are invalid together or a
         budget that no width meets, and what the data raise where a budget asks for them.
         """
@@ -43,15 +43,15 @@ class Plan:
         choices.check_present(cfg)
         schema.check(cfg)
         choices.check_arguments(cfg)
-        encoder = build.encoder_on_paper(cfg)
-        notes = [*moved, *compatibility.refuse(cfg, encoder)]
-        found = find(cfg, num_classes=num_classes, size=size) if cfg.get("match") else None
-        return cls(with_width(cfg, found) if found else cfg, encoder, notes, found)
+        encoder = build.meta_encoder(cfg)
+        notes = [*moved, *compatibility.validate(cfg, encoder)]
+        found = solve_budget(cfg, num_classes=num_classes, size=size) if cfg.get("match") else None
+        return cls(with_solved_width(cfg, found) if found else cfg, encoder, notes, found)
 
     @classmethod
     def of_trained(cls, cfg: DictConfig) -> "Plan":
         """Take a configuration that a run was trained with as it is: it was checked, and its budget solved, then."""
-        return cls(cfg, build.encoder_on_paper(cfg))
+        return cls(cfg, build.meta_encoder(cfg))
 
     @cached_property
     def canonical(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Plan:
 
     def name(self, last: str | None = None) -> str:
         """What a run is called. last: what stands at the end; None takes the identity."""
-        return identity.named(self.cfg, self.encoder, self.identity if last is None else last)
+        return identity.format_run_name(self.cfg, self.encoder, self.identity if last is None else last)
 
 
 def with_present_classes(cfg: DictConfig) -> tuple[DictConfig, list[str]]:

@@ -21,12 +21,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from segpipe.errors import UserError, nearest
 from segpipe.models.part import Part
 from segpipe.runs.renames import upgrade
-from segpipe.runs.run import Run, anew
+from segpipe.runs.run import Run, repair_hint
 
 INSTALLED = Path(__file__).parents[1] / "conf"
 CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
-LABELS: dict[str, Any] = {
+EXTRA_KEYS: dict[str, Any] = {
     "seed": int,
     "resume": str | None,
     "warm_start": str | None,
@@ -54,7 +54,7 @@ NODES = (
 )  # fmt: skip
 NODES_OF_ANY_NAME = ("callbacks",)  # a node that holds nodes by names of the user's own
 GROUPS = {"run_dir", "data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks"}  # in any run
-NARROWER = {"trainer.max_epochs": int}  # than the constructor's own: null would train for ever
+STRICTER_TYPES = {"trainer.max_epochs": int}  # than the constructor's own: null would train for ever
 ANY = (-math.inf, math.inf)
 SMALLEST = 1e-30  # stands for "more than nothing"
 RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest and largest that mean something
@@ -77,12 +77,16 @@ RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest an
 
 def check(cfg: DictConfig) -> None:
     """Raise UserError for the first value of a wrong type or name, saying what is allowed."""
-    for path, value, allowed, (low, high) in leaves(cfg, ""):
-        if not fits(value, allowed):
-            raise UserError(f"{path}={show(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}")
+    for path, value, allowed, (low, high) in iter_values(cfg, ""):
+        if not is_valid(value, allowed):
+            raise UserError(
+                f"{path}={format_value(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}"
+            )
         for number in value if isinstance(value, ListConfig) else [value]:
             if isinstance(number, int | float) and not low <= number <= high:
-                raise UserError(f"{path}={show(value)}: allowed is {describe(type(number))} {between(low, high)}.")
+                raise UserError(
+                    f"{path}={format_value(value)}: allowed is {describe(type(number))} {between(low, high)}."
+                )
 
 
 def between(low: float, high: float) -> str:
@@ -92,7 +96,7 @@ def between(low: float, high: float) -> str:
     return "above 0" if low == SMALLEST else f"of {low:g} or more"
 
 
-def leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tuple[float, float]]]:
+def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tuple[float, float]]]:
     """Every value below a node that a constructor or LABELS states a type for: (path, value, type, range).
 
     A ``Part`` knows the ranges of its arguments itself: its own names may be any.
@@ -110,24 +114,24 @@ def leaves(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tuple[f
         if isinstance(value, DictConfig):
             if full not in NODES and path not in NODES_OF_ANY_NAME:
                 check_key(full, key, takes, target, value)
-            yield from leaves(value, full)
+            yield from iter_values(value, full)
         elif isinstance(value, ListConfig) and any(isinstance(item, DictConfig) for item in value):
             check_key(full, key, takes, target)
             for position, item in enumerate(value):
-                yield from leaves(item, f"{full}[{position}]")
-        elif full in LABELS:
-            yield full, value, LABELS[full], RANGES.get(key, ANY)
+                yield from iter_values(item, f"{full}[{position}]")
+        elif full in EXTRA_KEYS:
+            yield full, value, EXTRA_KEYS[full], RANGES.get(key, ANY)
         else:
             if target or value is not None:
                 check_key(full, key, takes, target)
             if key in takes:
-                yield full, value, NARROWER.get(full, takes[key]), ANY if own else RANGES.get(key, ANY)
+                yield full, value, STRICTER_TYPES.get(full, takes[key]), ANY if own else RANGES.get(key, ANY)
 
 
 def check_key(full: str, key: str, takes: dict[str, Any], target: str | None, node: DictConfig | None = None) -> None:
     """Raise UserError where nothing takes a value of this name, or no object that a node makes."""
     if not target:
-        raise UserError(f"{full}: nothing reads this key.{nearest(full, [*LABELS, *NODES])}")
+        raise UserError(f"{full}: nothing reads this key.{nearest(full, [*EXTRA_KEYS, *NODES])}")
     if key not in takes and "**" not in takes:
         hint = nearest(key, takes) or f" If an experiment sets it, take it away: '~{full}'."
         raise UserError(f"{full}: {target} takes no '{key}'.{hint}")
@@ -170,7 +174,7 @@ def locate(target: str) -> Any:
         raise UserError(f"_target_={target}: cannot be imported ({error}).") from error
 
 
-def fits(value: Any, allowed: Any) -> bool:
+def is_valid(value: Any, allowed: Any) -> bool:
     """Whether a value is of a type; an int will do for a float."""
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True)
@@ -209,7 +213,7 @@ def describe(allowed: Any) -> str:
     return getattr(allowed, "__name__", str(allowed))
 
 
-def show(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as it would be written on the command line."""
     if OmegaConf.is_config(value):
         return str(OmegaConf.to_container(value)).replace(" ", "")
@@ -229,7 +233,7 @@ def read(run: Run) -> DictConfig:
     except Exception:  # whatever a damaged file leads its reader to
         kept = OmegaConf.create()
     if not isinstance(kept, DictConfig) or not {*map(str, kept)} >= GROUPS:
-        raise UserError(f"{run.folder}: its config.yaml is damaged. {anew(run.folder)}")
+        raise UserError(f"{run.folder}: its config.yaml is damaged. {repair_hint(run.folder)}")
     return kept
 
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from segpipe.runs.storage import write_json, write_whole
+from segpipe.runs.storage import atomic_write, write_json
 
 
 def folder() -> Path:
@@ -52,7 +52,7 @@ def write_parts(name: str, parts: Iterable[bytes], *, together: int) -> None:
             file.writelines(parts)
 
     with suppress(OSError, RuntimeError):
-        write_whole(folder() / f"{name}.parts", write)
+        atomic_write(folder() / f"{name}.parts", write)
         newest = sorted(folder().glob("*.parts"), key=lambda path: path.stat().st_mtime, reverse=True)
         sizes = accumulate(path.stat().st_size for path in newest)
         for path, size in zip(newest, sizes, strict=True):

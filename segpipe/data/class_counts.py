@@ -14,7 +14,7 @@ from segpipe.data.dataset import SegmentationDataset
 Counts = NDArray[np.int64]  # (K,)
 
 
-def remembered_counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
+def cached_class_counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
     """Pixels of each class, and the pixels that count in the pictures that it is in; from the cache if they are there.
 
     The cache goes by the data set's fingerprint: data that change are counted again.
@@ -23,9 +23,9 @@ def remembered_counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
     name = f"pixels-{hashlib.blake2b(known.encode(), digest_size=8).hexdigest()}"
     if (kept := cache.read(name)) is not None and is_whole(kept, len(dataset.classes)):
         return np.array(kept["pixels"]), np.array(kept["around"])
-    pixels, around = counts(dataset)
-    cache.write(name, {"pixels": pixels.tolist(), "around": around.tolist()})
-    return pixels, around
+    pixels, pixels_of_images_with_class = counts(dataset)
+    cache.write(name, {"pixels": pixels.tolist(), "around": pixels_of_images_with_class.tolist()})
+    return pixels, pixels_of_images_with_class
 
 
 def is_whole(kept: Any, num_classes: int) -> bool:
@@ -38,12 +38,12 @@ def is_whole(kept: Any, num_classes: int) -> bool:
 
 
 def counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
-    """See ``remembered_counts``; reads every mask."""
+    """See ``cached_class_counts``; reads every mask."""
     number = len(dataset.classes)
-    pixels, around = np.zeros(number, np.int64), np.zeros(number, np.int64)
+    pixels, pixels_of_images_with_class = np.zeros(number, np.int64), np.zeros(number, np.int64)
     hidden = not sys.stdout.isatty()
     for index in track(range(len(dataset)), f"Counting {len(dataset)} masks", transient=True, disable=hidden):
         found = np.bincount(dataset.read(index).mask.ravel(), minlength=256)[:number]
         pixels += found
-        around += (found > 0) * found.sum()
-    return pixels, around
+        pixels_of_images_with_class += (found > 0) * found.sum()
+    return pixels, pixels_of_images_with_class

@@ -57,7 +57,7 @@ class SegmentationDataset(ABC):
         """A word that changes when the data do."""
 
 
-class First(SegmentationDataset):
+class FirstN(SegmentationDataset):
     """The first few samples of another data set."""
 
     def __init__(self, whole: SegmentationDataset, count: int) -> None:

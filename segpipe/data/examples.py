@@ -10,7 +10,7 @@ import PIL.Image
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
 from segpipe.data.resize import resize_image, resize_mask
 from segpipe.data.visualise import IGNORED, Colour
-from segpipe.runs.storage import write_whole
+from segpipe.runs.storage import atomic_write
 
 SIDE = 320  # pixels, the longest side
 
@@ -27,9 +27,9 @@ def save_examples(
     """Write NAME.jpg, NAME.truth.png and NAME.png for each; masks are indices of classes, with their colours."""
     for name, image, truth, prediction in zip(file_names(names), images, truths, predictions, strict=True):
         size = shown_size(image.shape)
-        save(PIL.Image.fromarray(resize_image(image, size)), folder / f"{name}.jpg", "JPEG")
+        save_image(PIL.Image.fromarray(resize_image(image, size)), folder / f"{name}.jpg", "JPEG")
         for mask, ending in ((truth, "truth.png"), (prediction, "png")):
-            save(in_colours(resize_mask(mask, size), palette), folder / f"{name}.{ending}", "PNG")
+            save_image(to_palette(resize_mask(mask, size), palette), folder / f"{name}.{ending}", "PNG")
 
 
 def file_names(names: Sequence[str]) -> list[str]:
@@ -48,7 +48,7 @@ def shown_size(shape: Sequence[int]) -> tuple[int, int]:
     return max(1, round(height * share)), max(1, round(width * share))
 
 
-def in_colours(mask: Mask, palette: Sequence[Colour]) -> PIL.Image.Image:
+def to_palette(mask: Mask, palette: Sequence[Colour]) -> PIL.Image.Image:
     """Indices with a palette."""
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
@@ -58,7 +58,7 @@ def in_colours(mask: Mask, palette: Sequence[Colour]) -> PIL.Image.Image:
     return picture
 
 
-def save(picture: PIL.Image.Image, path: Path, kind: str) -> None:
+def save_image(picture: PIL.Image.Image, path: Path, kind: str) -> None:
     """Write it, whole."""
     options = {"quality": 85} if kind == "JPEG" else {"optimize": True}
-    write_whole(path, lambda temporary: picture.save(temporary, format=kind, **options))
+    atomic_write(path, lambda temporary: picture.save(temporary, format=kind, **options))

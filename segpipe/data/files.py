@@ -64,7 +64,7 @@ def read_image(path: Path) -> Image:
     return picture  # type: ignore[return-value]
 
 
-def opened(path: Path) -> PIL.Image.Image:
+def open_image(path: Path) -> PIL.Image.Image:
     """A picture file as Pillow has it, decoded. Raises UserError where it cannot be."""
     try:
         with PIL.Image.open(path) as picture:
@@ -79,7 +79,7 @@ def read_mask(path: Path) -> Mask:
 
     For data sets whose format is known, so nothing is guessed; ``survey.decode`` is for those of which it is not.
     """
-    picture = opened(path)
+    picture = open_image(path)
     if picture.mode not in ("L", "P", "1"):
         raise UserError(
             f"{path}: a mask of mode {picture.mode} and {picture.height} x {picture.width}; masks are single-channel "

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segpipe.data.augment import Augment
-from segpipe.data.class_counts import remembered_counts
-from segpipe.data.dataset import First, SegmentationDataset, Split
+from segpipe.data.class_counts import cached_class_counts
+from segpipe.data.dataset import FirstN, SegmentationDataset, Split
 from segpipe.data.samplers import EvalBatches, TrainBatches
 from segpipe.data.samples import Batch, Samples
 from segpipe.errors import UserError
@@ -35,7 +35,7 @@ class SegmentationData(pl.LightningDataModule):
     """Batches of a data set.
 
     dataset: called with ``split=``. batch_size: global, over all ranks and accumulation steps.
-    size: see ``Samples``. workers: loader processes; None: see ``own_workers``.
+    size: see ``Samples``. workers: loader processes; None: see ``default_workers``.
     cache: keep the decoded (and resized) pictures in memory; ``auto`` does where a split takes less than 2 GiB.
     overfit: put the first batch of the training split, as it is, in the place of every split (debug=overfit).
     seed: of order and augmentation.
@@ -60,7 +60,7 @@ class SegmentationData(pl.LightningDataModule):
         self.workers, self.cache, self.overfit = workers, cache, overfit
         self.datasets: dict[Split, SegmentationDataset] = {}
         self.read_sizes: dict[Split, list[tuple[int, int]]] = {}
-        self.samples: dict[tuple[Split, bool], Samples] = {}
+        self.samples_by_split: dict[tuple[Split, bool], Samples] = {}
 
     def split(self, name: Split) -> SegmentationDataset:
         """A split of the data set, made once. Raises UserError if something is wrong with it."""
@@ -73,7 +73,7 @@ class SegmentationData(pl.LightningDataModule):
                     + "\n".join(problems[:SHOWN])
                     + f"{more}\nAll of them: python -m segpipe.check_data, with the same data=... data.root=..."
                 )
-            self.datasets[name] = First(whole, self.batch_size) if self.overfit else whole
+            self.datasets[name] = FirstN(whole, self.batch_size) if self.overfit else whole
         return self.datasets[name]
 
     def sizes(self, name: Split) -> list[tuple[int, int]]:
@@ -136,20 +136,20 @@ class SegmentationData(pl.LightningDataModule):
                 f"among {whose}: set data.batch_size={nearest}."
             )
 
-    def samples_of(self, name: Split, *, train: bool = False) -> Samples:
+    def samples(self, name: Split, *, train: bool = False) -> Samples:
         """A split as samples, made once; ``train`` augments."""
-        if (name, train) not in self.samples:
+        if (name, train) not in self.samples_by_split:
             augment = self.augment if train and not self.overfit else None
-            self.samples[name, train] = Samples(
+            self.samples_by_split[name, train] = Samples(
                 self.split(name), size=self.size, train=train, augment=augment, seed=self.seed, cache=self.cache
             )
-        return self.samples[name, train]
+        return self.samples_by_split[name, train]
 
     def loader(self, name: Split, *, train: bool = False) -> DataLoader[Batch]:
         """Batches of a split; ``train`` shuffles and augments."""
-        samples = self.samples_of(name, train=train)
+        samples = self.samples(name, train=train)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        workers = self.workers if self.workers is not None else self.own_workers(samples, world_size)
+        workers = self.workers if self.workers is not None else self.default_workers(samples, world_size)
         batches: TrainBatches | EvalBatches
         if train:
             batches = TrainBatches(
@@ -167,7 +167,7 @@ class SegmentationData(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def own_workers(self, samples: Samples, ranks: int = 1) -> int:
+    def default_workers(self, samples: Samples, ranks: int = 1) -> int:
         """0 where nothing is to be decoded or, beside a GPU, augmented; else 2, and beside a GPU up to 8.
 
         ranks: those that share the machine's cores.
@@ -185,8 +185,8 @@ class SegmentationData(pl.LightningDataModule):
         A class's frequency is its share of the pixels of the training pictures that it is in; an absent class weighs 0.
         """
         dataset = self.split("train")
-        pixels, around = remembered_counts(dataset)
-        frequency = pixels / np.maximum(around, 1)
+        pixels, pixels_of_images_with_class = cached_class_counts(dataset)
+        frequency = pixels / np.maximum(pixels_of_images_with_class, 1)
         median = np.median(frequency[pixels > 0])
         return torch.from_numpy(np.where(pixels > 0, median / np.maximum(frequency, 1e-12), 0.0))
 

@@ -18,7 +18,7 @@ def to_network(image: Image, size: Sequence[int] | None, *, smallest: int = 1) -
     """The image as the network gets it, in training, validation, test and prediction: (H, W, 3) uint8.
 
     size: height and width, whatever the image's aspect; None keeps the image's own, and enlarges evenly what has a
-    side below ``smallest``. ``models.network.at_size`` brings the scores back.
+    side below ``smallest``. ``models.network.resize_logits`` brings the scores back.
     """
     height, width = image.shape[:2]
     scale = max(1.0, smallest / min(height, width))

@@ -11,7 +11,7 @@ import PIL.ImageFont
 from numpy.typing import NDArray
 
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
-from segpipe.runs.storage import write_whole
+from segpipe.runs.storage import atomic_write
 
 Colour = tuple[int, int, int]
 IGNORED: Colour = (0, 0, 0)
@@ -34,14 +34,14 @@ def overlay(image: Image, mask: Mask, palette: Sequence[Colour], *, share: float
     return mixed.round().astype(np.uint8)
 
 
-def errors(truth: Mask, prediction: Mask) -> Image:
+def error_map(truth: Mask, prediction: Mask) -> Image:
     """Red where the prediction is wrong, light where it is right, black where nothing is to be said."""
     picture = np.where((truth == prediction)[..., None], np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8))
     picture[truth == IGNORE_INDEX] = IGNORED
     return picture.astype(np.uint8)
 
 
-def sheet(
+def prediction_grid(
     images: Sequence[Image],
     truths: Sequence[Mask],
     predictions: Sequence[Mask],
@@ -54,7 +54,7 @@ def sheet(
     """One row a picture: picture, truth, prediction, errors; above them a title, below the classes' colours."""
     rows = []
     for image, truth, prediction in zip(images, truths, predictions, strict=True):
-        cells = [image, colour_mask(truth, palette), colour_mask(prediction, palette), errors(truth, prediction)]
+        cells = [image, colour_mask(truth, palette), colour_mask(prediction, palette), error_map(truth, prediction)]
         rows.append([enlarge(cell, height) for cell in cells])
     widths = [max(row[column].shape[1] for row in rows) for column in range(4)]
     font, small = PIL.ImageFont.load_default(17), PIL.ImageFont.load_default(15)
@@ -101,7 +101,7 @@ def enlarge(picture: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
     return cv2.resize(picture, (width, height), interpolation=how)  # type: ignore[return-value]
 
 
-def save(picture: PIL.Image.Image | Image, path: Path) -> None:
+def save_image(picture: PIL.Image.Image | Image, path: Path) -> None:
     """Write a picture, whole."""
     drawn = picture if isinstance(picture, PIL.Image.Image) else PIL.Image.fromarray(picture)
-    write_whole(path, lambda temporary: drawn.save(temporary, format="PNG"))
+    atomic_write(path, lambda temporary: drawn.save(temporary, format="PNG"))

@@ -13,9 +13,9 @@ from segpipe.config.schema import CONF, read
 from segpipe.data.dataset import Split
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
-from segpipe.metrics.boundaries import boundaries, boundary_scores, joined
+from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
 from segpipe.metrics.confusion import confusion_matrices, named_scores
-from segpipe.models.network import at_size
+from segpipe.models.network import resize_logits
 from segpipe.runs.counts import write_boundaries, write_confusion
 from segpipe.runs.storage import write_json
 
@@ -50,12 +50,12 @@ def evaluate(
     for batch in data.loader(split):
         with torch.inference_mode():
             logits = predictor.network(batch["image"].to(predictor.device)).float()
-            logits = at_size(logits, batch["mask"].shape[-2:])
+            logits = resize_logits(logits, batch["mask"].shape[-2:])
         prediction, mask, index = logits.argmax(1).cpu(), batch["mask"], batch["index"].numpy()
         matrices[index] = confusion_matrices(prediction, mask, len(dataset.classes)).numpy()
         places.append(index)
-        parts.append(boundaries(prediction.numpy(), mask.numpy(), num_classes=len(dataset.classes)))
-    at_boundaries = joined(parts).taken(np.argsort(np.concatenate(places)))
+        parts.append(count_boundaries(prediction.numpy(), mask.numpy(), num_classes=len(dataset.classes)))
+    at_boundaries = concatenate(parts).select(np.argsort(np.concatenate(places)))
     out = out or predictor.run.folder / "evaluations" / f"{cfg.data.name}-{split}"
     result = named_scores(matrices, dataset.classes) | {"boundaries": boundary_scores(at_boundaries)}
     result |= {"run": str(run), "data": overrides, "split": split}

@@ -12,18 +12,18 @@ from segpipe.config import build
 from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
 from segpipe.data.module import SegmentationData
-from segpipe.engine.resume import intact, recognise, settled, start
+from segpipe.engine.resume import check_same_config, is_complete, resolve_resume, start
 from segpipe.metrics.boundaries import boundary_scores
 from segpipe.metrics.confusion import SCORES, named_scores
 from segpipe.models import cost
 from segpipe.runs import checkpoints
 from segpipe.runs.counts import write_boundaries, write_confusion
-from segpipe.runs.run import Run, shown
+from segpipe.runs.run import Run, display_path
 from segpipe.runs.storage import read_json, write_json
 from segpipe.runs.summary import PYTHON, print_summary
 from segpipe.training import devices, pretrained, tracking
-from segpipe.training.callbacks import save_sheet
-from segpipe.training.devices import Place
+from segpipe.training.callbacks import save_prediction_grid
+from segpipe.training.devices import RankInfo
 from segpipe.training.task import SegmentationTask
 
 
@@ -35,22 +35,22 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     is trained, and writes and prints it; on the others nothing is returned.
     """
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    place = devices.joined()
+    place = devices.connect_ranks()
     if place.rank:
-        heard = place.hear()
-        return carry_out(Plan.of(heard), overrides, place) if heard is not None else {}
+        heard = place.receive_config()
+        return run_training(Plan.of(heard), overrides, place) if heard is not None else {}
     auto = cfg.resume == "auto"
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
-    with run.held(wait=auto):
-        if auto and run.record.get("status") == "finished" and intact(run):
-            recognise(run, Plan.of(cfg))
-            print(f"{shown(run.folder)} is finished already.")
-            place.tell(None)
+    with run.lock(wait=auto):
+        if auto and run.record.get("status") == "finished" and is_complete(run):
+            check_same_config(run, Plan.of(cfg))
+            print(f"{display_path(run.folder)} is finished already.")
+            place.broadcast_config(None)
             return read_json(run.metrics)
-        return carry_out(Plan.of(settled(cfg, overrides=overrides)), overrides, place)
+        return run_training(Plan.of(resolve_resume(cfg, overrides=overrides)), overrides, place)
 
 
-def carry_out(plan: Plan, overrides: list[str], place: Place) -> dict[str, Any]:
+def run_training(plan: Plan, overrides: list[str], place: RankInfo) -> dict[str, Any]:
     """See ``train``; the folder is these ranks' alone, and ``resume`` made out."""
     cfg = plan.cfg
     for note in plan.notes:
@@ -69,8 +69,8 @@ def carry_out(plan: Plan, overrides: list[str], place: Place) -> dict[str, Any]:
     else:
         run = start(plan, data, overrides=overrides, world_size=place.world_size)
         among = f" on {place.world_size} devices" if place.world_size > 1 else ""
-        print(f"Training {run.record['name']}{among} in {shown(run.folder)}", flush=True)
-        place.tell(cfg)
+        print(f"Training {run.record['name']}{among} in {display_path(run.folder)}", flush=True)
+        place.broadcast_config(cfg)
     logger = None
     failed = True
     try:
@@ -79,7 +79,7 @@ def carry_out(plan: Plan, overrides: list[str], place: Place) -> dict[str, Any]:
         if place.rank == 0:
             write_json(run.metrics, metrics)
             if logger is not None:
-                with tracking.spared("the result"):
+                with tracking.tolerate_wandb_errors("the result"):
                     log_result(logger, metrics, task)
             run.update(status="finished")
         failed = False
@@ -110,30 +110,30 @@ def fit(
 ) -> dict[str, Any]:
     """Train, and evaluate the best checkpoint; return what ``metrics.json`` holds, nothing on ranks above 0."""
     began = time.time()
-    checkpoint = checkpoints.newest_whole(run) if cfg.resume else None
+    checkpoint = checkpoints.latest_intact(run) if cfg.resume else None
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     seconds = time.time() - began
     best_epoch = evaluate_best(run, task, data, trainer)
-    devices.leave(trainer.strategy)
+    devices.leave_process_group(trainer.strategy)
     if rank:
         return {}
     training = {
-        "seconds": round(run.spent + seconds, 1),
+        "seconds": round(run.previous_seconds + seconds, 1),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
     }
-    return {"best_epoch": best_epoch, **describe_best(cfg, run, task, data, trainer), "training": training}
+    return {"best_epoch": best_epoch, **write_results(cfg, run, task, data, trainer), "training": training}
 
 
-def note_end(run: Run, error: BaseException, place: Place) -> None:
+def note_end(run: Run, error: BaseException, place: RankInfo) -> None:
     """Write into a run's record why it ended; other ranks than 0 leave a note for the process that started them."""
     interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-    devices.note("interrupted" if interrupted else f"{type(error).__name__}: {error}")
+    devices.report_error("interrupted" if interrupted else f"{type(error).__name__}: {error}")
     if place.rank:
         return
-    run.end("interrupted" if interrupted else "failed", explain(error) or f"{type(error).__name__}: {error}")
+    run.finish("interrupted" if interrupted else "failed", explain(error) or f"{type(error).__name__}: {error}")
     if interrupted and run.checkpoint("last").is_file():
-        command = f"{PYTHON} -m segpipe.train resume={shown(run.folder)}"
+        command = f"{PYTHON} -m segpipe.train resume={display_path(run.folder)}"
         print(f"\nInterrupted. To go on with it: {command}", file=sys.stderr)
 
 
@@ -150,23 +150,23 @@ def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trai
     return int(best["epoch"])
 
 
-def describe_best(
+def write_results(
     cfg: DictConfig, run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any
 ) -> dict[str, Any]:
     """Write confusion matrices and pictures of the network that was evaluated; measure what it costs."""
-    metrics: dict[str, Any] = {split: describe(run, task, data, split) for split in ("val", "test")}
+    metrics: dict[str, Any] = {split: write_split_results(run, task, data, split) for split in ("val", "test")}
     size = tuple(cfg.data.get("size") or data.split("test").size(0))
     task.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
     metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
     title = f"{run.record['name']}   validation mIoU {metrics['val']['miou']:.3f}"
-    save_sheet(task, data, "val", run, title=title)
+    save_prediction_grid(task, data, "val", run, title=title)
     return metrics
 
 
-def describe(run: Run, task: SegmentationTask, data: SegmentationData, split: Any) -> dict[str, Any]:
+def write_split_results(run: Run, task: SegmentationTask, data: SegmentationData, split: Any) -> dict[str, Any]:
     """Write what was counted of every picture of a split; return its scores, per class by name."""
     result, dataset = task.evaluations[split], data.split(split)
-    names, groups = ([whole[index] for index in result.places] for whole in (dataset.names, dataset.groups))
+    names, groups = ([whole[index] for index in result.indices] for whole in (dataset.names, dataset.groups))
     write_confusion(run.confusion(split), names=names, groups=groups, matrices=result.matrices)
     found = named_scores(result.matrices, dataset.classes) | {"loss": result.loss}
     if result.boundaries is not None:

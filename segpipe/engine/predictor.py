@@ -14,9 +14,9 @@ from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import read_image
 from segpipe.data.resize import to_network
 from segpipe.errors import UserError
-from segpipe.models.network import at_size
+from segpipe.models.network import resize_logits
 from segpipe.runs import checkpoints
-from segpipe.runs.run import Run, shown
+from segpipe.runs.run import Run, display_path
 
 
 class Predictor:
@@ -32,12 +32,12 @@ class Predictor:
         if "classes" not in self.run.record:
             raise UserError(
                 f"{run}: no run.json that names the classes, or a damaged one. To have it written: "
-                f"python -m segpipe.train resume={shown(self.run.folder)}, which goes on where the training is."
+                f"python -m segpipe.train resume={display_path(self.run.folder)}, which goes on where the training is."
             )
         self.classes: list[str] = self.run.record["classes"]
         self.palette = [tuple(colour) for colour in self.run.record["palette"]]
         self.size: list[int] | None = OmegaConf.to_container(cfg.data).get("size")  # type: ignore[union-attr, assignment]
-        self.device = usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = resolve_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = build.network(cfg, len(self.classes))
         state = checkpoints.read(self.run.best_checkpoint())["state_dict"]
         self.network.load_state_dict(
@@ -55,10 +55,10 @@ class Predictor:
         image = to_network(image, self.size, smallest=self.network.encoder.min_size)
         with torch.inference_mode():
             batch = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).to(self.device)
-            return at_size(self.network(batch).float(), size)[0]
+            return resize_logits(self.network(batch).float(), size)[0]
 
 
-def usable(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """A device by torch's name. Raises UserError where there is none such."""
     try:
         device = torch.device(name)

@@ -24,17 +24,17 @@ from hydra.core.hydra_config import HydraConfig
 
 GRACE = 20.0  # seconds that an interrupted process has to write its record
 MODULE = "segpipe.train"
-LEASH = "SEGPIPE_LEASH"  # in the environment of a process whose standard input ends with its parent
-OF_ANOTHER_JOB = (
+PARENT_PIPE = "SEGPIPE_LEASH"  # in the environment of a process whose standard input ends with its parent
+INHERITED_ENV = (
     "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "PL_GLOBAL_SEED",
-    "SEGPIPE_NOTE", LEASH,
+    "SEGPIPE_NOTE", PARENT_PIPE,
 )  # fmt: skip
 
-OF_A_SWEEP = (  # Hydra's own settings that say where and how the jobs of a sweep are run
+SWEEP_OVERRIDES = (  # Hydra's own settings that say where and how the jobs of a sweep are run
     "hydra.mode", "hydra.run.", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher",
 )  # fmt: skip
 
-hands: set[int] = set()  # this process's ends of its children's leashes
+parent_pipes: set[int] = set()  # this process's ends of its children's leashes
 
 
 class Process(Protocol):
@@ -46,7 +46,7 @@ class Process(Protocol):
         """Exit status, negative for a signal; None while it runs."""
 
 
-class Child:
+class ChildProcess:
     """``python -m segpipe.train ARGUMENTS``, begun at once, in a process group of its own.
 
     environment: added to this process's. log: a file that what it prints is added to; None: printed here.
@@ -61,14 +61,14 @@ class Child:
         patience: float = 2 * GRACE,
         log: Path | None = None,
     ) -> None:
-        kept = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_JOB}
+        kept = {name: value for name, value in os.environ.items() if name not in INHERITED_ENV}
         start = fork if may_fork() else spawn
         outputs = [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)] * 2 if log else [1, 2]
-        leash, self.hand = os.pipe()
-        hands.add(self.hand)
+        leash, self.parent_pipe = os.pipe()
+        parent_pipes.add(self.parent_pipe)
         try:
             self.process: Process = start(
-                arguments, {**kept, **(environment or {}), LEASH: str(patience)}, leash, outputs
+                arguments, {**kept, **(environment or {}), PARENT_PIPE: str(patience)}, leash, outputs
             )
         finally:
             os.close(leash)
@@ -95,12 +95,12 @@ class Child:
         """Let nothing of the group live on; call it when the process has ended, or is to end at once."""
         self.signal(signal.SIGKILL)
         self.wait()
-        if self.hand in hands:
-            hands.discard(self.hand)
-            os.close(self.hand)
+        if self.parent_pipe in parent_pipes:
+            parent_pipes.discard(self.parent_pipe)
+            os.close(self.parent_pipe)
 
 
-def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
+def end(children: Iterable[ChildProcess], *, grace: float = GRACE) -> None:
     """Leave nothing running: what is at work is interrupted, as by Ctrl-C, and after ``grace`` seconds killed."""
     children = list(children)
     for child in children:
@@ -112,37 +112,37 @@ def end(children: Iterable[Child], *, grace: float = GRACE) -> None:
         child.close()
 
 
-def training(folder: Path, overrides: list[str]) -> list[str]:
+def training_arguments(folder: Path, overrides: list[str]) -> list[str]:
     """The arguments of a single training in ``folder``, which goes on with what lies there."""
-    return [*overrides, "resume=auto", *single(folder)]
+    return [*overrides, "resume=auto", *single_run_overrides(folder)]
 
 
-def single(folder: Path) -> list[str]:
+def single_run_overrides(folder: Path) -> list[str]:
     """What makes a command line a single training in ``folder``: Hydra's own overrides, less what is of a sweep.
 
     An experiment that asks for a sweep would sweep again, so it is told not to.
     """
     asked = list(HydraConfig.get().overrides.hydra) if HydraConfig.initialized() else []
-    kept = [override for override in asked if not override.lstrip("+~").startswith(OF_A_SWEEP)]
-    return [*kept, "hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}"]
+    kept = [override for override in asked if not override.lstrip("+~").startswith(SWEEP_OVERRIDES)]
+    return [*kept, "hydra.mode=RUN", f"hydra.run.dir={quote_override(folder)}"]
 
 
 def train_in(folder: Path, overrides: list[str]) -> int:
     """Train in ``folder`` in a process of its own, and return its exit status."""
-    child = Child(training(folder, overrides))
+    child = ChildProcess(training_arguments(folder, overrides))
     try:
         return child.wait() or 0
     finally:
         end([child])
 
 
-def quoted(value: object) -> str:
+def quote_override(value: object) -> str:
     """A value as Hydra's grammar takes it, whatever signs are in it: backslashes count only before a quote."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(value))
     return f"'{escaped}'"
 
 
-def told(status: int) -> str:
+def describe_exit(status: int) -> str:
     """An exit status in words."""
     if status >= 0:
         return f"ended with status {status}"
@@ -152,7 +152,7 @@ def told(status: int) -> str:
 
 def may_fork() -> bool:
     """Whether a copy of this process can train: not one that may have touched a GPU, nor one of several threads."""
-    alone = all(thread.name in (threading.main_thread().name, LEASH) for thread in threading.enumerate())
+    alone = all(thread.name in (threading.main_thread().name, PARENT_PIPE) for thread in threading.enumerate())
     return sys.platform == "linux" and alone and not torch.cuda.is_available()
 
 
@@ -222,23 +222,23 @@ def fork(arguments: list[str], environment: dict[str, str], leash: int, outputs:
             os._exit(status)
 
 
-def let_go() -> None:
+def close_inherited_pipes() -> None:
     """In a copy of this process: the leashes are not its own, and would hold when this one is gone."""
-    while hands:
-        os.close(hands.pop())
+    while parent_pipes:
+        os.close(parent_pipes.pop())
 
 
-os.register_at_fork(after_in_child=let_go)
+os.register_at_fork(after_in_child=close_inherited_pipes)
 
 
-def on_leash() -> None:
-    """Where this process was started by ``Child``: end it when its parent is gone, however that went."""
-    if patience := os.environ.pop(LEASH, None):
+def exit_with_parent() -> None:
+    """Where this process was started by ``ChildProcess``: end it when its parent is gone, however that went."""
+    if patience := os.environ.pop(PARENT_PIPE, None):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # which a command begun with & does not listen to
-        threading.Thread(target=follow, args=[float(patience)], name=LEASH, daemon=True).start()
+        threading.Thread(target=watch_parent, args=[float(patience)], name=PARENT_PIPE, daemon=True).start()
 
 
-def follow(patience: float) -> None:
+def watch_parent(patience: float) -> None:
     """Standard input ends when the parent does: interrupt as by Ctrl-C, and after ``patience`` kill the group."""
     os.read(0, 1)
     if patience:

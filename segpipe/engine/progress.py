@@ -15,14 +15,14 @@ from rich.text import Text
 from segpipe.runs import cells
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history, read_json
-from segpipe.runs.summary import PYTHON, share
+from segpipe.runs.summary import PYTHON, format_score
 
 EVERY = 0.5  # seconds from one drawing of the view to the next
 EXTENDED = "was resumed with another trainer.max_epochs, so it is no run of its cell; to train that, rename its folder"
 SILENT = {"missing": "no record", "extended": f"its run {EXTENDED}"}
 
 
-class Board:
+class ProgressView:
     """Counts what is done; on a terminal a view that is always there, else a line for each run that ends.
 
     workers: runs at a time.
@@ -42,7 +42,7 @@ class Board:
         if self.console.is_terminal:
             self.live.start()
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, markup=False)
 
@@ -54,25 +54,25 @@ class Board:
         scores = ""
         if state == "finished" and metrics:
             miou = metrics["val"]["miou"]
-            scores = f"  val {share(miou)}  test {share(metrics['test']['miou'])}"
-            self.found(miou, run)
+            scores = f"  val {format_score(miou)}  test {format_score(metrics['test']['miou'])}"
+            self.update_best(miou, run)
         elif error := run.record.get("error"):
             scores = f"  {str(error).splitlines()[0]}"
-        self.say(
-            f"{self.counts.total():>4}  {state:<11} {run.folder.name}{scores}  ({seconds:.0f} s; {self.outlook(left)})"
+        self.print_line(
+            f"{self.counts.total():>4}  {state:<11} {run.folder.name}{scores}  ({seconds:.0f} s; {self.eta(left)})"
         )
 
-    def done_before(self, run: Run) -> None:
+    def already_finished(self, run: Run) -> None:
         """A run that was finished in an earlier start."""
         self.counts["finished"] += 1
-        self.found(read_json(run.metrics).get("val", {}).get("miou"), run)
+        self.update_best(read_json(run.metrics).get("val", {}).get("miou"), run)
 
-    def found(self, miou: float | None, run: Run) -> None:
+    def update_best(self, miou: float | None, run: Run) -> None:
         """A validation mIoU, which may be the best so far."""
         if miou is not None and (self.best is None or miou > self.best[0]):
             self.best = (miou, run.folder.name)
 
-    def outlook(self, left: int) -> str:
+    def eta(self, left: int) -> str:
         """How many are left, and when the last will have ended if they take as long as those before."""
         if not left or not self.seconds:
             return f"{left} left"
@@ -95,7 +95,7 @@ class Board:
             table.add_row(run.folder.name, at, f"{time.time() - since:.0f} s")
         counted = ", ".join(f"{number} {state}" for state, number in self.counts.items()) or "none done yet"
         best = f"; best validation mIoU {self.best[0]:.3f}, {self.best[1]}" if self.best else ""
-        self.live.update(Group(table, Text(f"{counted}; {self.outlook(left)}{best}")), refresh=True)
+        self.live.update(Group(table, Text(f"{counted}; {self.eta(left)}{best}")), refresh=True)
 
     def close(self) -> None:
         """Take the view away."""
@@ -113,21 +113,21 @@ def print_cells(folder: Path) -> bool:
     states = [cells.status(folder, cell) for cell in listed]
     for cell, state in zip(listed, states, strict=True):
         metrics = read_json(Run(folder / cell.run).metrics) if cell.run and state == "finished" else {}
-        found = [share(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
+        found = [format_score(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
         same = shown.get(cell.run or "")
         if cell.run:
-            shown.setdefault(cell.run, cell.said)
-        table.add_row(escape(cell.said), f"the same network as {same}" if same else cell.run or "-", state, *found)
+            shown.setdefault(cell.run, cell.label)
+        table.add_row(escape(cell.label), f"the same network as {same}" if same else cell.run or "-", state, *found)
     console.print()
     console.print(table)
     for cell, state in zip(listed, states, strict=True):
         if state == "refused":
-            console.print(f"refused: {cell.said}: {cell.refused}", markup=False, soft_wrap=True)
+            console.print(f"refused: {cell.label}: {cell.refused}", markup=False, soft_wrap=True)
     wrong = [(cell, state) for cell, state in zip(listed, states, strict=True) if state not in ("finished", "refused")]
     for cell, state in wrong:
         silent = SILENT.get(state, "its process is gone, and could not write why")
         error = cell.error or Run(folder / str(cell.run)).record.get("error") or silent
-        console.print(f"{state}: {cell.said}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
+        console.print(f"{state}: {cell.label}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
     if any(folder.glob("*/wandb/offline-run-*")):
         console.print(f"W&B: to upload what is offline: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)

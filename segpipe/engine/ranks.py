@@ -18,13 +18,13 @@ from omegaconf import DictConfig
 
 from segpipe.config.messages import INTERRUPTED
 from segpipe.config.schema import key_of
-from segpipe.engine.processes import Child, end, single, told
-from segpipe.engine.resume import resumed
+from segpipe.engine.processes import ChildProcess, describe_exit, end, single_run_overrides
+from segpipe.engine.resume import resume_config
 from segpipe.runs.environment import cores
 from segpipe.runs.run import Run, Status
 from segpipe.training import devices
 
-PATIENCE = 5.0  # seconds that ranks have to notice by themselves that one is gone
+DETECTION_SECONDS = 5.0  # seconds that ranks have to notice by themselves that one is gone
 GRACE = 8.0  # and then, interrupted, to write what they have; less than processes.GRACE, which a sweep gives us
 POLL = 0.05
 TAIL = 12  # lines of a rank's output that are shown when it died
@@ -34,52 +34,54 @@ class Rank(NamedTuple):
     """A rank at work. note: the file in which it leaves word of its error; log: what it printed, None for rank 0."""
 
     number: int
-    child: Child
+    child: ChildProcess
     note: Path
     log: Path | None
 
 
-def chosen(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+def effective_config(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """The configuration that will be trained: with ``resume=RUN``, that run's. Raises UserError where it is refused."""
-    return resumed(cfg, overrides=overrides) if cfg.resume and cfg.resume != "auto" else cfg
+    return resume_config(cfg, overrides=overrides) if cfg.resume and cfg.resume != "auto" else cfg
 
 
-def needed(cfg: DictConfig) -> int:
-    """How many ranks this process has to start, 1 where it trains itself. Raises UserError as ``devices.wanted``."""
-    if devices.place().launched:
+def ranks_to_start(cfg: DictConfig) -> int:
+    """How many ranks this process has to start, 1 where it trains itself. Raises as ``devices.requested_devices``."""
+    if devices.detect_rank().launched:
         return 1
     if cfg.trainer.get("num_nodes", 1) > 1:
-        devices.check(cfg, devices.ALONE)
-    return devices.wanted(cfg)
+        devices.check(cfg, devices.SINGLE_PROCESS)
+    return devices.requested_devices(cfg)
 
 
 def supervise(number: int, cfg: DictConfig, overrides: list[str]) -> int:
     """Train in so many processes, in one folder; return the exit status: 0, 1, or that of Ctrl-C.
 
-    cfg: as ``chosen``. overrides: those of the command line.
+    cfg: as ``effective_config``. overrides: those of the command line.
     """
     kept = [override for override in overrides if key_of(override) != "run_dir"]
-    arguments = [*kept, *single(Path(cfg.run_dir))]
+    arguments = [*kept, *single_run_overrides(Path(cfg.run_dir))]
     ranks: list[Rank] = []
     with reserved_port() as port, tempfile.TemporaryDirectory(prefix="segpipe-ranks-") as notes:
         try:
             for rank in range(number):
                 note = Path(notes) / f"{rank}.note"
                 log = Path(notes) / f"{rank}.log" if rank else None
-                environment = as_rank(rank, number, port, gpu=devices.on_gpu(cfg)) | {devices.NOTE: str(note)}
-                ranks.append(Rank(rank, Child(arguments, environment=environment, log=log, patience=0), note, log))
+                environment = rank_environment(rank, number, port, gpu=devices.on_gpu(cfg)) | {devices.NOTE: str(note)}
+                ranks.append(
+                    Rank(rank, ChildProcess(arguments, environment=environment, log=log, patience=0), note, log)
+                )
             culprit = watch(ranks)
             end([rank.child for rank in ranks], grace=GRACE)
         except KeyboardInterrupt:
             end([rank.child for rank in ranks], grace=GRACE)
-            settle(cfg, ranks, "interrupted", "KeyboardInterrupt: ", unless="interrupted")
+            finalise_record(cfg, ranks, "interrupted", "KeyboardInterrupt: ", unless="interrupted")
             return INTERRUPTED
         if culprit is None:
             return 0
         return report(cfg, ranks, culprit)
 
 
-def as_rank(rank: int, number: int, port: int, *, gpu: bool) -> dict[str, str]:
+def rank_environment(rank: int, number: int, port: int, *, gpu: bool) -> dict[str, str]:
     """The environment of one of ``number`` ranks on this machine; on a CPU they share its cores."""
     environment = {
         "RANK": str(rank),
@@ -115,13 +117,13 @@ def watch(ranks: list[Rank]) -> Rank | None:
             if status is not None and rank.number not in ended:
                 ended[rank.number] = time.time()
                 if status:
-                    until = min(until, time.monotonic() + PATIENCE)
+                    until = min(until, time.monotonic() + DETECTION_SECONDS)
         time.sleep(POLL)
     failed = [rank for rank in ranks if rank.number in ended and rank.child.poll()]
-    return min(failed, key=lambda rank: (trouble(rank, ended[rank.number]), rank.number), default=None)
+    return min(failed, key=lambda rank: (failure_time(rank, ended[rank.number]), rank.number), default=None)
 
 
-def trouble(rank: Rank, ended: float) -> float:
+def failure_time(rank: Rank, ended: float) -> float:
     """When a rank's trouble began: with the error it has noted; else, where a signal ended it, before that was seen.
 
     Without either, rank 0 was refused, and another has ended since it heard nothing of rank 0.
@@ -133,28 +135,28 @@ def trouble(rank: Rank, ended: float) -> float:
 
 def report(cfg: DictConfig, ranks: list[Rank], culprit: Rank) -> int:
     """Say what ended the training, where that is not said yet, on the terminal and in the record; the exit status."""
-    status, said = culprit.child.poll() or 0, noted(culprit)
-    if said and said == noted(ranks[0]):  # the same error on all
+    status, said = culprit.child.poll() or 0, read_error_note(culprit)
+    if said and said == read_error_note(ranks[0]):  # the same error on all
         culprit = ranks[0]
-    error = f"rank {culprit.number} {told(status)}" + (f": {said}" if said else "")
+    error = f"rank {culprit.number} {describe_exit(status)}" + (f": {said}" if said else "")
     if culprit.log is not None:
         lines = culprit.log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(f"rank {culprit.number}: {line}" for line in lines[-TAIL:]), file=sys.stderr)
     itself = culprit.number == 0 and status > 0  # and so could write its record, and print
     if not itself:
         print(f"segpipe: {error}. The other ranks were ended.", file=sys.stderr)
-    settle(cfg, ranks, "failed", error, unless="interrupted failed" if itself else "")
+    finalise_record(cfg, ranks, "failed", error, unless="interrupted failed" if itself else "")
     return 1
 
 
-def noted(rank: Rank) -> str:
+def read_error_note(rank: Rank) -> str:
     """The error that a rank has left word of."""
     return rank.note.read_text(encoding="utf-8").strip() if rank.note.is_file() else ""
 
 
-def settle(cfg: DictConfig, ranks: list[Rank], status: Status, error: str, *, unless: str) -> None:
+def finalise_record(cfg: DictConfig, ranks: list[Rank], status: Status, error: str, *, unless: str) -> None:
     """Write what came of the run into its record, if these ranks have begun one; not over a status in ``unless``."""
     run = Run(Path(cfg.run_dir))
     began = ranks and run.record.get("pid") == ranks[0].child.process.pid
     if began and run.record.get("status") not in ("finished", *unless.split()):
-        run.end(status, error)
+        run.finish(status, error)

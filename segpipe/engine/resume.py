@@ -17,9 +17,9 @@ from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
 from segpipe.runs import checkpoints
-from segpipe.runs.checkpoints import newest_whole, set_aside
+from segpipe.runs.checkpoints import latest_intact, quarantine
 from segpipe.runs.environment import environment
-from segpipe.runs.run import Run, anew, shown
+from segpipe.runs.run import Run, display_path, repair_hint
 from segpipe.runs.storage import read_history, write_text
 
 MAY_CHANGE = (
@@ -39,23 +39,24 @@ def start(plan: Plan, data: SegmentationData, *, overrides: list[str], world_siz
         finished = run.record.get("status") == "finished"  # its checkpoints may not have been kept
         if run.config.is_file() and (finished or run.checkpoint("last").is_file()):
             raise UserError(
-                f"{run.folder}: there is a run in this folder already. To go on with it: resume={shown(run.folder)}; "
-                f"to train anew, give another hydra.run.dir, or remove the folder."
+                f"{run.folder}: there is a run in this folder already. To go on with it: "
+                f"resume={display_path(run.folder)}; to train anew, give another hydra.run.dir, or remove the folder."
             )
-        run.forget()  # one that got nowhere is begun anew
+        run.reset()  # one that got nowhere is begun anew
     before = run.record
     fingerprints = {name: data.split(name).fingerprint() for name in get_args(Split)}
     if changed := [name for name, old in before.get("data_fingerprint", {}).items() if fingerprints[name] != old]:
         raise UserError(
             f"{run.folder}: the data are not those that it was trained on ({', '.join(changed)} differ). Give their "
-            f"folder, data.root=FOLDER; or begin another training from its weights: warm_start={shown(run.folder)}."
+            f"folder, data.root=FOLDER; or begin another training from its weights: "
+            f"warm_start={display_path(run.folder)}."
         )
     touched = {group: revision for group, revision in plan.revisions.items() if revision}
     if before and before.get("revisions", {}) != touched:
         raise UserError(
             f"{run.folder}: it was begun by a version of segpipe whose results here were others (revisions "
             f"{before.get('revisions', {})}, now {touched}; docs/architecture.md). Train it anew in another folder, or "
-            f"begin from its weights: warm_start={shown(run.folder)}."
+            f"begin from its weights: warm_start={display_path(run.folder)}."
         )
     known = identified(run, plan)
     record = {
@@ -97,12 +98,12 @@ def identified(run: Run, plan: Plan) -> dict[str, Any]:
         return {"identity": plan.identity, "max_epochs": [length]}
     try:
         kept = Plan.of_trained(read(run))
-    except UserError:  # damaged; that it is a run of cfg, ``recognise`` has seen by its identity
+    except UserError:  # damaged; that it is a run of cfg, ``check_same_config`` has seen by its identity
         kept = plan
     asked = run.record.get("max_epochs", [kept.cfg.trainer.max_epochs])
     if asked[-1] == length and kept.canonical == plan.canonical:
         return {"identity": old, "max_epochs": asked}
-    begun = laid_over(cfg, warm_start=run.record.get("warm_start"))
+    begun = with_overrides(cfg, warm_start=run.record.get("warm_start"))
     try:
         new = Plan.of_trained(begun).identity
     except UserError:  # the weights that it was begun from are gone
@@ -120,53 +121,55 @@ def lineage(warm_start: str | None) -> list[dict[str, str]]:
     checkpoint = build.weights_file(warm_start)
     parent = Run(checkpoint.parent.parent)  # of RUN/checkpoints/best.ckpt
     if not parent.record:
-        return [{"checkpoint": shown(checkpoint)}]
-    own = {key: str(parent.record.get(key)) for key in ("name", "identity")} | {"folder": shown(parent.folder)}
+        return [{"checkpoint": display_path(checkpoint)}]
+    own = {key: str(parent.record.get(key)) for key in ("name", "identity")} | {"folder": display_path(parent.folder)}
     return [*parent.record.get("lineage", []), own]
 
 
-def intact(run: Run) -> bool:
+def is_complete(run: Run) -> bool:
     """Whether a finished run can be read: its configuration, its best checkpoint."""
     with suppress(UserError):
-        return bool(read(run)) and not checkpoints.damaged(run)
+        return bool(read(run)) and not checkpoints.best_is_damaged(run)
     return False
 
 
-def recognise(run: Run, plan: Plan) -> None:
+def check_same_config(run: Run, plan: Plan) -> None:
     """Raise UserError where a run is not what is asked for."""
     if (run.record.get("identity") or Plan.of_trained(read(run)).identity) != plan.identity:
         if run.record.get("extended_from"):
             raise UserError(
                 f"{run.folder}: there is a run of another configuration, which was resumed with another "
-                f"trainer.max_epochs since. To go on with it: resume={shown(run.folder)}. To train what is asked for, "
-                f"give another hydra.run.dir, or rename this folder."
+                f"trainer.max_epochs since. To go on with it: resume={display_path(run.folder)}. To train what is "
+                f"asked for, give another hydra.run.dir, or rename this folder."
             )
         raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
 
 
-def settled(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
+def resolve_resume(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """The configuration with ``resume`` made out: null, or the folder of the run to go on with, which is then run_dir.
 
     ``auto`` goes on with what lies in run_dir, or begins there. Raises UserError where it cannot be gone on with.
     """
     if cfg.resume == "auto":
         run = Run(Path(cfg.run_dir))
-        path = newest_whole(run)
+        path = latest_intact(run)
         if path is None:
-            if renamed := set_aside(run):
+            if renamed := quarantine(run):
                 print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(renamed)}.")
-            run.end("failed", "Its checkpoints were damaged, and were set aside.")  # finished no more, and begun anew
-            return laid_over(cfg, resume=None)
-        recognise(run, Plan.of(cfg))
-        say_which(run, path)
-        return laid_over(cfg, resume=cfg.run_dir, warm_start=None)
+            run.finish(
+                "failed", "Its checkpoints were damaged, and were set aside."
+            )  # finished no more, and begun anew
+            return with_overrides(cfg, resume=None)
+        check_same_config(run, Plan.of(cfg))
+        report_checkpoint(run, path)
+        return with_overrides(cfg, resume=cfg.run_dir, warm_start=None)
     if cfg.resume:
         check_resumable(Run.open(cfg.resume))
-        return resumed(cfg, overrides=overrides)
+        return resume_config(cfg, overrides=overrides)
     return cfg
 
 
-def laid_over(cfg: DictConfig, **entries: Any) -> DictConfig:
+def with_overrides(cfg: DictConfig, **entries: Any) -> DictConfig:
     """A copy with other entries."""
     copy = cfg.copy()
     copy.update(entries)
@@ -175,22 +178,26 @@ def laid_over(cfg: DictConfig, **entries: Any) -> DictConfig:
 
 def check_resumable(run: Run) -> None:
     """Raise UserError where a run has no whole checkpoint to go on with; say which one it is."""
-    path = newest_whole(run)
+    path = latest_intact(run)
     if path is None:
         if not run.checkpoint("last").is_file():
             weights = (
-                f", or from its weights: warm_start={shown(run.folder)}" if run.checkpoint("best").is_file() else ""
+                f", or from its weights: warm_start={display_path(run.folder)}"
+                if run.checkpoint("best").is_file()
+                else ""
             )
             raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start anew{weights}.")
-        raise UserError(f"{run.folder}: its best checkpoint is damaged, or all are. {anew(run.folder)}")
-    say_which(run, path)
+        raise UserError(f"{run.folder}: its best checkpoint is damaged, or all are. {repair_hint(run.folder)}")
+    report_checkpoint(run, path)
 
 
-def say_which(run: Run, path: Path) -> None:
+def report_checkpoint(run: Run, path: Path) -> None:
     """Say that it is not the last checkpoint that a run goes on with, where that is so."""
     last = run.checkpoint("last")
     if path != last:
-        print(f"{shown(last)} is {'damaged' if last.is_file() else 'missing'}: going on from {shown(path)}.")
+        print(
+            f"{display_path(last)} is {'damaged' if last.is_file() else 'missing'}: going on from {display_path(path)}."
+        )
 
 
 def check_length(run: Run, epochs: int | None) -> None:
@@ -206,7 +213,7 @@ def check_length(run: Run, epochs: int | None) -> None:
         )
 
 
-def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
+def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """The configuration of the run to go on with, in its folder; of the command line, what MAY_CHANGE is laid over it.
 
     Raises UserError for what would make it another training.
@@ -220,7 +227,7 @@ def resumed(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if not path.startswith(MAY_CHANGE):
             raise UserError(
                 f"resume: {override} would make it another training. What may change is {', '.join(MAY_CHANGE)}; to "
-                f"begin another training from its weights: warm_start={shown(run.folder)}."
+                f"begin another training from its weights: warm_start={display_path(run.folder)}."
             )
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
         if path == "data.root":  # what took its value from there was filled in long ago

@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 from segpipe.config import build
 from segpipe.config.plan import make_cell
 from segpipe.config.schema import key_of
-from segpipe.engine.processes import Child, end, quoted, told, training
-from segpipe.engine.progress import EXTENDED, Board, print_cells
-from segpipe.engine.sweep import Asked, refuse_cells
+from segpipe.engine.processes import ChildProcess, describe_exit, end, quote_override, training_arguments
+from segpipe.engine.progress import EXTENDED, ProgressView, print_cells
+from segpipe.engine.sweep import SweepCallback, refuse_cells
 from segpipe.errors import UserError
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.environment import cores
-from segpipe.runs.run import Run, Status, remove_bare, shown
+from segpipe.runs.run import Run, Status, display_path, remove_if_empty
 from segpipe.runs.summary import PYTHON
 from segpipe.training import devices
 
@@ -30,7 +30,7 @@ POLL = 0.1  # seconds
 class Job(NamedTuple):
     """A run at work. before: its record when the process was started; printed: bytes that its log had."""
 
-    child: Child
+    child: ChildProcess
     run: Run
     slot: int
     since: float
@@ -38,7 +38,7 @@ class Job(NamedTuple):
     printed: int
 
 
-class Slots:
+class Scheduler:
     """Runs what is put to it, ``workers`` at a time, each with its share of the GPUs or of the CPU's cores.
 
     name: of the sweep, for W&B. gpu: whether it is GPUs that train. keep: which checkpoints finished runs keep.
@@ -47,23 +47,23 @@ class Slots:
     def __init__(self, *, name: str, workers: int, gpu: bool, keep: checkpoints.Keep = "all") -> None:
         self.name = name
         self.keep = keep
-        self.environments = shares(workers, gpu=gpu)
-        self.board = Board(workers=workers)
+        self.environments = split_devices(workers, gpu=gpu)
+        self.board = ProgressView(workers=workers)
         self.waiting: deque[tuple[Path, list[str]]] = deque()
         self.jobs: list[Job] = []
         self.known: set[Path] = set()
         torch.set_num_threads(1)  # a pool of threads would not survive being forked
 
-    def put(self, folder: Path, overrides: list[str]) -> None:
+    def submit(self, folder: Path, overrides: list[str]) -> None:
         """A run to be carried out, unless it is finished or was put already."""
         if folder in self.known:
             return
         self.known.add(folder)
         run = Run(folder)
         if run.record.get("extended_from"):
-            self.board.say(f"Left alone: {folder.name} {EXTENDED}.")
+            self.board.print_line(f"Left alone: {folder.name} {EXTENDED}.")
         elif run.record.get("status") == "finished":
-            self.board.done_before(run)
+            self.board.already_finished(run)
             self.compact(run)  # the process before may have ended between a training and this
         else:
             self.waiting.append((folder, overrides))
@@ -86,7 +86,7 @@ class Slots:
             environment = self.environments[slot] | {build.SWEEP: self.name}
             log, run = folder / LOG, Run(folder)
             printed = log.stat().st_size if log.is_file() else 0
-            child = Child(training(folder, overrides), environment=environment, log=log)
+            child = ChildProcess(training_arguments(folder, overrides), environment=environment, log=log)
             self.jobs.append(Job(child, run, slot, time.time(), dict(run.record), printed))
         self.board.show([(job.run, job.since) for job in self.jobs], self.left)
 
@@ -95,14 +95,14 @@ class Slots:
         try:
             checkpoints.compact(run, self.keep)
         except (OSError, UserError) as error:
-            self.board.say(f"sweep.keep={self.keep}: {shown(run.folder)} keeps its checkpoints: {error}")
+            self.board.print_line(f"sweep.keep={self.keep}: {display_path(run.folder)} keeps its checkpoints: {error}")
 
     @property
     def left(self) -> int:
         """Runs that have not ended, and jobs that may be more of them."""
-        return len(self.waiting) + len(self.jobs) + Asked.jobs
+        return len(self.waiting) + len(self.jobs) + SweepCallback.jobs
 
-    def drain(self) -> None:
+    def wait_all(self) -> None:
         """Until all has ended."""
         while self.waiting or self.jobs:
             self.step()
@@ -117,19 +117,19 @@ class Slots:
         self.board.close()
 
 
-slots: list[Slots] = []  # of this process: none or one
+slots: list[Scheduler] = []  # of this process: none or one
 
 
 def forget() -> None:
     """In a copy of this process, which is a job of the sweep: the sweep is its parent's."""
     slots.clear()
-    Asked.folder, Asked.jobs = None, 0
+    SweepCallback.folder, SweepCallback.jobs = None, 0
 
 
 os.register_at_fork(after_in_child=forget)
 
 
-def shares(workers: int, *, gpu: bool) -> list[dict[str, str]]:
+def split_devices(workers: int, *, gpu: bool) -> list[dict[str, str]]:
     """What each slot's environment says of its devices: some of the GPUs that are visible, or some of the cores.
 
     Raises UserError where there are fewer than one for each.
@@ -145,33 +145,33 @@ def shares(workers: int, *, gpu: bool) -> list[dict[str, str]]:
     return [{"OMP_NUM_THREADS": str(each if workers > 1 else torch.get_num_threads())}] * workers
 
 
-def dispatch(cfg: DictConfig, overrides: list[str], *, at_once: bool) -> None:
+def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool) -> None:
     """Take in one job of a sweep: list its cell, and train it in a child process when its turn comes.
 
-    at_once: now, and to its end, since another process holds the sweep together (Hydra's joblib, submitit).
+    blocking: now, and to its end, since another process holds the sweep together (Hydra's joblib, submitit).
     A refusal or a failure is noted, and the sweep goes on.
     """
     if any(key_of(override) == "run_dir" for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     refuse_cells(cfg)
     folder = Path(cfg.run_dir)
-    Asked.jobs = max(Asked.jobs - 1, 0)
+    SweepCallback.jobs = max(SweepCallback.jobs - 1, 0)
     cell = make_cell(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
     cells.add(folder.parent, cell, tuning_seeds=None if cell.error else cfg.sweep.tuning_seeds)
     if cell.run is None:
-        say = slots[0].board.say if slots else print
-        say(f"{'Refused' if cell.refused else 'Failed'}: {cell.said}: {cell.refused or cell.error}")
-        remove_bare(folder)
+        say = slots[0].board.print_line if slots else print
+        say(f"{'Refused' if cell.refused else 'Failed'}: {cell.label}: {cell.refused or cell.error}")
+        remove_if_empty(folder)
         return
     if not slots:
-        workers = 1 if at_once else cfg.sweep.workers
-        slots.append(Slots(name=cfg.sweep.name, workers=workers, gpu=devices.on_gpu(cfg), keep=cfg.sweep.keep))
-    slots[0].put(folder, [*overrides, f"sweep.name={quoted(cfg.sweep.name)}"])
-    if at_once:
+        workers = 1 if blocking else cfg.sweep.workers
+        slots.append(Scheduler(name=cfg.sweep.name, workers=workers, gpu=devices.on_gpu(cfg), keep=cfg.sweep.keep))
+    slots[0].submit(folder, [*overrides, f"sweep.name={quote_override(cfg.sweep.name)}"])
+    if blocking:
         try:
-            slots[0].drain()
+            slots[0].wait_all()
         finally:
-            abandon()
+            cancel()
 
 
 def settle(job: Job, *, interrupted: bool = False) -> str:
@@ -180,40 +180,40 @@ def settle(job: Job, *, interrupted: bool = False) -> str:
     found = run.record.get("status")
     if found == "finished" or (run.record != job.before and found not in (None, "running")):
         return str(found)
-    error = f"Its process {told(job.child.poll() or 0)}. See {LOG}."
+    error = f"Its process {describe_exit(job.child.poll() or 0)}. See {LOG}."
     if interrupted:
         error = "It was interrupted, and did not end in time."
     elif run.record == job.before:  # refused before it began
-        error = next(filter(None, map(complaint, reversed(printed(job)))), error)
+        error = next(filter(None, map(error_in_line, reversed(new_log_lines(job)))), error)
     state: Status = "interrupted" if interrupted else "failed"
-    run.end(state, error)
+    run.finish(state, error)
     return state
 
 
-def printed(job: Job) -> list[str]:
+def new_log_lines(job: Job) -> list[str]:
     """The lines that a job's process has printed."""
     log = job.run.folder / LOG
     return log.read_bytes()[job.printed :].decode(errors="replace").splitlines() if log.is_file() else []
 
 
-def complaint(line: str) -> str | None:
+def error_in_line(line: str) -> str | None:
     """What a line says that tells the user what to mend."""
     return line.removeprefix("segpipe: ") if line.startswith("segpipe: ") else None
 
 
 def finish() -> int:
     """Carry out what is left of the sweep of this process, and print it; the exit status, 1 if any cell is not done."""
-    if Asked.folder is None:
+    if SweepCallback.folder is None:
         return 0
     if slots:
-        slots[0].drain()
+        slots[0].wait_all()
         slots[0].board.close()
-    whole = print_cells(Asked.folder)
-    print(f"Report: {PYTHON} -m segpipe.report {shown(Asked.folder)}")
+    whole = print_cells(SweepCallback.folder)
+    print(f"Report: {PYTHON} -m segpipe.report {display_path(SweepCallback.folder)}")
     return int(not whole)
 
 
-def abandon() -> None:
+def cancel() -> None:
     """End what is still at work, if anything is: after Ctrl-C, say."""
     while slots:
         stopped = slots.pop()

@@ -10,7 +10,7 @@ from contextlib import suppress
 STARTED = os.getpid()  # of the process that loaded this; a copy of it has another
 
 
-def leave_after(main: Callable[[], None]) -> None:
+def exit_after(main: Callable[[], None]) -> None:
     """Call ``main`` and end the process with the status it asks for; an error that it raises ends it as ever.
 
     Python would take down what is in memory object by object, two seconds' work once torch and Lightning are loaded,

@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 
 from segpipe.config import schema
 from segpipe.config.plan import Plan
-from segpipe.engine.processes import quoted, train_in
+from segpipe.engine.processes import quote_override, train_in
 from segpipe.errors import UserError
-from segpipe.runs.run import shown
+from segpipe.runs.run import display_path
 from segpipe.runs.summary import PYTHON
 
 
@@ -34,10 +34,10 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
         print(f"\nStage {number} of {len(lines)}: {stage}", flush=True)
         status = -1
         try:
-            status = train_in(folder, [*line, *([f"warm_start={quoted(before)}"] if before else [])])
+            status = train_in(folder, [*line, *([f"warm_start={quote_override(before)}"] if before else [])])
         finally:
             if status:
-                again = shlex.join([*overrides, f"hydra.run.dir={shown(final)}"])
+                again = shlex.join([*overrides, f"hydra.run.dir={display_path(final)}"])
                 print(f"Stage {number} did not finish. To go on: {PYTHON} -m segpipe.train {again}", file=sys.stderr)
         if status:
             return status

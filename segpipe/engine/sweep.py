@@ -25,7 +25,7 @@ from segpipe.errors import UserError
 NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # they say how and where a sweep runs, not what a cell is
 
 
-class Asked(Callback):
+class SweepCallback(Callback):
     """Hydra's word that a sweep begins in this process: which folder it has, how many jobs are still to come."""
 
     folder: ClassVar[Path | None] = None
@@ -33,7 +33,7 @@ class Asked(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """See Callback; jobs is 0 where the sweeper decides as it goes."""
-        Asked.folder = Path(config.hydra.sweep.dir)
+        SweepCallback.folder = Path(config.hydra.sweep.dir)
         target = config.hydra.sweeper._target_
         if get_class(target) is not BasicSweeper:
             return
@@ -48,7 +48,7 @@ class Asked(Callback):
         given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
         choices = {one.key_or_group: one for one in given}  # the last word on a key counts
         swept = [one for one in choices.values() if one.is_sweep_override()]
-        Asked.expect(math.prod(len(list(one.sweep_iterator())) for one in swept))
+        SweepCallback.expect(math.prod(len(list(one.sweep_iterator())) for one in swept))
 
     @classmethod
     def expect(cls, jobs: int) -> None:
@@ -143,7 +143,7 @@ class CellsSweeper(Sweeper):  # type: ignore[misc]
     def sweep(self, arguments: list[str]) -> None:
         """See Sweeper. Raises UserError for lines that cannot be run."""
         jobs = self.jobs(arguments)
-        Asked.expect(len(jobs))
+        SweepCallback.expect(len(jobs))
         size = self.max_batch_size or len(jobs)
         for start in range(0, len(jobs), size):
             batch = jobs[start : start + size]

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.config.schema import key_of
-from segpipe.engine.processes import quoted
+from segpipe.engine.processes import quote_override
 from segpipe.errors import UserError, nearest
 from segpipe.runs import cells
-from segpipe.runs.run import Run, shown
+from segpipe.runs.run import Run, display_path
 from segpipe.runs.storage import read_json, write_text
 from segpipe.runs.summary import PYTHON
 
@@ -219,20 +219,20 @@ def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
 
 def as_value(text: str) -> str:
     """A text as Hydra's grammar takes it."""
-    return text if re.fullmatch(r"[\w./-]+", text) else quoted(text)
+    return text if re.fullmatch(r"[\w./-]+", text) else quote_override(text)
 
 
 def next_command(sweep: Sweep, file: Path) -> str:
     """The command that runs the chosen cells with five seeds that chose nothing."""
     free = [seed for seed in range(len(sweep.seeds) + 5) if seed not in sweep.seeds][:5]
-    name, path = (as_value(text) for text in (sweep.folder.resolve().name, shown(file.absolute())))
+    name, path = (as_value(text) for text in (sweep.folder.resolve().name, display_path(file.absolute())))
     given = [*sweep.fixed, f"sweep.name={name}", f"sweep.cells={path}"]
     return f"{PYTHON} -m segpipe.train -m {shlex.join([*given, 'seed=' + ','.join(map(str, free))])}"
 
 
 def write(sweep: Sweep, choices: list[Choice | None], file: Path) -> None:
     """The chosen cells as lines of overrides, below comments that say where they come from."""
-    about = shlex.join([shown(sweep.folder.absolute()), *sweep.keys])
+    about = shlex.join([display_path(sweep.folder.absolute()), *sweep.keys])
     lines = [
         f"# Chosen by `python -m segpipe.tune {about}` on {datetime.now():%Y-%m-%d %H:%M}:",
         f"# the highest mean validation mIoU over the seeds {join(sweep.seeds)}. To run these cells:",

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.metrics.components import SIZES, object_counts
-from segpipe.metrics.confusion import Tally, tally_score
-from segpipe.metrics.contours import NOTHING, Filled, Labels, contours, fill, match, near, tolerance
+from segpipe.metrics.confusion import RatioCounts, mean_ratio
+from segpipe.metrics.contours import NO_CONTOUR, Filled, Labels, contours, count_within, fill_ignored, match, tolerance
 
 RATIOS = (0.02, 0.005)  # of the diagonal: the depth of boundary IoU's bands
 BANDS = (1, 2, 4, 8, 16, 32)  # pixels
@@ -23,61 +23,63 @@ REGIONS = (
 NAMES = AVERAGES + REGIONS
 
 
-class Boundaries(NamedTuple):
+class BoundaryCounts(NamedTuple):
     """What is counted of I pictures with C classes."""
 
     averages: NDArray[np.float64]  # (I, 2) AVERAGES; NaN where a picture has none
     counts: NDArray[np.int64]  # (I, 12, 3, C) of REGIONS: hits, union, true pixels
 
-    def taken(self, order: NDArray[np.int64]) -> "Boundaries":
+    def select(self, order: NDArray[np.int64]) -> "BoundaryCounts":
         """The pictures of these numbers, in this order."""
-        return Boundaries(self.averages[order], self.counts[order])
+        return BoundaryCounts(self.averages[order], self.counts[order])
 
 
-def boundaries(predictions: NDArray[np.integer], truths: NDArray[np.integer], *, num_classes: int) -> Boundaries:
-    """Count N pictures of equal size, each by itself; ``contours.fill`` says what ignored pixels do to boundaries.
+def count_boundaries(
+    predictions: NDArray[np.integer], truths: NDArray[np.integer], *, num_classes: int
+) -> BoundaryCounts:
+    """Count N pictures of equal size, each by itself; for ignored pixels see ``contours.fill_ignored``.
 
     predictions, truths: (N, H, W). Pixels of IGNORE_INDEX in the truth are never counted. A prediction of
     ``num_classes`` stands for none of the classes: what is missed by it is nobody's mistake.
     """
-    filled = fill(predictions.astype(np.uint8), truths.astype(np.uint8))
+    filled = fill_ignored(predictions.astype(np.uint8), truths.astype(np.uint8))
     drawn = contours(filled.prediction), contours(filled.truth)
-    near = near_counts(filled, drawn, num_classes)
+    near = band_counts(filled, drawn, num_classes)
     objects = object_counts(filled, num_classes=num_classes + 1)[..., :num_classes]
     present = near[:, -1, 2] + near[:, -2, 2] > 0
-    return Boundaries(boundary_f(filled, drawn, present), np.concatenate([near, objects], axis=1))
+    return BoundaryCounts(boundary_f(filled, drawn, present), np.concatenate([near, objects], axis=1))
 
 
-def joined(parts: list[Boundaries]) -> Boundaries:
+def concatenate(parts: list[BoundaryCounts]) -> BoundaryCounts:
     """Of several pictures each, as one."""
-    return Boundaries(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return BoundaryCounts(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def tallies(found: Boundaries) -> dict[str, Tally]:
+def tallies(found: BoundaryCounts) -> dict[str, RatioCounts]:
     """The scores as ratios of sums, in the order of NAMES; those of AVERAGES have one column in place of classes."""
     return {name: tally_of(array) for name, array in arrays(found).items()}
 
 
-def arrays(found: Boundaries) -> dict[str, NDArray[np.generic]]:
+def arrays(found: BoundaryCounts) -> dict[str, NDArray[np.generic]]:
     """What is counted for each score: (I,) of AVERAGES, (I, 3, C) of REGIONS."""
     means = {name: found.averages[:, index] for index, name in enumerate(AVERAGES)}
     return means | {name: found.counts[:, index] for index, name in enumerate(REGIONS)}
 
 
-def tally_of(array: NDArray[np.generic]) -> Tally:
+def tally_of(array: NDArray[np.generic]) -> RatioCounts:
     """The ratios of one of ``arrays``."""
     if array.ndim == 1:
         defined = ~np.isnan(array[:, None])
-        return Tally(np.nan_to_num(array[:, None]), *2 * (defined.astype(np.float64),))
-    return Tally(*array.astype(np.float64).swapaxes(0, 1))
+        return RatioCounts(np.nan_to_num(array[:, None]), *2 * (defined.astype(np.float64),))
+    return RatioCounts(*array.astype(np.float64).swapaxes(0, 1))
 
 
-def boundary_scores(found: Boundaries) -> dict[str, float]:
+def boundary_scores(found: BoundaryCounts) -> dict[str, float]:
     """The scores of all pictures, by name, from 0 to 1; NaN where there is nothing to score."""
-    return {name: tally_score(tally) for name, tally in tallies(found).items()}
+    return {name: mean_ratio(tally) for name, tally in tallies(found).items()}
 
 
-def near_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) -> NDArray[np.int64]:
+def band_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) -> NDArray[np.int64]:
     """Hits, union and true pixels of boundary IoU, of the bands, and of what is far from boundaries: (N, 9, 3, C).
 
     drawn: contours of the predictions and of the truths.
@@ -85,16 +87,16 @@ def near_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) 
     diagonal) pixels, at least 1, from what is not of the class, or outside the picture. Theirs is of instances; here it
     is of classes, intersections and unions summed over pictures.
     Bands: the pixels, of whatever class, at most d from a pixel of another true class, so that the band of 1 is the
-    contour; here the picture's frame is no boundary. Distances are those of ``contours.near``.
+    contour; here the picture's frame is no boundary. Distances are those of ``contours.count_within``.
     Every pixel is put into one of 7 x 3 x 3 places: in how many bands it lies, and in how many depths of its true and
     of its predicted mask. All scores are sums over places.
     """
     diagonal = math.hypot(*filled.truth.shape[1:])
     depths = tuple(sorted(max(1, round(ratio * diagonal)) for ratio in RATIOS))
     shape = (len(BANDS) + 1, len(depths) + 1, len(depths) + 1)
-    place = near(drawn[1], BANDS, value=shape[1] * shape[2])
-    place += near(drawn[1], depths, value=shape[2], frame=True)
-    place += near(drawn[0], depths, frame=True)
+    place = count_within(drawn[1], BANDS, value=shape[1] * shape[2])
+    place += count_within(drawn[1], depths, value=shape[2], frame=True)
+    place += count_within(drawn[0], depths, frame=True)
     number, end = len(place), math.prod(shape)
     if filled.ignored is not None:
         place[filled.ignored] = end
@@ -139,7 +141,7 @@ def boundary_f(filled: Filled, drawn: tuple[Labels, Labels], present: NDArray[np
     Contours midway through ignored regions count where these are thin: nearer than the tolerance to what counts.
     """
     if filled.far is not None:
-        drawn = (np.where(filled.far, NOTHING, drawn[0]), np.where(filled.far, NOTHING, drawn[1]))
+        drawn = (np.where(filled.far, NO_CONTOUR, drawn[0]), np.where(filled.far, NO_CONTOUR, drawn[1]))
     precise, recalled = match(*drawn, radius=tolerance(filled.truth.shape[1:]), num_classes=present.shape[1])
     lines = precise.pixels + recalled.pixels > 0
     with np.errstate(invalid="ignore", divide="ignore"):

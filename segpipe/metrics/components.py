@@ -12,7 +12,7 @@ SIZES = {"small": 0.005, "medium": 0.05, "large": float("inf")}  # up to which s
 LIMITS = np.array(list(SIZES.values())[:-1])
 
 
-class Objects(NamedTuple):
+class ConnectedComponents(NamedTuple):
     """The connected components (eight neighbours) of all classes of N pictures, those of a picture numbered through."""
 
     numbers: NDArray[np.int32]  # (N, H, W)
@@ -20,7 +20,7 @@ class Objects(NamedTuple):
     counts: NDArray[np.int64]  # (N,) of objects
 
 
-def objects(labels: Labels) -> Objects:
+def components(labels: Labels) -> ConnectedComponents:
     """Find them."""
     numbers = np.zeros(labels.shape, np.int32)
     classes: list[int] = []
@@ -38,7 +38,7 @@ def objects(labels: Labels) -> Objects:
             classes += [index] * (count - 1)
         numbered += first[picture]
         counts[number] = before
-    return Objects(numbers, np.array(classes), counts)
+    return ConnectedComponents(numbers, np.array(classes), counts)
 
 
 def object_counts(filled: Filled, *, num_classes: int) -> NDArray[np.int64]:
@@ -46,9 +46,10 @@ def object_counts(filled: Filled, *, num_classes: int) -> NDArray[np.int64]:
 
     A true object's pixels count for its size. A pixel predicted wrongly counts for the size of the true object of its
     class that the predicted object covers most of, where it covers any (of two alike, the first one), else for the
-    predicted object's own size. Ignored pixels join objects as ``contours.fill`` says, but have no part in any size.
+    predicted object's own size. Ignored pixels join objects as ``contours.fill_ignored`` says, but
+    have no part in any size.
     """
-    predicted, true = objects(filled.prediction), objects(filled.truth)
+    predicted, true = components(filled.prediction), components(filled.truth)
     covering, covered, shared = overlaps(predicted, true, filled.ignored)
     areas = np.bincount(covering, shared, minlength=len(predicted.classes))
     true_areas = np.bincount(covered, shared, minlength=len(true.classes))
@@ -60,7 +61,7 @@ def object_counts(filled: Filled, *, num_classes: int) -> NDArray[np.int64]:
     rising = np.lexsort((-covered, shared))
     sizes[covering[rising]] = true_sizes[covered[rising]]  # the last one stays
 
-    def cells(found: Objects, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def cells(found: ConnectedComponents, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         picture = np.repeat(np.arange(len(found.counts)), found.counts)
         return (picture * len(SIZES) + sizes) * num_classes + found.classes
 
@@ -74,7 +75,7 @@ def object_counts(filled: Filled, *, num_classes: int) -> NDArray[np.int64]:
 
 
 def overlaps(
-    predicted: Objects, true: Objects, ignored: NDArray[np.bool_] | None
+    predicted: ConnectedComponents, true: ConnectedComponents, ignored: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of predicted and true objects that share pixels: their places among all objects, and how many pixels."""
     of_pairs = predicted.counts * true.counts
@@ -82,14 +83,14 @@ def overlaps(
     index = predicted.numbers * columns[:, None, None]
     index += true.numbers
     index += first[:, None, None]
-    pairs, shared = distinct(index.ravel() if ignored is None else index[~ignored], int(of_pairs.sum()))
+    pairs, shared = unique_counts(index.ravel() if ignored is None else index[~ignored], int(of_pairs.sum()))
     picture = np.searchsorted(first, pairs, side="right") - 1
     row, column = np.divmod(pairs - first[picture], columns[picture])
     before, true_before = (np.cumsum(found.counts) - found.counts for found in (predicted, true))
     return row + before[picture], column + true_before[picture], shared
 
 
-def distinct(values: NDArray[np.int64], bound: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def unique_counts(values: NDArray[np.int64], bound: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The different values, rising, and how often each is there; all are below ``bound``."""
     if bound > max(4 * len(values), 1 << 16):  # of noise there are as many pairs as pixels squared
         return np.unique(values, return_counts=True)

@@ -175,28 +175,28 @@ def logged_scores(matrices: NDArray[np.integer], classes: list[str]) -> dict[str
     return {name: reduce(getitem, path, found) for name, path in score_paths(classes).items()}
 
 
-class Tally(NamedTuple):
+class RatioCounts(NamedTuple):
     """A score that is the mean, over classes, of ratios of sums over pictures: resampling pictures resamples the sums.
 
-    over, under: (I, C) numerators and denominators of every picture and class. present: (I, C), above 0 where the class
-    is in the picture's truth; a class counts in the mean where any of the pictures has it.
+    numerator, denominator: (I, C), of every picture and class. present: (I, C), above 0 where the class is in the
+    picture's truth; a class counts in the mean where any of the pictures has it.
     """
 
-    over: NDArray[np.float64]
-    under: NDArray[np.float64]
+    numerator: NDArray[np.float64]
+    denominator: NDArray[np.float64]
     present: NDArray[np.float64]
 
 
-def tally(matrices: NDArray[np.integer]) -> Tally:
+def iou_counts(matrices: NDArray[np.integer]) -> RatioCounts:
     """The counts of mIoU: hits, union and true pixels of (I, C, C) confusion matrices."""
     counts = matrices.astype(np.float64)
     hits, true, predicted = np.diagonal(counts, axis1=1, axis2=2), counts.sum(2), counts.sum(1)
-    return Tally(hits, true + predicted - hits, true)
+    return RatioCounts(hits, true + predicted - hits, true)
 
 
-def tally_score(found: Tally) -> float:
+def mean_ratio(found: RatioCounts) -> float:
     """The score on all pictures; NaN where no class is present."""
     there = found.present.sum(0) > 0
     if not there.any():
         return float("nan")
-    return float((found.over.sum(0)[there] / found.under.sum(0)[there]).mean())
+    return float((found.numerator.sum(0)[there] / found.denominator.sum(0)[there]).mean())

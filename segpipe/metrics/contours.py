@@ -1,8 +1,8 @@
 """Where classes meet in label maps, what lies near, and how well two such maps agree there.
 
-Label maps here are a stack of pictures of equal size, (N, H, W) uint8, every pixel of some class; ``fill`` makes such
-of masks with ignored pixels. A contour pixel has a pixel of another class among its eight neighbours, so that a
-boundary is two pixels wide, one on either side. A picture's frame is no contour.
+Label maps here are a stack of pictures of equal size, (N, H, W) uint8, every pixel of some class; ``fill_ignored``
+makes such of masks with ignored pixels. A contour pixel has a pixel of another class among its eight neighbours, so
+that a boundary is two pixels wide, one on either side. A picture's frame is no contour.
 """
 
 import math
@@ -17,7 +17,7 @@ from segpipe.metrics.confusion import IGNORE_INDEX
 
 Labels = NDArray[np.uint8]  # (N, H, W)
 TOLERANCE = 0.0075  # of the picture's diagonal (SegNet, section 4)
-NOTHING = np.uint8(255)  # in a map of contours, where there is none
+NO_CONTOUR = np.uint8(255)  # in a map of contours, where there is none
 WORD = 64  # bits
 
 
@@ -30,7 +30,7 @@ class Filled(NamedTuple):
     far: NDArray[np.bool_] | None = None  # (N, H, W) the ignored pixels no nearer than ``tolerance`` to any other
 
 
-def fill(prediction: Labels, truth: Labels) -> Filled:
+def fill_ignored(prediction: Labels, truth: Labels) -> Filled:
     """Give each ignored pixel of the truth the class of the nearest pixel that is not ignored, in either map.
 
     Then an ignored region inside one class has no boundary, nor has its edge; where it parts two classes, their
@@ -69,7 +69,7 @@ def contours(labels: Labels) -> Labels:
     largest, least = np.empty_like(labels), np.empty_like(labels)
     for picture, above, below in zip(labels, largest, least, strict=True):
         above[:], below[:] = cv2.dilate(picture, box(1)), cv2.erode(picture, box(1))
-    return np.where(largest == least, NOTHING, labels)
+    return np.where(largest == least, NO_CONTOUR, labels)
 
 
 @cache
@@ -78,13 +78,13 @@ def box(reach: int) -> NDArray[np.uint8]:
     return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
 
 
-def near(contours: Labels, distances: tuple[int, ...], *, value: int = 1, frame: bool = False) -> Labels:
+def count_within(contours: Labels, distances: tuple[int, ...], *, value: int = 1, frame: bool = False) -> Labels:
     """``value`` times the number of ``distances`` that each pixel lies within of a pixel of another class.
 
     A distance is that of a chessboard's king, as by repeated erosion with a square of 3 x 3: contour pixels are at 1.
     distances: rising. frame: whether all that is outside the picture is of another class, too.
     """
-    every = (contours != NOTHING).view(np.uint8) * np.uint8(value)
+    every = (contours != NO_CONTOUR).view(np.uint8) * np.uint8(value)
     if frame:
         every[:, 0] = every[:, -1] = every[..., 0] = every[..., -1] = value
     total = np.zeros_like(every)
@@ -97,7 +97,7 @@ def near(contours: Labels, distances: tuple[int, ...], *, value: int = 1, frame:
     return total
 
 
-def spread(bits: NDArray[np.unsignedinteger], radius: float) -> NDArray[np.unsignedinteger]:
+def dilate_bits(bits: NDArray[np.unsignedinteger], radius: float) -> NDArray[np.unsignedinteger]:
     """Of each pixel, all bits that are set in pixels nearer than ``radius`` (Euclidean); (N, H, W).
 
     A disc is rows of growing width: those farthest from its middle first.
@@ -137,16 +137,16 @@ def match(first: Labels, second: Labels, *, radius: float, num_classes: int) -> 
         table[start : start + count] = 2 ** np.arange(count, dtype=np.uint64)
         bits = [table[contours] for contours in (first, second)]
         for found, own, other in zip(matched, bits, bits[::-1], strict=True):
-            found |= (spread(other, radius) & own) != 0
+            found |= (dilate_bits(other, radius) & own) != 0
     sides = zip((first, second), matched, strict=True)
     one, two = (
-        Matches(*(by_picture(side, kept, num_classes=num_classes) for kept in (side != NOTHING, found)))
+        Matches(*(count_by_image(side, kept, num_classes=num_classes) for kept in (side != NO_CONTOUR, found)))
         for side, found in sides
     )
     return one, two
 
 
-def by_picture(labels: Labels, kept: NDArray[np.bool_], *, num_classes: int) -> NDArray[np.int64]:
+def count_by_image(labels: Labels, kept: NDArray[np.bool_], *, num_classes: int) -> NDArray[np.int64]:
     """Pixels of each class among those kept, (N, C)."""
     places = np.flatnonzero(kept)
     classes = labels.ravel()[places]

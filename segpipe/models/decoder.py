@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from segpipe.errors import UserError
 from segpipe.models.encoders import Encoder
-from segpipe.models.init import project
+from segpipe.models.init import proj1x1
 
 Factory = Callable[..., nn.Module]
 
@@ -55,22 +55,22 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.steps = nn.ModuleDict()  # keyed by stride: the names survive from FCN-32s to 16s to 8s
-        strides = steps(encoder, start=start, stop=stop)
-        channels, *widths = all_widths(width, in_channels, encoder, strides)
-        scales = each_step(skip_scales, strides, "model.skip_scales") or [1.0] * len(strides)
-        self.project = project(in_channels, channels, zero=zero_start)
-        for stride, scale, (own, finer) in zip(strides, scales, pairwise([*widths, *widths[-1:]]), strict=True):
-            raised, refined = (own, own) if narrow == "upsample" else (channels, finer)
-            tap = Tap(encoder, stride=stride, pooled=taps == "pool", scale=scale)
-            fuse = fusion(tap.channels, raised)
+        strides = decoder_strides(encoder, start=start, stop=stop)
+        channels, *widths = resolve_widths(width, in_channels, encoder, strides)
+        scales = per_step(skip_scales, strides, "model.skip_scales") or [1.0] * len(strides)
+        self.project = proj1x1(in_channels, channels, zero=zero_start)
+        for stride, scale, (step_width, finer) in zip(strides, scales, pairwise([*widths, *widths[-1:]]), strict=True):
+            up_channels, out_channels = (step_width, step_width) if narrow == "upsample" else (channels, finer)
+            tap = SkipTap(encoder, stride=stride, pooled=taps == "pool", scale=scale)
+            fuse = fusion(tap.channels, up_channels)
             self.steps[str(stride)] = Step(
-                upsample=upsample(channels, raised, factor=2, source_channels=encoder.channels[stride]),
-                smooth=smooth(raised) if smooth else nn.Identity(),
+                upsample=upsample(channels, up_channels, factor=2, source_channels=encoder.channels[stride]),
+                smooth=smooth(up_channels) if smooth else nn.Identity(),
                 tap=tap,
                 fuse=fuse,
-                refine=refine(fuse.out_channels, own, refined, encoder.depths[stride]),
+                refine=refine(fuse.out_channels, step_width, out_channels, encoder.depths[stride]),
             )
-            channels = refined
+            channels = out_channels
         self.out_channels = channels
 
     def forward(self, x: Tensor, features: dict[int, Tensor]) -> Tensor:
@@ -81,20 +81,22 @@ class Decoder(nn.Module):
         return x
 
 
-def steps(encoder: Encoder, *, start: int, stop: int) -> list[int]:
+def decoder_strides(encoder: Encoder, *, start: int, stop: int) -> list[int]:
     """The strides that are climbed to, coarse to fine."""
     return [stride for stride in reversed(encoder.strides) if stop <= stride < start]
 
 
-def all_widths(width: int | Sequence[int] | None, in_channels: int, encoder: Encoder, strides: list[int]) -> list[int]:
+def resolve_widths(
+    width: int | Sequence[int] | None, in_channels: int, encoder: Encoder, strides: list[int]
+) -> list[int]:
     """Channels of the coarsest map, which comes with ``in_channels``, and for each step up: what ``width`` means."""
     if isinstance(width, Sequence) and len(width) == len(strides) + 1:
         return list(width)
     coarsest = width if isinstance(width, int) else in_channels
-    return [coarsest, *(each_step(width, strides, "model.width") or [encoder.channels[stride] for stride in strides])]
+    return [coarsest, *(per_step(width, strides, "model.width") or [encoder.channels[stride] for stride in strides])]
 
 
-def each_step(given: Any, strides: list[int], option: str) -> list[Any] | None:
+def per_step(given: Any, strides: list[int], option: str) -> list[Any] | None:
     """One value for each step up, coarse to fine. Raises UserError for a list of another length."""
     if given is None:
         return None
@@ -112,7 +114,7 @@ class Step(nn.Module):
     """One step of the decoder, to twice the height and width."""
 
     def __init__(
-        self, *, upsample: nn.Module, smooth: nn.Module, tap: "Tap", fuse: nn.Module, refine: nn.Module
+        self, *, upsample: nn.Module, smooth: nn.Module, tap: "SkipTap", fuse: nn.Module, refine: nn.Module
     ) -> None:
         super().__init__()
         self.upsample, self.smooth, self.tap, self.fuse, self.refine = upsample, smooth, tap, fuse, refine
@@ -124,7 +126,7 @@ class Step(nn.Module):
         return self.refine(self.fuse(x, skip))
 
 
-class Tap(nn.Module):
+class SkipTap(nn.Module):
     """Takes the skip of a stride from the encoder's maps: the map itself, or the pooling that leads to it."""
 
     def __init__(self, encoder: Encoder, *, stride: int, pooled: bool, scale: float = 1.0) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from segpipe.models.init import project
+from segpipe.models.init import proj1x1
 from segpipe.models.part import Part
 
 
@@ -29,7 +29,7 @@ class Fusion(Part):
     out_channels: int
 
 
-class NoSkip(Fusion):
+class NoFusion(Fusion):
     """Leave the skip out."""
 
     uses_skip = False
@@ -54,7 +54,7 @@ class Sum(Fusion):
     def __init__(self, skip_channels: int, width: int) -> None:
         super().__init__()
         self.out_channels = width
-        self.lateral = project(skip_channels, width, zero=True)
+        self.lateral = proj1x1(skip_channels, width, zero=True)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(N, width, H, W) and (N, skip_channels, H, W) to (N, width, H, W)."""
@@ -70,7 +70,7 @@ class Concat(Fusion):
     def __init__(self, skip_channels: int, width: int) -> None:
         super().__init__()
         self.out_channels = 2 * width
-        self.lateral = project(skip_channels, width, zero=True)
+        self.lateral = proj1x1(skip_channels, width, zero=True)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(N, width, H, W) and (N, skip_channels, H, W) to (N, 2 * width, H, W)."""

@@ -39,27 +39,27 @@ class ZeroConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
 
-def project(in_channels: int, out_channels: int, *, zero: bool = False) -> nn.Module:
+def proj1x1(in_channels: int, out_channels: int, *, zero: bool = False) -> nn.Module:
     """A 1x1 convolution where the widths differ, nothing where they agree. zero: it starts at zero."""
     if in_channels == out_channels:
         return nn.Identity()
     return ZeroConv2d(in_channels, out_channels) if zero else Conv2d(in_channels, out_channels, kernel_size=1)
 
 
-def key(seed: int, name: str) -> int:
+def seed_for(seed: int, name: str) -> int:
     """A seed of 63 bits for torch, a function of (seed, name)."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "big") >> 1
 
 
 @contextmanager
-def keyed_random(seed: int, name: str) -> Iterator[None]:
+def seeded_by_name(seed: int, name: str) -> Iterator[None]:
     """Inside, torch's CPU generator depends on (seed, name) alone; outside, it is as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(seed, name))
+        torch.manual_seed(seed_for(seed, name))
         yield
 
 
-def initialise(module: nn.Module, *, seed: int, prefix: str) -> None:
+def init_weights(module: nn.Module, *, seed: int, prefix: str) -> None:
     """Draw every layer's weights anew, each from a generator keyed by (seed, its full name).
 
     A layer of the same name and shape so starts alike in any two networks of one seed, whatever stands around it:
@@ -81,7 +81,7 @@ def initialise(module: nn.Module, *, seed: int, prefix: str) -> None:
             continue
         trusted = sets_its_own_start(type(layer))
         before = [(parameter._version, None if trusted else spread(parameter)) for parameter in own]
-        with keyed_random(seed, name):
+        with seeded_by_name(seed, name):
             reset()
         for parameter, (version, values) in zip(own, before, strict=True):
             same = trusted or (parameter._version - version == built[parameter] and alike(values, spread(parameter)))
@@ -89,7 +89,7 @@ def initialise(module: nn.Module, *, seed: int, prefix: str) -> None:
                 raise UserError(f"{name} ({type(layer).__name__}) would lose its start. {RULE}")
         known.update(own)
     for name, layer in reversed(composed):
-        with keyed_random(seed, name):
+        with seeded_by_name(seed, name):
             layer._reset_parameters()  # type: ignore[operator]
 
 

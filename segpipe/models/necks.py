@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from segpipe.models.encoders import Encoder
 from segpipe.models.init import Conv2d
-from segpipe.models.refine import Convolutions, TransposedConv2d
+from segpipe.models.refine import ConvStack, TransposedConv2d
 
 
 class NoNeck(nn.Identity):
@@ -20,7 +20,7 @@ class FullyConvolutional(nn.Module):
     """A classifier's two fully connected layers as convolutions (Long et al. 2015, section 3.1).
 
     The map keeps its size and place. With an even kernel (AlexNet's) it has one cell more, since such a kernel's centre
-    lies between cells: what follows centres it (``upsample.fit``).
+    lies between cells: what follows centres it (``upsample.crop_or_pad_to``).
 
     width: channels of both (VGG and AlexNet: 4096). dropout: share of values put to zero after each in training.
     kernel: side of the first; null takes that of the encoder's classifier.
@@ -82,7 +82,7 @@ class Bottleneck(nn.Module):
         return F.pad(x, (right // 2 - right, -(right // 2), down // 2 - down, -(down // 2)))
 
 
-class DoubleConv(Convolutions):
+class DoubleConv(ConvStack):
     """U-Net's bottom: two convolutions, to twice the channels unless ``width`` says otherwise."""
 
     def __init__(self, encoder: Encoder, *, width: int | None = None, norm: bool = True) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from segpipe.errors import UserError
 from segpipe.models.decoder import Decoder, Factory
 from segpipe.models.encoders import Encoder
-from segpipe.models.fusion import NoSkip
+from segpipe.models.fusion import NoFusion
 from segpipe.models.init import Conv2d
-from segpipe.models.refine import Mix
+from segpipe.models.refine import Merge1x1
 from segpipe.models.upsample import Bilinear, Upsampler
 
 IMAGE_CHANNELS = 3  # of the map of stride 1 where the encoder has none: the image
@@ -118,7 +118,7 @@ class LocalContrast(nn.Module):
         return F.conv2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), self.window)
 
 
-def at_size(scores: Tensor, size: Sequence[int]) -> Tensor:
+def resize_logits(scores: Tensor, size: Sequence[int]) -> Tensor:
     """(N, K, h, w) scores interpolated to a picture's or a mask's own (H, W), where they differ.
 
     Where they shrink, the interpolation's support grows with the step (``antialias``), so that none is left out.
@@ -130,7 +130,7 @@ def at_size(scores: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(scores, size=tuple(size), mode="bilinear", antialias=shrinks)
 
 
-class Jump(nn.Module):
+class SingleUpsample(nn.Module):
     """Enlarges the scores to full size in one step of one upsampler."""
 
     def __init__(self, upsample: nn.Module) -> None:
@@ -142,7 +142,7 @@ class Jump(nn.Module):
         return self.upsample(scores, features[1])
 
 
-class Already(nn.Module):
+class NoUpsample(nn.Module):
     """The scores are at full size."""
 
     def forward(self, scores: Tensor, features: dict[int, Tensor]) -> Tensor:
@@ -175,7 +175,7 @@ def assemble(
     enlarge: from there to full size by the decoder's own upsampler, or by one fixed bilinear interpolation.
     skip_scales, zero_start: see ``Decoder``. local_contrast: normalise pictures by ``LocalContrast``.
     smooth: its slot after each step of 2 is filled where ``refine`` does not convolve itself.
-    Errors: see ``segpipe.config.compatibility.refuse``, which asks before anything is built.
+    Errors: see ``segpipe.config.compatibility.validate``, which asks before anything is built.
     """
     neck_module: Any = neck(encoder)
     stop = max(stride, encoder.strides[0])
@@ -185,7 +185,7 @@ def assemble(
         start=encoder.coarsest,
         stop=stop,
         upsample=upsample,
-        smooth=None if maker(refine).convolves else smooth,
+        smooth=None if unwrap_partial(refine).convolves else smooth,
         fusion=fusion,
         refine=refine,
         width=num_classes if width == "classes" else width,
@@ -200,18 +200,18 @@ def assemble(
         neck=neck_module,
         decoder=decoder,
         head=head,
-        enlarge=to_full_size(encoder, ENLARGEMENTS.get(enlarge, upsample), smooth, num_classes, stride=stop),
+        enlarge=build_final_upsample(encoder, ENLARGEMENTS.get(enlarge, upsample), smooth, num_classes, stride=stop),
         normalise=LocalContrast() if local_contrast else None,
     )
 
 
-def to_full_size(
+def build_final_upsample(
     encoder: Encoder, upsample: Factory, smooth: Factory | None, num_classes: int, *, stride: int
 ) -> nn.Module:
     """One jump where the upsampler can, else its own steps once more, without skips."""
     if stride == 1:
-        return Already()
-    if not maker(upsample).one_step:
+        return NoUpsample()
+    if not unwrap_partial(upsample).one_step:
         return Decoder(
             num_classes,
             encoder=encoder,
@@ -219,14 +219,14 @@ def to_full_size(
             stop=1,
             upsample=upsample,
             smooth=smooth,
-            fusion=NoSkip,
-            refine=Mix,
+            fusion=NoFusion,
+            refine=Merge1x1,
             width=num_classes,
         )
     source_channels = encoder.channels.get(1, IMAGE_CHANNELS)
-    return Jump(upsample(num_classes, num_classes, factor=stride, source_channels=source_channels))
+    return SingleUpsample(upsample(num_classes, num_classes, factor=stride, source_channels=source_channels))
 
 
-def maker(factory: Factory) -> Any:
+def unwrap_partial(factory: Factory) -> Any:
     """The class behind a factory that may be a partial of it."""
     return getattr(factory, "func", factory)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segpipe.errors import UserError
-from segpipe.models.init import Conv2d, project
+from segpipe.models.init import Conv2d, proj1x1
 from segpipe.models.part import Part
 
 
@@ -24,7 +24,7 @@ class Refinement(Part):
     empty: ClassVar[bool] = False
 
 
-class Convolutions(Refinement, nn.Sequential):
+class ConvStack(Refinement, nn.Sequential):
     """Convolution blocks through the channels ``[in, width, ..., width, out]``: U-Net, SegNet and DeconvNet alike.
 
     count: the number of blocks; null takes ``depth``, what the encoder has at this stride ("mirrored").
@@ -74,19 +74,19 @@ class Convolutions(Refinement, nn.Sequential):
             raise UserError(f"count={count}: allowed is a whole number of 1 or more, or null.")
 
 
-class Mix(Refinement, nn.Sequential):
+class Merge1x1(Refinement, nn.Sequential):
     """Nothing where the width stays (FCN's decoder is linear); a 1x1 convolution back to it after a concatenation."""
 
     linear, empty = True, True
 
     def __init__(self, in_channels: int, width: int, out_channels: int, depth: int) -> None:
         if in_channels == 2 * width == 2 * out_channels:
-            super().__init__(SumConv2d(in_channels, out_channels))
+            super().__init__(SumInitConv2d(in_channels, out_channels))
         else:
-            super().__init__(project(in_channels, out_channels))
+            super().__init__(proj1x1(in_channels, out_channels))
 
 
-class SumConv2d(nn.Conv2d):
+class SumInitConv2d(nn.Conv2d):
     """A 1x1 convolution that starts by adding the two halves of its input: concat then starts as the sum."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -100,7 +100,7 @@ class SumConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
 
-class Smooth(Conv2d):
+class SmoothConv(Conv2d):
     """A 3x3 convolution that starts as the identity; behind nearest, the resize-convolution (Odena et al. 2016)."""
 
     def __init__(self, channels: int) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpipe.errors import UserError
-from segpipe.models.init import Conv2d, project
+from segpipe.models.init import Conv2d, proj1x1
 from segpipe.models.part import Part
 
 
@@ -43,7 +43,7 @@ class Upsampler(Part):
     initial: ClassVar[Literal["nearest", "bilinear", "blur", "other"]] = "other"
 
 
-def fit(x: Tensor, size: Sequence[int]) -> Tensor:
+def crop_or_pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
     """Crop, or repeat the edge, on all sides alike, until ``x`` has the ``size`` (H, W).
 
     Where an encoder pads everywhere there is nothing to do; AlexNet's maps are smaller, and centred on the image. Where
@@ -67,11 +67,13 @@ class Interpolate(Upsampler):
     def __init__(self, in_channels: int, out_channels: int, *, factor: int, source_channels: int) -> None:
         super().__init__()
         self.factor = factor
-        self.project = project(in_channels, out_channels)
+        self.project = proj1x1(in_channels, out_channels)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(N, in, h, w) to (N, out, H, W), H and W being the source's."""
-        return fit(F.interpolate(self.project(x), scale_factor=self.factor, mode=self.mode), source.shape[-2:])
+        return crop_or_pad_to(
+            F.interpolate(self.project(x), scale_factor=self.factor, mode=self.mode), source.shape[-2:]
+        )
 
 
 class Nearest(Interpolate):
@@ -161,7 +163,7 @@ class Deconv(Upsampler, nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:  # type: ignore[override]
         """(N, in, h, w) to (N, out, H, W), H and W being the source's."""
-        return fit(super().forward(x), source.shape[-2:])
+        return crop_or_pad_to(super().forward(x), source.shape[-2:])
 
 
 class Unpool(Upsampler):
@@ -178,13 +180,13 @@ class Unpool(Upsampler):
         super().__init__()
         if factor != 2:
             raise ValueError(f"Unpool goes up by 2 at a time, not by {factor}.")
-        self.enter = project(in_channels, source_channels)
-        self.leave = project(source_channels, out_channels)
+        self.enter = proj1x1(in_channels, source_channels)
+        self.leave = proj1x1(source_channels, out_channels)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(N, in, h, w) to (N, out, h * factor, w * factor); source: (N, source_channels, h * factor, w * factor)."""
         _, switches = F.max_pool2d(source, 2, return_indices=True)  # positions in the flat H * W
-        values = fit(self.enter(x), switches.shape[-2:])  # a neck with an even kernel gives one cell more
+        values = crop_or_pad_to(self.enter(x), switches.shape[-2:])  # a neck with an even kernel gives one cell more
         return self.leave(unpool(values, switches, source.shape[-2:]))
 
 
@@ -212,7 +214,7 @@ class PixelShuffle(Upsampler):
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(N, in, h, w) to (N, out, H, W), H and W being the source's."""
-        return fit(F.pixel_shuffle(self.conv(x), self.factor), source.shape[-2:])
+        return crop_or_pad_to(F.pixel_shuffle(self.conv(x), self.factor), source.shape[-2:])
 
 
 class ShuffleConv2d(Conv2d):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segpipe.runs.run import Run, locked
+from segpipe.runs.run import Run, file_lock
 from segpipe.runs.storage import read_json, write_json
 
 
@@ -24,7 +24,7 @@ class Cell(NamedTuple):
     error: str | None = None
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         """The cell on one line."""
         return " ".join(str(choice) for choice in self.choices.values() if choice is not None)
 
@@ -39,7 +39,7 @@ def add(folder: Path, new: Cell, *, tuning_seeds: Iterable[int] | None = None) -
 
     tuning_seeds: see ``read_tuning_seeds``; None leaves those that are there.
     """
-    with locked(folder, busy=lambda: None):
+    with file_lock(folder, busy=lambda: None):
         kept = {cell.place: cell for cell in read(folder)}
         known = read_tuning_seeds(folder)
         seeds = known if tuning_seeds is None else [*tuning_seeds]
@@ -73,4 +73,4 @@ def status(folder: Path, cell: Cell) -> str:
     found = str(run.record.get("status", "missing"))
     if found == "finished" and run.record.get("extended_from"):
         return "extended"
-    return "interrupted" if found == "running" and not run.alive else found
+    return "interrupted" if found == "running" and not run.is_running else found

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.errors import UserError
-from segpipe.metrics.boundaries import NAMES, Boundaries, arrays, tally_of
-from segpipe.metrics.confusion import Tally
-from segpipe.runs.storage import write_whole
+from segpipe.metrics.boundaries import NAMES, BoundaryCounts, arrays, tally_of
+from segpipe.metrics.confusion import RatioCounts
+from segpipe.runs.storage import atomic_write
 
 
 def write_confusion(path: Path, *, names: list[str], groups: list[str], matrices: NDArray[np.int64]) -> None:
@@ -21,10 +21,10 @@ def write_confusion(path: Path, *, names: list[str], groups: list[str], matrices
                 file, names=np.array(names), groups=np.array(groups), matrices=matrices.astype(np.int32)
             )
 
-    write_whole(path, write)
+    atomic_write(path, write)
 
 
-def write_boundaries(path: Path, *, names: list[str], found: Boundaries) -> None:
+def write_boundaries(path: Path, *, names: list[str], found: BoundaryCounts) -> None:
     """Write what was counted of every picture, an array for each score, with the pictures' names."""
     counted = {name: array.astype(np.float64 if array.ndim == 1 else np.int32) for name, array in arrays(found).items()}
 
@@ -32,10 +32,10 @@ def write_boundaries(path: Path, *, names: list[str], found: Boundaries) -> None
         with temporary.open("wb") as file:
             np.savez_compressed(file, names=np.array(names), **counted)  # type: ignore[arg-type]
 
-    write_whole(path, write)
+    atomic_write(path, write)
 
 
-def read_boundaries(path: Path) -> dict[str, Tally]:
+def read_boundaries(path: Path) -> dict[str, RatioCounts]:
     """Read those of NAMES that a file has. Raises UserError where there is no file, or a damaged one."""
     again = "python -m segpipe.evaluate RUN counts them again, into boundaries.npz in a folder that it names."
     try:

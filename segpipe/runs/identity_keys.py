@@ -2,7 +2,7 @@
 
 from typing import Any
 
-NEVER_CHANGES_THE_RESULT = (
+IGNORED_IN_IDENTITY = (
     "hydra", "run_dir", "resume", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath",
     "callbacks.last", "callbacks.overlays", "data.root", "data.dataset.root", "data.dataset.images",
     "data.dataset.masks", "data.dataset.download", "data.workers", "data.cache", "data.eval_batch_size",

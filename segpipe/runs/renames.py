@@ -11,7 +11,7 @@ checkpoint itself; no class of ours with a state has been renamed.
 from typing import Any
 
 CLASSES: dict[str, str] = {  # path in the first version that had the class: path today
-    "segpipe.callbacks.Overlays": "segpipe.training.callbacks.Overlays",
+    "segpipe.callbacks.Overlays": "segpipe.training.callbacks.LogPredictions",
     "segpipe.data.camvid.CamVid": "segpipe.data.datasets.camvid.CamVid",
     "segpipe.data.cityscapes.Cityscapes": "segpipe.data.datasets.cityscapes.Cityscapes",
     "segpipe.data.pets.Pets": "segpipe.data.datasets.pets.Pets",
@@ -24,6 +24,9 @@ CLASSES: dict[str, str] = {  # path in the first version that had the class: pat
     "segpipe.losses.HardCrossEntropy": "segpipe.training.losses.HardCrossEntropy",
     "segpipe.losses.WeightedSum": "segpipe.training.losses.WeightedSum",
     "segpipe.lovasz.Lovasz": "segpipe.training.lovasz.Lovasz",
+    "segpipe.models.fusion.NoSkip": "segpipe.models.fusion.NoFusion",
+    "segpipe.models.refine.Convolutions": "segpipe.models.refine.ConvStack",
+    "segpipe.models.refine.Mix": "segpipe.models.refine.Merge1x1",
     "segpipe.schedules.constant": "segpipe.training.schedules.constant",
     "segpipe.schedules.cosine": "segpipe.training.schedules.cosine",
     "segpipe.schedules.poly": "segpipe.training.schedules.poly",

@@ -16,18 +16,18 @@ Status = Literal["running", "finished", "failed", "interrupted"]
 LOCK = ".lock"  # in a run's folder
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as one would type it: from the working folder, where it lies below it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def anew(folder: Path) -> str:
+def repair_hint(folder: Path) -> str:
     """What to do about a run that is damaged."""
-    return f"To mend it: the command that the run was begun with, and resume=auto hydra.run.dir={shown(folder)}."
+    return f"To mend it: the command that the run was begun with, and resume=auto hydra.run.dir={display_path(folder)}."
 
 
 @contextmanager
-def locked(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
+def file_lock(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
     """Inside, no other process is at work on a folder; the system lets go of it however this one ends.
 
     busy: called before waiting for another process; it may raise instead. Without locks in a file system, nobody waits.
@@ -44,7 +44,7 @@ def locked(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def remove_bare(folder: Path, *, beside: frozenset[str] = frozenset({LOCK})) -> None:
+def remove_if_empty(folder: Path, *, beside: frozenset[str] = frozenset({LOCK})) -> None:
     """Remove the folder that Hydra made for a training that was refused, or went on elsewhere, if it is empty."""
     if folder.is_dir() and {path.name for path in folder.iterdir()} <= beside:
         (folder / LOCK).unlink(missing_ok=True)
@@ -62,7 +62,7 @@ class Run:
         """Take the record from the disk."""
         self.record: dict[str, Any] = read_json(self.record_path)
         self.started = time.time()
-        self.spent: float = self.record.get("wall_time_s", 0.0)  # seconds of the sessions before
+        self.previous_seconds: float = self.record.get("wall_time_s", 0.0)  # seconds of the sessions before
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
@@ -133,12 +133,12 @@ class Run:
                 )
             raise UserError(
                 f"{self.folder}: no checkpoints/best.ckpt (the run is {status}). Finish its training first: "
-                f"python -m segpipe.train resume={shown(self.folder)}"
+                f"python -m segpipe.train resume={display_path(self.folder)}"
             )
         return self.checkpoint("best")
 
     @contextmanager
-    def held(self, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, *, wait: bool = False) -> Iterator[None]:
         """Inside, the run is this process's alone.
 
         wait: until another process has let go of it. Raises UserError where one has it, and ``wait`` is not asked for.
@@ -150,19 +150,19 @@ class Run:
                 raise UserError(f"{holder} Wait for it, or end it.")
             print(f"{holder} Waiting for it.", flush=True)
 
-        with locked(self.folder, busy):
+        with file_lock(self.folder, busy):
             self.read()  # what another process has written meanwhile
-            self.tidy()
+            self.remove_partial_files()
             yield
 
-    def tidy(self) -> None:
+    def remove_partial_files(self) -> None:
         """Remove what a process that was killed has half written."""
         for folder in (self.folder, self.checkpoint("last").parent):
             for part in folder.glob(".*.part"):
                 part.unlink()
 
     @property
-    def alive(self) -> bool:
+    def is_running(self) -> bool:
         """Whether a process is at work on it."""
         with suppress(FileNotFoundError), (self.folder / LOCK).open() as lock:
             try:
@@ -173,19 +173,19 @@ class Run:
                 pass
         return False
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin with an empty record."""
-        self.record, self.spent = {}, 0.0
+        self.record, self.previous_seconds = {}, 0.0
 
     def update(self, **entries: Any) -> None:
         """Put entries into the record, and the record on disk."""
         self.record |= entries
-        self.record["wall_time_s"] = round(self.spent + time.time() - self.started, 1)
+        self.record["wall_time_s"] = round(self.previous_seconds + time.time() - self.started, 1)
         write_json(self.record_path, self.record)
 
-    def end(self, status: Status, error: str) -> None:
+    def finish(self, status: Status, error: str) -> None:
         """Write how it ended. That a process is gone tells it too, so a full disk is a line and no error."""
         try:
             self.update(status=status, error=error)
         except OSError as full:
-            print(f"{shown(self.record_path)}: its last state could not be written ({full}).", file=sys.stderr)
+            print(f"{display_path(self.record_path)}: its last state could not be written ({full}).", file=sys.stderr)

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from segpipe.metrics.confusion import SCORES
-from segpipe.runs.run import Run, shown
+from segpipe.runs.run import Run, display_path
 
-PYTHON = shown(Path(sys.executable)) if ".venv" in sys.executable else "python"  # make does not activate it
+PYTHON = display_path(Path(sys.executable)) if ".venv" in sys.executable else "python"  # make does not activate it
 
 
 def print_summary(run: Run, metrics: dict[str, Any]) -> None:
@@ -28,11 +28,11 @@ def print_summary(run: Run, metrics: dict[str, Any]) -> None:
         f"Cost: {cost['parameters'] / 1e6:.2f} M parameters, {cost['gmac']:.2f} G multiply-adds and "
         f"{cost['latency_ms']:.1f} ms a picture of {cost['size'][0]} x {cost['size'][1]}."
     )
-    folder = shown(run.folder)
+    folder = display_path(run.folder)
     console.print(f"Run:      {folder}", markup=False)
     console.print(f"Picture:  {folder}/pictures/predictions.png", markup=False)
     for profile in sorted(run.folder.glob("fit-*profile*.txt")):  # debug=profile
-        console.print(f"Profile:  {shown(profile)}", markup=False)
+        console.print(f"Profile:  {display_path(profile)}", markup=False)
     console.print("Next, another way up, and your own pictures:")
     console.print(f"  {PYTHON} -m segpipe.train decoder=unpool fusion=concat", markup=False)
     console.print(f"  {PYTHON} -m segpipe.predict {folder} PHOTOS --out masks", markup=False)
@@ -41,7 +41,7 @@ def print_summary(run: Run, metrics: dict[str, Any]) -> None:
 def score_table(found: dict[str, Any], *, title: str) -> Table:
     """Scores of every class and their means, a column each, and below it the others; a dash where a class is absent."""
     by_class = {name: score for name, score in SCORES.items() if score.per_class}
-    others = [f"{score.label} {share(found[name])}" for name, score in SCORES.items() if not score.per_class]
+    others = [f"{score.label} {format_score(found[name])}" for name, score in SCORES.items() if not score.per_class]
     caption = ", ".join(others) or None
     table = Table(title=f"{title}: {found['images']} pictures", title_justify="left", caption=caption)
     table.caption_justify = "left"
@@ -50,12 +50,12 @@ def score_table(found: dict[str, Any], *, title: str) -> Table:
         table.add_column(heading, justify="right")
     for name, pixels in found["pixels"].items():
         values = [found[f"per_class_{score.per_class}"][name] for score in by_class.values()]
-        table.add_row(name, *map(share, values), f"{pixels:,}")
+        table.add_row(name, *map(format_score, values), f"{pixels:,}")
     table.add_section()
-    table.add_row("mean", *(share(found[name]) for name in by_class), f"{sum(found['pixels'].values()):,}")
+    table.add_row("mean", *(format_score(found[name]) for name in by_class), f"{sum(found['pixels'].values()):,}")
     return table
 
 
-def share(value: float | None) -> str:
+def format_score(value: float | None) -> str:
     """Three decimals, or a dash."""
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -17,7 +17,7 @@ from segpipe.data import visualise
 from segpipe.data.dataset import Sample, Split
 from segpipe.data.examples import save_examples
 from segpipe.data.module import SegmentationData
-from segpipe.models.network import at_size
+from segpipe.models.network import resize_logits
 from segpipe.runs import checkpoints
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history, write_history
@@ -25,7 +25,7 @@ from segpipe.training import tracking
 from segpipe.training.task import SegmentationTask
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and then moves it there in one step; reads one wherever it lies by now."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
@@ -41,20 +41,20 @@ class WholeCheckpoints(TorchCheckpointIO):
         here = os.path.realpath(Path(path).parent)  # as Lightning writes it
         for name, state in checkpoint.get("callbacks", {}).items():
             if isinstance(state, dict) and state.get("dirpath"):
-                checkpoint["callbacks"][name] = moved(state, state["dirpath"], here)
+                checkpoint["callbacks"][name] = relocate_paths(state, state["dirpath"], here)
         return checkpoint
 
 
-def moved(content: Any, old: str, new: str) -> Any:
+def relocate_paths(content: Any, old: str, new: str) -> Any:
     """The state of a callback with another folder in every path that begins with the old one."""
     if isinstance(content, dict):
-        return {moved(key, old, new): moved(value, old, new) for key, value in content.items()}
+        return {relocate_paths(key, old, new): relocate_paths(value, old, new) for key, value in content.items()}
     if isinstance(content, str) and (content == old or content.startswith(f"{old}/")):
         return new + content.removeprefix(old)
     return content
 
 
-class OwnEnd(pl.Callback):
+class KeepSigtermHandler(pl.Callback):
     """Lets SIGTERM do on a rank what it did before the trainer: Lightning's handler asks the other ranks about it.
 
     That is a collective operation inside a signal handler, at which ranks wait for one another for ever (2.6.6).
@@ -96,7 +96,7 @@ class History(pl.Callback):
         write_history(self.run.history, self.rows)
 
 
-class Overlays(pl.Callback):
+class LogPredictions(pl.Callback):
     """Logs the same few validation pictures with their masks to W&B.
 
     count: how many, spread evenly over the split. every: epochs from one time to the next.
@@ -115,7 +115,7 @@ class Overlays(pl.Callback):
             return
         assert isinstance(pl_module, SegmentationTask)
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
-        samples, predictions, names = predict_some(pl_module, data, "val", self.count)
+        samples, predictions, names = predict_samples(pl_module, data, "val", self.count)
         tracking.log_overlays(
             logger,
             key="val/predictions",
@@ -127,11 +127,11 @@ class Overlays(pl.Callback):
         )
 
 
-def predict_some(
+def predict_samples(
     task: SegmentationTask, data: SegmentationData, split: Split, count: int
 ) -> tuple[list[Sample], list[NDArray[np.uint8]], list[str]]:
     """Samples spread evenly over a split, pictures at their masks' size, with predictions and names."""
-    samples = data.samples_of(split)
+    samples = data.samples(split)
     number = len(samples)
     chosen = sorted({round(i * (number - 1) / max(count - 1, 1)) for i in range(min(count, number))})
     kept, predictions = [], []
@@ -140,19 +140,19 @@ def predict_some(
     for index in chosen:
         batch = samples[[(0, index)]]
         with torch.inference_mode():
-            logits = at_size(task(batch["image"].to(task.device)), batch["mask"].shape[-2:])
-            image = at_size(batch["image"].float(), batch["mask"].shape[-2:])
+            logits = resize_logits(task(batch["image"].to(task.device)), batch["mask"].shape[-2:])
+            image = resize_logits(batch["image"].float(), batch["mask"].shape[-2:])
         kept.append(Sample(image[0].byte().permute(1, 2, 0).numpy(), batch["mask"][0].numpy()))
         predictions.append(logits.argmax(1)[0].byte().cpu().numpy())
     task.train(training)
     return kept, predictions, [data.split(split).names[index] for index in chosen]
 
 
-def save_sheet(task: SegmentationTask, data: SegmentationData, split: Split, run: Run, *, title: str) -> None:
+def save_prediction_grid(task: SegmentationTask, data: SegmentationData, split: Split, run: Run, *, title: str) -> None:
     """Write ``pictures/predictions.png``, picture, truth, prediction and errors of a few samples, and ``examples``."""
-    samples, predictions, names = predict_some(task, data, split, 4)
+    samples, predictions, names = predict_samples(task, data, split, 4)
     images, truths = [sample.image for sample in samples], [sample.mask for sample in samples]
     palette = data.split(split).palette
-    page = visualise.sheet(images, truths, predictions, classes=task.classes, palette=palette, title=title)
-    visualise.save(page, run.pictures / "predictions.png")
+    page = visualise.prediction_grid(images, truths, predictions, classes=task.classes, palette=palette, title=title)
+    visualise.save_image(page, run.pictures / "predictions.png")
     save_examples(run.examples, names=names, images=images, truths=truths, predictions=predictions, palette=palette)

@@ -23,7 +23,7 @@ POLL = 0.02  # seconds
 NOTE = "SEGPIPE_NOTE"  # in a rank's environment: the file that tells why it ended
 
 
-class Place(NamedTuple):
+class RankInfo(NamedTuple):
     """A process among the ranks.
 
     local_size: ranks on each machine. launched: whether something started it as a rank, be it the only one.
@@ -36,24 +36,24 @@ class Place(NamedTuple):
     launched: bool = False
     store: Any = None
 
-    def tell(self, cfg: DictConfig | None) -> None:
+    def broadcast_config(self, cfg: DictConfig | None) -> None:
         """As rank 0: what all are to train, now that nothing was found against it; None for nothing at all.
 
         The store ends with this process, so a word after which it may end is waited for until all have heard it.
         """
         if self.store is None:
             return
-        self.store.set(decided(), OmegaConf.to_yaml(cfg) if cfg is not None else "")
-        while cfg is None and self.store.add(f"{decided()}/heard", 0) < self.world_size - 1:
+        self.store.set(config_key(), OmegaConf.to_yaml(cfg) if cfg is not None else "")
+        while cfg is None and self.store.add(f"{config_key()}/heard", 0) < self.world_size - 1:
             time.sleep(POLL)
 
-    def hear(self) -> DictConfig | None:
+    def receive_config(self) -> DictConfig | None:
         """As another rank: wait for rank 0's word. Exits with status 1 where rank 0 is gone: it has said why."""
         try:
-            while not self.store.check([decided()]):
+            while not self.store.check([config_key()]):
                 time.sleep(POLL)
-            said = self.store.get(decided()).decode()
-            self.store.add(f"{decided()}/heard", 1)
+            said = self.store.get(config_key()).decode()
+            self.store.add(f"{config_key()}/heard", 1)
         except RuntimeError:
             sys.exit(1)
         cfg = OmegaConf.create(said) if said else None
@@ -61,30 +61,30 @@ class Place(NamedTuple):
         return cfg
 
 
-ALONE = Place()
+SINGLE_PROCESS = RankInfo()
 
 
-def decided() -> str:
+def config_key() -> str:
     """The key of what rank 0 tells the others; torchrun's store outlives the ranks that it starts anew."""
     return f"segpipe/configuration/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
 
 
-def place() -> Place:
+def detect_rank() -> RankInfo:
     """This process's place, by the environment that torchrun, srun or ``ranks.py`` has started it in."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        return Place(rank, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)), launched=True)
+        return RankInfo(rank, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)), launched=True)
     step = os.environ.get("SLURM_STEP_ID") or os.environ.get("SLURM_STEP_NUM_TASKS")  # a batch script has none
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or 1)  # of a shell: 1
     if step and tasks > 1 and "SLURM_PROCID" in os.environ:
         nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ["SLURM_NNODES"])
-        return Place(int(os.environ["SLURM_PROCID"]), tasks, tasks // nodes, launched=True)
-    return ALONE
+        return RankInfo(int(os.environ["SLURM_PROCID"]), tasks, tasks // nodes, launched=True)
+    return SINGLE_PROCESS
 
 
-def joined() -> Place:
+def connect_ranks() -> RankInfo:
     """This process's place, connected with the other ranks."""
-    found = place()
+    found = detect_rank()
     if found.world_size == 1:
         return found
     if "RANK" not in os.environ:
@@ -93,7 +93,7 @@ def joined() -> Place:
     return found._replace(store=store)
 
 
-def as_torchrun(found: Place) -> Mapping[str, str]:
+def as_torchrun(found: RankInfo) -> Mapping[str, str]:
     """The environment of a task of srun's in the words of torchrun's."""
     os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(found.local_size))  # or Lightning's class refuses
     slurm = SLURMEnvironment(auto_requeue=False)
@@ -108,13 +108,13 @@ def as_torchrun(found: Place) -> Mapping[str, str]:
     }
 
 
-def silence() -> None:
+def silence_nonzero_ranks() -> None:
     """Let ranks above 0 print nothing but errors."""
-    if place().rank:
+    if detect_rank().rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
 
 
-def note(error: str) -> None:
+def report_error(error: str) -> None:
     """Leave word for the process that has started the ranks, if ``ranks.py`` has, of what ended this one."""
     if path := os.environ.get(NOTE):
         Path(path).write_text(error, encoding="utf-8")
@@ -122,14 +122,14 @@ def note(error: str) -> None:
 
 def refuse_launched(what: str) -> None:
     """Raise UserError for what starts trainings itself, where this process was started as one of several ranks."""
-    if place().world_size > 1:
+    if detect_rank().world_size > 1:
         raise UserError(
             f"{what} under torchrun or srun: every rank would carry it out. Start it as one process, without them; "
             f"with trainer=ddp it starts the ranks of each training itself."
         )
 
 
-def leave(strategy: Any) -> None:
+def leave_process_group(strategy: Any) -> None:
     """Part from the other ranks, once all have got here: what follows is rank 0's alone."""
     if dist.is_initialized():
         strategy.barrier()
@@ -142,7 +142,7 @@ def on_gpu(cfg: DictConfig) -> bool:
     return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
 
 
-def wanted(cfg: DictConfig) -> int:
+def requested_devices(cfg: DictConfig) -> int:
     """How many devices of this machine ``trainer.devices`` means. Raises UserError where it has them not."""
     devices = OmegaConf.to_container(cfg.trainer).get("devices", 1)  # type: ignore[union-attr]
     there = torch.cuda.device_count() if on_gpu(cfg) else None
@@ -161,14 +161,14 @@ def wanted(cfg: DictConfig) -> int:
     raise UserError(f"trainer.devices={str(devices).replace(' ', '')}: allowed is {allowed}.")
 
 
-def check(cfg: DictConfig, found: Place) -> None:
+def check(cfg: DictConfig, found: RankInfo) -> None:
     """Raise UserError where the devices asked for are not those that this process was started for."""
     if cfg.trainer.get("strategy", "auto") not in STRATEGIES:
         raise UserError(
             f"trainer.strategy={cfg.trainer.strategy}: allowed is {' or '.join(STRATEGIES)}; the sums over ranks are "
             f"written for it."
         )
-    own, machines = wanted(cfg), cfg.trainer.get("num_nodes", 1)
+    own, machines = requested_devices(cfg), cfg.trainer.get("num_nodes", 1)
     asked = "auto" if cfg.trainer.devices in ("auto", -1) else own
     if found.launched and found.world_size > 1 and asked not in ("auto", found.local_size):
         raise UserError(
@@ -182,7 +182,7 @@ def check(cfg: DictConfig, found: Place) -> None:
         )
 
 
-def arguments(cfg: DictConfig, found: Place) -> dict[str, Any]:
+def trainer_arguments(cfg: DictConfig, found: RankInfo) -> dict[str, Any]:
     """What Lightning's Trainer is to be told of devices."""
     if found.world_size == 1:
         devices = OmegaConf.to_container(cfg.trainer).get("devices", 1)  # type: ignore[union-attr]

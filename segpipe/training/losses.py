@@ -2,7 +2,7 @@
 
 Called with logits (N, K, H, W) and masks int64 (N, H, W), a loss gives its terms' sums (T,); ``counts(masks)`` gives
 what each is to be divided by (T,). Both add up over accumulation steps and over ranks, which a mean does not, so that
-the loss is the same however a global batch is dealt out. ``factors`` weighs the terms.
+the loss is the same however a global batch is dealt out. ``term_weights`` weighs the terms.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from segpipe.metrics.confusion import IGNORE_INDEX
 class Loss(nn.Module):
     """A loss of one or several terms."""
 
-    factors: Tensor  # (T,)
+    term_weights: Tensor  # (T,)
 
     def counts(self, mask: Tensor) -> Tensor:
         """What the sums are to be divided by."""
@@ -27,7 +27,7 @@ class Loss(nn.Module):
 
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
         """The loss: a scalar."""
-        return (self.factors * sums / counts.clamp(min=1e-12)).sum()
+        return (self.term_weights * sums / counts.clamp(min=1e-12)).sum()
 
 
 class ClassWeighted(Loss):
@@ -41,8 +41,8 @@ class ClassWeighted(Loss):
 
     def __init__(self, *, weight: list[float] | Literal["median_frequency"] | None = None) -> None:
         super().__init__()
-        self.rule = weight if isinstance(weight, str) else None
-        self.register_buffer("factors", torch.ones(1), persistent=False)
+        self.weighting = weight if isinstance(weight, str) else None
+        self.register_buffer("term_weights", torch.ones(1), persistent=False)
         self.register_buffer("weight", None, persistent=False)
         if isinstance(weight, list):
             self.set_weight(torch.tensor(weight))
@@ -120,9 +120,9 @@ class HardCrossEntropy(Loss):
     def __init__(self, *, share: float = 0.25) -> None:
         super().__init__()
         self.share = share
-        self.register_buffer("factors", torch.ones(1), persistent=False)
+        self.register_buffer("term_weights", torch.ones(1), persistent=False)
 
-    def kept(self, mask: Tensor) -> Tensor:
+    def num_kept(self, mask: Tensor) -> Tensor:
         """(N, H, W) masks to the number of pixels that count in each, (N,)."""
         valid = (mask != IGNORE_INDEX).flatten(1).sum(1)
         return (self.share * valid).round().long().clamp(min=1).minimum(valid)
@@ -132,26 +132,26 @@ class HardCrossEntropy(Loss):
         loss = F.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX, reduction="none")
         hardest = loss.masked_fill(mask == IGNORE_INDEX, -1.0).flatten(1).sort(descending=True)[0]  # (N, H * W)
         rank = torch.arange(hardest.shape[1], device=mask.device)
-        return hardest.where(rank < self.kept(mask)[:, None], 0).sum()[None]
+        return hardest.where(rank < self.num_kept(mask)[:, None], 0).sum()[None]
 
     def counts(self, mask: Tensor) -> Tensor:
         """The number of pixels kept."""
-        return self.kept(mask).sum()[None]
+        return self.num_kept(mask).sum()[None]
 
 
-class PictureMean(Loss):
+class ImageMean(Loss):
     """A sum over pictures, divided by the number of those with anything to learn from."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("factors", torch.ones(1), persistent=False)
+        self.register_buffer("term_weights", torch.ones(1), persistent=False)
 
     def counts(self, mask: Tensor) -> Tensor:
         """The number of pictures with a pixel that is not ignored."""
         return (mask != IGNORE_INDEX).flatten(1).any(1).sum()[None]
 
 
-class Dice(PictureMean):
+class Dice(ImageMean):
     """Soft Dice (Milletari et al. 2016): one minus its mean over the classes in a picture, meant over pictures."""
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
@@ -173,8 +173,8 @@ class WeightedSum(Loss):
         if len(terms) != len(factors):
             raise UserError(f"loss: {len(terms)} terms and {len(factors)} factors: give one factor for each term.")
         self.terms = nn.ModuleList(terms)
-        scaled = [factor * term.factors for term, factor in zip(terms, factors, strict=True)]
-        self.register_buffer("factors", torch.cat(scaled), persistent=False)
+        scaled = [factor * term.term_weights for term, factor in zip(terms, factors, strict=True)]
+        self.register_buffer("term_weights", torch.cat(scaled), persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The terms' sums, one after another."""
@@ -182,4 +182,4 @@ class WeightedSum(Loss):
 
     def counts(self, mask: Tensor) -> Tensor:
         """The terms' counts, one after another."""
-        return torch.cat([term.counts(mask).to(self.factors) for term in self.terms])  # type: ignore[operator]
+        return torch.cat([term.counts(mask).to(self.term_weights) for term in self.terms])  # type: ignore[operator]

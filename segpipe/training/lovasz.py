@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from segpipe.metrics.confusion import IGNORE_INDEX
-from segpipe.training.losses import PictureMean
+from segpipe.training.losses import ImageMean
 
 
-class Lovasz(PictureMean):
+class Lovasz(ImageMean):
     """Lovasz-softmax (Berman et al. 2018): one minus IoU, extended from right and wrong to probabilities.
 
     For each class in a picture, meant over them, and over pictures: the paper's ``classes=present``, ``per_image``.

@@ -15,7 +15,7 @@ from segpipe.models.encoders.timm import Timm, library
 from segpipe.models.init import copy_matching
 from segpipe.models.necks import Bottleneck, FullyConvolutional
 from segpipe.models.network import Network
-from segpipe.runs.run import shown
+from segpipe.runs.run import display_path
 
 
 def load_encoder(network: Network, cfg: DictConfig) -> None:
@@ -92,7 +92,7 @@ def download(cfg: DictConfig, network: Network) -> dict[str, Tensor]:
 
 def warm_start(network: Network, path: Path) -> None:
     """Copy what fits from a run's checkpoint, and print what does not. Raises UserError where nothing does."""
-    source = read_state_dict(path, f"warm_start={shown(path)}")
+    source = read_state_dict(path, f"warm_start={display_path(path)}")
     weights = {name.removeprefix("network."): tensor for name, tensor in source.items()}
     copied, left = copy_matching(weights, network)
     if not any(weights[name].ndim for name in copied):  # counters of batches fit everywhere

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 Found = list[Tensor]
 
 
-class OverRanks(torch.autograd.Function):
+class SyncBatchNormFunction(torch.autograd.Function):
     """Normalisation by the mean and variance of all ranks' values, which are then in ``found``: mean, variance, count.
 
     Each rank's images have an effect on all ranks' results, so the sums over gradients are over all ranks as well.
@@ -58,7 +58,7 @@ def total(part: Tensor) -> Tensor:
     return part
 
 
-class OnCpu(nn.BatchNorm2d):
+class CpuSyncBatchNorm(nn.BatchNorm2d):
     """What a batch normalisation becomes while ranks train together on CPUs: the same object, names and values.
 
     Mean and variance are those of the values of all ranks together, be their numbers equal or not.
@@ -66,18 +66,18 @@ class OnCpu(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        return finished(self, self.over_ranks(input) if self.training else super().forward(input))
+        return apply_act_and_drop(self, self.over_ranks(input) if self.training else super().forward(input))
 
     def over_ranks(self, image: Tensor) -> Tensor:
         """Normalise by statistics of all ranks, and take them into the running ones, as torch's batch norm does."""
         found: Found = []
-        normalised = OverRanks.apply(image.float(), self.weight, self.bias, self.eps, found)
+        normalised = SyncBatchNormFunction.apply(image.float(), self.weight, self.bias, self.eps, found)
         if self.track_running_stats:
             mean, variance, count = found
-            self.remember(mean, variance * count / (count - 1).clamp(min=1))
+            self.update_running_stats(mean, variance * count / (count - 1).clamp(min=1))
         return normalised.to(image.dtype)
 
-    def remember(self, mean: Tensor, variance: Tensor) -> None:
+    def update_running_stats(self, mean: Tensor, variance: Tensor) -> None:
         """Take statistics of a step into the running ones; the variance is the unbiased one."""
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -88,22 +88,22 @@ class OnCpu(nn.BatchNorm2d):
         self.running_var.lerp_(variance, share)
 
 
-class OnGpu(nn.SyncBatchNorm):
+class GpuSyncBatchNorm(nn.SyncBatchNorm):
     """The same by torch's own, whose kernels are for GPUs."""
 
     process_group = None  # all ranks
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        return finished(self, super().forward(input))
+        return apply_act_and_drop(self, super().forward(input))
 
 
-def finished(module: Any, normalised: Tensor) -> Tensor:
+def apply_act_and_drop(module: Any, normalised: Tensor) -> Tensor:
     """What else a layer does that was a batch normalisation: timm's drop and activate, too."""
     return module.act(module.drop(normalised)) if hasattr(module, "act") else normalised
 
 
-class SyncLayers(LayerSync):
+class SyncBatchNormPlugin(LayerSync):
     """Lightning's plugin that synchronises a model's batch normalisations when a fit begins, until it ends.
 
     gpu: whether the ranks train on GPUs; torch's own DDP refuses its synchronised layers elsewhere.
@@ -116,13 +116,13 @@ class SyncLayers(LayerSync):
         """Turn every batch normalisation into a synchronised one, and note what it was."""
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.plain = type(module)  # type: ignore[assignment]
-                module.__class__ = OnGpu if self.gpu else OnCpu  # type: ignore[assignment]
+                module.original_class = type(module)  # type: ignore[assignment]
+                module.__class__ = GpuSyncBatchNorm if self.gpu else CpuSyncBatchNorm  # type: ignore[assignment]
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Turn them back into what they were."""
         for module in model.modules():
-            if isinstance(module, OnCpu | OnGpu):
-                module.__class__ = module.__dict__.pop("plain")
+            if isinstance(module, CpuSyncBatchNorm | GpuSyncBatchNorm):
+                module.__class__ = module.__dict__.pop("original_class")
         return model

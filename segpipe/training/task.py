@@ -15,10 +15,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from segpipe.data.samples import Batch
 from segpipe.errors import UserError
-from segpipe.metrics.boundaries import Boundaries, boundaries, joined
+from segpipe.metrics.boundaries import BoundaryCounts, concatenate, count_boundaries
 from segpipe.metrics.confusion import confusion_matrices, logged_scores
-from segpipe.models.init import key
-from segpipe.models.network import Network, at_size
+from segpipe.models.init import seed_for
+from segpipe.models.network import Network, resize_logits
 from segpipe.training.losses import Loss
 
 LR_RULES = {"constant": 0.0, "linear": 1.0, "sqrt": 0.5}
@@ -30,11 +30,11 @@ class Evaluation(NamedTuple):
     epoch: at the end of which it was. boundaries: of the n pictures, in the same order; counted in a test alone.
     """
 
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     matrices: NDArray[np.int64]
     loss: float
     epoch: int
-    boundaries: Boundaries | None = None
+    boundaries: BoundaryCounts | None = None
 
 
 class SegmentationTask(pl.LightningModule):
@@ -78,8 +78,8 @@ class SegmentationTask(pl.LightningModule):
         self.encoder_lr, self.lr_rule, self.lr_batch = encoder_lr, lr_rule, lr_batch
         self.evaluations: dict[str, Evaluation] = {}
         self.epoch_losses: list[Tensor] = []
-        self.pending: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        self.at_boundaries: list[Boundaries] = []  # of the same batches
+        self.eval_buffer: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.at_boundaries: list[BoundaryCounts] = []  # of the same batches
 
     def forward(self, image: Tensor) -> Tensor:
         """RGB images (N, 3, H, W), 0 to 255, to logits (N, K, H, W)."""
@@ -90,25 +90,25 @@ class SegmentationTask(pl.LightningModule):
 
         In single precision, whatever the network computed in: sums over a picture's pixels need the digits.
         """
-        logits = at_size(self(image).float(), mask.shape[-2:])
+        logits = resize_logits(self(image).float(), mask.shape[-2:])
         return logits, self.loss(logits, mask)
 
     def on_train_epoch_start(self) -> None:
         """Dropout depends on (seed, epoch, rank): a training that was interrupted goes on as if it had not been."""
         self.epoch_losses = []
         rank = f" rank {self.global_rank}" if self.global_rank else ""  # their pictures differ; so does what is dropped
-        torch.manual_seed(key(self.seed, f"epoch {self.current_epoch}{rank}"))
+        torch.manual_seed(seed_for(self.seed, f"epoch {self.current_epoch}{rank}"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step of the optimizer on a global batch."""
         images, masks = batch["image"], batch["mask"].long()
-        counts = self.summed(self.loss.counts(masks).float())
+        counts = self.all_reduce_sum(self.loss.counts(masks).float())
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         parts = list(zip(images.chunk(self.accumulate), masks.chunk(self.accumulate), strict=True))
         total = torch.zeros((), device=self.device)
         for number, (image, mask) in enumerate(parts, start=1):
-            with self.unsynchronised() if number < len(parts) else nullcontext():
+            with self.no_sync() if number < len(parts) else nullcontext():
                 loss = self.loss.combine(self.step(image, mask)[1], counts)
                 self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean over ranks
             total += loss.detach()
@@ -118,7 +118,7 @@ class SegmentationTask(pl.LightningModule):
         self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
         self.epoch_losses.append(total)
         if self.trainer.is_last_batch:  # once an epoch, since logging costs a small network a share of its step
-            mean = self.summed(torch.stack(self.epoch_losses).mean())  # every rank holds its part of each sum
+            mean = self.all_reduce_sum(torch.stack(self.epoch_losses).mean())  # every rank holds its part of each sum
             self.log("train/loss", mean, on_step=False, on_epoch=True)
 
     def on_train_epoch_end(self) -> None:
@@ -136,23 +136,25 @@ class SegmentationTask(pl.LightningModule):
         logits, sums = self.step(batch["image"], mask)
         prediction = logits.max(1).indices  # as argmax; on a CPU up to five times as fast
         matrices = confusion_matrices(prediction, mask, len(self.classes))
-        self.pending.append((batch["index"], matrices, sums, self.loss.counts(mask)))
+        self.eval_buffer.append((batch["index"], matrices, sums, self.loss.counts(mask)))
         if at_boundaries:
-            found = boundaries(prediction.cpu().numpy(), batch["mask"].cpu().numpy(), num_classes=len(self.classes))
+            found = count_boundaries(
+                prediction.cpu().numpy(), batch["mask"].cpu().numpy(), num_classes=len(self.classes)
+            )
             self.at_boundaries.append(found)
 
     def finish_evaluation(self, split: str) -> None:
         """Join the counts of all batches and ranks, and log the scores."""
-        index, every, sums, counts = (torch.cat(parts) for parts in zip(*self.pending, strict=True))
-        terms = len(self.loss.factors)
-        sums, counts = (self.summed(part.float().view(-1, terms).sum(0)) for part in (sums, counts))
-        places, matrices = self.gathered(index), self.gathered(every)
+        index, every, sums, counts = (torch.cat(parts) for parts in zip(*self.eval_buffer, strict=True))
+        terms = len(self.loss.term_weights)
+        sums, counts = (self.all_reduce_sum(part.float().view(-1, terms).sum(0)) for part in (sums, counts))
+        places, matrices = self.gather_rows(index), self.gather_rows(every)
         order = np.argsort(places)
         found = None
         if self.at_boundaries:
-            own = joined(self.at_boundaries)
-            found = Boundaries(*(self.gathered(torch.from_numpy(part)) for part in own)).taken(order)
-        self.pending, self.at_boundaries = [], []
+            own = concatenate(self.at_boundaries)
+            found = BoundaryCounts(*(self.gather_rows(torch.from_numpy(part)) for part in own)).select(order)
+        self.eval_buffer, self.at_boundaries = [], []
         loss = float(self.loss.combine(sums, counts))
         self.evaluations[split] = Evaluation(places[order], matrices[order], loss, self.current_epoch, found)
         # On every rank, the same: the best checkpoint, or an early end, may hang on any of them.
@@ -191,19 +193,19 @@ class SegmentationTask(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         return [optimizer], [LambdaLR(optimizer, lambda step: self.schedule(step, total))]
 
-    def unsynchronised(self) -> Any:
+    def no_sync(self) -> Any:
         """No exchange of gradients inside, where there are other ranks."""
         wrapped = self.trainer.strategy.model
         return wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext()  # type: ignore[union-attr, operator]
 
-    def summed(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks."""
         tensor = tensor.detach().to(self.device)
         if self.trainer.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def gathered(self, tensor: Tensor) -> NDArray[Any]:
+    def gather_rows(self, tensor: Tensor) -> NDArray[Any]:
         """The rows of all ranks, as one array."""
         own = tensor.cpu().numpy()
         if self.trainer.world_size == 1:

@@ -28,12 +28,12 @@ from segpipe.errors import UserError
 Mode = Literal["online", "offline", "disabled"]
 
 
-class SparingLogger(WandbLogger):
+class TolerantWandbLogger(WandbLogger):
     """A WandbLogger whose failures cost numbers, not the training."""
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """See WandbLogger."""
-        with spared("some metrics"):
+        with tolerate_wandb_errors("some metrics"):
             super().log_metrics(metrics, step)
 
 
@@ -59,11 +59,11 @@ def wandb_logger(
     has gone twelve times ``timeout``.
     """
     if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
-        return SparingLogger(save_dir=folder)  # one run a training: on other ranks Lightning never starts it
+        return TolerantWandbLogger(save_dir=folder)  # one run a training: on other ranks Lightning never starts it
     folder.mkdir(parents=True, exist_ok=True)
     for name_of in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # tables on their way; by default in HOME, which may be full
         os.environ[name_of] = str(folder.absolute() / "wandb")
-    chosen, reason = choose(mode, timeout)
+    chosen, reason = choose_mode(mode, timeout)
     if mode == "online" and chosen != "online":
         raise UserError(
             f"logger.mode=online, but {reason}. Mend that, or take logger.mode=offline and upload later "
@@ -92,13 +92,13 @@ def wandb_logger(
     )
     run = None
     try:
-        run = start(mode=chosen, id=(online_id(folder) if chosen == "online" else None) or fresh_id(run_id))
+        run = start(mode=chosen, id=(online_id(folder) if chosen == "online" else None) or new_run_id(run_id))
     except Exception as error:  # of whatever kind: it is not to stop a training
         if mode == "online":
             raise UserError(f"logger.mode=online, but W&B refused: {error}. Take logger.mode=offline.") from error
         chosen, reason = "offline", f"W&B refused ({first_line(error)})"
-        with spared("everything"):
-            run = start(mode="offline", id=fresh_id(run_id))
+        with tolerate_wandb_errors("everything"):
+            run = start(mode="offline", id=new_run_id(run_id))
     if run is None:
         return None
     run.define_metric("epoch")
@@ -106,15 +106,15 @@ def wandb_logger(
     if chosen == "online":
         print(f"W&B: {run.url}")
     if chosen == "offline":
-        print(f"W&B: offline, since {reason}. To upload later: {sync(run)}")
-    return SparingLogger(experiment=run, save_dir=folder, log_model=False)
+        print(f"W&B: offline, since {reason}. To upload later: {sync_command(run)}")
+    return TolerantWandbLogger(experiment=run, save_dir=folder, log_model=False)
 
 
 def no_logger(**unused: Any) -> None:
     """No W&B at all; the run's folder still says everything."""
 
 
-def choose(mode: Literal["auto"] | Mode, timeout: float) -> tuple[Mode, str]:
+def choose_mode(mode: Literal["auto"] | Mode, timeout: float) -> tuple[Mode, str]:
     """The mode to start in, and why: online only with a key and a server that answers."""
     if mode in ("offline", "disabled"):
         return mode, "it was asked for"
@@ -127,11 +127,11 @@ def choose(mode: Literal["auto"] | Mode, timeout: float) -> tuple[Mode, str]:
             return "offline", "no API key was found (`wandb login` stores one)"
     except Exception as error:  # a key that cannot be one, or W&B's service does not start
         return "offline", first_line(error).rstrip(".")
-    problem = ask(settings.base_url, timeout)
+    problem = probe_server(settings.base_url, timeout)
     return ("offline", f"{settings.base_url} {problem}") if problem else ("online", "its server answers")
 
 
-def ask(host: str, timeout: float) -> str:
+def probe_server(host: str, timeout: float) -> str:
     """What is wrong with a server; nothing if it answers HTTP within ``timeout`` seconds, through a proxy or not."""
     found = [f"did not answer in {timeout:g} s"]
 
@@ -161,19 +161,19 @@ def online_id(folder: Path) -> str | None:
     return paths[-1].stem.removeprefix("run-") if paths else None
 
 
-def fresh_id(beginning: str) -> str:
+def new_run_id(beginning: str) -> str:
     """An id that no other run has: two that shared one would overwrite each other on the server."""
     return f"{re.sub('[^A-Za-z0-9._-]', '-', beginning)[-50:]}-{token_hex(4)}"
 
 
-def sync(run: Any) -> str:
+def sync_command(run: Any) -> str:
     """The command that uploads what a run has written."""
     options = "" if run.settings.mode == "offline" else "--include-online "
     return f"wandb sync {options}{shlex.quote(str(Path(run.dir).parent))}"
 
 
 @contextmanager
-def spared(what: str) -> Iterator[None]:
+def tolerate_wandb_errors(what: str) -> Iterator[None]:
     """Inside, an error costs W&B ``what``, and not the run its training."""
     try:
         yield
@@ -204,7 +204,7 @@ def log_overlays(
 ) -> None:
     """Log pictures with two masks each, true and predicted, that W&B lets one switch on and off."""
     labels = dict(enumerate(classes)) | {255: "ignored"}
-    with spared(key):
+    with tolerate_wandb_errors(key):
         overlays = [
             wandb.Image(
                 image,
@@ -225,7 +225,7 @@ def log_confusion(logger: WandbLogger, *, key: str, matrix: NDArray[np.int64], c
         [true, predicted, int(matrix[i, j])] for i, true in enumerate(classes) for j, predicted in enumerate(classes)
     ]
     columns = ["Actual", "Predicted", "nPredictions"]
-    with spared(key):
+    with tolerate_wandb_errors(key):
         chart = wandb.plot_table(
             "wandb/confusion_matrix/v1",
             wandb.Table(columns=columns, data=rows),
@@ -243,4 +243,4 @@ def finish(logger: WandbLogger | None, *, failed: bool) -> None:
     try:
         run.finish(exit_code=int(failed))
     except Exception as error:
-        print(f"W&B: not everything was uploaded ({first_line(error)}). To upload the rest: {sync(run)}")
+        print(f"W&B: not everything was uploaded ({first_line(error)}). To upload the rest: {sync_command(run)}")

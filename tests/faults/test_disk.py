@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sweeps import sweep  # noqa: F401
 
-from segpipe.runs.checkpoints import is_whole
+from segpipe.runs.checkpoints import is_intact
 
 pytestmark = pytest.mark.slow
 SIZE = 8 * 2**20
@@ -94,7 +94,7 @@ def test_a_checkpoint_finds_no_space(disk, sweep):  # noqa: F811
     said = run_out_of_space(two, disk, left=25 * PAGE)
     assert "No space left on device. Free some space" in said
     assert (two.status(0), two.status(1)) == ("finished", "failed")
-    assert is_whole(two[1] / "checkpoints" / "last.ckpt")
+    assert is_intact(two[1] / "checkpoints" / "last.ckpt")
     assert not list(two[1].rglob("*.part"))
     before = two.files(0)
     disk.free()

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from segpipe.analysis.collect import Collection, Finished
+from segpipe.analysis.collect import Collection, FinishedRun
 from segpipe.analysis.page.blocks import Section
 from segpipe.analysis.page.tables import mean, scores
-from segpipe.analysis.standings import Standing, metric
+from segpipe.analysis.standings import NetworkResult, metric
 from segpipe.metrics.confusion import SCORES, logged_scores, score_paths
 
 
-def section(collection: Collection, found: Sequence[Standing]) -> Section:
+def section(collection: Collection, found: Sequence[NetworkResult]) -> Section:
     """A table of all scores, a column each."""
     names = {score.label: name for name, score in SCORES.items()}
     of = {
@@ -22,13 +22,13 @@ def section(collection: Collection, found: Sequence[Standing]) -> Section:
         "classes is the mean over the classes that the test's masks have."
     )
 
-    def of_network(standing: Standing, label: str) -> float | None:
+    def of_network(standing: NetworkResult, label: str) -> float | None:
         return mean([values[names[label]] for values in of[standing.number]])
 
     return Section("scores", "All scores", [scores(found, list(names), of_network, caption)])
 
 
-def of_run(run: Finished, classes: list[str]) -> dict[str, Any]:
+def of_run(run: FinishedRun, classes: list[str]) -> dict[str, Any]:
     """The scores of a run's test by the names under which they are logged, from metrics.json.
 
     A score that metrics.json lacks is computed from the confusion matrices: the run is older than the score.

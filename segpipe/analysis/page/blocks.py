@@ -31,7 +31,7 @@ class Fold(NamedTuple):
 class Picture(NamedTuple):
     """uri: with the picture in it. exact: of classes, so that pixels are kept apart when it is enlarged."""
 
-    said: str
+    label: str
     uri: str
     width: int
     height: int

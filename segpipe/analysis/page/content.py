@@ -8,12 +8,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from segpipe.analysis.bounds import Bound
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.factors import labels
-from segpipe.analysis.formatting import counted, listed
-from segpipe.analysis.ordering import known, upward
+from segpipe.analysis.formatting import join_words, pluralise
+from segpipe.analysis.ordering import as_positive, known
 from segpipe.analysis.page import all_scores, boundaries, curves, examples, notes_section, plots, tables
 from segpipe.analysis.page.blocks import Block, Fold, Section, Text
 from segpipe.analysis.page.figures import Figure
-from segpipe.analysis.standings import Standing, grids, said
+from segpipe.analysis.standings import NetworkResult, grids, stratum_label
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.verdict import Classes, Paragraph, verdict
@@ -40,7 +40,7 @@ class Content(NamedTuple):
 def content(
     collection: Collection,
     analysis: Analysis,
-    found: list[Standing],
+    found: list[NetworkResult],
     *,
     exploratory: Mapping[str, Sequence[Comparison]],
     bound: Bound | None = None,
@@ -73,14 +73,14 @@ def content(
     )
 
 
-def subtitle(collection: Collection, found: list[Standing]) -> str:
+def subtitle(collection: Collection, found: list[NetworkResult]) -> str:
     """How much was compared."""
     cells = sum(len(standing.network.places) for standing in found)
     return (
-        f"{counted(cells, 'cell')} that are {counted(len(found), 'network')}, "
-        f"{counted(len(collection.seeds), 'seed')}, "
-        f"{counted(len(collection.runs), 'finished run')}; {counted(len(collection.pictures), 'test picture')}, "
-        f"{counted(len(collection.classes), 'class', 'classes')}."
+        f"{pluralise(cells, 'cell')} that are {pluralise(len(found), 'network')}, "
+        f"{pluralise(len(collection.seeds), 'seed')}, "
+        f"{pluralise(len(collection.runs), 'finished run')}; {pluralise(len(collection.pictures), 'test picture')}, "
+        f"{pluralise(len(collection.classes), 'class', 'classes')}."
     )
 
 
@@ -91,28 +91,28 @@ def render(page: Content) -> str:
     return environment.get_template("report.html.j2").render(**page._asdict(), explained=EXPLAINED)
 
 
-def heat(collection: Collection, found: list[Standing], bound: Bound | None) -> Section:
+def heat(collection: Collection, found: list[NetworkResult], bound: Bound | None) -> Section:
     """Heat maps, and lines over a quantity."""
     blocks: list[Block] = []
     for grid in grids(found):
-        blocks.append(Text(grid.said, "heading"))
+        blocks.append(Text(grid.label, "heading"))
         blocks.append(plots.heat_maps(grid))
         if (lines := plots.quantity_lines(grid, bound)) is not None:
             blocks.append(lines)
     if (side_by_side := tables.views(grids(found))) is not None:
         blocks.append(side_by_side)
-    return Section("cells", f"{collection.score.title} by {listed(labels(collection.factors))}", blocks)
+    return Section("cells", f"{collection.score.title} by {join_words(labels(collection.factors))}", blocks)
 
 
 def differences(collection: Collection, analysis: Analysis) -> Section:
     """The confirmatory family, and interactions."""
     blocks: list[Block] = []
     for stratum in dict.fromkeys(one.contrast.stratum for one in analysis.marginal):
-        family = [upward(one) for one in analysis.marginal if one.contrast.stratum == stratum and known(one)]
+        family = [as_positive(one) for one in analysis.marginal if one.contrast.stratum == stratum and known(one)]
         family.sort(key=lambda one: -one.estimate.difference)
         of = [(factor, [one for one in family if one.contrast.factor == factor.key]) for factor in collection.factors]
         panels = [plots.forest(some, factor.label) for factor, some in of if some]
-        blocks.append(Text(said(stratum) if stratum else "", "heading"))
+        blocks.append(Text(stratum_label(stratum) if stratum else "", "heading"))
         if panels:
             blocks.append(Figure(panels, plots.forest_caption(family), []))
     if analysis.marginal:
@@ -125,10 +125,10 @@ def differences(collection: Collection, analysis: Analysis) -> Section:
     return Section("differences", "Differences", blocks)
 
 
-def singles(found: list[Standing], analysis: Analysis) -> Section:
+def singles(found: list[NetworkResult], analysis: Analysis) -> Section:
     """Every network, and how surely it differs from the reference, or may be the best."""
     blocks: list[Block] = []
-    val = {standing.network.said: standing.val for standing in found}
+    val = {standing.network.label: standing.val for standing in found}
     ranked = sorted(analysis.cells, key=lambda one: -val[one.contrast.a])[:DRAWN]
     if ranked:
         name = ranked[0].contrast.b
@@ -147,20 +147,20 @@ def singles(found: list[Standing], analysis: Analysis) -> Section:
     return Section("networks", "Single networks", [*blocks, tables.networks(found, analysis)])
 
 
-def costs(found: list[Standing]) -> Section:
+def costs(found: list[NetworkResult]) -> Section:
     """The score against what networks cost."""
     drawn = curves.cost_figure(found)
     none = Text("The runs do not say what their networks cost (metrics.json has no cost).")
     return Section("cost", f"{found[0].score.title} against cost", [none if drawn is None else drawn])
 
 
-def learning(found: list[Standing]) -> Section:
+def learning(found: list[NetworkResult]) -> Section:
     """Learning curves, by stratum."""
     blocks: list[Block] = []
     for grid in grids(found):
         drawn = curves.learning_curves(grid)
         if drawn is not None:  # a panel for every combination would bury what follows
-            blocks += [Text(curves.last_epochs(grid)), Fold(f"Learning curves: {grid.said}", [drawn])]
+            blocks += [Text(curves.last_epochs(grid)), Fold(f"Learning curves: {grid.label}", [drawn])]
     if not blocks:
         there = any(run.run.history.is_file() for one in found for run in one.network.runs.values())
         none = f"No history.csv of the runs has val/{found[0].score.key}, or it cannot be read."

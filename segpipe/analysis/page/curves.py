@@ -6,20 +6,20 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 
-from segpipe.analysis.collect import Finished
+from segpipe.analysis.collect import FinishedRun
 from segpipe.analysis.factors import Factor, Level, named
-from segpipe.analysis.formatting import listed, number, with_unit
+from segpipe.analysis.formatting import join_words, number, with_unit
 from segpipe.analysis.page import figures
 from segpipe.analysis.page.figures import INK, Figure
 from segpipe.analysis.page.plots import legend, level_of, place_of
 from segpipe.analysis.scores import Score
-from segpipe.analysis.standings import COSTS, Grid, Standing, metric, number_of
+from segpipe.analysis.standings import COSTS, FactorGrid, NetworkResult, metric, number_of
 from segpipe.runs.storage import read_history
 
 Curve = tuple[list[int], list[float], list[float], list[float]]  # x, mean, lowest, highest
 
 
-def cost_figure(found: Sequence[Standing]) -> Figure | None:
+def cost_figure(found: Sequence[NetworkResult]) -> Figure | None:
     """Test score against each cost, with the Pareto front; a colour for each level of the first factor.
 
     None where no cost was measured.
@@ -57,27 +57,34 @@ def cost_figure(found: Sequence[Standing]) -> Figure | None:
     return Figure(panels, cost_caption(found, measured[0]), legend(list(map(str, levels))))
 
 
-def cost_caption(found: Sequence[Standing], name: str) -> str:
+def cost_caption(found: Sequence[NetworkResult], name: str) -> str:
     """What to see in it."""
     what, scale, unit, _ = COSTS[name]
     front = sorted((one for one in found if name in one.front), key=lambda one: one.cost[name])
     said = [
-        f"{one.network.said} ({number(one.cost[name] / scale, 2)} {unit}, {with_unit(one.test, one.score)})"
+        f"{one.network.label} ({number(one.cost[name] / scale, 2)} {unit}, {with_unit(one.test, one.score)})"
         for one in front
     ]
     devices = {str(metric(run, "cost", "device")) for one in found for run in one.network.runs.values()}
     return (
         f"A dot a network, mean over seeds. Ringed, and joined by a line: the Pareto front, networks that none "
         f"surpasses "
-        f"on validation at the same cost or less. By {what}: {listed(said[:8])}{' and more' if len(said) > 8 else ''}. "
+        f"on validation at the same cost or less. By {what}: {join_words(said[:8])}"
+        f"{' and more' if len(said) > 8 else ''}. "
         f"Multiply-adds and latency are of one picture; memory is the most that the training's process held. Measured "
         f"on: "
-        f"{listed(sorted(devices))}, beside whatever else ran there."
+        f"{join_words(sorted(devices))}, beside whatever else ran there."
     )
 
 
 def small_multiples(
-    grid: Grid, curve: Callable[[Standing], Curve | None], *, xlabel: str, ylabel: str, caption: str, log: bool = False
+    grid: FactorGrid,
+    curve: Callable[[NetworkResult], Curve | None],
+    *,
+    xlabel: str,
+    ylabel: str,
+    caption: str,
+    log: bool = False,
 ) -> Figure | None:
     """A line for each level of the first factor, with the range over seeds; a panel for each combination of the others.
 
@@ -120,7 +127,7 @@ def small_multiples(
     return Figure(panels, caption, legend(list(map(level_of, lines))))
 
 
-def panels_of(grid: Grid, others: Sequence[Factor]) -> list[tuple[dict[str, Level], list[str]]]:
+def panels_of(grid: FactorGrid, others: Sequence[Factor]) -> list[tuple[dict[str, Level], list[str]]]:
     """Every combination of levels with other networks than those before; and those that have the same networks."""
     found: dict[tuple[int, ...], tuple[dict[str, Level], list[str]]] = {}
     lines = grid.combinations(grid.factors[:1])
@@ -146,12 +153,12 @@ def beside(first: Mapping[str, Level], panel: Mapping[str, Level], others: Seque
     return f"{own} at {panel[outer]}"
 
 
-def learning(standing: Standing) -> Curve | None:
+def learning(standing: NetworkResult) -> Curve | None:
     """Validation score, as it is shown, by epoch."""
     return over_seeds([history(run, standing.score) for run in standing.network.runs.values()])
 
 
-def history(run: Finished, score: Score) -> dict[int, float]:
+def history(run: FinishedRun, score: Score) -> dict[int, float]:
     """Of one run; nothing where there is no history of the score, or one that is damaged."""
     key = f"val/{score.key}"
     try:
@@ -170,7 +177,7 @@ def over_seeds(curves: Sequence[dict[int, float]]) -> Curve | None:
     return places, [float(np.mean(v)) for v in values], [min(v) for v in values], [max(v) for v in values]
 
 
-def learning_curves(grid: Grid) -> Figure | None:
+def learning_curves(grid: FactorGrid) -> Figure | None:
     """Validation score by epoch."""
     caption = (
         f"Validation {grid.score.label} by epoch: mean over seeds, and from the lowest seed to the highest. = joins "
@@ -179,10 +186,10 @@ def learning_curves(grid: Grid) -> Figure | None:
     return small_multiples(grid, learning, xlabel="epoch", ylabel=f"val {grid.score.on_axis}", caption=caption)
 
 
-def last_epochs(grid: Grid) -> str:
+def last_epochs(grid: FactorGrid) -> str:
     """Whether the trainings were long enough."""
     runs = {id(run): run for one in grid.of.values() for run in one.network.runs.values()}.values()
     ends = [(number_of(run, "best_epoch"), number_of(run, "training", "epochs")) for run in runs]
     still = sum(best is not None and best + 1 == count for best, count in ends)
     longer = ": longer training would raise them, and perhaps not all alike" if still > len(ends) / 2 else ""
-    return f"{grid.said}: {100 * still / len(ends):.0f} % of the runs were best in their last epoch{longer}."
+    return f"{grid.label}: {100 * still / len(ends):.0f} % of the runs were best in their last epoch{longer}."

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import PIL.Image
 
-from segpipe.analysis.collect import Collection, Finished
-from segpipe.analysis.formatting import counted, with_unit
+from segpipe.analysis.collect import Collection, FinishedRun
+from segpipe.analysis.formatting import pluralise, with_unit
 from segpipe.analysis.page.blocks import Block, Example, Picture, Pictures, Section, Text
-from segpipe.analysis.standings import Standing
+from segpipe.analysis.standings import NetworkResult
 
 LARGEST = 6_000_000  # characters that all pictures of the page may take
 LARGEST_FILE = 400_000  # bytes; a run writes pictures of 320 pixels
@@ -21,7 +21,7 @@ NONE = (
 )
 
 
-def section(collection: Collection, found: Sequence[Standing]) -> Section:
+def section(collection: Collection, found: Sequence[NetworkResult]) -> Section:
     """As many examples as fit, each under every network, ranked by validation; of the lowest seed each has."""
     title = "The same pictures under every network"
     ranked = sorted(found, key=lambda one: -one.val)
@@ -33,7 +33,7 @@ def section(collection: Collection, found: Sequence[Standing]) -> Section:
         made = example(len(examples) + 1, name, ranked, first)
         size = sum(len(picture.uri) for picture in made)
         if made and spent + size <= LARGEST:
-            truth = next((picture.uri for picture in made if picture.said == "truth"), "data:,")
+            truth = next((picture.uri for picture in made if picture.label == "truth"), "data:,")
             examples.append(Example(len(examples) + 1, name, truth, made))
             spent += size
     if not examples:
@@ -41,7 +41,7 @@ def section(collection: Collection, found: Sequence[Standing]) -> Section:
         return Section("pictures", title, [Text(why)])
     seeds = sorted({min(one.network.runs) for one in ranked})
     caption = (
-        f"{counted(len(examples), 'validation picture')}{of_more(len(names), len(examples))}: photo, truth, then the "
+        f"{pluralise(len(examples), 'validation picture')}{of_more(len(names), len(examples))}: photo, truth, then the "
         f"prediction of every network, the best on validation first, trained with seed {seeds[0]}"
         f"{' or its lowest other' if len(seeds) > 1 else ''}. A click opens one, beside the truth where there is room; "
         f"then the arrow keys or a swipe go on."
@@ -63,14 +63,14 @@ def legend(collection: Collection) -> list[tuple[str, str]]:
     ]
 
 
-def examples_of(run: Finished) -> list[str]:
+def examples_of(run: FinishedRun) -> list[str]:
     """Names of a run's examples."""
     there = run.run.examples
     names = {path.name.removesuffix(".png") for path in there.glob("*.png")} if there.is_dir() else set()
     return sorted(name for name in names if not name.endswith(".truth"))
 
 
-def example(number: int, name: str, ranked: Sequence[Standing], first: dict[int, Finished]) -> list[Picture]:
+def example(number: int, name: str, ranked: Sequence[NetworkResult], first: dict[int, FinishedRun]) -> list[Picture]:
     """Photo, truth and predictions; none without a photo and a truth that one of the runs has left whole."""
     runs = list(first.values())
     photo = next(filter(None, (picture(run.run.examples / f"{name}.jpg", "photo") for run in runs)), None)
@@ -78,7 +78,7 @@ def example(number: int, name: str, ranked: Sequence[Standing], first: dict[int,
     predictions = [
         one._replace(score=f"test {with_unit(standing.test, standing.score)}")
         for standing in ranked
-        if (one := picture(first[standing.number].run.examples / f"{name}.png", standing.network.said)) is not None
+        if (one := picture(first[standing.number].run.examples / f"{name}.png", standing.network.label)) is not None
     ]
     if truth is not None:  # another size: of another picture
         predictions = [one for one in predictions if (one.width, one.height) == (truth.width, truth.height)]

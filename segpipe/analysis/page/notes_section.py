@@ -11,13 +11,13 @@ import numpy as np
 
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.factors import labels
-from segpipe.analysis.findings import STATED, further
-from segpipe.analysis.formatting import counted, listed, points
+from segpipe.analysis.findings import STATED, and_more
+from segpipe.analysis.formatting import join_words, pluralise, points
 from segpipe.analysis.page.blocks import Block, Fold, Items, Section, Text
 from segpipe.analysis.page.tables import Cell, Table, scored
-from segpipe.analysis.standings import Standing, metric
+from segpipe.analysis.standings import NetworkResult, metric
 from segpipe.analysis.statistics.effects import Analysis
-from segpipe.analysis.statistics.intervals import LEAST_SEEDS
+from segpipe.analysis.statistics.intervals import MIN_SEEDS
 
 SHOWN = 20  # problems of a kind, before the rest is folded away
 KINDS = {
@@ -48,7 +48,7 @@ SKEWED = (  # python -m benchmarks.coverage --part best
 )
 
 
-def noise(found: Sequence[Standing], analysis: Analysis) -> Section:
+def noise(found: Sequence[NetworkResult], analysis: Analysis) -> Section:
     """How much a score moves from seed to seed, and how many seeds would show what is not sure."""
     known = [one.deviation for one in found if np.isfinite(one.deviation)]
     if not known:
@@ -61,12 +61,12 @@ def noise(found: Sequence[Standing], analysis: Analysis) -> Section:
         f"The same network, trained again with another seed, moves by {points(float(np.median(known)), score)} points "
         f"of test {score.label} "
         f"(standard deviation, median over networks), and by {points(noisiest.deviation, score)} where it moves most, "
-        f"{noisiest.network.said}. Differences of means are surer than that: they are of the same seeds, and of "
+        f"{noisiest.network.label}. Differences of means are surer than that: they are of the same seeds, and of "
         f"several "
         f"pairs of networks."
     )
     blocks: list[Block] = [Text(text), by_level(found)]
-    points_needed = [one.needed_for() for one in analysis.marginal if one.estimate.trainings is not None]
+    points_needed = [one.seeds_needed_for() for one in analysis.marginal if one.estimate.trainings is not None]
     if points_needed:
         there = [count for count in points_needed if count is not None]
         most = "more than 1,000" if len(there) < len(points_needed) else str(max(there))
@@ -81,7 +81,7 @@ def noise(found: Sequence[Standing], analysis: Analysis) -> Section:
     return Section("seeds", "Seeds", blocks)
 
 
-def by_level(found: Sequence[Standing]) -> Table:
+def by_level(found: Sequence[NetworkResult]) -> Table:
     """Noise by the level of the first factor."""
     rows, factor, score = [], found[0].place.factors[0], found[0].score
     for level in factor.ordered(one.place.levels[0] for one in found):
@@ -95,7 +95,7 @@ def by_level(found: Sequence[Standing]) -> Table:
     return Table(caption, [factor.label, "networks", "median", "largest"], rows, 3)
 
 
-def left_out(collection: Collection, found: Sequence[Standing]) -> Section:
+def left_out(collection: Collection, found: Sequence[NetworkResult]) -> Section:
     """What is not in the numbers, what is in them once for several cells, and what runs do not share."""
     blocks: list[Block] = []
     for kind in dict.fromkeys([*KINDS, *(problem.kind for problem in collection.problems)]):
@@ -112,7 +112,7 @@ def left_out(collection: Collection, found: Sequence[Standing]) -> Section:
     blocks += unequal_seeds(collection, found)
     same = [one for one in found if len(one.network.places) > 1]
     if same:
-        rows = [[Cell(one.mark), Cell("; ".join(place.said for place in one.network.places))] for one in same]
+        rows = [[Cell(one.mark), Cell("; ".join(place.label for place in one.network.places))] for one in same]
         caption = "Cells that are the same network: trained once a seed, shown in each place, counted once."
         blocks.append(Table(caption, ["letter", "cells"], rows, 0))
     return Section("missing", "What is missing, and what is the same", blocks + mixed(collection))
@@ -124,18 +124,18 @@ def told_apart(collection: Collection) -> list[Block]:
         return []
     items = []
     for key, count in collection.apart.items():
-        parts = [f"{value} ({counted(times, 'run')})" for value, times in count.most_common(STATED)]
-        items.append(f"{key}: {listed(parts)}{further(list(count))}")
+        parts = [f"{value} ({pluralise(times, 'run')})" for value, times in count.most_common(STATED)]
+        items.append(f"{key}: {join_words(parts)}{and_more(list(count))}")
     text = "Not one training, though no override tells: so these runs are no seeds of one another, and stand apart."
     return [Text(text), Items(items)]
 
 
-def unequal_seeds(collection: Collection, found: Sequence[Standing]) -> list[Block]:
+def unequal_seeds(collection: Collection, found: Sequence[NetworkResult]) -> list[Block]:
     """Networks that lack seeds which others have."""
     less = [one for one in found if len(one.network.runs) < len(collection.seeds)]
     if not less:
         return []
-    said = [f"{one.network.said}: seed {listed([str(seed) for seed in sorted(one.network.runs)])}" for one in less]
+    said = [f"{one.network.label}: seed {join_words([str(seed) for seed in sorted(one.network.runs)])}" for one in less]
     return [Text("Networks that lack seeds which others have:"), *shortened(said)]
 
 
@@ -163,8 +163,8 @@ def mixed(collection: Collection) -> list[Block]:
     items = []
     for name, count in values.items():
         if len(count) > 1:
-            parts = [f"{value} ({counted(times, 'run')})" for value, times in count.most_common(STATED)]
-            items.append(f"{name}: {listed(parts)}{further(list(count))}")
+            parts = [f"{value} ({pluralise(times, 'run')})" for value, times in count.most_common(STATED)]
+            items.append(f"{name}: {join_words(parts)}{and_more(list(count))}")
     if not items:
         return [Text("All runs were made with the same versions, on the same data, on the same kind of device.")]
     return [Text("Mixed: not all runs share these. Whether that matters is yours to judge."), Items(items)]
@@ -175,34 +175,36 @@ def short(commit: object) -> object:
     return re.sub(r"^([0-9a-f]{10})[0-9a-f]{30}", r"\1", commit) if isinstance(commit, str) else commit
 
 
-def of_single_networks(analysis: Analysis, found: Sequence[Standing]) -> str:
+def of_single_networks(analysis: Analysis, found: Sequence[NetworkResult]) -> str:
     """With what they are compared, and how."""
-    many = counted(len(analysis.cells), "single network")
+    many = pluralise(len(analysis.cells), "single network")
     if analysis.reference is None:
         return (
             f"Exploratory: {many}, each less the best of the others (Hsu's multiple comparisons with the best, paired "
             f"by seed, each pair with its own standard error, Bonferroni's bound). The intervals hold all at once; no "
             f"network that is the best, or as good as the best, is called really worse, with 95 % (Holm)."
         )
-    name = next(one.network.said for one in found if one.number == analysis.reference)
+    name = next(one.network.label for one in found if one.number == analysis.reference)
     return (
         f"Exploratory: {many} against {name}, given with --reference; intervals that all hold at once, by the largest "
         f"|t| (Dunnett). That holds for a reference that was named before the test was looked at."
     )
 
 
-def method(collection: Collection, analysis: Analysis, found: Sequence[Standing], command: Sequence[str]) -> Section:
+def method(
+    collection: Collection, analysis: Analysis, found: Sequence[NetworkResult], command: Sequence[str]
+) -> Section:
     """How it was computed, and the command that makes it again."""
-    seeds, score = listed([str(seed) for seed in collection.seeds]), analysis.score
+    seeds, score = join_words([str(seed) for seed in collection.seeds]), analysis.score
     items = [
         f"Score: {score.label} {score.definition}; {score.units}.",
-        f"Seeds: {seeds}. Fewer than {LEAST_SEEDS} in common: no interval.",
+        f"Seeds: {seeds}. Fewer than {MIN_SEEDS} in common: no interval.",
         *(question.format(score=score.label) for question in QUESTIONS),
-        f"{counted(analysis.resamples, 'resample')} of {counted(len(set(collection.groups)), 'group')} of "
-        f"{counted(len(collection.pictures), 'test picture')}.",
-        f"Confirmatory: the {len(analysis.marginal)} marginal differences of {listed(labels(collection.factors))}, "
+        f"{pluralise(analysis.resamples, 'resample')} of {pluralise(len(set(collection.groups)), 'group')} of "
+        f"{pluralise(len(collection.pictures), 'test picture')}.",
+        f"Confirmatory: the {len(analysis.marginal)} marginal differences of {join_words(labels(collection.factors))}, "
         f"each the mean over pairs of networks that differ in nothing else, each network counted once; pairs with "
-        f"fewer than {LEAST_SEEDS} seeds in common are left out. p by Holm, 5 % for all together. "
+        f"fewer than {MIN_SEEDS} seeds in common are left out. p by Holm, 5 % for all together. "
         f"The {len(analysis.interactions)} interactions are a family of their own.",
         of_single_networks(analysis, found),
         SKEWED,

@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 
 from segpipe.analysis.bounds import Bound
 from segpipe.analysis.factors import Factor, Level, labels, named
-from segpipe.analysis.formatting import MINUS, NOTHING, listed, points, spread
+from segpipe.analysis.formatting import MINUS, NOTHING, join_words, points, spread
 from segpipe.analysis.page import figures
 from segpipe.analysis.page.figures import INK, Figure, Panel
 from segpipe.analysis.scores import Score
-from segpipe.analysis.standings import Grid, Standing
+from segpipe.analysis.standings import FactorGrid, NetworkResult
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.contrasts import CELL
 from segpipe.analysis.statistics.intervals import Interval
@@ -22,7 +22,7 @@ REFERENCE = (
 )
 
 
-def heat_maps(grid: Grid) -> Figure:
+def heat_maps(grid: FactorGrid) -> Figure:
     """The first factor x the second, a panel for each combination of the others."""
     shown, others = grid.factors[:2], grid.factors[2:]
     rows, columns = grid.combinations(shown[:1]), grid.combinations(shown[1:])  # one empty column without a second
@@ -54,7 +54,7 @@ def heat_maps(grid: Grid) -> Figure:
 
     panels = [
         figures.panel(
-            f"{place_of(grid, panel, others)}: mean test {score.label} by {listed(labels(shown))}",
+            f"{place_of(grid, panel, others)}: mean test {score.label} by {join_words(labels(shown))}",
             lambda axes, panel=panel: draw(axes, panel),  # type: ignore[misc]
             width=110 + 90 * len(columns),
             height=62 + 30 * len(rows),
@@ -67,8 +67,8 @@ def heat_maps(grid: Grid) -> Figure:
     return Figure(
         panels,
         f"Test {score.label} {score.in_unit}, mean ± standard deviation over seeds{several}. "
-        f"Highest: {best.network.said}, "
-        f"{points(best.test, score)}; lowest: {worst.network.said}, {points(worst.test, score)}.",
+        f"Highest: {best.network.label}, "
+        f"{points(best.test, score)}; lowest: {worst.network.label}, {points(worst.test, score)}.",
         [],
     )
 
@@ -78,22 +78,22 @@ def level_of(levels: Mapping[str, Level]) -> str:
     return "".join(map(str, levels.values()))
 
 
-def place_of(grid: Grid, levels: Mapping[str, Level], factors: Sequence[Factor]) -> str:
+def place_of(grid: FactorGrid, levels: Mapping[str, Level], factors: Sequence[Factor]) -> str:
     """Stratum and levels that a panel is of."""
-    return ", ".join(filter(None, [grid.said, named(levels, factors)]))
+    return ", ".join(filter(None, [grid.label, named(levels, factors)]))
 
 
-def by_test(standing: Standing) -> float:
+def by_test(standing: NetworkResult) -> float:
     """To sort by."""
     return standing.test
 
 
-def any_merged(grid: Grid) -> bool:
+def any_merged(grid: FactorGrid) -> bool:
     """Whether some cells of a grid are the same network."""
     return len({standing.number for standing in grid.of.values()}) < len(grid.of)
 
 
-def quantity_lines(grid: Grid, bound: Bound | None = None) -> Figure | None:
+def quantity_lines(grid: FactorGrid, bound: Bound | None = None) -> Figure | None:
     """Score by the first factor that is a quantity, a line for each level of the first other factor.
 
     There is a panel for each combination of the rest; None without two levels of a quantity. bound: drawn as well,
@@ -156,7 +156,7 @@ def reached(scores: Mapping[int, float], strides: Sequence[Level]) -> dict[int, 
     return {place: scores[int(stride)] for place, stride in enumerate(strides) if stride in scores}
 
 
-def gains(grid: Grid, across: Factor, panels: Sequence[Mapping[str, Level]], by: Sequence[Factor]) -> str:
+def gains(grid: FactorGrid, across: Factor, panels: Sequence[Mapping[str, Level]], by: Sequence[Factor]) -> str:
     """By how much scores rise from the first level drawn to the last, for each panel."""
     score, parts = grid.score, []
     for panel in panels:
@@ -164,11 +164,11 @@ def gains(grid: Grid, across: Factor, panels: Sequence[Mapping[str, Level]], by:
         parts.append((panel, f"{points(low, score)} to {points(high, score)}"))
     if len(by) < 2:
         with_level = f"with {by[0].label} " if by else ""
-        return with_level + listed([f"{level_of(panel)} {text}".lstrip() for panel, text in parts])
+        return with_level + join_words([f"{level_of(panel)} {text}".lstrip() for panel, text in parts])
     return "; ".join(f"with {named(panel, by)}: {text}" for panel, text in parts)
 
 
-def gain(grid: Grid, across: Factor, panel: Mapping[str, Level]) -> tuple[float, float]:
+def gain(grid: FactorGrid, across: Factor, panel: Mapping[str, Level]) -> tuple[float, float]:
     """From the first level drawn to the last: of the line that gains least, and most."""
     levels = grid.levels(across)
     first, last = ({**panel, across.key: level} for level in (levels[0], levels[-1]))
@@ -197,7 +197,7 @@ def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
             )
             line(axes, row, found.pictures, 1.0, 4, score)
             line(axes, row, found.trainings, 3.2, 0, score)
-            face = INK if one.declared else figures.PAPER
+            face = INK if one.significant else figures.PAPER
             axes.plot(
                 score.scale * found.difference, row, "o", color=INK, markerfacecolor=face, markersize=5.5, zorder=3
             )
@@ -224,7 +224,7 @@ def line(axes: Axes, row: int, interval: Interval | None, width: float, cap: int
 
 def forest_caption(comparisons: Sequence[Comparison]) -> str:
     """What to see in it."""
-    real = sum(one.declared for one in comparisons)
+    real = sum(one.significant for one in comparisons)
     both = [(one.estimate.pictures, one.estimate.trainings) for one in comparisons]
     wide = [(more.high - more.low) / (own.high - own.low) for more, own in both if more and own and own.high > own.low]
     share = ""

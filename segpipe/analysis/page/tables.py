@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from segpipe.analysis.collect import Collection
-from segpipe.analysis.design_points import AS_THEY_ARE
+from segpipe.analysis.design_points import UNMATCHED
 from segpipe.analysis.factors import Level, labels
 from segpipe.analysis.formatting import MINUS, NOTHING, bounds, number, points, probability, seeds, signed
-from segpipe.analysis.ordering import upward
+from segpipe.analysis.ordering import as_positive
 from segpipe.analysis.scores import MIOU, Score
-from segpipe.analysis.standings import COSTS, Grid, Standing, number_of, said
+from segpipe.analysis.standings import COSTS, FactorGrid, NetworkResult, number_of, stratum_label
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.contrasts import Contrast
 from segpipe.analysis.statistics.effects import Analysis
@@ -52,13 +52,13 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
     """The confirmatory family, or the interactions: each difference turned so that it is not negative."""
     several = len({one.contrast.stratum for one in family}) > 1
     rows = []
-    for one in map(upward, family):
+    for one in map(as_positive, family):
         found, contrast = one.estimate, one.contrast
         rows.append(
             [
                 Cell(changing(contrast) if interaction else f"{contrast.a} {MINUS} {contrast.b}"),
                 Cell(contrast.factor),
-                *([Cell(said(one.contrast.stratum) if one.contrast.stratum else "")] if several else []),
+                *([Cell(stratum_label(one.contrast.stratum) if one.contrast.stratum else "")] if several else []),
                 Cell(real(one)),
                 gap(one, more=1),
                 interval(found.trainings, one.score),
@@ -67,7 +67,7 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
                 p_of(one, "pictures"),
                 pairs(contrast),
                 Cell(str(len(found.seeds)), len(found.seeds)),
-                *([] if interaction else [needed(one, one.needed), needed(one, one.needed_for())]),
+                *([] if interaction else [needed(one, one.seeds_needed), needed(one, one.seeds_needed_for())]),
             ]
         )
     columns = [
@@ -106,14 +106,16 @@ def real(one: Comparison) -> str:
     """What is sure of it."""
     if one.estimate.trainings is None:
         return "too few seeds"
-    return "yes" if one.general and one.declared else "on these pictures" if one.declared else "no"
+    return (
+        "yes" if one.significant_on_new_images and one.significant else "on these pictures" if one.significant else "no"
+    )
 
 
 def may_be_best(one: Comparison) -> str:
     """Of a network less the best of the others."""
     if one.estimate.trainings is None:
         return "too few seeds"
-    return "yes" if not one.declared else "no" if one.general else "not on these pictures"
+    return "yes" if not one.significant else "no" if one.significant_on_new_images else "not on these pictures"
 
 
 def interval(found: Interval | None, score: Score) -> Cell:
@@ -134,21 +136,21 @@ def needed(one: Comparison, count: int | None) -> Cell:
     return Cell("> 1,000" if count is None else seeds(count), 1001 if count is None else count)
 
 
-def networks(found: Sequence[Standing], analysis: Analysis) -> Table:
+def networks(found: Sequence[NetworkResult], analysis: Analysis) -> Table:
     """Every network: scores, difference from the reference or from the best of the others, cost."""
     by_name = {one.contrast.a: one for one in analysis.cells}
     judge = may_be_best if analysis.reference is None else real
     score = analysis.score
     rows = []
     for standing in sorted(found, key=lambda one: -one.val):
-        one = by_name.get(standing.network.said)
+        one = by_name.get(standing.network.label)
         narrow = one.estimate.trainings if one else None
         wider = one.estimate.pictures if one else None
         same = f" ({standing.mark})" if standing.mark else ""
         own = standing.number == analysis.reference
         rows.append(
             [
-                Cell(standing.network.said + same),
+                Cell(standing.network.label + same),
                 Cell("reference" if own else judge(one) if one else NOTHING),
                 scored(standing.val, score),
                 scored(standing.test, score),
@@ -173,16 +175,16 @@ def networks(found: Sequence[Standing], analysis: Analysis) -> Table:
     return Table(caption, columns, rows, len(columns) - 2)
 
 
-def by_class(found: Sequence[Standing], collection: Collection) -> Table:
+def by_class(found: Sequence[NetworkResult], collection: Collection) -> Table:
     """Mean IoU of every class."""
 
-    def ious(standing: Standing) -> list[float | None]:
+    def ious(standing: NetworkResult) -> list[float | None]:
         runs = standing.network.runs.values()
         return [mean([number_of(run, "test", "per_class_iou", name) for run in runs]) for name in collection.classes]
 
     rows = [
         [
-            Cell(standing.network.said),
+            Cell(standing.network.label),
             scored(standing.test, standing.score),
             *(scored(v) for v in ious(standing)),
         ]
@@ -190,7 +192,7 @@ def by_class(found: Sequence[Standing], collection: Collection) -> Table:
     ]
     best = max(found, key=lambda one: one.val)
     known = {name: value for name, value in zip(collection.classes, ious(best), strict=True) if value is not None}
-    weakest = f" {best.network.said} is weakest in {min(known, key=lambda name: known[name])}." if known else ""
+    weakest = f" {best.network.label} is weakest in {min(known, key=lambda name: known[name])}." if known else ""
     caption = f"Test IoU of every class in percent, mean over seeds.{weakest} A dash: the test's masks lack the class."
     return Table(caption, ["network", collection.score.label, *collection.classes], rows, 1 + len(collection.classes))
 
@@ -202,19 +204,19 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 def scores(
-    found: Sequence[Standing], names: Sequence[str], of: Callable[[Standing, str], float | None], caption: str
+    found: Sequence[NetworkResult], names: Sequence[str], of: Callable[[NetworkResult, str], float | None], caption: str
 ) -> Table:
     """Further scores, a column each."""
     rows = [
-        [Cell(standing.network.said), *(scored(of(standing, name)) for name in names)]
+        [Cell(standing.network.label), *(scored(of(standing, name)) for name in names)]
         for standing in sorted(found, key=lambda one: -one.val)
     ]
     return Table(caption, ["network", *names], rows, len(names))
 
 
-def views(grids: Sequence[Grid]) -> Table | None:
+def views(grids: Sequence[FactorGrid]) -> Table | None:
     """Raw and matched side by side: of every place score, parameters and multiply-adds by view; None with one view."""
-    names = sorted(dict.fromkeys(grid.stratum[1] for grid in grids), key=lambda name: name != AS_THEY_ARE)
+    names = sorted(dict.fromkeys(grid.stratum[1] for grid in grids), key=lambda name: name != UNMATCHED)
     if len(names) < 2:
         return None
     factors, score = grids[0].factors, grids[0].score

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from segpipe.analysis.statistics.intervals import (
-    LEAST_GROUPS,
-    LEAST_SEEDS,
+    MIN_GROUPS,
+    MIN_SEEDS,
     holm_adjusted,
     satterthwaite,
     variance_freedom,
 )
-from segpipe.analysis.statistics.resample import Scored
+from segpipe.analysis.statistics.resample import BootstrapScores
 
 Floats = NDArray[np.float64]
 
@@ -30,8 +30,8 @@ Floats = NDArray[np.float64]
 class Spread(NamedTuple):
     """Of all paired differences: standard errors (K, K) and degrees of freedom (K, K)."""
 
-    error: Floats
-    freedom: Floats
+    standard_error: Floats
+    dof: Floats
 
 
 class AgainstBest(NamedTuple):
@@ -48,11 +48,11 @@ class AgainstBest(NamedTuple):
 
 
 def candidates(there: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Networks of which every two have LEAST_SEEDS seeds in common; ``there`` (N, S). The one that lacks most goes."""
-    kept = np.flatnonzero(there.sum(1) >= LEAST_SEEDS)
+    """Networks of which every two have MIN_SEEDS seeds in common; ``there`` (N, S). The one that lacks most goes."""
+    kept = np.flatnonzero(there.sum(1) >= MIN_SEEDS)
     while True:
         runs = there[kept].astype(int)
-        lacking = (runs @ runs.T < LEAST_SEEDS).sum(1)
+        lacking = (runs @ runs.T < MIN_SEEDS).sum(1)
         if not lacking.any():
             return kept
         kept = np.delete(kept, np.flatnonzero(lacking == lacking.max())[-1])
@@ -73,25 +73,25 @@ def paired(scores: Floats) -> tuple[Floats, Spread]:
     return means[:, None] - means + offset, Spread(error, count - 1)
 
 
-def with_pictures(found: Scored, rows: NDArray[np.intp], seeds: Spread) -> Spread | None:
+def with_pictures(found: BootstrapScores, rows: NDArray[np.intp], seeds: Spread) -> Spread | None:
     """The same differences' spread over new seeds and new pictures; None where pictures come in too few groups."""
     groups = len(found.influence)
-    if groups < LEAST_GROUPS:
+    if groups < MIN_GROUPS:
         return None
     there = np.isfinite(found.found[rows])
     common = there[:, None] & there
-    error, freedom = np.zeros_like(seeds.error), np.ones_like(seeds.error)
+    error, freedom = np.zeros_like(seeds.standard_error), np.ones_like(seeds.standard_error)
     for mask in np.unique(common.reshape(-1, common.shape[-1]), axis=0):
         members = np.flatnonzero(there[:, mask].all(1))
         ours = np.ix_(members, members)
-        part = of_seeds(found, rows[members], mask, Spread(seeds.error[ours], seeds.freedom[ours]))
+        part = of_seeds(found, rows[members], mask, Spread(seeds.standard_error[ours], seeds.dof[ours]))
         these = (common[ours] == mask).all(-1)
-        error[ours] = np.where(these, part.error, error[ours])
-        freedom[ours] = np.where(these, part.freedom, freedom[ours])
+        error[ours] = np.where(these, part.standard_error, error[ours])
+        freedom[ours] = np.where(these, part.dof, freedom[ours])
     return Spread(error, freedom)
 
 
-def of_seeds(found: Scored, rows: NDArray[np.intp], mask: NDArray[np.bool_], seeds: Spread) -> Spread:
+def of_seeds(found: BootstrapScores, rows: NDArray[np.intp], mask: NDArray[np.bool_], seeds: Spread) -> Spread:
     """As ``intervals.estimate`` has it, for all pairs of networks at once that have the seeds of ``mask``."""
     groups, count = len(found.influence), int(mask.sum())
     small = groups / (groups - 1)
@@ -103,9 +103,9 @@ def of_seeds(found: Scored, rows: NDArray[np.intp], mask: NDArray[np.bool_], see
     residual = of_differences(left) * small / (count - 1)
     effect = found.influence[:, rows][:, :, mask].mean(2)  # (G, K)
     own = np.stack([variance_freedom(effect[:, [number]] - effect) for number in range(len(rows))])
-    seed = seeds.error**2
+    seed = seeds.standard_error**2
     both = np.maximum(np.maximum(seed + pictures - residual, seed), pictures)
-    parts = [(seed, seeds.freedom), (pictures, own), (residual, seeds.freedom * own)]
+    parts = [(seed, seeds.dof), (pictures, own), (residual, seeds.dof * own)]
     return Spread(np.sqrt(both), satterthwaite(both, parts))
 
 
@@ -141,11 +141,11 @@ def best_of(difference: Floats, spreads: list[Spread], *, level: float = 0.95) -
 
 def below(difference: Floats, spread: Spread) -> Floats:
     """The p, one-sided, of a difference as far below 0; without any spread, 0 below and 1 at 0 or above."""
-    sure = spread.error == 0
-    t = difference / np.where(sure, 1, spread.error)
-    return np.where(sure, (difference >= 0).astype(np.float64), stdtr(spread.freedom, t))
+    sure = spread.standard_error == 0
+    t = difference / np.where(sure, 1, spread.standard_error)
+    return np.where(sure, (difference >= 0).astype(np.float64), stdtr(spread.dof, t))
 
 
 def half(spreads: list[Spread], alpha: float) -> Floats:
     """How far a bound with the error ``alpha`` is away."""
-    return np.asarray(np.max([stdtrit(one.freedom, 1 - alpha) * one.error for one in spreads], axis=0))
+    return np.asarray(np.max([stdtrit(one.dof, 1 - alpha) * one.standard_error for one in spreads], axis=0))

@@ -19,21 +19,21 @@ class Comparison:
     score: Score = MIOU
 
     @property
-    def declared(self) -> bool:
+    def significant(self) -> bool:
         """Whether the difference is real for *these pictures, new trainings*, all that was looked at considered."""
         return below(self.estimate.trainings, ALPHA)
 
     @property
-    def general(self) -> bool:
+    def significant_on_new_images(self) -> bool:
         """The same for *new pictures too*."""
         return below(self.estimate.pictures, ALPHA)
 
     @property
-    def needed(self) -> int | None:
-        """Seeds that would show a true difference as large as the one found; see ``needed_for``."""
-        return self.needed_for(self.estimate.difference)
+    def seeds_needed(self) -> int | None:
+        """Seeds that would show a true difference as large as the one found; see ``seeds_needed_for``."""
+        return self.seeds_needed_for(self.estimate.difference)
 
-    def needed_for(self, difference: float | None = None) -> int | None:
+    def seeds_needed_for(self, difference: float | None = None) -> int | None:
         """Seeds that would show a true difference on these pictures, with probability 0.8, as the family's smallest p.
 
         difference: None takes a point of the score.
@@ -42,12 +42,12 @@ class Comparison:
         known = self.estimate.trainings
         if known is None:
             return None
-        deviation = known.error * (known.freedom + 1) ** 0.5
+        deviation = known.standard_error * (known.dof + 1) ** 0.5
         wanted = self.score.point if difference is None else difference
         return seeds_needed(deviation, wanted, alpha=ALPHA / self.family)
 
 
-def corrected(family: list[Comparison]) -> list[Comparison]:
+def holm_family(family: list[Comparison]) -> list[Comparison]:
     """A family with Holm's correction, for each of the two questions."""
     trainings = holm([one.estimate.trainings for one in family])
     pictures = holm([one.estimate.pictures for one in family])

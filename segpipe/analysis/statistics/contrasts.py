@@ -7,9 +7,9 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis.collect import Network
+from segpipe.analysis.collect import TrainedNetwork
 from segpipe.analysis.factors import FACTORS, Factor, Level
-from segpipe.analysis.statistics.intervals import LEAST_SEEDS
+from segpipe.analysis.statistics.intervals import MIN_SEEDS
 
 Stratum = tuple[str, str, str]
 Pair = tuple[Factor, Level, Level]  # a factor and two of its levels
@@ -47,7 +47,7 @@ class Design:
     """
 
     def __init__(
-        self, networks: list[Network], stratum: Stratum, seeds: Sequence[frozenset[int]] | None = None
+        self, networks: list[TrainedNetwork], stratum: Stratum, seeds: Sequence[frozenset[int]] | None = None
     ) -> None:
         self.size = len(networks)
         self.stratum = stratum
@@ -92,7 +92,7 @@ class Design:
             pair = tuple(self.at({**context, factor.key: level}) for level in (a, b))
             if pair[0] is None or pair[1] is None or pair[0] == pair[1]:
                 continue
-            if len(self.seeds[pair[0]] & self.seeds[pair[1]]) < min(LEAST_SEEDS, self.most):
+            if len(self.seeds[pair[0]] & self.seeds[pair[1]]) < min(MIN_SEEDS, self.most):
                 missing.append(said)
             else:
                 found.setdefault((pair[0], pair[1]), said)
@@ -128,7 +128,7 @@ class Design:
             four = tuple(corner for corner in corners if corner is not None)
             if len(set(four)) < 4:
                 continue
-            if len(frozenset.intersection(*(self.seeds[corner] for corner in four))) < min(LEAST_SEEDS, self.most):
+            if len(frozenset.intersection(*(self.seeds[corner] for corner in four))) < min(MIN_SEEDS, self.most):
                 missing.append(name)
             else:
                 squares.setdefault(four, name)
@@ -147,17 +147,17 @@ class Design:
         return Contrast(factor, a, b, self.stratum, weights, tuple(missing))
 
 
-def against(networks: list[Network], reference: int) -> list[Contrast]:
+def against(networks: list[TrainedNetwork], reference: int) -> list[Contrast]:
     """Every other network less the reference."""
     found = []
     for number, network in enumerate(networks):
         if number != reference and network.runs.keys() & networks[reference].runs.keys():
             weights = np.zeros((1, len(networks)))
             weights[0, [number, reference]] = 1, -1
-            found.append(Contrast(CELL, network.said, networks[reference].said, None, weights))
+            found.append(Contrast(CELL, network.label, networks[reference].label, None, weights))
     return found
 
 
-def strata(networks: list[Network]) -> list[Stratum]:
+def strata(networks: list[TrainedNetwork]) -> list[Stratum]:
     """In the order in which they were asked for."""
     return list(dict.fromkeys(place.stratum for network in networks for place in network.places if network.runs))

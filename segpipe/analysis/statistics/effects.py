@@ -7,16 +7,16 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis.collect import Collection, Finished, Network
+from segpipe.analysis.collect import Collection, FinishedRun, TrainedNetwork
 from segpipe.analysis.scores import Score
 from segpipe.analysis.statistics import contrasts
-from segpipe.analysis.statistics.comparison import Comparison, corrected
+from segpipe.analysis.statistics.comparison import Comparison, holm_family
 from segpipe.analysis.statistics.contrasts import Contrast, Design
 from segpipe.analysis.statistics.intervals import estimate
-from segpipe.analysis.statistics.resample import Matrices, Scored, Tallies, scored
-from segpipe.analysis.statistics.singles import against_best, at_once
+from segpipe.analysis.statistics.resample import BootstrapScores, Matrices, ScoreCounts, score_and_resample
+from segpipe.analysis.statistics.singles import against_best, simultaneous_family
 from segpipe.errors import UserError
-from segpipe.metrics.confusion import Tally
+from segpipe.metrics.confusion import RatioCounts
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Analysis:
     noise: (N,) standard deviation of each network's score over seeds, NaN with fewer than two.
     """
 
-    scored: Scored
+    scored: BootstrapScores
     marginal: list[Comparison]
     interactions: list[Comparison]
     cells: list[Comparison]
@@ -40,7 +40,7 @@ class Analysis:
 
 def analyse(
     collection: Collection,
-    counts: Tallies | Matrices | None = None,
+    counts: ScoreCounts | Matrices | None = None,
     *,
     reference: str | None = None,
     resamples: int = 10_000,
@@ -52,16 +52,16 @@ def analyse(
     the others, whichever that is. Raises UserError where no network is called so.
     """
     networks = collection.networks
-    found = scored(counts or counts_of(collection), collection.groups, resamples=resamples)
+    found = score_and_resample(counts or counts_of(collection), collection.groups, resamples=resamples)
     chosen = None if reference is None else named(networks, reference)
     changes = chain.from_iterable(one.interactions() for one in designs(collection, found))
     return Analysis(
         found,
         marginal(collection, found),
-        corrected(compared(collection, found, changes)),
+        holm_family(compared(collection, found, changes)),
         against_best(collection, found)
         if chosen is None
-        else at_once(compared(collection, found, contrasts.against(networks, chosen)), found),
+        else simultaneous_family(compared(collection, found, contrasts.against(networks, chosen)), found),
         chosen,
         noise(found.found),
         resamples,
@@ -69,13 +69,13 @@ def analyse(
     )
 
 
-def marginal(collection: Collection, found: Scored, score: Score | None = None) -> list[Comparison]:
+def marginal(collection: Collection, found: BootstrapScores, score: Score | None = None) -> list[Comparison]:
     """The family of marginal differences of a score, of every factor, over all strata. None: the collection's own."""
     looked_at = chain.from_iterable(one.marginal() for one in designs(collection, found))
-    return corrected(compared(collection, found, looked_at, score))
+    return holm_family(compared(collection, found, looked_at, score))
 
 
-def designs(collection: Collection, found: Scored) -> list[Design]:
+def designs(collection: Collection, found: BootstrapScores) -> list[Design]:
     """One of each stratum, of the runs that have this score."""
     networks = collection.networks
     seeds = [frozenset(np.flatnonzero(there).tolist()) for there in np.isfinite(found.found)]
@@ -83,14 +83,14 @@ def designs(collection: Collection, found: Scored) -> list[Design]:
 
 
 def compared(
-    collection: Collection, found: Scored, looked_at: Iterable[Contrast], score: Score | None = None
+    collection: Collection, found: BootstrapScores, looked_at: Iterable[Contrast], score: Score | None = None
 ) -> list[Comparison]:
     """What is known of contrasts, each on its own."""
     own = score or collection.score
     return [Comparison(one, estimate(found, one.weights, collection.seeds), score=own) for one in looked_at]
 
 
-def counts_of(collection: Collection) -> Tallies | Matrices:
+def counts_of(collection: Collection) -> ScoreCounts | Matrices:
     """What the collection's score is computed from: the test's confusion matrices, or counts taken from them."""
     counts, of = collection.score.counts, collection.score.of
     if counts is not None:
@@ -105,7 +105,7 @@ def counts_of(collection: Collection) -> Tallies | Matrices:
     return Matrices(runs, (len(collection.networks), len(collection.seeds)), of)
 
 
-def tallies_of(collection: Collection, of: Callable[[Finished], Tally | None]) -> Tallies:
+def tallies_of(collection: Collection, of: Callable[[FinishedRun], RatioCounts | None]) -> ScoreCounts:
     """Every run's counts in one array; NaN where a run is missing, or has none of this score; one run has it."""
     there = {run: found for run in collection.runs if (found := of(run)) is not None}
     present = next(iter(there.values())).present  # of the truth, so the same for all
@@ -113,10 +113,10 @@ def tallies_of(collection: Collection, of: Callable[[Finished], Tally | None]) -
     under = over.copy()
     for number, network in enumerate(collection.networks):
         for seed, run in network.runs.items():
-            if run in there and there[run].over.shape == present.shape:
+            if run in there and there[run].numerator.shape == present.shape:
                 place = number, collection.seeds.index(seed)
-                over[place], under[place] = there[run].over, there[run].under
-    return Tallies(over, under, present)
+                over[place], under[place] = there[run].numerator, there[run].denominator
+    return ScoreCounts(over, under, present)
 
 
 def noise(found: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,10 +125,10 @@ def noise(found: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([np.nanstd(row, ddof=1) if count > 1 else np.nan for row, count in zip(found, counts, strict=True)])
 
 
-def named(networks: list[Network], name: str) -> int:
+def named(networks: list[TrainedNetwork], name: str) -> int:
     """The network that a place of this name is. Raises UserError where none is."""
     for number, network in enumerate(networks):
-        if network.runs and name in [place.said for place in network.places]:
+        if network.runs and name in [place.label for place in network.places]:
             return number
-    known = ", ".join(sorted(place.said for network in networks if network.runs for place in network.places))
+    known = ", ".join(sorted(place.label for network in networks if network.runs for place in network.places))
     raise UserError(f"--reference {name!r}: no network here is called so. There are: {known}.")

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from segpipe.analysis.statistics.pairing import Pairing, by_context
-from segpipe.analysis.statistics.resample import Scored
+from segpipe.analysis.statistics.resample import BootstrapScores
 
-LEAST_SEEDS = 3  # below, a t interval says next to nothing
-LEAST_GROUPS = 3  # of pictures, likewise
+MIN_SEEDS = 3  # below, a t interval says next to nothing
+MIN_GROUPS = 3  # of pictures, likewise
 DRAWS = 10_000  # of the largest |t|
 MOST_SEEDS = 1000  # nobody trains more
 
@@ -29,8 +29,8 @@ class Interval:
 
     low: float
     high: float
-    error: float
-    freedom: float
+    standard_error: float
+    dof: float
     p: float
     adjusted: float | None = None
 
@@ -40,18 +40,20 @@ class Estimate:
     """A difference, the mean over contexts of means over seeds. seeds: all that a context has.
 
     trainings: the interval for *these pictures, new trainings*; pictures: for *new pictures too*, never narrower.
-    None with fewer than LEAST_SEEDS seeds in a context, or LEAST_GROUPS groups of pictures.
-    parts: variances of the mean by what they come from: seed, pictures, residual.
+    None with fewer than MIN_SEEDS seeds in a context, or MIN_GROUPS groups of pictures.
+    variance_components: variances of the mean by what they come from: seed, pictures, residual.
     """
 
     difference: float
     seeds: tuple[int, ...]
     trainings: Interval | None
     pictures: Interval | None
-    parts: dict[str, float]
+    variance_components: dict[str, float]
 
 
-def estimate(found: Scored, weights: NDArray[np.float64], seeds: Sequence[int], *, level: float = 0.95) -> Estimate:
+def estimate(
+    found: BootstrapScores, weights: NDArray[np.float64], seeds: Sequence[int], *, level: float = 0.95
+) -> Estimate:
     """The contrast ``weights`` (N,) of the networks' scores, or the mean of several contexts', (C, N); paired by seed.
 
     A context is taken from the seeds at which every network that has a weight in it was trained. Seeds and pictures
@@ -68,7 +70,7 @@ def estimate(found: Scored, weights: NDArray[np.float64], seeds: Sequence[int], 
     pairing = Pairing(patterns, times / times.sum())
     scores = by_context(rows, found.found)
     mean = float(pairing.mean(scores)) if patterns.any(1).all() else float("nan")
-    if pairing.count.min() < LEAST_SEEDS:
+    if pairing.count.min() < MIN_SEEDS:
         return Estimate(mean, names, None, None, {})
     seed, degrees = map(float, pairing.of_mean(scores))
     groups = len(found.influence)
@@ -81,11 +83,11 @@ def estimate(found: Scored, weights: NDArray[np.float64], seeds: Sequence[int], 
     own = float(variance_freedom(pairing.mean(by_context(rows, found.influence))))
     freedom = float(satterthwaite(both, [(seed, degrees), (pictures, own), (residual, degrees * own)]))
     here = interval(mean, seed, degrees, level)
-    everywhere = wider(here, interval(mean, both, freedom, level)) if groups >= LEAST_GROUPS else None
+    everywhere = widest(here, interval(mean, both, freedom, level)) if groups >= MIN_GROUPS else None
     return Estimate(mean, names, here, everywhere, {"seed": seed, "pictures": pictures, "residual": residual})
 
 
-def wider(here: Interval, everywhere: Interval) -> Interval:
+def widest(here: Interval, everywhere: Interval) -> Interval:
     """Nobody is surer of more: more degrees of freedom may outweigh more variance, and are not to."""
     kept = here if everywhere.high < here.high else everywhere
     adjusted = [one.adjusted for one in (here, everywhere) if one.adjusted is not None]
@@ -106,7 +108,7 @@ def variance_freedom(values: NDArray[np.float64]) -> NDArray[np.float64]:
     A variance of values of kurtosis k scatters as chi-square with 2 G / (k - (G - 3) / (G - 1)) degrees does.
     """
     count = len(values)
-    if count < LEAST_GROUPS:
+    if count < MIN_GROUPS:
         return np.ones(values.shape[1:])
     squares = (values - values.mean(0)) ** 2
     mean = squares.mean(0)
@@ -156,11 +158,11 @@ def simultaneous(
     there = [one for one in intervals if one is not None]
     if not there:
         return list(intervals)
-    smallest = smallest_of(tuple(one.freedom for one in there), correlation)
+    smallest = smallest_of(tuple(one.dof for one in there), correlation)
     critical = float(np.quantile(smallest, 1 - level))
 
     def widened(mean: float, one: Interval) -> Interval:
-        half = float(stats.t.ppf(1 - critical / 2, one.freedom)) * one.error
+        half = float(stats.t.ppf(1 - critical / 2, one.dof)) * one.standard_error
         adjusted = max(float((smallest <= one.p).mean()), one.p)
         return replace(one, low=mean - half, high=mean + half, adjusted=adjusted)
 
@@ -201,13 +203,13 @@ def seeds_needed(deviation: float, difference: float, *, alpha: float, power: fl
     if difference == 0:
         return None
     if deviation == 0:
-        return LEAST_SEEDS
+        return MIN_SEEDS
     effect = abs(difference) / deviation
 
     def enough(count: int) -> bool:
         critical = stats.t.isf(alpha / 2, count - 1)
         return bool(stats.nct.sf(critical, count - 1, effect * np.sqrt(count)) >= power)  # the wrong sign never counts
 
-    counts = range(LEAST_SEEDS, MOST_SEEDS + 1)
+    counts = range(MIN_SEEDS, MOST_SEEDS + 1)
     place = bisect_left(counts, True, key=enough)
     return counts[place] if place < len(counts) else None

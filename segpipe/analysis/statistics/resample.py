@@ -10,7 +10,7 @@ STEP = 1e-4  # of a weight, to see what it moves
 CHUNK = 2_000_000  # ratios computed at once; larger ones leave the processor's cache
 
 
-class Tallies(NamedTuple):
+class ScoreCounts(NamedTuple):
     """A score's counts, N networks x S seeds x I pictures x C classes; a missing run's are NaN.
 
     The score is the mean, over classes present, of sums over pictures of ``over`` divided by those of ``under``.
@@ -25,7 +25,7 @@ class Tallies(NamedTuple):
 class Matrices(NamedTuple):
     """Confusion matrices (I, C, C) of each run, by the numbers of its network and seed, (N, S) = ``shape`` in all.
 
-    of: the score (...) of matrices (..., C, C). For scores that are no mean of ratios, as ``Tallies`` are.
+    of: the score (...) of matrices (..., C, C). For scores that are no mean of ratios, as ``ScoreCounts`` are.
     """
 
     runs: Mapping[tuple[int, int], NDArray[Any]]
@@ -33,7 +33,7 @@ class Matrices(NamedTuple):
     of: Callable[[NDArray[np.float64]], Any]
 
 
-class Scored(NamedTuple):
+class BootstrapScores(NamedTuple):
     """A score of every run: (N, S) as found, NaN where there is no run; (B, N, S) with pictures resampled.
 
     influence: (G, N, S), by how much the score moves per unit of weight of each of G groups of pictures.
@@ -51,18 +51,20 @@ def weights(groups: Sequence[str], *, resamples: int, seed: int = 0) -> NDArray[
     return drawn[:, member].astype(np.float64)
 
 
-def scored(counts: Tallies | Matrices, groups: Sequence[str], *, resamples: int, seed: int = 0) -> Scored:
+def score_and_resample(
+    counts: ScoreCounts | Matrices, groups: Sequence[str], *, resamples: int, seed: int = 0
+) -> BootstrapScores:
     """Score every run, on the pictures as they are and on resampled ones."""
     drawn = weights(groups, resamples=resamples, seed=seed)
     as_they_are = under(counts, np.ones((1, len(groups))))
     member = (np.unique(np.asarray(groups))[:, None] == np.asarray(groups)).astype(np.float64)  # (G, I)
     moved = under(counts, 1 + STEP * member)
-    return Scored(as_they_are[0], under(counts, drawn), (moved - as_they_are) / STEP)
+    return BootstrapScores(as_they_are[0], under(counts, drawn), (moved - as_they_are) / STEP)
 
 
-def under(counts: Tallies | Matrices, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def under(counts: ScoreCounts | Matrices, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """The score (B, N, S) of every run under weights (B, I) of the pictures; NaN where there is no run."""
-    return ratios(counts, weights) if isinstance(counts, Tallies) else of_sums(counts, weights)
+    return ratios(counts, weights) if isinstance(counts, ScoreCounts) else of_sums(counts, weights)
 
 
 def of_sums(matrices: Matrices, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -77,7 +79,7 @@ def of_sums(matrices: Matrices, weights: NDArray[np.float64]) -> NDArray[np.floa
     return found
 
 
-def ratios(tallies: Tallies, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def ratios(tallies: ScoreCounts, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """The score (B, N, S) of every run under weights (B, I) of the pictures.
 
     Sums are resampled, never scores: the mIoU of many pictures is no mean of theirs.

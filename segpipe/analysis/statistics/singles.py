@@ -10,13 +10,13 @@ from segpipe.analysis.collect import Collection
 from segpipe.analysis.statistics import best
 from segpipe.analysis.statistics.comparison import ALPHA, Comparison
 from segpipe.analysis.statistics.contrasts import CELL, Contrast
-from segpipe.analysis.statistics.intervals import Estimate, Interval, common_correlation, simultaneous, wider
-from segpipe.analysis.statistics.resample import Scored
+from segpipe.analysis.statistics.intervals import Estimate, Interval, common_correlation, simultaneous, widest
+from segpipe.analysis.statistics.resample import BootstrapScores
 
 BEST = "the best of the others"
 
 
-def at_once(family: list[Comparison], found: Scored) -> list[Comparison]:
+def simultaneous_family(family: list[Comparison], found: BootstrapScores) -> list[Comparison]:
     """A family with simultaneous intervals, for each of the two questions."""
     if not family:
         return family
@@ -30,13 +30,13 @@ def at_once(family: list[Comparison], found: Scored) -> list[Comparison]:
     )
     return [
         replace(
-            one, estimate=replace(one.estimate, trainings=first, pictures=first and second and wider(first, second))
+            one, estimate=replace(one.estimate, trainings=first, pictures=first and second and widest(first, second))
         )
         for one, first, second in zip(family, trainings, pictures, strict=True)
     ]
 
 
-def against_best(collection: Collection, found: Scored) -> list[Comparison]:
+def against_best(collection: Collection, found: BootstrapScores) -> list[Comparison]:
     """Every network that was trained less the best of the others, on the test alone: see ``best``."""
     trained = np.flatnonzero(np.isfinite(found.found).any(1)).tolist()
     kept = best.candidates(np.isfinite(found.found))
@@ -71,11 +71,11 @@ def against_best(collection: Collection, found: Scored) -> list[Comparison]:
 def bounded(found: best.AgainstBest, spread: best.Spread, place: int) -> Interval:
     """Of one network; error and degrees of freedom are those beside the rival that speaks most against it."""
     rival = found.rival[place]
-    numbers = (found.low[place], found.high[place], spread.error[place, rival], spread.freedom[place, rival])
+    numbers = (found.low[place], found.high[place], spread.standard_error[place, rival], spread.dof[place, rival])
     return Interval(*map(float, (*numbers, found.p[place], found.adjusted[place])))
 
 
-def unknown(collection: Collection, found: Scored, number: int, others: Sequence[int]) -> Comparison:
+def unknown(collection: Collection, found: BootstrapScores, number: int, others: Sequence[int]) -> Comparison:
     """A network that has too few seeds in common with the others; its mean is as found."""
     own = np.flatnonzero(np.isfinite(found.found[number]))
     means = {other: float(np.nanmean(found.found[other])) for other in others if other != number}
@@ -90,10 +90,10 @@ def less_best(collection: Collection, number: int, other: int) -> Contrast:
     """The contrast, by the best of the others as found."""
     weights = np.zeros((1, len(collection.networks)))
     weights[0, [number, other]] = 1, -1
-    return Contrast(CELL, collection.networks[number].said, BEST, None, weights)
+    return Contrast(CELL, collection.networks[number].label, BEST, None, weights)
 
 
-def covariances(family: list[Comparison], found: Scored) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def covariances(family: list[Comparison], found: BootstrapScores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Of the differences' means, (K, K): over seeds; over seeds and pictures. From the seeds that all have."""
     weights = np.concatenate([one.contrast.weights for one in family])
     used = np.flatnonzero(np.abs(weights).sum(0))

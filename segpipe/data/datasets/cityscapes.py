@@ -7,7 +7,7 @@ from torchvision.datasets import Cityscapes as Reader
 
 from segpipe.data.dataset import IGNORE_INDEX, Split
 from segpipe.data.datasets.paired import PairedFiles
-from segpipe.data.datasets.public import located, present
+from segpipe.data.datasets.public import open_or_explain, require_files
 
 TRAINED = [label for label in Reader.classes if 0 <= label.train_id < IGNORE_INDEX]  # in the order of train ids
 HELD_OUT_CITIES = ("bochum", "krefeld", "ulm")  # 290 of the 2,975 training pictures
@@ -33,7 +33,7 @@ class Cityscapes(PairedFiles):
 
     def __init__(self, *, root: str, split: Split) -> None:
         official = "val" if split == "test" else "train"
-        reader = located(
+        reader = open_or_explain(
             lambda: Reader(root, split=official, mode="fine", target_type="semantic"),
             title="Cityscapes",
             root=root,
@@ -45,7 +45,7 @@ class Cityscapes(PairedFiles):
         if split != "test":
             files = [pair for pair in files if (pair[0].parent.name in HELD_OUT_CITIES) == (split == "val")]
         self.images = [image for image, _ in files]
-        self.masks = present([mask for _, mask in files], title="leftImg8bit")
+        self.masks = require_files([mask for _, mask in files], title="leftImg8bit")
         self.names = [path.stem.removesuffix("_leftImg8bit") for path in self.images]
         self.groups = [path.parent.name for path in self.images]
         self.table = np.full(256, IGNORE_INDEX, np.uint8)  # 255 is license plate, -1

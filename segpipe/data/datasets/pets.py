@@ -8,7 +8,7 @@ from torchvision.datasets import OxfordIIITPet
 
 from segpipe.data.dataset import IGNORE_INDEX, Split
 from segpipe.data.datasets.paired import PairedFiles
-from segpipe.data.datasets.public import located, part, present
+from segpipe.data.datasets.public import open_or_explain, require_files, split_names
 
 COLOURS = {"background": (60, 60, 60), "pet": (230, 120, 40), "border": (240, 240, 240)}
 BACKGROUND, PET, BORDER = 2, 1, 3  # in the trimaps' files
@@ -28,7 +28,7 @@ class Pets(PairedFiles):
     def __init__(
         self, *, root: str, split: Split, border: Literal["class", "ignored"] = "class", download: bool = False
     ) -> None:
-        located(
+        open_or_explain(
             lambda: OxfordIIITPet(root, target_types="segmentation", download=download),
             title="Oxford-IIIT Pet",
             root=root,
@@ -41,13 +41,15 @@ class Pets(PairedFiles):
         self.table[[0, *labels]] = [IGNORE_INDEX - 1, *labels.values()]  # 0 is no label of theirs: refused when read
         folder = Path(root) / FOLDER
         path = folder / "annotations" / ("test.txt" if split == "test" else "trainval.txt")
-        lines = present([path], title="Oxford-IIIT Pet")[0].read_text(encoding="utf-8").splitlines()
+        lines = require_files([path], title="Oxford-IIIT Pet")[0].read_text(encoding="utf-8").splitlines()
         names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
-        self.names = names if split == "test" else part(names, split)
+        self.names = names if split == "test" else split_names(names, split)
         self.groups = self.names
         title = path.name
-        self.images = present([folder / "images" / f"{name}.jpg" for name in self.names], title=title)
-        self.masks = present([folder / "annotations" / "trimaps" / f"{name}.png" for name in self.names], title=title)
+        self.images = require_files([folder / "images" / f"{name}.jpg" for name in self.names], title=title)
+        self.masks = require_files(
+            [folder / "annotations" / "trimaps" / f"{name}.png" for name in self.names], title=title
+        )
 
     def fingerprint(self) -> str:
         """Of the files, and of how borders are taken."""

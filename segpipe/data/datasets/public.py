@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from segpipe.data.dataset import Split
-from segpipe.data.folder.layout import place
+from segpipe.data.folder.layout import hash_fraction
 from segpipe.errors import UserError
 
 T = TypeVar("T")
 HELD_OUT = 0.1  # of the training pictures, where a data set's test split is not public
 
 
-def located(make: Callable[[], T], *, title: str, root: str, hint: str) -> T:
+def open_or_explain(make: Callable[[], T], *, title: str, root: str, hint: str) -> T:
     """What torchvision's reader makes. Raises UserError where the data are not there, or cannot be downloaded."""
     try:
         return make()
@@ -23,7 +23,7 @@ def located(make: Callable[[], T], *, title: str, root: str, hint: str) -> T:
         raise UserError(f"data.root={root}: {title} cannot be read there ({reason}). {hint}") from error
 
 
-def present(paths: list[Path], *, title: str) -> list[Path]:
+def require_files(paths: list[Path], *, title: str) -> list[Path]:
     """The same paths. Raises UserError where files are missing that the data set's lists name."""
     missing = [path for path in paths if not path.is_file()]
     if missing:
@@ -34,6 +34,6 @@ def present(paths: list[Path], *, title: str) -> list[Path]:
     return paths
 
 
-def part(names: list[str], split: Split) -> list[str]:
+def split_names(names: list[str], split: Split) -> list[str]:
     """Of the names of an official training split those that are ``train``, or the HELD_OUT share that is ``val``."""
-    return [name for name in names if (place(name) < HELD_OUT) == (split == "val")]
+    return [name for name in names if (hash_fraction(name) < HELD_OUT) == (split == "val")]

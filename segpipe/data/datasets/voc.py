@@ -7,7 +7,7 @@ import numpy as np
 from torchvision.datasets import SBDataset, VOCSegmentation
 
 from segpipe.data.dataset import Mask, Sample, SegmentationDataset, Split
-from segpipe.data.datasets.public import located, part, present
+from segpipe.data.datasets.public import open_or_explain, require_files, split_names
 from segpipe.data.files import check_pair, fingerprint, read_image, read_mask, read_size, unreadable
 
 COLOURS = {
@@ -57,7 +57,7 @@ class VOC(SegmentationDataset):
         fetch = download and not (Path(root) / YEAR).is_dir()
         make = partial(VOCSegmentation, root, year="2012")
         official = {
-            name: located(
+            name: open_or_explain(
                 partial(make, image_set=name, download=fetch and name == "train"),
                 title="VOC 2012",
                 root=root,
@@ -71,14 +71,14 @@ class VOC(SegmentationDataset):
             for image, mask in zip(reader.images, reader.masks, strict=True)
         }
         tests, trains = ([Path(image).stem for image in official[name].images] for name in ("val", "train"))
-        names = tests if split == "test" else part(trains, split)
+        names = tests if split == "test" else split_names(trains, split)
         if sbd and split == "train":
             more = sbd_files(Path(root) / "sbd", download=download)
             files = more | files
             names += sorted(more.keys() - {*tests, *trains})
         self.names, self.groups = names, names
-        self.images = present([files[name][0] for name in names], title="VOC 2012")
-        self.masks = present([files[name][1] for name in names], title="VOC 2012")
+        self.images = require_files([files[name][0] for name in names], title="VOC 2012")
+        self.masks = require_files([files[name][1] for name in names], title="VOC 2012")
 
     def read(self, index: int) -> Sample:
         """Decode a picture and its mask; the borders of objects are 255 in the file."""
@@ -103,7 +103,7 @@ def sbd_files(root: Path, *, download: bool) -> dict[str, tuple[Path, Path]]:
     if fetch:
         root.mkdir(parents=True, exist_ok=True)
     readers = [
-        located(
+        open_or_explain(
             partial(make, image_set=name, download=fetch and name == "train"), title="SBD", root=str(root), hint=HINT
         )
         for name in ("train", "val")

@@ -14,7 +14,7 @@ import numpy as np
 
 from segpipe.data.dataset import IGNORE_INDEX, Mask
 from segpipe.data.folder.classes import Classes, colours_for, numbers, rgb, shown
-from segpipe.data.folder.survey import GRAY, MOST, Look, Stored, look
+from segpipe.data.folder.survey import GRAY, MOST, DecodedMask, MaskSummary, look
 from segpipe.errors import UserError
 
 UNKNOWN = 254  # while a mask is translated: a value that stands for nothing
@@ -33,7 +33,7 @@ class Encoding:
     by_colour: bool = False
     note: str = ""
 
-    def translate(self, stored: Stored, path: Path) -> Mask:
+    def translate(self, stored: DecodedMask, path: Path) -> Mask:
         """(H, W) class indices. Raises UserError for values that stand for nothing."""
         values = stored.values
         if self.by_colour and stored.kind != "colour":
@@ -51,7 +51,7 @@ class Encoding:
             raise UserError(self.wrong(look(path), path) or f"{path}: changed while it was read. Start again.")
         return mask
 
-    def wrong(self, seen: Look, path: Path) -> str | None:
+    def wrong(self, seen: MaskSummary, path: Path) -> str | None:
         """What is wrong with a mask, given a look at it; None if nothing is."""
         if seen.error:
             return seen.error
@@ -68,12 +68,12 @@ class Encoding:
             f"({allowed}){lossy(seen, many=len(unknown) > MANY)}"
         )
 
-    def codes(self, seen: Look) -> list[int]:
+    def codes(self, seen: MaskSummary) -> list[int]:
         """A mask's values, as the table has them."""
         return colours(seen) if self.by_colour else list(seen.values or {})
 
 
-def lossy(seen: Look, *, many: bool) -> str:
+def lossy(seen: MaskSummary, *, many: bool) -> str:
     """What to do about values that stand for nothing."""
     if seen.format in ("JPEG", "WEBP"):
         return f". It is a {seen.format}, which does not keep values: save masks as PNG."
@@ -82,7 +82,7 @@ def lossy(seen: Look, *, many: bool) -> str:
     return ". Correct the mask, or name the class: data.dataset.classes, or classes.json."
 
 
-def no_colours(looks: Sequence[Look]) -> str:
+def no_colours(looks: Sequence[MaskSummary]) -> str:
     """The advice for masks in colours where none are named."""
     codes = sorted({code for seen in looks for code in colours(seen)})
     if len(codes) > MOST_FOUND or any(seen.values is None for seen in looks):
@@ -95,7 +95,7 @@ def no_colours(looks: Sequence[Look]) -> str:
     )
 
 
-def decide(looks: Sequence[Look], paths: Sequence[Path], given: Classes | None) -> Encoding:
+def decide(looks: Sequence[MaskSummary], paths: Sequence[Path], given: Classes | None) -> Encoding:
     """What the masks' values mean. Raises UserError where that cannot be known."""
     usable = [seen for seen in looks if not seen.error]
     if not usable:
@@ -116,12 +116,12 @@ def decide(looks: Sequence[Look], paths: Sequence[Path], given: Classes | None) 
     return indexed(flat, paths, looks, given)
 
 
-def values_of(looks: Sequence[Look]) -> list[int]:
+def values_of(looks: Sequence[MaskSummary]) -> list[int]:
     """All values of some masks."""
     return sorted(set().union(*{tuple(seen.values or ()) for seen in looks}))
 
 
-def is_binary(flat: Sequence[Look], number: int | None) -> bool:
+def is_binary(flat: Sequence[MaskSummary], number: int | None) -> bool:
     """Whether 255 is the foreground: where more masks hold 0 and 255 alone than hold anything else.
 
     Raises UserError where some masks say 1 and others 255, and none says both.
@@ -140,7 +140,7 @@ def is_binary(flat: Sequence[Look], number: int | None) -> bool:
     return two > other
 
 
-def binary(flat: Sequence[Look], given: Classes | None) -> Encoding:
+def binary(flat: Sequence[MaskSummary], given: Classes | None) -> Encoding:
     """Masks of 0 and 255. 0 is the first class, or the one that classes.json gives 0 or black; 255 is the other."""
     names = given.names if given else NAMES
     names = names if len(names) == 2 else [NAMES[0], names[0]]
@@ -153,7 +153,9 @@ def binary(flat: Sequence[Look], given: Classes | None) -> Encoding:
     return Encoding(names, palette, {0: zero, 255: 1 - zero}, note=note)
 
 
-def indexed(flat: Sequence[Look], paths: Sequence[Path], looks: Sequence[Look], given: Classes | None) -> Encoding:
+def indexed(
+    flat: Sequence[MaskSummary], paths: Sequence[Path], looks: Sequence[MaskSummary], given: Classes | None
+) -> Encoding:
     """Masks whose values are class indices, and 255 for ignored."""
     values = values_of(flat)
     labels = [value for value in values if value != IGNORE_INDEX]
@@ -184,7 +186,7 @@ def indexed(flat: Sequence[Look], paths: Sequence[Path], looks: Sequence[Look], 
     return Encoding(names, palette, {**{i: i for i in range(len(names))}, IGNORE_INDEX: IGNORE_INDEX}, note=note)
 
 
-def by_values(flat: Sequence[Look], given: Classes) -> Encoding:
+def by_values(flat: Sequence[MaskSummary], given: Classes) -> Encoding:
     """Masks whose values classes.json names; 255 is ignored unless it is named.
 
     Where it names 0 and 1, and no mask holds anything but 0 and 255, 255 stands for 1.
@@ -195,7 +197,7 @@ def by_values(flat: Sequence[Look], given: Classes) -> Encoding:
     return told_apart(Encoding(given.names, palette, {IGNORE_INDEX: IGNORE_INDEX, **table_of(given)}), flat)
 
 
-def by_colours(usable: Sequence[Look], given: Classes) -> Encoding:
+def by_colours(usable: Sequence[MaskSummary], given: Classes) -> Encoding:
     """Masks whose colours classes.json names; or masks of indices, or of 0 and 255, for which it names colours."""
     number, palette, table = len(given.names), [rgb(code) for code in given.codes], table_of(given)
     fits = [seen for seen in usable if seen.values is not None and all(code in table for code in colours(seen))]
@@ -220,7 +222,7 @@ def table_of(given: Classes) -> dict[int, int]:
     return table if given.ignored is None else {**table, given.ignored: IGNORE_INDEX}
 
 
-def told_apart(encoding: Encoding, usable: Sequence[Look]) -> Encoding:
+def told_apart(encoding: Encoding, usable: Sequence[MaskSummary]) -> Encoding:
     """The same encoding. Raises UserError where all that the masks hold is named, but is less than two classes."""
     codes = sorted(set().union(*{tuple(encoding.codes(seen)) for seen in usable}))
     labels = {encoding.table.get(code, UNKNOWN) for code in codes}
@@ -233,7 +235,7 @@ def told_apart(encoding: Encoding, usable: Sequence[Look]) -> Encoding:
     )
 
 
-def colours(seen: Look) -> list[int]:
+def colours(seen: MaskSummary) -> list[int]:
     """A mask's values as colours."""
     values = list(seen.values or {})
     if seen.palette is not None:
@@ -241,7 +243,7 @@ def colours(seen: Look) -> list[int]:
     return values if seen.kind == "colour" else [value * GRAY for value in values]
 
 
-def shown_palette(flat: Sequence[Look], number: int) -> list[tuple[int, int, int]]:
+def shown_palette(flat: Sequence[MaskSummary], number: int) -> list[tuple[int, int, int]]:
     """The colours that palette files give their indices, where they tell all classes apart; else some of our own."""
     found: dict[int, int] = {}
     for seen in flat:

@@ -11,8 +11,8 @@ from segpipe.data.dataset import Sample, SegmentationDataset, Split
 from segpipe.data.files import check_sizes, read_image
 from segpipe.data.folder.classes import Classes, from_names, read_classes
 from segpipe.data.folder.encoding import Encoding, decide
-from segpipe.data.folder.layout import Found, Pair, find, pairs, place, stamp
-from segpipe.data.folder.survey import Look, decode, survey
+from segpipe.data.folder.layout import Found, Pair, find_layout, folder_digest, hash_fraction, pairs
+from segpipe.data.folder.survey import MaskSummary, decode, summarise_masks
 from segpipe.errors import UserError
 
 FRACTIONS = [0.7, 0.15, 0.15]
@@ -20,23 +20,23 @@ FEW = 20  # groups, of which a split of 15 % may well get none
 Groups = Literal["name", "prefix", "folder"]
 
 
-class Part(NamedTuple):
+class SplitFiles(NamedTuple):
     """A split's pictures with masks, and what is wrong with its files."""
 
     pairs: list[Pair]
     problems: list[str]
 
 
-class Whole(NamedTuple):
+class FolderContents(NamedTuple):
     """All splits; a look at each of their masks, and what the masks mean, or why that cannot be known."""
 
-    parts: dict[Split, Part]
+    parts: dict[Split, SplitFiles]
     notes: list[str]
-    looks: dict[Path, Look]
+    looks: dict[Path, MaskSummary]
     encoding: Encoding | UserError
 
 
-known: dict[str, Whole] = {}  # the last, which is the same for the splits of a data set
+_cache: dict[str, FolderContents] = {}  # the last, which is the same for the splits of a data set
 
 
 class Folder(SegmentationDataset):
@@ -61,13 +61,13 @@ class Folder(SegmentationDataset):
         classes: list[str] | None = None,
         groups: Groups = "name",
     ) -> None:
-        found = find(*(Path(os.path.expanduser(path)) if path else None for path in (root, images, masks)))
+        found = find_layout(*(Path(os.path.expanduser(path)) if path else None for path in (root, images, masks)))
         given: Classes | UserError | None
         try:
             given, said = given_classes(classes, root, found)
         except UserError as error:
             given, said = error, []
-        whole = known_or_read(found, fractions, groups, given)
+        whole = read_cached(found, fractions, groups, given)
         self.pairs, self.encoding = whole.parts[split].pairs, whole.encoding
         self.names = [pair.name for pair in self.pairs]
         self.groups = [group_of(pair.name, groups) for pair in self.pairs]
@@ -106,17 +106,17 @@ class Folder(SegmentationDataset):
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
-def known_or_read(
+def read_cached(
     found: Found, fractions: list[float] | None, groups: Groups, given: Classes | UserError | None
-) -> Whole:
+) -> FolderContents:
     """What is the same for all splits: read once in a process, and again when a file below the folders changes."""
     folders = dict.fromkeys(folder for both in found.values() for folder in both)
-    key = repr([found, fractions, groups, given, str(Path.cwd()), stamp(folders)])
-    if key in known:
-        return known[key]
+    key = repr([found, fractions, groups, given, str(Path.cwd()), folder_digest(folders)])
+    if key in _cache:
+        return _cache[key]
     parts, notes = divide(found, fractions, groups)
     paths = list(dict.fromkeys(pair.mask for part in parts.values() for pair in part.pairs))
-    looks = survey(paths)
+    looks = summarise_masks(paths)
     encoding: Encoding | UserError
     try:
         if isinstance(given, UserError):
@@ -124,21 +124,21 @@ def known_or_read(
         encoding = decide(looks, paths, given)
     except UserError as error:
         encoding = error
-    whole = Whole(parts, notes, dict(zip(paths, looks, strict=True)), encoding)
-    known.clear()
+    whole = FolderContents(parts, notes, dict(zip(paths, looks, strict=True)), encoding)
+    _cache.clear()
     if not any(seen.error for seen in looks):  # which may be of a moment
-        known[key] = whole
+        _cache[key] = whole
     return whole
 
 
-def divide(found: Found, fractions: list[float] | None, groups: Groups) -> tuple[dict[Split, Part], list[str]]:
+def divide(found: Found, fractions: list[float] | None, groups: Groups) -> tuple[dict[Split, SplitFiles], list[str]]:
     """Each split's pictures, and what is to be said."""
-    parts: dict[Split, Part]
+    parts: dict[Split, SplitFiles]
     if "all" in found:
         everything, problems = pairs(found["all"])
         by_name = by_fractions(everything, fractions or FRACTIONS, groups)
-        demand_some(by_name, found["all"].images, groups)
-        parts = {split: Part(part, problems) for split, part in by_name.items()}
+        require_nonempty(by_name, found["all"].images, groups)
+        parts = {split: SplitFiles(part, problems) for split, part in by_name.items()}
         shares = ", ".join(f"{split} {len(part)}" for split, part in by_name.items())
         notes = [f"no folders train and val: split by name into {shares} (data.dataset.fractions)."]
     elif fractions is not None:
@@ -147,14 +147,14 @@ def divide(found: Found, fractions: list[float] | None, groups: Groups) -> tuple
             f"Leave it out."
         )
     else:
-        parts, notes = {split: Part(*pairs(found[split])) for split in get_args(Split) if split in found}, []
+        parts, notes = {split: SplitFiles(*pairs(found[split])) for split in get_args(Split) if split in found}, []
     if "test" not in parts:
         notes.append("there are no test pictures with masks: val serves as test, too, which flatters the test score.")
         parts["test"] = parts["val"]
     return parts, notes
 
 
-def demand_some(by_name: dict[Split, list[Pair]], images: Path, groups: Groups) -> None:
+def require_nonempty(by_name: dict[Split, list[Pair]], images: Path, groups: Groups) -> None:
     """Raise UserError where there are pictures, and none of them goes to one of the splits."""
     empty = next((split for split, part in by_name.items() if not part), None)
     everything = [pair for part in by_name.values() for pair in part]
@@ -184,7 +184,7 @@ def by_fractions(everything: list[Pair], fractions: list[float], groups: Groups)
     splits = get_args(Split)[: len(fractions)]
     if len(fractions) == 2:
         bounds[2] = 1.0
-    places = [place(group_of(pair.name, groups)) for pair in everything]
+    places = [hash_fraction(group_of(pair.name, groups)) for pair in everything]
     return {
         name: [pair for pair, at in zip(everything, places, strict=True) if low <= at < high]
         for name, low, high in zip(splits, bounds, bounds[1:], strict=False)

@@ -44,7 +44,7 @@ class Folders(NamedTuple):
 Found = dict[Split | Literal["all"], Folders]  # "all" alone, or some splits
 
 
-def find(root: Path | None, images: Path | None, masks: Path | None) -> Found:
+def find_layout(root: Path | None, images: Path | None, masks: Path | None) -> Found:
     """The folders of each split, or ``all``: the two that hold everything. Raises UserError where there are none."""
     if (images is None) != (masks is None):
         raise UserError("data.dataset.images and data.dataset.masks go together: give both, or data.root alone.")
@@ -52,45 +52,45 @@ def find(root: Path | None, images: Path | None, masks: Path | None) -> Found:
         for key, path in (("images", images), ("masks", masks)):
             if not path.is_dir():
                 raise UserError(f"data.dataset.{key}={path}: there is no such folder.")
-        return below(Folders(images, masks))
+        return split_dirs(Folders(images, masks))
     if root is None:
         raise UserError(f"data=folder needs data.root=FOLDER. Allowed is {LAYOUTS}.")
     if not root.is_dir():
         raise UserError(f"data.root={root}: there is no such folder.")
-    whole = two(root)
-    if inside(root, "train") or (whole is None and (inside(root, "val") or inside(root, "test"))):
-        return by_split({split: inside(root, split) for split in get_args(Split)}, root)
+    whole = image_mask_dirs(root)
+    if find_dir(root, "train") or (whole is None and (find_dir(root, "val") or find_dir(root, "test"))):
+        return by_split({split: find_dir(root, split) for split in get_args(Split)}, root)
     if whole is None:
         found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
         raise UserError(
             f"{root}: neither images and masks nor train and val are in it (but {found}). Allowed is {LAYOUTS}."
         )
-    return below(whole)
+    return split_dirs(whole)
 
 
-def below(whole: Folders) -> Found:
+def split_dirs(whole: Folders) -> Found:
     """The folders of each split below one of pictures and one of masks, if they are divided so; else the two."""
     found: Found = {}
     for split in get_args(Split):
-        pictures, labels = inside(whole.images, split), inside(whole.masks, split)
+        pictures, labels = find_dir(whole.images, split), find_dir(whole.masks, split)
         if pictures and labels:
             found[split] = Folders(pictures, labels)
-    return demand(found, whole.images) if found else {"all": whole}
+    return require_splits(found, whole.images) if found else {"all": whole}
 
 
 def by_split(folders: dict[Split, Path | None], root: Path) -> Found:
     """The two folders in each split's; a test folder without masks is none."""
     found: Found = {}
     for split, folder in folders.items():
-        pair = two(folder) if folder else None
+        pair = image_mask_dirs(folder) if folder else None
         if pair:
             found[split] = pair
         elif folder and split != "test":
             raise UserError(f"{folder}: no folders images and masks in it. Allowed is {LAYOUTS}.")
-    return demand(found, root)
+    return require_splits(found, root)
 
 
-def demand(found: Found, root: Path) -> Found:
+def require_splits(found: Found, root: Path) -> Found:
     """Training and validation pictures there must be; raises UserError where there are none."""
     for split in get_args(Split)[:2]:
         if split not in found:
@@ -101,14 +101,14 @@ def demand(found: Found, root: Path) -> Found:
     return found
 
 
-def inside(folder: Path, name: str) -> Path | None:
+def find_dir(folder: Path, name: str) -> Path | None:
     """The folder of a name, in one of its spellings, below another."""
     return next((folder / word for word in SPELLINGS[name] if (folder / word).is_dir()), None)
 
 
-def two(folder: Path) -> Folders | None:
+def image_mask_dirs(folder: Path) -> Folders | None:
     """The folders of pictures and masks below another, if both are there."""
-    images, masks = inside(folder, "images"), inside(folder, "masks")
+    images, masks = find_dir(folder, "images"), find_dir(folder, "masks")
     return Folders(images, masks) if images and masks else None
 
 
@@ -117,7 +117,7 @@ def pairs(folders: Folders) -> tuple[list[Pair], list[str]]:
     images, problems = files_below(folders.images, IMAGE_SUFFIXES)
     masks: dict[str, Path] = {}
     if folders.images == folders.masks:  # side by side: what ends as masks do is one
-        masks = {name: path for name, path in images.items() if bare(name) in images.keys() - {name}}
+        masks = {name: path for name, path in images.items() if strip_mask_suffix(name) in images.keys() - {name}}
         images = {name: path for name, path in images.items() if name not in masks}
     else:
         masks, others = files_below(folders.masks, MASK_SUFFIXES)
@@ -126,7 +126,7 @@ def pairs(folders: Folders) -> tuple[list[Pair], list[str]]:
         folder = folders.masks if images else folders.images
         kind = "mask" if images else "picture"
         return [], [*problems, f"{folder}: no {kind} in it (of {', '.join(sorted(IMAGE_SUFFIXES))})."]
-    owner = {name: name if name in images else bare(name) for name in masks}
+    owner = {name: name if name in images else strip_mask_suffix(name) for name in masks}
     of = {owner[name]: path for name, path in reversed(masks.items()) if owner[name] != name}
     of |= {owner[name]: path for name, path in masks.items() if owner[name] == name}  # the very name goes first
     found = [Pair(name, path, of[name]) for name, path in images.items() if name in of]
@@ -172,7 +172,7 @@ def files_below(folder: Path, suffixes: set[str]) -> tuple[dict[str, Path], list
     return found, problems
 
 
-def stamp(folders: Iterable[Path]) -> str:
+def folder_digest(folders: Iterable[Path]) -> str:
     """A digest of the names, sizes and times of all files below some folders, which changes when they do."""
     digest = hashlib.blake2b(digest_size=16)
     for folder in folders:
@@ -186,11 +186,11 @@ def stamp(folders: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def bare(name: str) -> str:
+def strip_mask_suffix(name: str) -> str:
     """A mask's name without what says that it is one."""
     return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
 
 
-def place(name: str) -> float:
+def hash_fraction(name: str) -> float:
     """A number in [0, 1) that the name alone decides: a picture that is added moves no other from split to split."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest()) / 2**48

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from segpipe.data import cache
-from segpipe.data.files import opened
+from segpipe.data.files import open_image
 from segpipe.errors import UserError
 
 FORMAT = 2  # of what is kept: a higher number where Look changes, or what a file is taken for
@@ -22,7 +22,7 @@ MOST = 1024  # values that are told apart; class masks hold a few
 GRAY = 0x010101  # times a gray value: the same as a colour
 
 
-class Stored(NamedTuple):
+class DecodedMask(NamedTuple):
     """A mask file decoded.
 
     values: (H, W) uint8 for ``gray`` and ``palette`` (indices), int32 0xRRGGBB for ``colour``.
@@ -36,7 +36,7 @@ class Stored(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
+class MaskSummary:
     """A mask file in a few words: its values with their pixels, None where there are more than MOST.
 
     palette: the colours of its values, in their order. error: why it cannot be read; all else is empty then.
@@ -50,12 +50,12 @@ class Look:
     error: str | None = None
 
 
-def decode(path: Path) -> Stored:
+def decode(path: Path) -> DecodedMask:
     """Decode a mask: colours that are all gray, and one bit a pixel (0 and 255), come as gray.
 
     Raises UserError for what is no picture, or a kind that cannot hold classes.
     """
-    picture = opened(path)
+    picture = open_image(path)
     mode, form = picture.mode, picture.format or ""
     pixels = np.asarray(picture.convert("L") if mode == "1" else picture)
     colours = picture.getpalette("RGB") if mode == "P" else None
@@ -63,15 +63,15 @@ def decode(path: Path) -> Stored:
         mode, pixels = mode[:-1], pixels[..., :-1]
         pixels = pixels[..., 0] if mode == "L" else pixels
     if mode in ("L", "1"):
-        return Stored("gray", pixels, None, form)
+        return DecodedMask("gray", pixels, None, form)
     if mode == "P":
         table = np.zeros((256, 3), np.int32)
         table[: len(colours or []) // 3] = np.reshape(colours or [], (-1, 3))
-        return Stored("palette", pixels, packed(table), form)
+        return DecodedMask("palette", pixels, packed(table), form)
     if mode == "RGB":
         if (pixels == pixels[..., :1]).all():
-            return Stored("gray", np.ascontiguousarray(pixels[..., 0]), None, form)
-        return Stored("colour", packed(pixels), None, form)
+            return DecodedMask("gray", np.ascontiguousarray(pixels[..., 0]), None, form)
+        return DecodedMask("colour", packed(pixels), None, form)
     raise UserError(f"{path}: a mask of {MODES.get(mode, f'mode {mode}')}. {INSTEAD}")
 
 
@@ -87,12 +87,12 @@ def packed(colours: NDArray) -> NDArray[np.int32]:
     return (colours.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1, dtype=np.int32)
 
 
-def look(path: Path) -> Look:
+def look(path: Path) -> MaskSummary:
     """Decode a mask and say what is in it."""
     try:
         stored = decode(path)
     except UserError as error:
-        return Look(error=str(error))
+        return MaskSummary(error=str(error))
     height, width = stored.values.shape
     if stored.kind == "colour":
         values, counts = np.unique(stored.values, return_counts=True)
@@ -102,14 +102,14 @@ def look(path: Path) -> Look:
         counts = counts[values]
     found = dict(zip(values.tolist(), counts.tolist(), strict=True)) if len(values) <= MOST else None
     palette = None if stored.palette is None else stored.palette[values].tolist()
-    return Look(stored.kind, stored.format, (height, width), found, palette)
+    return MaskSummary(stored.kind, stored.format, (height, width), found, palette)
 
 
-KEPT = pydantic.TypeAdapter(dict[str, Look])
-seen: dict[str, Look] = {}  # by path and stamp; for this process, should the cache not be writable
+KEPT = pydantic.TypeAdapter(dict[str, MaskSummary])
+seen: dict[str, MaskSummary] = {}  # by path and stamp; for this process, should the cache not be writable
 
 
-def survey(paths: list[Path]) -> list[Look]:
+def summarise_masks(paths: list[Path]) -> list[MaskSummary]:
     """A look at every mask: at those that are new or changed since the last time, the others from the cache."""
     absolute = [os.path.join(os.getcwd(), path) for path in paths]
     folders = sorted({os.path.dirname(path) for path in absolute})

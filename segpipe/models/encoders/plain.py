@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from segpipe.errors import UserError
 from segpipe.models.encoders.encoder import Encoder, Pool
-from segpipe.models.refine import Convolutions
+from segpipe.models.refine import ConvStack
 
 
 class PlainEncoder(Encoder):
@@ -42,7 +42,7 @@ class PlainEncoder(Encoder):
         before = [in_channels, *widths[:-1]]
         self.blocks = nn.ModuleDict(
             {
-                str(stride): Convolutions(entering, width, width, depth, kernel=kernel, norm=norm)
+                str(stride): ConvStack(entering, width, width, depth, kernel=kernel, norm=norm)
                 for stride, entering, width, depth in zip(strides[:-1], before, widths, depths, strict=True)
             }
         )
