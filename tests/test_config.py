@@ -1,6 +1,7 @@
 import re
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import configure
 from hydra.errors import HydraException, InstantiationException
@@ -32,6 +33,13 @@ def test_every_file_under_conf_composes_and_its_values_fit_their_constructors(ch
         with torch.device("meta"):  # without the time to initialise it
             assert build.instantiate_group(cfg, group) is not None
     assert build.augment(cfg).compose is not None
+
+
+@pytest.mark.parametrize("name", options("callbacks"))
+def test_every_file_of_callbacks_makes_callbacks(name, tmp_path):
+    made = build.make_all(configure(f"callbacks={name}", f"run_dir={tmp_path}").callbacks)
+    assert made
+    assert [callback for callback in made if not isinstance(callback, pl.Callback)] == []
 
 
 def test_precedence_is_command_line_experiment_model_root():

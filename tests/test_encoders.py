@@ -15,7 +15,7 @@ from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.config.schema import options
 from segpipe.errors import UserError
-from segpipe.models.encoders import IMAGENET_MEAN, IMAGENET_STD, AlexNet, PlainEncoder
+from segpipe.models.encoders import IMAGENET_MEAN, IMAGENET_STD, AlexNet, PlainEncoder, ResNet
 from segpipe.models.network import Network, Normalise
 from segpipe.models.upsample import Nearest
 from segpipe.train import train
@@ -29,8 +29,8 @@ def picture(size=64):
     return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1)) * 255
 
 
-def normalised(image):
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+def normalised(image, mean=IMAGENET_MEAN, std=IMAGENET_STD):
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
     return (image / 255 - mean) / std
 
 
@@ -252,13 +252,15 @@ def test_alexnets_maps_are_centred_on_the_picture():
 
 
 @pytest.mark.parametrize("name", [name for name in options("encoder") if name != "timm"])
-def test_images_are_normalised_as_imagenets(name):
+def test_images_are_normalised_as_the_encoder_says(name):
     with torch.device("meta"):
         encoder = build.instantiate_group(configure(f"encoder={name}"), "encoder")
     none = nn.Identity()
     network = Network(encoder=encoder, neck=none, decoder=none, head=none, enlarge=none)
-    torch.testing.assert_close(network.normalise(picture()), normalised(picture()))
-    assert encoder.revision == (name == "alexnet")
+    torch.testing.assert_close(network.normalise(picture()), normalised(picture(), encoder.mean, encoder.std))
+    if type(encoder) in (AlexNet, PlainEncoder, ResNet):  # torchvision's, and our own
+        assert (encoder.mean, encoder.std) == (IMAGENET_MEAN, IMAGENET_STD)
+        assert encoder.revision == (name == "alexnet")
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,14 @@ def test_the_diffs_apply_and_the_commands_behind_them_run(page, tree):
     assert Path(where.strip()).parent == tree / "segpipe"
 
 
-def test_a_metric_is_added_in_one_file():
-    page = ROOT / "docs" / "extending" / "metric.md"
-    assert len(re.findall(r"^\+\+\+ b/", page.read_text(), re.MULTILINE)) == 1
+ONE_FILE = {"metric", "model"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_a_component_is_a_class_and_a_file_under_conf(page):
+    names = re.findall(r"^\+\+\+ b/(\S+)", page.read_text(), re.MULTILINE)
+    assert len(names) == (1 if page.stem in ONE_FILE else 2)
+    assert sum(name.startswith("conf/") for name in names) == (page.stem != "metric")
 
 
 def test_there_are_pages():

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from conftest import configure
 
 from segpipe.config import build
+from segpipe.config.schema import options
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
 from segpipe.training.losses import CrossEntropy, Dice, Focal, HardCrossEntropy, WeightedSum
@@ -43,31 +44,29 @@ def test_dice_by_hand():
     assert value(Dice(), logits, ignored) == pytest.approx(0.0, abs=1e-6)
 
 
-EVERY = [
-    CrossEntropy(),
-    CrossEntropy(weight=[1.0, 2.0, 0.5]),
-    Dice(),
-    WeightedSum(terms=[CrossEntropy(), Dice()], factors=[1.0, 0.5]),
-    Focal(),
-    Focal(gamma=0.5, weight=[1.0, 2.0, 0.5]),
-    HardCrossEntropy(share=0.3),
-    Lovasz(),
-    WeightedSum(terms=[CrossEntropy(), Lovasz()], factors=[1.0, 1.0]),
-]
+EVERY = {  # every file under conf, and losses with other arguments
+    **{name: build.make(configure(f"loss={name}"), "loss") for name in options("loss")},
+    "weighted cross_entropy": CrossEntropy(weight=[1.0, 2.0, 0.5]),
+    "weighted focal": Focal(gamma=0.5, weight=[1.0, 2.0, 0.5]),
+    "cross_entropy and half dice": WeightedSum(terms=[CrossEntropy(), Dice()], factors=[1.0, 0.5]),
+    "ohem of 0.3": HardCrossEntropy(share=0.3),
+}
+every_loss = pytest.mark.parametrize("loss", EVERY.values(), ids=list(EVERY))
 
 
-@pytest.mark.parametrize("loss", EVERY)
+@every_loss
 def test_sums_over_parts_give_the_loss_of_the_whole(loss):
     """Unequal numbers of valid pixels: a mean of the parts' means would differ."""
     logits, mask = example()
     counts = loss.counts(mask).float()
+    assert loss(logits, mask).shape == counts.shape == loss.factors.shape
     parts = [loss.combine(loss(part, m), counts) for part, m in zip(logits.split(1), mask.split(1), strict=True)]
     torch.testing.assert_close(sum(parts), value(loss, logits, mask))
     torch.testing.assert_close(sum(loss.counts(m).float() for m in mask.split(1)), counts)
     assert torch.isfinite(value(loss, logits, torch.full_like(mask, 255)))
 
 
-@pytest.mark.parametrize("loss", EVERY)
+@every_loss
 def test_what_is_ignored_does_nothing(loss):
     """No gradient reaches it, whatever the logits there; where nothing is left the loss is zero, its gradient too."""
     logits, mask = example()
@@ -82,7 +81,7 @@ def test_what_is_ignored_does_nothing(loss):
     assert (gradient == 0).all()
 
 
-@pytest.mark.parametrize("loss", EVERY)
+@every_loss
 def test_gradients_are_the_slopes(loss):
     logits, mask = example(pictures=2)
     assert torch.autograd.gradcheck(
@@ -91,7 +90,7 @@ def test_gradients_are_the_slopes(loss):
     loss.float()
 
 
-@pytest.mark.parametrize("loss", EVERY)
+@every_loss
 @pytest.mark.parametrize("certain", [30.0, 200.0])
 def test_a_certain_network_gets_finite_gradients(loss, certain):
     """Softmax is then exactly 0 and 1: no logarithm or power of that may spoil a training."""

@@ -1,12 +1,16 @@
-"""VOC, Pets and Cityscapes, on tiny folders in their layouts."""
+"""Every data set under conf/, on tiny folders in their layouts; and what VOC, Pets and Cityscapes do besides."""
 
 import numpy as np
 import PIL.Image
 import pytest
 import scipy.io
 import torchvision.datasets
+from conftest import configure
 
-from segpipe.data.dataset import IGNORE_INDEX
+from segpipe.config import build
+from segpipe.config.schema import options
+from segpipe.data.check import contract, contract_of_sample
+from segpipe.data.dataset import IGNORE_INDEX, Sample
 from segpipe.data.datasets.cityscapes import Cityscapes
 from segpipe.data.datasets.pets import Pets
 from segpipe.data.datasets.public import split_names
@@ -79,26 +83,100 @@ def write_cityscapes(root):
     return root
 
 
-WRITE = {"voc": write_voc, "pets": write_pets, "cityscapes": write_cityscapes}
+def write_camvid(root):
+    for split in ("train", "val", "test"):
+        for number in range(3):
+            picture(root / split / f"{split}{number}_0.png")
+            mask(root / f"{split}annot" / f"{split}{number}_0.png", [0, 10, 11])
+    return root
+
+
+def write_folder(root):
+    for split in ("train", "val", "test"):
+        for number in range(3):
+            picture(root / split / "images" / f"{split}{number}.jpg")
+            mask(root / split / "masks" / f"{split}{number}.png", [0, 1, 2])
+    return root
+
+
+WRITE = {name.removeprefix("write_"): value for name, value in globals().items() if name.startswith("write_")}
+
+
+def of_conf(name, root, split):
+    """A split of what a file under conf/data makes."""
+    return build.dataset(configure(f"data={name}", *([f"data.root={root}"] if in_files(name) else [])), split)
+
+
+def in_files(name):
+    """Whether a data set is read, and not drawn."""
+    return "root" in configure(f"data={name}").data.dataset
+
+
+@pytest.mark.parametrize("name", options("data"))
+def test_every_data_set_keeps_the_contract(tmp_path, name):
+    if in_files(name):
+        if name not in WRITE:
+            pytest.skip(f"no write_{name} here writes its files; segpipe.check_data asks the same of files that exist")
+        WRITE[name](tmp_path)
+    seen, marks = [], []
+    for split in ("train", "val", "test"):
+        dataset = of_conf(name, tmp_path, split)
+        assert len(dataset) > 0
+        assert [*contract(dataset), *dataset.problems] == []
+        assert len(set(dataset.palette)) == len(dataset.classes)
+        for index in (0, len(dataset) - 1):
+            assert contract_of_sample(dataset, index, dataset.read(index)) is None
+        marks.append(dataset.fingerprint())
+        assert of_conf(name, tmp_path, split).fingerprint() == marks[-1]
+        seen += dataset.names
+    assert len(seen) == len(set(seen))
+    assert len(set(marks)) == len(marks)
+
+
+@pytest.mark.parametrize("name", [name for name in options("data") if in_files(name)])
+def test_a_folder_that_is_not_there_is_named(tmp_path, name):
+    with pytest.raises(UserError) as error:
+        of_conf(name, tmp_path / "nowhere", "train")
+    assert str(tmp_path / "nowhere") in str(error.value)
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_public_sets_keep_the_contract(tmp_path, name):
-    root = WRITE[name](tmp_path)
-    seen = []
-    for split in ("train", "val", "test"):
-        dataset = SETS[name](root=str(root), split=split)
-        assert len(dataset) == len(dataset.names) == len(dataset.groups) > 0
-        assert len(dataset.classes) == len(dataset.palette) == len(set(dataset.palette))
-        assert dataset.notes
-        assert dataset.problems == ()
-        sample = dataset.read(0)
-        assert sample.image.shape == (*SIZE, 3)
-        assert sample.mask.shape == dataset.size(0) == SIZE
-        assert set(np.unique(sample.mask)) <= {*range(len(dataset.classes)), IGNORE_INDEX}
-        assert dataset.fingerprint() == SETS[name](root=str(root), split=split).fingerprint()
-        seen += dataset.names
-    assert len(seen) == len(set(seen))
+def test_public_sets_say_how_they_are_split(tmp_path, name):
+    WRITE[name](tmp_path)
+    assert all(of_conf(name, tmp_path, split).notes for split in ("train", "val", "test"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"palette": [(0, 0, 0)]}, "palette has 1 colours for 11 classes"),
+        ({"classes": ["a"] * 11}, "each of them once"),
+        ({"groups": ["a"]}, "3 names and 1 groups for 3 samples"),
+    ],
+)
+def test_a_data_set_with_other_attributes_is_found(tmp_path, change, says):
+    dataset = of_conf("camvid", write_camvid(tmp_path), "train")
+    for attribute, value in change.items():
+        setattr(dataset, attribute, value)
+    (problem,) = contract(dataset)
+    assert says in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"image": np.zeros((*SIZE, 3))}, "the image is float64"),
+        ({"image": np.zeros((*SIZE, 4), np.uint8)}, "allowed is uint8 (H, W, 3)"),
+        ({"mask": np.zeros(SIZE, np.int64)}, "the mask is int64"),
+        ({"mask": np.zeros((12, 15), np.uint8)}, "they differ"),
+        ({"mask": np.full(SIZE, 11, np.uint8)}, "the mask has 11; allowed are 0 to 10"),
+    ],
+)
+def test_a_sample_that_is_otherwise_is_found(tmp_path, change, says):
+    dataset = of_conf("camvid", write_camvid(tmp_path), "train")
+    sample = Sample(*dataset.read(0))
+    assert contract_of_sample(dataset, 0, sample) is None
+    assert says in contract_of_sample(dataset, 0, sample._replace(**change))
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from segpipe.data.dataset import IGNORE_INDEX, SegmentationDataset, Split
+from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset, Split
 from segpipe.errors import UserError
 
 DARK = 32  # a picture without a value of this or more is suspicious
@@ -44,7 +44,7 @@ class Report:
         """Read every sample of a split, unless it is another split as well."""
         self.classes = self.classes or dataset.classes
         self.notes += [note for note in dataset.notes if note not in self.notes]
-        for text in dataset.problems:
+        for text in [*contract(dataset), *dataset.problems]:
             self.problem(split, text)
         heading, mark = f"{split} ({len(dataset)})", dataset.fingerprint()
         if mark in self.read_before:
@@ -55,10 +55,14 @@ class Report:
         digests = self.digests.setdefault(split, {})
         for index in track(range(len(dataset)), f"Reading {split}", transient=True, disable=hidden):
             try:
-                image, mask = dataset.read(index)
+                sample = dataset.read(index)
+                wrong = contract_of_sample(dataset, index, sample)
             except UserError as error:
-                self.problem(split, str(error))
+                wrong = str(error)
+            if wrong:
+                self.problem(split, wrong)
                 continue
+            image, mask = sample
             counts = np.bincount(mask.ravel(), minlength=256)
             counts = np.append(counts[: len(dataset.classes)], counts[IGNORE_INDEX])
             pixels += counts
@@ -101,6 +105,42 @@ class Report:
             shares = [counts[index] / max(counts.sum(), 1) for counts in self.pixels.values()]
             table.add_row(escape(name), *[f"{share:.2%}" if share else "-" for share in shares])
         return table
+
+
+def contract(dataset: SegmentationDataset) -> list[str]:
+    """What a data set's attributes are otherwise than ``SegmentationDataset`` says; a fault of its class."""
+    kind, classes, count = type(dataset).__name__, dataset.classes, len(dataset)
+    found = []
+    if len(dataset.palette) != len(classes):
+        found.append(
+            f"{kind}.palette has {len(dataset.palette)} colours for {len(classes)} classes: give one for each."
+        )
+    if len(classes) > IGNORE_INDEX or len(set(classes)) < len(classes):
+        found.append(f"{kind}.classes has {len(classes)} names: allowed are up to {IGNORE_INDEX}, each of them once.")
+    if len(dataset.names) != count or len(dataset.groups) != count:
+        found.append(
+            f"{kind} has {len(dataset.names)} names and {len(dataset.groups)} groups for {count} samples: give one of "
+            f"each for every sample."
+        )
+    return found
+
+
+def contract_of_sample(dataset: SegmentationDataset, index: int, sample: Sample) -> str | None:
+    """What a sample is otherwise than ``SegmentationDataset.read`` says; a fault of the data set's class."""
+    name, (image, mask) = dataset.names[index], sample
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        return f"{name}: the image is {image.dtype} {image.shape}; allowed is uint8 (H, W, 3), RGB."
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        return f"{name}: the mask is {mask.dtype} {mask.shape}; allowed is uint8 (H, W)."
+    if not image.shape[:2] == mask.shape == tuple(dataset.size(index)):
+        return (
+            f"{name}: the image is {image.shape[:2]}, the mask {mask.shape}, size() {dataset.size(index)}; they differ."
+        )
+    wrong = set(np.unique(mask).tolist()) - {*range(len(dataset.classes)), IGNORE_INDEX}
+    if wrong:
+        known = f"0 to {len(dataset.classes) - 1}, and {IGNORE_INDEX} for ignored"
+        return f"{name}: the mask has {', '.join(map(str, sorted(wrong)))}; allowed are {known}."
+    return None
 
 
 def some(names: list[str]) -> str:
