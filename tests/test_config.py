@@ -37,7 +37,7 @@ def test_every_file_under_conf_composes_and_its_values_fit_their_constructors(ch
 
 @pytest.mark.parametrize("name", options("callbacks"))
 def test_every_file_of_callbacks_makes_callbacks(name, tmp_path):
-    made = build.make_all(configure(f"callbacks={name}", f"run_dir={tmp_path}").callbacks)
+    made = build.instantiate_all(configure(f"callbacks={name}", f"run_dir={tmp_path}").callbacks)
     assert made
     assert [callback for callback in made if not isinstance(callback, pl.Callback)] == []
 

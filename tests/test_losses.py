@@ -45,7 +45,7 @@ def test_dice_by_hand():
 
 
 EVERY = {  # every file under conf, and losses with other arguments
-    **{name: build.make(configure(f"loss={name}"), "loss") for name in options("loss")},
+    **{name: build.instantiate_group(configure(f"loss={name}"), "loss") for name in options("loss")},
     "weighted cross_entropy": CrossEntropy(weight=[1.0, 2.0, 0.5]),
     "weighted focal": Focal(gamma=0.5, weight=[1.0, 2.0, 0.5]),
     "cross_entropy and half dice": WeightedSum(terms=[CrossEntropy(), Dice()], factors=[1.0, 0.5]),

@@ -22,7 +22,7 @@ def meta_encoder(name):
     """An encoder without memory for its weights; the test is skipped where its library is not installed."""
     if name == "timm":
         pytest.importorskip("timm", reason="timm is an extra")
-    return build.encoder_on_paper(configure(f"encoder={name}"))
+    return build.meta_encoder(configure(f"encoder={name}"))
 
 
 def layouts():
@@ -129,7 +129,7 @@ def test_encoder_contract(encoder):
     cfg = configure(f"encoder={encoder}")
     if "widths" in cfg.encoder:
         cfg.encoder.widths = [8] * len(cfg.encoder.widths)
-    module = build.make(cfg, "encoder").eval()
+    module = build.instantiate_group(cfg, "encoder").eval()
     assert (module.strides, module.pools, module.revision) == (meta.strides, meta.pools, meta.revision)
     features = module(torch.rand(2, 3, 96, 64))
     assert list(features) == module.strides == sorted(module.channels)

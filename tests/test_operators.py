@@ -159,7 +159,7 @@ def test_no_parts_name_is_compared_outside_models(folder):
 def test_a_comparison_with_a_name_would_be_found(tmp_path):
     path = tmp_path / "x.py"
     path.write_text(
-        'a = cfg.decoder.name == "unpool"\nb = fusion in {"sum", "none"}\nc = refine._target_.endswith("Mix")'
+        'a = cfg.decoder.name == "unpool"\nb = fusion in {"sum", "none"}\nc = refine._target_.endswith("Merge1x1")'
     )
     assert len([*compared(path)]) == 3
 
