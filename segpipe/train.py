@@ -14,7 +14,6 @@ import hydra
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from segpipe.config import schema
@@ -24,7 +23,7 @@ from segpipe.engine.fit import train as train
 from segpipe.engine.processes import exit_with_parent
 from segpipe.engine.shutdown import exit_after
 from segpipe.engine.stages import run_stages
-from segpipe.engine.sweep import refuse_cells
+from segpipe.engine.sweep import names_class, refuse_cells
 from segpipe.runs.run import LOCK, remove_if_empty
 from segpipe.training import devices
 
@@ -41,7 +40,7 @@ def hydra_main(cfg: DictConfig) -> None:
     if cfg.stages or context.mode == RunMode.MULTIRUN:
         devices.refuse_launched("stages" if cfg.stages else "a sweep")
     if context.mode == RunMode.MULTIRUN:
-        alone = get_class(context.launcher._target_) is not BasicLauncher
+        alone = not names_class(context.launcher._target_, BasicLauncher)
         scheduler.dispatch(cfg, overrides, blocking=alone)
         return
     try:

@@ -104,16 +104,16 @@ def test_the_best_checkpoint_is_the_average_for_all_who_read_it(averaged_run, tm
 
 def test_validating_a_finished_training_does_not_bring_the_last_average_back(tmp_path, monkeypatch):
     """As Lightning's own callback would: the first epoch is made the best, and is what metrics.json must tell of."""
-    count, losses, finish = task.scores, [], task.SegmentationTask.finish_evaluation
+    count, losses, finish = task.logged_scores, [], task.SegmentationTask.finish_evaluation
 
-    def worse_each_time(matrix):
-        return count(matrix) | {"miou": 1.0 / (1 + len(losses))}
+    def worse_each_time(matrices, classes):
+        return count(matrices, classes) | {"miou": 1.0 / (1 + len(losses))}
 
     def finished(self, split):
         finish(self, split)
         losses.append(self.evaluations[split].loss)
 
-    monkeypatch.setattr(task, "scores", worse_each_time)
+    monkeypatch.setattr(task, "logged_scores", worse_each_time)
     monkeypatch.setattr(task.SegmentationTask, "finish_evaluation", finished)
     metrics = train(configure(*EMA, f"run_dir={tmp_path / 'run'}"))
     assert metrics["best_epoch"] == 0

@@ -205,7 +205,7 @@ def test_a_job_that_is_refused_says_why_and_not_what_the_start_before_said(tmp_p
 )
 def test_the_jobs_of_a_sweep_are_counted_as_hydra_will(monkeypatch, given, jobs):
     conf = OmegaConf.load(Path(__file__).parent.parent / "conf" / "experiment" / "sweep_shapes.yaml").hydra
-    sweeper = {"_target_": "x.BasicSweeper", "params": conf.sweeper.params}
+    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "params": conf.sweeper.params}
     hydra = {"sweep": {"dir": "a"}, "sweeper": sweeper, "overrides": {"task": given}}
     monkeypatch.setattr(scheduler.SweepCallback, "folder", None)
     monkeypatch.setattr(scheduler.SweepCallback, "jobs", 0)

@@ -25,6 +25,11 @@ from segpipe.errors import UserError
 NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # they say how and where a sweep runs, not what a cell is
 
 
+def names_class(target: str, of: type) -> bool:
+    """Whether a ``_target_`` names a class of Hydra's; Hydra imports its plugins twice, so classes are not identical."""
+    return target == f"{of.__module__}.{of.__qualname__}"
+
+
 class SweepCallback(Callback):
     """Hydra's word that a sweep begins in this process: which folder it has, how many jobs are still to come."""
 
@@ -35,7 +40,7 @@ class SweepCallback(Callback):
         """See Callback; jobs is 0 where the sweeper decides as it goes."""
         SweepCallback.folder = Path(config.hydra.sweep.dir)
         target = config.hydra.sweeper._target_
-        if get_class(target) is not BasicSweeper:
+        if not names_class(target, BasicSweeper):
             return
         # Hydra accepts a sweeper only by a name in its own packages, so ours takes the place of that name.
         plugins = Plugins.instance().class_name_to_class
