@@ -222,7 +222,7 @@ def test_only_runs_that_are_touched_have_another_identity(tmp_path):
     assert revisions() == {"augment": 0, "data": 0, "encoder": 0, "neck": 0}
     assert revisions("data.size=[48,60]")["data"] == 0  # nothing is resized
     assert revisions("data.size=[36,45]")["data"] == 1
-    assert revisions("augment=strong")["augment"] == 1
+    assert revisions("augment=strong", "data.crop=[48,48]")["augment"] == 1
     assert (revisions("encoder=alexnet")["encoder"], revisions("encoder=vgg11")["encoder"]) == (1, 0)
     assert (revisions("neck=fc", "neck.kernel=6")["neck"], revisions("neck=fc", "neck.kernel=7")["neck"]) == (1, 0)
     assert Plan.of(configure(*data, "data.size=[36,45]")).identity != Plan.of(configure(*data)).identity
