@@ -2,38 +2,27 @@ import atexit
 import os
 import shutil
 import tempfile
-from functools import cache
-from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
 os.environ["OMP_NUM_THREADS"] = "1"  # of children, too: nets this small only wait for their threads
 
 os.environ["SEGPIPE_CACHE"] = tempfile.mkdtemp(prefix="segpipe-cache-")  # a process's own, and its children's
 
+
 import pytest
-from hydra import compose, initialize_config_dir
+from support.configs import SHARED, TINY, configure
 
 from segpipe.config import plan  # noqa: F401  (the resolver of run names)
-from segpipe.config.schema import CONF
 
 atexit.register(shutil.rmtree, os.environ["SEGPIPE_CACHE"], ignore_errors=True)
-SHARED = Path(os.environ.get("SEGPIPE_SHARED", Path(__file__).parent.parent.parent / "shared"))
-TINY = [
-    "data.dataset.train=16", "data.dataset.val=5", "data.dataset.test=7", "data.eval_batch_size=4",
-    "encoder.widths=[8,8,8,8,8]", "encoder.depths=[1,1,1,1,1]", "neck.width=8", "trainer=cpu", "trainer.max_epochs=2",
-    "+trainer.enable_progress_bar=false", "logger=none",
-]  # fmt: skip
 
 
-def configure(*overrides):
-    """A composed configuration, as the command line would make it."""
-    return composed(overrides).copy()
-
-
-@cache
-def composed(overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", list(overrides))
+pytest_plugins = [  # fixtures that several folders use
+    "support.reports",
+    "support.sweeps",
+    "support.wandb_alone",
+]
 
 
 @pytest.fixture(scope="session")

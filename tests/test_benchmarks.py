@@ -2,17 +2,22 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import TINY
+from support.configs import TINY
+from support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 SMALL = [word for word in TINY if word.startswith(("data.dataset.", "encoder.", "neck."))]
+
+
 NARROW = [word for word in SMALL if not word.startswith("data.")]
+
+
 SMP = find_spec("segmentation_models_pytorch")
+
+
 CALLS = {  # of each script, as short as it goes; and what it has to print
     "loop": ([*SMALL, "--steps", "1"], ["after the first: 0 of the largest apart", "Lightning / plain: "]),
     "input": (

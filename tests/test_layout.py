@@ -2,14 +2,18 @@
 
 import ast
 import sys
-from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent / "segpipe"
+ROOT = ROOT / "segpipe"
+
+
 COMMANDS = {
     "train", "evaluate", "predict", "report", "check_data", "bound", "tune", "architectures", "segpipe",
 }  # fmt: skip
+
+
 MAY_IMPORT = {  # of the packages below; a package may import itself
     "errors": set(),
     "deprecation": set(),
@@ -22,6 +26,8 @@ MAY_IMPORT = {  # of the packages below; a package may import itself
     "config": {"errors", "metrics", "models", "runs", "data", "training"},
     "engine": {"errors", "metrics", "models", "runs", "data", "training", "config"},
 }
+
+
 ONLY_IN = {  # a library: the packages and commands that use it
     "hydra": {"config", "engine", "train", "evaluate", "check_data", "bound", "architectures"},
     "albumentations": {"data"},
@@ -31,6 +37,8 @@ ONLY_IN = {  # a library: the packages and commands that use it
     "rich": {"analysis", "data", "engine", "runs", *COMMANDS},
     "pytorch_lightning": {"data", "training", "config", "engine"},
 }
+
+
 PATHS = sorted(ROOT.rglob("*.py"))
 
 

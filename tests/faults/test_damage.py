@@ -6,8 +6,8 @@ import shutil
 import signal
 
 import pytest
-from conftest import TINY, configure
-from sweeps import Sweep, weights
+from support.configs import TINY, configure
+from support.sweeps import Sweep, weights
 
 import segpipe
 from segpipe import predict

@@ -8,12 +8,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from sweeps import sweep  # noqa: F401
 
 from segpipe.runs.checkpoints import is_intact
 
 pytestmark = pytest.mark.slow
+
+
 SIZE = 8 * 2**20
+
+
 PAGE = 4096
 
 
@@ -88,7 +91,7 @@ def run_out_of_space(two, disk, *, left):
     return two.end(1)
 
 
-def test_a_checkpoint_finds_no_space(disk, sweep):  # noqa: F811
+def test_a_checkpoint_finds_no_space(disk, sweep):
     """There is some for the history, not for the checkpoint: the last one stays, the record says what happened."""
     two = sweep("seed=0,1", folder=disk.root, inside=disk.inside)
     said = run_out_of_space(two, disk, left=25 * PAGE)
@@ -103,7 +106,7 @@ def test_a_checkpoint_finds_no_space(disk, sweep):  # noqa: F811
     two.finished_as_if_nothing_had_been(0, 1)
 
 
-def test_nothing_can_be_written(disk, sweep):  # noqa: F811
+def test_nothing_can_be_written(disk, sweep):
     """Not a line of the history, not the record, not the log. A start on the full disk says so, and loses nothing."""
     two = sweep("seed=0,1", folder=disk.root, inside=disk.inside)
     said = run_out_of_space(two, disk, left=0)

@@ -4,14 +4,15 @@ import os
 import signal
 
 import pytest
-from sweeps import sweep  # noqa: F401
 
 pytestmark = pytest.mark.slow
+
+
 CORES = len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_sweep_that_is_asked_to_end(sweep, number):  # noqa: F811
+def test_a_sweep_that_is_asked_to_end(sweep, number):
     """Ctrl-C in the terminal; what a batch system sends when the time is over."""
     two = sweep("seed=0,1").begin()
     two.until(lambda: two.at_work_on(1))
@@ -28,7 +29,7 @@ def test_a_sweep_that_is_asked_to_end(sweep, number):  # noqa: F811
 
 
 @pytest.mark.parametrize("job_too", [False, True], ids=["parent", "parent_and_job"])
-def test_a_sweep_that_is_killed(sweep, job_too):  # noqa: F811
+def test_a_sweep_that_is_killed(sweep, job_too):
     """kill -9 leaves it no word to say. Its job ends by itself; the job's loader, when both are killed, does as well.
 
     The next start comes at once, while the job may still be ending.
@@ -46,7 +47,7 @@ def test_a_sweep_that_is_killed(sweep, job_too):  # noqa: F811
     two.finished_as_if_nothing_had_been(0, 1)
 
 
-def test_orphans_of_a_killed_sweep_end_by_themselves(sweep):  # noqa: F811
+def test_orphans_of_a_killed_sweep_end_by_themselves(sweep):
     """Nobody starts it again; the jobs write that they were interrupted."""
     two = sweep("seed=0,1", f"sweep.workers={min(2, CORES)}").begin()
     two.until(lambda: two.at_work_on(0))
@@ -56,7 +57,7 @@ def test_orphans_of_a_killed_sweep_end_by_themselves(sweep):  # noqa: F811
     assert two.status(0) == "interrupted"
 
 
-def test_a_job_that_is_killed(sweep):  # noqa: F811
+def test_a_job_that_is_killed(sweep):
     """Its neighbour is not touched, the sweep says which it was; the next start goes on where that one was.
 
     It is killed when a checkpoint is half written, as far as that can be met from outside.

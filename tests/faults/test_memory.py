@@ -4,9 +4,10 @@ import os
 import signal
 
 import pytest
-from sweeps import sweep  # noqa: F401
 
 pytestmark = pytest.mark.slow
+
+
 LIMITED = """
 import re, resource, runpy, pathlib, segpipe.train
 size = int(re.search(r"VmSize:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
@@ -15,7 +16,7 @@ runpy.run_module("segpipe.train", run_name="__main__", alter_sys=True)
 """
 
 
-def test_a_job_that_gets_no_more_memory(sweep):  # noqa: F811
+def test_a_job_that_gets_no_more_memory(sweep):
     """Its address space is limited, so that torch's allocator fails in the first step with the larger crop."""
     small = sweep("data.crop=[96,96],[640,640]", "trainer.max_epochs=1", main=("-W", "ignore", "-c", LIMITED))
     said = small.run(1)
@@ -35,7 +36,7 @@ def has_failed(folder):
     return '"status": "failed"' in (folder / "run.json").read_text()
 
 
-def test_a_sweep_whose_job_and_loader_are_killed(sweep):  # noqa: F811
+def test_a_sweep_whose_job_and_loader_are_killed(sweep):
     """As the system does it where memory runs out: SIGKILL to whichever process is largest, here the loader's worker.
 
     The job tells of its worker's end; the next start goes on.

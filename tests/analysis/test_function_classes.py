@@ -1,0 +1,131 @@
+"""What the verdict says of the functions that networks can compute: from what classes say they are, not from names."""
+
+import json
+
+import pytest
+import yaml
+from support.fake_runs import write_sweep
+
+from segpipe import report
+from segpipe.analysis import verdict
+from segpipe.analysis.collect import collect
+from segpipe.analysis.standings import grids, network_results
+from segpipe.analysis.statistics import effects
+from segpipe.config.schema import CONF, options
+
+LINEAR, UNPOOLING = {"linear": True}, {"needs_pooling": True}
+
+
+CLASSES = {
+    path: type(path.rpartition(".")[2], (), attributes)
+    for path, attributes in {
+        "my.Plus": {"uses_skip": True, "linear": True, "initial": "sum"},
+        "my.Beside": {"uses_skip": True, "linear": True, "initial": "concat"},
+        "my.Gate": {"uses_skip": True, "linear": False, "initial": "other"},
+        "my.Nothing": {"uses_skip": False, "linear": True, "initial": "none"},
+        "my.Repeat": LINEAR,
+        "my.Switches": UNPOOLING,
+        "my.Aware": {"linear": False, "guided": True},
+        "my.OneByOne": {"convolves": False, "linear": True},
+        "my.Blocks": {"convolves": True},
+    }.items()
+}
+
+
+EXCEPTION = "Unpooling, whose switches differ from channel to channel, and depthwise operators are exceptions."
+
+
+NOT_FOR = "This does not hold for"
+
+
+SAME = (
+    "In this linear decoder plus and beside are the same class of functions, and the mix behind beside starts as the "
+    "sum: only the optimisation can make a difference."
+)
+
+
+def said(folder, decoders, fusions, *, refine="my.OneByOne", options=None):
+    """What is said about functions where these classes, by name, fill the slots. options: of the decoder, by name."""
+    write_sweep(folder, {(decoder, fusion, 8): 0.5 for decoder in decoders for fusion in fusions}, seeds=1)
+    for path in folder.iterdir():
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        decoder, fusion = config["decoder"]["name"], config["fusion"]["name"]
+        config["decoder"] |= {"_target_": decoders[decoder], **(options or {}).get(decoder, {})}
+        config["fusion"]["_target_"] = fusions[fusion]
+        config["model"]["refine"] = {"_target_": refine}
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+    collection = collect(folder)
+    found = network_results(collection, effects.analyse(collection, resamples=100))
+    return verdict.functions(grids(found)[0], CLASSES)
+
+
+BOTH = {"beside": "my.Beside", "plus": "my.Plus"}
+
+
+REPEAT = {"repeat": "my.Repeat"}
+
+
+@pytest.mark.parametrize(
+    ("decoders", "text"),
+    [
+        (REPEAT, SAME),
+        (REPEAT | {"switches": "my.Switches"}, f"{SAME} {EXCEPTION}"),
+        (REPEAT | {"aware": "my.Aware"}, f"{SAME} {NOT_FOR} aware, which is not linear, or not known to be."),
+        (
+            REPEAT | {"aware": "my.Aware", "strange": "theirs.Strange", "switches": "my.Switches"},
+            f"{SAME} {EXCEPTION} {NOT_FOR} aware and strange, which are not linear, or not known to be.",
+        ),
+        ({"aware": "my.Aware"}, ""),
+        ({"strange": "theirs.Strange", "bilinear": "theirs.Bilinear"}, ""),  # a known name says nothing
+    ],
+)  # fmt: skip
+def test_functions_are_the_same_behind_linear_operators_alone(tmp_path, decoders, text):
+    assert said(tmp_path / "runs", decoders, BOTH) == text
+
+
+@pytest.mark.parametrize(
+    ("fusions", "refine", "text"),
+    [
+        ({"plus": "my.Plus"}, "my.OneByOne", ""),
+        ({"plus": "my.Plus", "nothing": "my.Nothing"}, "my.OneByOne", ""),
+        ({"plus": "my.Plus", "gate": "my.Gate"}, "my.OneByOne", ""),
+        ({"plus": "my.Plus", "gate": "my.Gate"}, "my.Blocks", ""),
+        (BOTH | {"gate": "my.Gate"}, "my.OneByOne", SAME),
+        (BOTH, "theirs.Refinement", ""),
+        (
+            BOTH,
+            "my.Blocks",
+            "A convolution with an activation follows each fusion, so beside can do here what plus cannot.",
+        ),
+    ],
+)
+def test_functions_depend_on_fusions_and_refinement(tmp_path, fusions, refine, text):
+    assert said(tmp_path / "runs", REPEAT, fusions, refine=refine) == text
+
+
+def test_a_depthwise_operator_does_not_commute(tmp_path):
+    decoders = REPEAT | {"deconv": "my.Repeat"}
+    text = said(tmp_path / "runs", decoders, BOTH, options={"deconv": {"depthwise": True}})
+    assert text == f"{SAME} {NOT_FOR} deconv, which is not linear, or not known to be."
+
+
+def test_the_report_asks_the_classes_that_the_configuration_offers(tmp_path):
+    found = report.offered_classes()
+    for group in ("decoder", "fusion"):
+        for name in options(group):
+            path = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())["_target_"]
+            assert f"{found[path].__module__}.{found[path].__name__}" == path
+    assert all(path.startswith("segpipe.models.") for path in found)
+
+
+def test_a_class_that_only_a_run_names_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = write_sweep(tmp_path / "runs", {("deconv", "sum", 8): 0.5, ("deconv", "concat", 8): 0.5}, seeds=1)
+    for path in folder.iterdir():
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        for node in (config["decoder"], config["fusion"], config["model"]["refine"]):
+            node["_target_"] = "stranger.Class"
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        assert json.loads((path / "run.json").read_text())["status"] == "finished"
+    report.report(folder, resamples=100)

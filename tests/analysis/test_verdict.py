@@ -1,0 +1,135 @@
+"""The verdict of a report: which differences are real, in words and numbers."""
+
+import re
+
+import pytest
+from support.fake_runs import write_run, write_sweep
+from support.reports import FACTORIAL, said, written
+
+
+def test_differences_are_those_computed_by_hand(tmp_path):
+    for seed, (a, b) in enumerate([(0.60, 0.50), (0.63, 0.51), (0.66, 0.52)]):  # 0.10, 0.12, 0.14
+        write_run(tmp_path / f"a{seed}", decoder="deconv", seed=seed, miou=a)
+        write_run(tmp_path / f"b{seed}", decoder="nearest", seed=seed, miou=b)
+    _, results, comparisons = written(tmp_path)
+    assert [(row["decoder"], row["seed"], row["run"]) for row in results] == [
+        *(("deconv", str(seed), f"a{seed}") for seed in range(3)),
+        *(("nearest", str(seed), f"b{seed}") for seed in range(3)),
+    ]
+    assert float(results[0]["test_miou"]) == pytest.approx(0.60)
+    assert float(results[0]["test_iou/road"]) == pytest.approx(0.60)
+    assert float(results[0]["test_dice"]) == pytest.approx(0.75)  # 2 J / (1 + J); these runs did not record it
+    assert float(results[0]["test_dice/road"]) == pytest.approx(0.75)
+    assert (results[0]["parameters"], results[0]["latency_ms"]) == ("1008", "2")
+    row = next(row for row in comparisons if row["family"] == "marginal")
+    half = 4.302653 * 0.02 / 3**0.5  # Student's t for 2 degrees of freedom, times the standard error
+    assert (row["factor"], row["a"], row["b"]) == ("decoder", "deconv", "nearest")
+    assert float(row["a_minus_b"]) == pytest.approx(0.12, abs=1e-6)
+    assert float(row["new_trainings_low"]) == pytest.approx(0.12 - half, abs=1e-5)
+    assert float(row["new_trainings_high"]) == pytest.approx(0.12 + half, abs=1e-5)
+    assert float(row["new_trainings_p"]) == pytest.approx(0.00915, abs=1e-4)  # of t = 10.3923
+    assert (row["real"], row["seeds"], row["pairs"]) == ("True", "0 1 2", "1")
+
+
+def test_a_clear_difference_is_called_real(tmp_path):
+    scores = {("deconv", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50, ("bilinear", "sum", 8): 0.55}
+    found = said(write_sweep(tmp_path / "clear", scores, seeds=5, noise=0.001))
+    assert found["Decoder"].startswith("deconv > bilinear > nearest. All 3 differences are real.")
+    assert re.search(r"deconv is, in points of mIoU, 5\.\d \(4\.\d to 5\.\d\) above bilinear", found["Decoder"])
+    assert "This holds for new pictures too." in found["Decoder"]
+    assert re.match(
+        r"ladder8 deconv sum\. It is really better than 2 other networks\. In points of test mIoU less the best of the "
+        r"others, with intervals that all hold at once: ladder8 deconv sum \(\+(4\.9|5\.\d), 0\.0 to \d\.\d\)\.",
+        found["Best network"],
+    )
+    assert "The best on validation is ladder8 deconv sum" in found["Best network"]
+
+
+def test_who_may_be_the_best_is_named(tmp_path):
+    scores = {("deconv", "sum", 8): 0.60, ("carafe", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50}
+    folder = write_sweep(tmp_path / "two", scores, seeds=6, noise=0.002)
+    found = said(folder)["Best network"]
+    assert found.startswith("2 of 3 networks may be the best. ")
+    assert "The other one is really worse than the best. The same holds for new pictures too." in found
+    page, _, comparisons = written(folder)
+    real = {row["a"].split()[1]: (row["b"], row["real"]) for row in comparisons if row["family"] == "cell"}
+    others = "the best of the others"
+    assert real == {"deconv": (others, "False"), "carafe": (others, "False"), "nearest": (others, "True")}
+    bounds = {row["a"].split()[1]: row for row in comparisons if row["family"] == "cell"}
+    assert float(bounds["nearest"]["new_trainings_high"]) == 0
+    assert float(bounds["nearest"]["new_trainings_low"]) < -0.1
+    text = re.sub(r"<[^>]*>", " ", page)
+    for words in ("may be best?", "really worse than the best", "Hsu", "ten are recommended"):
+        assert words in text, words
+    _, _, comparisons = written(folder, reference="ladder8 nearest sum")
+    assert {row["real"] for row in comparisons if row["family"] == "cell"} == {"True"}
+
+
+def test_the_noisy_that_may_be_the_best_are_told(tmp_path):
+    scores = {(name, "sum", 8): 0.60 - 0.02 * number for number, name in enumerate(("a", "b", "c", "d"))}
+    folder = write_sweep(tmp_path / "noisy", scores, seeds=4, noise=0.001)
+    for seed, miou in enumerate((0.3, 0.6, 0.45, 0.2)):
+        write_run(folder / f"x{seed}", decoder="x", seed=seed, miou=miou)
+    assert re.search(
+        r"the median\) scatters from seed to seed: ladder8 x sum \(1\d\.\d\)", said(folder)["Best network"]
+    )
+
+
+def test_a_level_that_cannot_be_ordered_is_listed_apart(tmp_path):
+    scores = {("deconv", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50}
+    folder = write_sweep(tmp_path / "apart", scores, seeds=4, noise=0.001)
+    write_run(folder / "pixelshuffle", decoder="pixelshuffle", seed=7, miou=0.9)
+    found = said(folder)
+    assert found["Decoder"].startswith("deconv > nearest (not ordered: pixelshuffle). ")
+    assert "Not ordered: pixelshuffle. Too few runs are finished" in found["Decoder"]
+    assert "Nothing is said of ladder8 pixelshuffle sum, which has too few seeds in common." in found["Best network"]
+    page, _, comparisons = written(folder, as_markdown=True)
+    unknown = [row for row in comparisons if row["family"] == "marginal" and row["a_minus_b"] == ""]
+    assert [(row["pairs"], row["left_out"], row["real"]) for row in unknown] == [("0", "sum 8", "")] * 2
+    assert "nan" not in (folder / "report.md").read_text().lower().split()
+    assert 'data-sort="nan"' not in page
+
+
+def test_no_difference_cannot_be_told_apart(tmp_path):
+    scores = {("deconv", "sum", 8): 0.60, ("deconv", "concat", 8): 0.60}
+    found = said(write_sweep(tmp_path / "same", scores, seeds=4, noise=0.01, model="fcn"))
+    assert re.match(
+        r"(sum ≈ concat|concat ≈ sum)\. \w+ and \w+ cannot be told apart: \+\d\.\d \(\u2212", found["Fusion"]
+    )
+    assert "To show a difference as small as this one would take" in found["Fusion"]
+    assert "same class of functions" in found["Fusion"]
+    assert "real" not in found["Fusion"].replace("Real all the same", "")
+
+
+def test_where_an_activation_follows_concat_can_do_more(tmp_path):
+    scores = {("deconv", "sum", 8): 0.60, ("deconv", "concat", 8): 0.60}
+    found = said(write_sweep(tmp_path / "same", scores, seeds=1))
+    assert "concat can do here what sum cannot" in found["Fusion"]
+    assert "same class of functions" not in found["Fusion"]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_too_few_seeds_say_nothing_about_what_is_real(tmp_path, seeds):
+    folder = write_sweep(tmp_path / "few", FACTORIAL, seeds=seeds, noise=0.001)
+    found = said(folder)
+    assert f"With {seeds} seed" in found["Best network"]
+    assert "there is no interval (3 are the least" in found["Best network"]
+    assert re.search(
+        r"^deconv, nearest\. As found with \d seeds?, without an interval: deconv is (9|10)\.\d", found["Decoder"]
+    )
+    assert ">" not in "".join(found.values())
+    _, _, comparisons = written(folder)
+    assert {row["real"] for row in comparisons} == {""}
+    assert {row["new_trainings_low"] for row in comparisons} == {""}
+
+
+def test_interactions_are_told(tmp_path):
+    scores = dict(FACTORIAL)
+    scores["deconv", "sum", 4] += 0.1  # and so deconv brings more there
+    scores["deconv", "sum", 8] += 0.1
+    found = said(write_sweep(tmp_path / "more", scores, seeds=5, noise=0.001))
+    assert "1 of 3 interactions is real" in found["Interactions"]
+    assert re.search(
+        r"deconv over nearest is 10\.\d points \(9\.\d to 10\.\d\) more at fusion sum than at none",
+        found["Interactions"],
+    )

@@ -1,0 +1,178 @@
+"""Published encoders: their layers against torchvision's, their weights read, their stages frozen."""
+
+import urllib.error
+
+import pytest
+import torch
+import torchvision
+from support.configs import SHARED, configure
+from support.grid import grid, slow
+from support.published import normalised, picture
+from torch import nn
+
+from segpipe.config import build
+from segpipe.errors import UserError
+from segpipe.models.encoders import IMAGENET_MEAN, IMAGENET_STD
+from segpipe.models.network import Normalise
+from segpipe.training import pretrained
+
+VGG = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
+
+
+def features_of(name):
+    """torchvision's convolutions, made without the classifier, which would be most of the time; ResNets whole."""
+    torch.manual_seed(3)
+    if name.startswith("vgg"):
+        letter = {"11": "A", "13": "B", "16": "D", "19": "E"}[name.removesuffix("_bn")[3:]]
+        return nn.ModuleDict(
+            {"features": torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[letter], name.endswith("_bn"))}
+        )
+    return torchvision.models.get_model(name, weights=None)
+
+
+def randomise_norms(module):
+    """Statistics of their own, so that a swapped pair would show."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.running_mean, -0.1, 0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 2.0)
+            nn.init.uniform_(layer.weight, 0.5, 2.0)
+
+
+PUBLISHED = [*VGG, "alexnet", "resnet18", "resnet50"]
+
+
+@pytest.mark.parametrize("name", grid(PUBLISHED, quick=["vgg11_bn", "vgg13", "alexnet", "resnet18"]))
+def test_encoders_are_torchvisions_with_its_weights(name, capsys, tmp_path):
+    published = features_of(name).eval()
+    randomise_norms(published)
+    torch.save(published.state_dict(), tmp_path / "weights.pth")
+    cfg = configure(f"encoder={name}", f"encoder.weights={tmp_path / 'weights.pth'}", "neck=none", "model=fcn32s")
+    network = build.network(cfg, 3).eval()
+    pretrained.load_encoder(network, cfg)
+    x = normalised(picture())
+    with torch.no_grad():
+        maps = network.encoder(x)
+        if name.startswith("resnet"):
+            x = published.maxpool(published.relu(published.bn1(published.conv1(x))))
+            expected = published.layer4(published.layer3(published.layer2(published.layer1(x))))
+        else:
+            expected = published["features"](x) if name != "alexnet" else published.features(x)
+    torch.testing.assert_close(maps[32], expected)
+    total = len([t for t in network.encoder.state_dict().values() if t.ndim])
+    assert f"{total} of the encoder's {total} tensors" in capsys.readouterr().out
+
+
+def unfilled(make):
+    """A large module without the time to initialise it."""
+    with torch.device("meta"):
+        module = make()
+    return module.to_empty(device="cpu").eval()
+
+
+@pytest.mark.parametrize(("name", "places"), [slow(("vgg16", (0, 3, 6))), ("alexnet", (1, 4, 6))])
+def test_the_neck_is_the_convolutionalised_classifier(name, places, monkeypatch):
+    """Long et al. 2015, section 3.1: at 224 x 224 the one pixel that sees the whole map has the classifier's logits."""
+    classifier = unfilled(lambda: torchvision.models.get_model(name, weights=None))
+    torch.manual_seed(3)
+    for parameter in classifier.parameters():
+        bound = (6 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
+        nn.init.uniform_(parameter, -bound, bound)
+    published = classifier.state_dict()
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *args, **kwargs: published)
+    cfg = configure("model=fcn32s", f"encoder={name}", "neck.width=4096", "encoder.weights=DEFAULT")
+    network = unfilled(lambda: build.network(cfg, 1000))
+    network.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
+    pretrained.load_encoder(network, cfg)
+    last = classifier.classifier[places[2]]
+    with torch.no_grad():
+        network.decoder.project.weight.copy_(last.weight[:, :, None, None])
+        network.decoder.project.bias.copy_(last.bias)
+        image = picture(224)
+        maps = network.encoder(network.normalise(image))
+        scores = network.decoder(network.neck(maps[32]), maps)
+        expected = classifier(normalised(image))[0]
+    middle = network.encoder.classifier_kernel // 2
+    torch.testing.assert_close(scores[0, :, middle, middle], expected, atol=1e-3, rtol=1e-3)
+    assert expected.std() > 0.1  # there is something to compare
+
+
+@pytest.fixture(scope="module")
+def weights():
+    folder = SHARED / "weights"
+    if not folder.is_dir():
+        pytest.skip("ImageNet's weights are not here: they are looked for in shared/weights beside the checkout")
+    return folder
+
+
+def test_vgg16s_features_in_half_precision_fill_the_encoder(weights, capsys):
+    path = weights / "vgg16_imagenet_features.pth"
+    cfg = configure("encoder=vgg16", f"encoder.weights={path}")
+    network = build.network(cfg, 3)
+    pretrained.load_encoder(network, cfg)
+    published = torch.load(path, weights_only=True)
+    last = network.encoder.blocks["16"][2][0].weight
+    assert torch.equal(last, published["features.28.weight"].float())
+    assert last.dtype == torch.float32
+    assert "26 of the encoder's 26 tensors" in capsys.readouterr().out
+
+
+def test_weights_of_another_network_are_refused(weights):
+    cfg = configure("encoder=vgg16", f"encoder.weights={weights / 'squeezenet1_1_imagenet.pth'}")
+    with pytest.raises(UserError, match=r"2 of the 26 tensors of encoder=vgg16 .* another network's"):
+        pretrained.load_encoder(build.network(cfg, 3), cfg)
+
+
+def test_a_runs_checkpoint_is_no_encoders_weights(finished_run):
+    cfg = configure(f"encoder.weights={finished_run / 'checkpoints' / 'best.ckpt'}")
+    with pytest.raises(UserError, match=r"a checkpoint of a run\. Start from it by warm_start="):
+        pretrained.load_encoder(build.network(cfg, 3), cfg)
+
+
+def test_what_does_not_match_is_named(tmp_path, capsys):
+    published = features_of("vgg11").state_dict()
+    published["features.0.weight"] = torch.zeros(64, 1, 3, 3)  # of gray pictures
+    torch.save({"state_dict": published}, tmp_path / "gray.pth")
+    cfg = configure("encoder=vgg11", f"encoder.weights={tmp_path / 'gray.pth'}", "neck=none")
+    pretrained.load_encoder(build.network(cfg, 3), cfg)
+    said = capsys.readouterr().out
+    assert "15 of the encoder's 16 tensors; as initialised: encoder.blocks.1.0.0; 1 of the file's not used" in said
+
+
+@pytest.mark.parametrize(
+    ("encoder", "given", "says"),
+    [
+        ("vgg11", "nowhere.pth", "there is no such file"),
+        ("vgg11", "IMAGENET1K_V9", "torchvision has IMAGENET1K_V1"),
+        ("small", "IMAGENET1K_V1", "nobody has published weights for encoder=small"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_said(encoder, given, says):
+    cfg = configure(f"encoder={encoder}", f"encoder.weights={given}", "neck=none")
+    with pytest.raises(UserError, match=says):
+        pretrained.load_encoder(build.network(cfg, 3), cfg)
+
+
+def test_a_file_that_is_no_state_dict_is_said(tmp_path):
+    (tmp_path / "x.pth").write_text("no weights")
+    with pytest.raises(UserError, match="not a state dict that can be read"):
+        pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
+
+
+def test_without_a_network_the_way_out_is_said(monkeypatch):
+    def refused(*args, **kwargs):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", refused)
+    cfg = configure("encoder=vgg11", "encoder.weights=IMAGENET1K_V1", "neck=none")
+    with pytest.raises(UserError, match=r"cannot be downloaded .*Name or service.*encoder.weights=FILE"):
+        pretrained.load_encoder(build.network(cfg, 3), cfg)
+
+
+def test_weights_that_are_named_are_torchvisions(monkeypatch, capsys):
+    published = features_of("vgg11").state_dict()
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *args, **kwargs: published)
+    cfg = configure("encoder=vgg11", "encoder.weights=VGG11_Weights.IMAGENET1K_V1", "neck=none")
+    network = build.network(cfg, 3)
+    pretrained.load_encoder(network, cfg)
+    assert torch.equal(network.encoder.blocks["1"][0][0].weight, published["features.0.weight"])

@@ -1,0 +1,58 @@
+"""Shared by the tests that were test_report.py."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from segpipe import report
+from segpipe.analysis.page import figures
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.contrasts import Contrast
+from segpipe.analysis.statistics.intervals import Estimate, Interval
+from support.fake_runs import write_sweep
+
+FACTORIAL = {
+    (decoder, fusion, stride): 0.3 + 0.1 * (decoder == "deconv") + 0.2 * (fusion == "sum") + 0.05 * (stride == 4)
+    for decoder in ("nearest", "deconv")
+    for fusion in ("none", "sum")
+    for stride in (8, 4)
+}
+
+
+def written(folder, **given):
+    """The page's text, and the rows of both tables."""
+    report.report(folder, resamples=200, **given)
+    out = given.get("out") or folder
+    rows = [list(csv.DictReader((out / name).read_text().splitlines())) for name in ("results.csv", "comparisons.csv")]
+    return (out / "report.html").read_text(), *rows
+
+
+def said(folder):
+    """The verdict, one text for each thing it is about; without the time that figures take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "panel", lambda title, draw, **size: figures.Panel("", title))
+        found = report.report(folder, resamples=200)
+    return {finding.about: f"{finding.headline}. {finding.text}" for part in found for finding in part.findings}
+
+
+@pytest.fixture(scope="module")
+def factorial(tmp_path_factory):
+    return write_sweep(tmp_path_factory.mktemp("runs") / "factorial", FACTORIAL, seeds=3, noise=0.002)
+
+
+def made(a, b, difference, *, half=0.01, real=True, general=True, seeds=(0, 1, 2), factor="decoder"):
+    """A comparison with chosen numbers."""
+    low, high = difference - half, difference + half
+    narrow = Interval(low, high, half / 3, 2, 0.01, 0.01 if real else 0.5)
+    wide = Interval(low, high, half / 3, 2, 0.01, 0.01 if general else 0.5)
+    known = len(seeds) > 2
+    estimate = Estimate(difference, seeds, narrow if known else None, wide if known else None, {})
+    return Comparison(Contrast(factor, a, b, ("", "", "fcn"), np.zeros((3, 2))), estimate, 3)
+
+
+def unknown(a, b, factor="decoder"):
+    """A comparison without a run."""
+    one = made(a, b, float("nan"), seeds=(), factor=factor)
+    return replace(one, contrast=replace(one.contrast, weights=np.zeros((0, 2)), dropped=("sum 8",)))

@@ -1,0 +1,120 @@
+"""Which devices, and which place among ranks."""
+
+import pytest
+import torch
+from support.configs import TINY, configure
+
+from segpipe.config import build
+from segpipe.config.plan import Plan
+from segpipe.errors import UserError
+from segpipe.models.init import seed_for
+from segpipe.training import devices
+from segpipe.training.task import SegmentationTask
+
+# which devices, which place
+
+
+def test_devices_change_no_identity():
+    others = [[], ["trainer=ddp_cpu"], ["trainer=ddp_cpu", "trainer.devices=4", "trainer.num_nodes=2"]]
+    assert len({Plan.of(configure(*TINY, *choices)).identity for choices in others}) == 1
+    unsynchronised = configure(*TINY, "trainer=ddp_cpu", "trainer.sync_batchnorm=false")
+    assert Plan.of(unsynchronised).identity != Plan.of(configure(*TINY)).identity
+
+
+@pytest.mark.parametrize(
+    ("choices", "ranks", "says"),
+    [
+        (["data.batch_size=9"], 2, "data.batch_size=9 .* 2 devices: set data.batch_size=8"),
+        (["data.batch_size=11"], 3, "set data.batch_size=12"),
+        (["data.batch_size=15", "data.dataset.val=6"], 6, "set data.batch_size=12"),  # 18 would be more than there are
+        (["data.batch_size=6", "task.accumulate=2"], 4, "4 devices in 2 parts each: set data.batch_size=8"),
+        (["data.dataset.val=1"], 2, "val split has 1 picture for 2 devices.*trainer.devices=1"),
+        (["data.dataset.test=3"], 4, "test split has 3 pictures for 4 devices.*trainer.devices=3"),
+    ],
+)
+def test_what_ranks_cannot_share_is_refused(choices, ranks, says):
+    cfg = configure(*TINY, *choices)
+    with pytest.raises(UserError, match=says):
+        build.data(cfg).check(ranks=ranks, parts=cfg.task.accumulate)
+    build.data(cfg).check()  # as one process it can be trained
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, (0, 1, 1, False)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, (3, 4, 2, True)),
+        ({"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "0"}, (0, 1, 1, False)),  # a batch script
+        ({"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_STEP_ID": "0"}, (3, 4, 2, True)),
+        ({"SLURM_NTASKS": "1", "SLURM_NNODES": "1", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0"}, (0, 1, 1, False)),
+    ],
+)
+def test_the_place_is_what_the_environment_says(variables, expected, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert devices.detect_rank()[:4] == expected
+
+
+@pytest.mark.parametrize(
+    ("choices", "gpus", "expected"),
+    [
+        (["trainer=auto"], 4, 1),
+        (["trainer=ddp"], 4, 4),
+        (["trainer=ddp", "trainer.devices=[0,2]"], 4, 2),
+        (["trainer=ddp", "trainer.devices=-1"], 1, 1),
+        (["trainer=ddp_cpu", "trainer.devices=3"], 4, 3),
+        (["trainer=cpu", "trainer.devices=auto"], 0, 1),
+        (["trainer=ddp"], 0, "finds no GPU here. Take trainer=ddp_cpu"),
+        (["trainer=ddp", "trainer.devices=8"], 4, r"trainer.devices=8: allowed is 1 to 4, auto, or a list of 0 to 3"),
+        (["trainer=ddp", "trainer.devices=[1,4]"], 4, r"trainer.devices=\[1,4\]: allowed is 1 to 4"),
+        (["trainer=cpu", "trainer.devices=[0,1]"], 0, "a number of processes"),
+        (["trainer=cpu", "trainer.devices=0"], 0, "a number of processes"),
+    ],
+)
+def test_devices_are_counted_or_refused(choices, gpus, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    cfg = configure(*TINY, *choices)
+    if isinstance(expected, int):
+        assert devices.requested_devices(cfg) == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            devices.requested_devices(cfg)
+
+
+@pytest.mark.parametrize(
+    ("choices", "place", "says"),
+    [
+        (["trainer=cpu"], devices.RankInfo(0, 2, 2, True), "trainer.devices=1, but 2 processes were started"),
+        (["trainer=ddp_cpu", "trainer.num_nodes=2"], devices.SINGLE_PROCESS, "docs/devices.md"),
+        (
+            ["trainer=ddp_cpu", "trainer.strategy=fsdp"],
+            devices.SINGLE_PROCESS,
+            "trainer.strategy=fsdp: allowed is auto or ddp",
+        ),
+    ],
+)
+def test_what_was_not_started_for_the_devices_is_refused(choices, place, says):
+    with pytest.raises(UserError, match=says):
+        devices.check(configure(*TINY, *choices), place)
+
+
+def test_a_sweep_is_no_work_for_ranks(monkeypatch):
+    devices.refuse_launched("a sweep")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="a sweep under torchrun or srun"):
+        devices.refuse_launched("a sweep")
+
+
+def test_ranks_drop_out_by_draws_of_their_own(monkeypatch):
+    """Rank 0's are those of a single process."""
+    draws = []
+    for rank in (0, 1):
+        task = build.task(configure(*TINY), build.data(configure(*TINY)))
+        monkeypatch.setattr(SegmentationTask, "global_rank", rank)
+        task.on_train_epoch_start()
+        draws.append(torch.rand(8))
+    torch.manual_seed(seed_for(0, "epoch 0"))
+    assert torch.equal(draws[0], torch.rand(8))
+    assert not torch.equal(draws[0], draws[1])
