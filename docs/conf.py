@@ -33,7 +33,9 @@ html_title = f"segpipe {release}"
 html_copy_source = False
 html_show_sphinx = False
 
-myst_enable_extensions = ["colon_fence"]  # directives are written with :::, since tests/commands/test_docs.py reads ``` as code
+myst_enable_extensions = [
+    "colon_fence"
+]  # directives are written with :::, since tests/commands/test_docs.py reads ``` as code
 myst_heading_anchors = 3  # links to headings, as on a repository's pages
 
 # Not nitpicky: the types of other libraries could only be resolved with their inventories, from the network.

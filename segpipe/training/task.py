@@ -108,7 +108,7 @@ class SegmentationTask(pl.LightningModule):
         parts = list(zip(images.chunk(self.accumulate), masks.chunk(self.accumulate), strict=True))
         total = torch.zeros((), device=self.device)
         for number, (image, mask) in enumerate(parts, start=1):
-            with self.no_sync() if number < len(parts) else nullcontext():
+            with self.without_sync() if number < len(parts) else nullcontext():
                 loss = self.loss.combine(self.step(image, mask)[1], counts)
                 self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean over ranks
             total += loss.detach()
@@ -193,7 +193,7 @@ class SegmentationTask(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         return [optimizer], [LambdaLR(optimizer, lambda step: self.schedule(step, total))]
 
-    def no_sync(self) -> Any:
+    def without_sync(self) -> Any:
         """No exchange of gradients inside, where there are other ranks."""
         wrapped = self.trainer.strategy.model
         return wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext()  # type: ignore[union-attr, operator]

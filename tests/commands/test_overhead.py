@@ -175,7 +175,7 @@ print(json.dumps([gc.isenabled(), gc.get_freeze_count(), list(sys.modules)]))
 
 def left(code):
     whole = (
-        f"import atexit\nfrom segpipe.engine.shutdown import leave_after\natexit.register(print, 'registered')\n{code}"
+        f"import atexit\nfrom segpipe.engine.shutdown import exit_after\natexit.register(print, 'registered')\n{code}"
     )
     return subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True)
 
@@ -184,20 +184,20 @@ def left(code):
     ("main", "status"), [("lambda: None", 0), ("lambda: exit(3)", 3), ("lambda: exit()", 0), ("lambda: exit('x')", 1)]
 )
 def test_leaving_keeps_the_status_and_does_what_was_registered(main, status):
-    done = left(f"leave_after({main})")
+    done = left(f"exit_after({main})")
     assert (done.returncode, done.stdout.split()) == (status, ["registered"])
 
 
 def test_leaving_waits_for_threads():
     done = left("""
 import threading, time
-leave_after(threading.Thread(target=lambda: (time.sleep(0.2), print("done"))).start)
+exit_after(threading.Thread(target=lambda: (time.sleep(0.2), print("done"))).start)
 """)
     assert done.stdout.split() == ["done", "registered"]
 
 
 def test_an_error_is_shown_as_ever():
-    done = left("leave_after(lambda: 1 / 0)")
+    done = left("exit_after(lambda: 1 / 0)")
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
 
@@ -208,6 +208,6 @@ import os
 if pid := os.fork():
     print("status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 else:
-    leave_after(lambda: exit(5))
+    exit_after(lambda: exit(5))
 """)
     assert done.stdout.split() == ["status", "5", "registered"]

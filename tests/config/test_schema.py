@@ -256,10 +256,12 @@ def test_a_configuration_without_names_gets_a_folder_all_the_same():
 def test_an_argument_that_a_class_must_be_given_is_asked_for():
     cfg = configure()
     cfg.decoder = {"_target_": "support.own_parts.AnyArguments", "_partial_": True, "name": "x", "kernel": 3}
-    with pytest.raises(UserError, match=r"decoder: own_parts.AnyArguments: missing a required .*'gamma'"):
+    with pytest.raises(UserError, match=r"decoder: support.own_parts.AnyArguments: missing a required .*'gamma'"):
         Plan.of(cfg)
     cfg.decoder = {"_target_": "support.own_parts.Smallest", "_partial_": True, "name": "x"}
-    with pytest.raises(UserError, match=r"decoder: own_parts.Smallest: got an unexpected keyword argument 'factor'"):
+    with pytest.raises(
+        UserError, match=r"decoder: support.own_parts.Smallest: got an unexpected keyword argument 'factor'"
+    ):
         Plan.of(cfg)
 
 

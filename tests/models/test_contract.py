@@ -42,7 +42,9 @@ def refusal(model, *, encoder=None, decoder=None):
 
 
 @pytest.mark.parametrize(
-    ("cell", "model"), grid(list(itertools.product(options("decoder"), options("fusion"))), MODELS)
+    ("cell", "model"),
+    grid(list(itertools.product(options("decoder"), options("fusion"))), MODELS),
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else value,  # so that -k finds an operator
 )
 def test_every_cell_gives_logits_and_a_gradient_for_every_parameter(model, cell):
     decoder, fusion = cell

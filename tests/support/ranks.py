@@ -11,10 +11,10 @@ SMALL = [choice for choice in TINY if choice not in ("trainer=cpu", "logger=none
 DRIVER = """
 import sys, json
 import segpipe.train  # before all that are forked from here
-from segpipe.engine.processes import Child, end
+from segpipe.engine.processes import ChildProcess, end
 from pathlib import Path
 for group in json.loads(sys.argv[1]):
-    children = {name: Child([*choices, f"hydra.run.dir={name}"], log=Path(f"{name}.txt")) for name, choices in group}
+    children = {name: ChildProcess([*choices, f"hydra.run.dir={name}"], log=Path(f"{name}.txt")) for name, choices in group}
     for name, child in children.items():
         Path(f"{name}.pid").write_text(str(child.process.pid))
     for name, child in children.items():

@@ -61,7 +61,7 @@ def test_sums_over_parts_give_the_loss_of_the_whole(loss):
     """Unequal numbers of valid pixels: a mean of the parts' means would differ."""
     logits, mask = example()
     counts = loss.counts(mask).float()
-    assert loss(logits, mask).shape == counts.shape == loss.factors.shape
+    assert loss(logits, mask).shape == counts.shape == loss.term_weights.shape
     parts = [loss.combine(loss(part, m), counts) for part, m in zip(logits.split(1), mask.split(1), strict=True)]
     torch.testing.assert_close(sum(parts), value(loss, logits, mask))
     torch.testing.assert_close(sum(loss.counts(m).float() for m in mask.split(1)), counts)
