@@ -26,7 +26,7 @@ NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # they say how and whe
 
 
 def names_class(target: str, of: type) -> bool:
-    """Whether a ``_target_`` names a class of Hydra's; Hydra imports its plugins twice, so classes are not identical."""
+    """Whether a ``_target_`` names a class of Hydra's; Hydra imports plugins twice, so classes are not identical."""
     return target == f"{of.__module__}.{of.__qualname__}"
 
 

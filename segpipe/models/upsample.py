@@ -20,7 +20,8 @@ class Upsampler(Part):
     """The base of all operators. A subclass states by class attributes what is different from the values here.
 
     The values here are safe: no two networks are taken for one because of them. An operator whose multiply-adds are not
-    those that ``segpipe.models.cost`` counts has a method ``cost(x, source)``, which returns them for one call of ``forward``.
+    those that ``segpipe.models.cost`` counts has a method ``cost(x, source)``, which returns them for one call of
+    ``forward``.
 
     one_step: it enlarges by any factor in one operation. If not, it is built with a factor of 2 only, and the network
         applies it once for each step of 2, up to the full size.

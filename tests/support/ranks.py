@@ -14,7 +14,9 @@ import segpipe.train  # before all that are forked from here
 from segpipe.engine.processes import ChildProcess, end
 from pathlib import Path
 for group in json.loads(sys.argv[1]):
-    children = {name: ChildProcess([*choices, f"hydra.run.dir={name}"], log=Path(f"{name}.txt")) for name, choices in group}
+    children = {
+        name: ChildProcess([*choices, f"hydra.run.dir={name}"], log=Path(f"{name}.txt")) for name, choices in group
+    }
     for name, child in children.items():
         Path(f"{name}.pid").write_text(str(child.process.pid))
     for name, child in children.items():
