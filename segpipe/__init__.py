@@ -1,6 +1,6 @@
-"""Training of networks for semantic segmentation, and the measurement of how much their decoder matters.
+"""Training of networks for semantic segmentation, and measurement of the effect of their decoder.
 
-What is exported here is public: ``load``, ``Predictor``, ``UserError`` and ``__version__``.
+The names exported here are public: ``load``, ``Predictor``, ``UserError`` and ``__version__``.
 """
 
 from pathlib import Path
@@ -17,18 +17,18 @@ __all__ = ["Predictor", "UserError", "__version__", "load"]
 
 
 def load(run: str | Path, *, device: str | None = None) -> "Predictor":
-    """A finished run as a function: ``segpipe.load(run)(image)`` is the image's mask.
+    """Load a finished run as a function: ``segpipe.load(run)(image)`` returns the image's mask.
 
-    run: a run's folder. device: as torch names it; a GPU where there is one by default.
-    Raises ``segpipe.UserError`` where the folder is no run, or has no checkpoint.
+    run: the folder of a run. device: a device name of torch, such as ``cpu`` or ``cuda``; None takes a GPU if there is
+    one. Raises ``segpipe.UserError`` where the folder is not a run, or where its checkpoint is missing or damaged.
     """
-    from segpipe.engine.predictor import Predictor  # torch takes seconds to import
+    from segpipe.engine.predictor import Predictor  # imported here: importing torch takes seconds
 
     return Predictor(run, device=device)
 
 
 def installed_version() -> str:
-    """The version of the installed distribution; ``0+unknown`` where the package is used without being installed."""
+    """Return the version of the installed distribution; ``0+unknown`` where the package is not installed."""
     from importlib import metadata
 
     try:
@@ -38,7 +38,7 @@ def installed_version() -> str:
 
 
 def __getattr__(name: str) -> Any:
-    """What takes time to import is imported when it is asked for."""
+    """Import names that take time to import only when they are used."""
     if name == "Predictor":
         from segpipe.engine.predictor import Predictor
 

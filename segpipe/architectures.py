@@ -1,4 +1,4 @@
-"""``python -m segpipe.architectures``: a table of all named architectures, with what they are made of and cost."""
+"""``python -m segpipe.architectures``: a table of all named architectures, with their parts and their cost."""
 
 import argparse
 
@@ -14,7 +14,7 @@ from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
 from segpipe.models.cost import multiply_adds
 
-WIDTH = 110  # characters that the table needs
+WIDTH = 110  # minimum width of the table in characters
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m segpipe.architectures", description=__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=[360, 480], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--classes", type=int, default=11)
-    parser.add_argument("overrides", nargs="*", help="as for train, laid over every model: fusion=none match=params")
+    parser.add_argument("overrides", nargs="*", help="as for train, applied to every model: fusion=none match=params")
     given = parser.parse_args()
     with user_errors():
         table = model_table(given.overrides, (given.size[0], given.size[1]), given.classes)
@@ -30,7 +30,11 @@ def main() -> None:
 
 
 def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -> Table:
-    """A row for every file in conf/model, ``overrides`` laid over each; nothing is allocated."""
+    """Return a table with a row for every file in conf/model, each with ``overrides``. No weights are allocated.
+
+    size: (height, width) of the image for which multiply-adds are counted. An invalid combination is marked in the
+    table, and its error is printed.
+    """
     table = Table(title=f"{num_classes} classes, {size[0]} x {size[1]} pixels", title_justify="left")
     for heading in ("model", "encoder", "neck", "decoder", "fusion", "stride"):
         table.add_column(heading)
@@ -43,7 +47,7 @@ def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -
         try:
             cfg = Plan.of(cfg, num_classes=num_classes, size=size).cfg
         except UserError as error:
-            table.add_row(*parts, str(cfg.model.stride), "refused", "")
+            table.add_row(*parts, str(cfg.model.stride), "invalid", "")
             print(f"{cfg.model.name}: {error}")
             continue
         with torch.device("meta"):

@@ -1,6 +1,6 @@
-"""``python -m segpipe.bound data=camvid data.root=...``: what fixed upsampling of a perfect coarse map would score.
+"""``python -m segpipe.bound data=camvid data.root=...``: the scores of a perfect coarse map after fixed upsampling.
 
-A reference for the ways up, not a limit: a decoder that learns, or one with skips, can do better.
+The scores are a reference for upsampling operators, not a limit: a learned decoder, or one with skips, can do better.
 """
 
 import argparse
@@ -26,15 +26,15 @@ from segpipe.runs.summary import PYTHON, format_score
 
 
 def bound(cfg: DictConfig, split: Split) -> dict[str, Any]:
-    """Return what the JSON file holds: the data, and by stride and resampling method the scores, from 0 to 1."""
+    """Return the content of the JSON file: the data set, and the scores (0 to 1) by stride and resampling method."""
     dataset = build.dataset(cfg, split)
     about = {"data": cfg.data.name, "split": split, "fingerprint": dataset.fingerprint(), "images": len(dataset)}
     return about | {"strides": oracle.bound(dataset, split)}
 
 
 def table(found: dict[str, Any]) -> Table:
-    """The mIoU by stride and way."""
-    title = f"{found['data']} {found['split']}, {found['images']} pictures: mIoU of a perfect map, enlarged"
+    """Return a table of the mIoU by stride and resampling method."""
+    title = f"{found['data']} {found['split']}, {found['images']} images: mIoU of a perfect map after upsampling"
     drawn = Table(title=escape(title), title_justify="left")
     for heading in ("stride", *RESAMPLERS):
         drawn.add_column(heading, justify="right")
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m segpipe.bound", description=__doc__)
     parser.add_argument("overrides", nargs="*", help="as for train: data=camvid data.root=...")
     parser.add_argument("--split", choices=get_args(Split), default="test")
-    parser.add_argument("--out", type=Path, help="file to write (default: outputs/bounds/DATA-SPLIT.json)")
+    parser.add_argument("--out", type=Path, help="the file to write (default: outputs/bounds/DATA-SPLIT.json)")
     given = parser.parse_intermixed_args()
     with user_errors():
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -58,7 +58,7 @@ def main() -> None:
         out = given.out or Path("outputs") / "bounds" / f"{cfg.data.name}-{given.split}.json"
         write_json(out, found)
     Console(highlight=False, soft_wrap=True).print(table(found))
-    print("A reference, not a limit: a decoder that learns, or has skips, can do better.")
+    print("These scores are a reference, not a limit: a learned decoder, or one with skips, can do better.")
     print(f"Written to {display_path(out)}, with scores at boundaries. Next:")
     print(f"  {PYTHON} -m segpipe.train {shlex.join(given.overrides)}".rstrip())
 

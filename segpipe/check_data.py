@@ -1,4 +1,4 @@
-"""``python -m segpipe.check_data data=folder data.root=...``: what is wrong with the data, before training."""
+"""``python -m segpipe.check_data data=folder data.root=...``: find the problems of a data set before training."""
 
 import argparse
 import shlex
@@ -17,11 +17,11 @@ from segpipe.data.dataset import Split
 from segpipe.errors import UserError
 from segpipe.runs.summary import PYTHON
 
-SHOWN = 20  # problems printed, if not all are asked for
+SHOWN = 20  # number of problems printed without --all
 
 
 def check_data(cfg: DictConfig) -> Report:
-    """Read all data once, and gather everything that is wrong; nothing stops at the first."""
+    """Read all data once and collect all problems. The check does not stop at the first one."""
     report = Report()
     for split in get_args(Split):
         try:
@@ -35,7 +35,7 @@ def check_data(cfg: DictConfig) -> Report:
 
 
 def main() -> None:
-    """The command line; status 1 if anything is wrong."""
+    """The command line; exit status 1 if there is any problem."""
     parser = argparse.ArgumentParser(prog="python -m segpipe.check_data", description=__doc__)
     parser.add_argument("overrides", nargs="*", help="as for train: data=folder data.root=...")
     parser.add_argument("--all", action="store_true", help=f"print all problems, not {SHOWN} of them")
@@ -54,11 +54,11 @@ def main() -> None:
     for problem in printed:
         print(f"- {problem}")
     if len(problems) > len(printed):
-        print(f"... and {len(problems) - len(printed)} more, with --all.")
+        print(f"... and {len(problems) - len(printed)} more. Print all with --all.")
     if problems:
         print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found.")
     else:
-        print(f"Nothing wrong was found. Next:\n  {PYTHON} -m segpipe.train {shlex.join(given.overrides)}")
+        print(f"No problems found. Next:\n  {PYTHON} -m segpipe.train {shlex.join(given.overrides)}")
     sys.exit(int(bool(problems)))
 
 

@@ -1,4 +1,4 @@
-"""Public names that are to be removed: they work for at least one more minor version, and warn when they are used."""
+"""Deprecation of public names. A deprecated name works for at least one more minor version and warns when used."""
 
 import functools
 import inspect
@@ -11,7 +11,7 @@ Named = TypeVar("Named", bound=Callable[..., Any])
 
 
 def deprecated(*, since: str, remove: str, instead: str) -> Callable[[Named], Named]:
-    """A decorator for a function or a class: calling it raises a FutureWarning that names the replacement.
+    """Return a decorator for a function or a class. Calling the object gives a FutureWarning with the replacement.
 
     since, remove: the versions that deprecate and that remove it. instead: what to use, as code: ``segpipe.load(run)``.
     A class warns when it is instantiated, and so do its subclasses. The docstring says the same as the warning.
@@ -36,7 +36,7 @@ def deprecated(*, since: str, remove: str, instead: str) -> Callable[[Named], Na
 
 
 def renamed(module: str, names: Mapping[str, str], *, since: str, remove: str) -> Callable[[str], Any]:
-    """What a module sets as its ``__getattr__``, so that renamed and moved attributes work under their former names.
+    """Return a ``__getattr__`` for a module, so that renamed and moved attributes work under their former names.
 
     module: its ``__name__``. names: each former name with the present one, of this module (``load``) or in full
     (``segpipe.engine.predictor.Predictor``). since, remove: see ``deprecated``.
@@ -55,5 +55,5 @@ def renamed(module: str, names: Mapping[str, str], *, since: str, remove: str) -
 
 
 def text(name: str, *, since: str, remove: str, instead: str) -> str:
-    """What the warning says."""
+    """Return the text of the warning."""
     return f"{name} is deprecated since segpipe {since} and will be removed in {remove}. Use {instead} instead."

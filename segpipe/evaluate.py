@@ -1,4 +1,4 @@
-"""``python -m segpipe.evaluate RUN --data data=camvid data.root=...``: test a finished run again, on any data."""
+"""``python -m segpipe.evaluate RUN --data data=camvid data.root=...``: test a finished run again, on any data set."""
 
 import argparse
 from pathlib import Path
@@ -15,13 +15,13 @@ from segpipe.runs.summary import score_table
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m segpipe.evaluate", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument(
         "--data", nargs="+", default=[], metavar="OVERRIDE", help="as for train: data=camvid data.root=..."
     )
     parser.add_argument("--split", choices=get_args(Split), default="test")
-    parser.add_argument("--out", type=Path, help="where to write (default: below the run's folder)")
-    parser.add_argument("--device", help="as torch names it; a GPU where there is one by default")
+    parser.add_argument("--out", type=Path, help="the folder to write to (default: evaluations in the run's folder)")
+    parser.add_argument("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
     given = parser.parse_args()
     with user_errors():
         result = evaluate(given.run, overrides=given.data, split=given.split, out=given.out, device=given.device)

@@ -1,4 +1,4 @@
-"""``python -m segpipe.predict RUN PICTURES --out FOLDER``: masks, coloured masks and overlays of your own pictures."""
+"""``python -m segpipe.predict RUN IMAGES --out FOLDER``: masks, coloured masks and overlays of your own images."""
 
 import argparse
 import sys
@@ -12,7 +12,11 @@ from segpipe.errors import UserError
 
 
 def predict(run: Path, pictures: list[Path], out: Path, *, device: str | None = None) -> int:
-    """Write NAME_mask.png (indices), NAME_colour.png and NAME_overlay.png for each picture; return how many failed."""
+    """Write NAME_mask.png (class indices), NAME_colour.png and NAME_overlay.png for each image.
+
+    Prints the three largest classes of each image, and the error of an image that cannot be read. Returns the number of
+    images that failed.
+    """
     predictor = Predictor(run, device=device)
     failed = []
     for number, path in enumerate(pictures, start=1):
@@ -29,37 +33,40 @@ def predict(run: Path, pictures: list[Path], out: Path, *, device: str | None = 
         shares = {name: float((mask == index).mean()) for index, name in enumerate(predictor.classes)}
         largest = sorted(shares.items(), key=lambda item: -item[1])[:3]
         print(f"[{number}/{len(pictures)}] {path.name}: " + ", ".join(f"{name} {share:.0%}" for name, share in largest))
-    print(f"{len(pictures) - len(failed)} of {len(pictures)} pictures: masks in {out}/")
+    print(f"{len(pictures) - len(failed)} of {len(pictures)} images: masks in {out}/")
     return len(failed)
 
 
 def find_pictures(paths: list[Path]) -> list[Path]:
-    """The files named, and the pictures in the folders named. Raises UserError for none, or two of one stem."""
+    """Return the given files and the images in the given folders.
+
+    Raises UserError where a path does not exist, where a folder has no images, or where two images have the same stem.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
-                raise UserError(f"{path}: no picture in it (of {', '.join(sorted(IMAGE_SUFFIXES))}).")
+                raise UserError(f"{path}: no images in this folder. Allowed are {', '.join(sorted(IMAGE_SUFFIXES))}.")
             found += inside
         elif path.is_file():
             found.append(path)
         else:
-            raise UserError(f"{path}: no such file or folder. Give pictures, or folders of pictures.")
+            raise UserError(f"{path}: no such file or folder. Give images, or folders of images.")
     by_stem: dict[str, Path] = {}
     for path in found:
         if (other := by_stem.setdefault(path.stem, path)) != path:
-            raise UserError(f"{path} and {other}: their masks would have one name. Predict them into two folders.")
+            raise UserError(f"{path} and {other}: their masks would have the same name. Predict them into two folders.")
     return found
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m segpipe.predict", description=__doc__)
-    parser.add_argument("run", type=Path, help="a run's folder")
-    parser.add_argument("pictures", type=Path, nargs="+", help="pictures, or folders of pictures")
-    parser.add_argument("--out", type=Path, default=Path("masks"), help="where to write (default: masks)")
-    parser.add_argument("--device", help="as torch names it; a GPU where there is one by default")
+    parser.add_argument("run", type=Path, help="the folder of a run")
+    parser.add_argument("pictures", type=Path, nargs="+", help="images, or folders of images")
+    parser.add_argument("--out", type=Path, default=Path("masks"), help="the folder to write to (default: masks)")
+    parser.add_argument("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
     given = parser.parse_args()
     with user_errors():
         failed = predict(given.run, find_pictures(given.pictures), given.out, device=given.device)

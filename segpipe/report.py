@@ -1,4 +1,4 @@
-"""``python -m segpipe.report FOLDER``: which differences between a folder's runs are real, on one page."""
+"""``python -m segpipe.report FOLDER``: one page on which differences between a folder's runs are significant."""
 
 import argparse
 from collections.abc import Sequence
@@ -38,13 +38,13 @@ def report(
     factors: Sequence[Factor] = FACTORS,
     score: Score = MIOU,
 ) -> list[Paragraph]:
-    """Write ``report.html``, ``results.csv`` and ``comparisons.csv`` into ``out``, or into the folder itself.
+    """Write ``report.html``, ``results.csv`` and ``comparisons.csv`` to ``out``, or to the folder of the runs.
 
-    reference: the network that single ones are compared with; None compares each with the best of the others. bound: a
-    file of ``segpipe.bound``; None looks for one. as_markdown: write ``report.md`` as well. factors: what the cells of
-    the folder differ in, the one first that is drawn as lines and rows. score: what networks are compared by. Returns
-    the verdict.
-    Raises UserError where the folder has no finished run.
+    reference: the network that single networks are compared with; None compares each with the best of the others.
+    bound: a file of ``segpipe.bound``; None searches for one. resamples: of the test images, at least 100. as_markdown:
+    also write ``report.md``. factors: the factors in which the cells differ; the first one gives the lines of the plots
+    and the rows of the tables. score: the score that is compared. Returns the verdict.
+    Raises UserError where the folder has no finished run, where ``out`` is a file, or for too few resamples.
     """
     if resamples < 100:
         raise UserError(
@@ -52,7 +52,7 @@ def report(
         )
     out = out or folder
     if out.is_file():
-        raise UserError(f"--out {out}: that is a file. Give a folder; it is made where there is none.")
+        raise UserError(f"--out {out}: this is a file. Give a folder; it is created if it does not exist.")
     collection = collect(folder, factors=factors, score=score)
     analysis = analyse(collection, reference=reference, resamples=resamples)
     found = network_results(collection, analysis)
@@ -82,10 +82,10 @@ def report(
 
 
 def offered_classes() -> dict[str, type]:
-    """The operators, fusions and refinements that ``conf/`` names, by import path; without those that lack a module.
+    """Return the operators, fusions and refinements that ``conf/`` names, by import path, if they can be imported.
 
-    The report asks them what they are: the folder of runs names classes, but may come from anybody, so nothing that
-    only a run names is imported.
+    The report reads their attributes. Classes that only a run names are not imported, because the folder of runs may
+    come from another person.
     """
     found: dict[str, type] = {}
     for group in ("decoder", "fusion", "model"):
@@ -103,15 +103,15 @@ def offered_classes() -> dict[str, type]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m segpipe.report", description=__doc__)
-    parser.add_argument("folder", type=Path, help="a sweep's, outputs/sweeps/NAME, or any with runs in it")
-    parser.add_argument("--out", type=Path, help="the folder to write into (default: that of the runs)")
+    parser.add_argument("folder", type=Path, help="the folder of a sweep, outputs/sweeps/NAME, or any folder of runs")
+    parser.add_argument("--out", type=Path, help="the folder to write to (default: the folder of the runs)")
     parser.add_argument(
-        "--reference", help="what single networks are compared with (default: each with the best of the others)"
+        "--reference", help="the network to compare single networks with (default: the best of the others)"
     )
-    parser.add_argument("--format", choices=("html", "md"), default="html", help="md: write report.md as well")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the test's pictures")
+    parser.add_argument("--format", choices=("html", "md"), default="html", help="md: also write report.md")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="number of resamples of the test images")
     parser.add_argument(
-        "--bound", type=Path, help="what segpipe.bound wrote (default: one under outputs/bounds that fits)"
+        "--bound", type=Path, help="a file of segpipe.bound (default: one in outputs/bounds for the same test images)"
     )
     given = parser.parse_args()
     as_markdown = given.format == "md"

@@ -1,4 +1,4 @@
-"""``python -m segpipe.train``: one training, or with -m a sweep of them."""
+"""``python -m segpipe.train``: a single training, or with -m a sweep."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from segpipe.engine import startup  # noqa: F401  (before all the others: see there)
+from segpipe.engine import startup  # noqa: F401  (has to be first, see its docstring)
 
 # isort: split
 import hydra
@@ -32,7 +32,7 @@ from segpipe.training import devices
     version_base="1.3", config_path=str(schema.CONF), config_name="train"
 )
 def hydra_main(cfg: DictConfig) -> None:
-    """What Hydra calls: once for a single training, once a job in a sweep."""
+    """The function that Hydra calls: once for a single training, once per job in a sweep."""
     context = HydraConfig.get()
     cfg.run_dir = cfg.run_dir or context.runtime.output_dir
     overrides = list(context.overrides.task)
@@ -44,7 +44,7 @@ def hydra_main(cfg: DictConfig) -> None:
         scheduler.dispatch(cfg, overrides, blocking=alone)
         return
     try:
-        with user_errors():  # here as well, or Hydra would add a line of its own
+        with user_errors():  # also here, or Hydra would add a line to the message
             refuse_cells(cfg)
             if cfg.stages:
                 sys.exit(run_stages(cfg, overrides))
@@ -53,18 +53,18 @@ def hydra_main(cfg: DictConfig) -> None:
                 sys.exit(ranks.supervise(number, chosen, overrides))
             train(cfg)
     finally:
-        # Of another rank, a folder with a lock may be rank 0's
+        # On other ranks, a folder with a lock may belong to rank 0.
         remove_if_empty(Path(context.runtime.output_dir), beside=frozenset(() if rank else {LOCK}))
 
 
 def main() -> None:
-    """Run; put what the user is to mend in a few lines."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors come to us as they are
+    """The command line. Errors that the user can fix are printed as a short message."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises the original error
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*|lightning_fabric\..*|torch\.optim\.lr_scheduler")
-    for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # records are written, children ended
-        if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup means it; a shell's & does not
+    for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # so that records are written and children are ended
+        if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
             signal.signal(end, raise_keyboard_interrupt)
     exit_with_parent()
     devices.silence_nonzero_ranks()
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def raise_keyboard_interrupt(*signal_and_frame: object) -> None:
-    """What a signal to end does."""
+    """Signal handler: raise KeyboardInterrupt."""
     raise KeyboardInterrupt
 
 

@@ -1,7 +1,7 @@
-"""``python -m segpipe.tune SWEEP KEY``: the level of a nuisance factor, such as ``optimizer.lr``, for each cell.
+"""``python -m segpipe.tune SWEEP KEY``: choose the level of a nuisance factor, such as ``optimizer.lr``, for each cell.
 
-The level with the highest mean validation mIoU over the tuning seeds is chosen; test scores are never read. The chosen
-cells are written as a file for ``sweep.cells``, to be run with other seeds.
+The level with the highest mean validation mIoU over the tuning seeds is chosen. Test scores are never read. The chosen
+cells are written to a file for ``sweep.cells``, to be run with other seeds.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from segpipe.runs.run import display_path
 
 
 def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
-    """A row a cell, a column a level: mean and standard deviation over seeds."""
+    """Return a table with a row for each cell and a column for each level: mean and standard deviation over seeds."""
     found = Table(title=f"Validation mIoU over the seeds {join(sweep.seeds)}; * is chosen", title_justify="left")
     levels = [escape(" ".join(filter(None, level))) or "-" for level in sweep.levels]
     for heading in ("cell", *levels, "another", "regret"):
@@ -39,7 +39,10 @@ def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
 
 
 def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: bool = False) -> int:
-    """Choose, print and write; return the exit status: 1 where a cell is left out, or nothing was written."""
+    """Choose a level for each cell, print the table and write the file of chosen cells.
+
+    Returns the exit status: 1 where a cell has no choice, or where nothing was written.
+    """
     sweep = read(folder, keys)
     choices = [choose(cell, sweep.levels, sweep.seeds, incomplete=incomplete) for cell in sweep.cells]
     console = Console(highlight=False, soft_wrap=True)
@@ -52,7 +55,7 @@ def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: 
     )
     if not any(choices) or (waiting and not incomplete):
         why = f"{waiting} runs of the tuning seeds are not finished" if waiting else "no cell has a choice"
-        console.print(f"Nothing is written: {why}. Finish the sweep; or choose from what there is: --incomplete")
+        console.print(f"Nothing was written: {why}. Finish the sweep, or choose from the finished runs: --incomplete")
         return 1
     file = out or folder / OUT
     write(sweep, choices, file)
@@ -63,12 +66,12 @@ def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m segpipe.tune", description=__doc__.partition("\n\n")[2])  # type: ignore[union-attr]
-    parser.add_argument("sweep", type=Path, help="a sweep's folder")
+    parser.add_argument("sweep", type=Path, help="the folder of a sweep")
     parser.add_argument(
-        "keys", nargs="+", metavar="KEY", help="a swept key; of several, the best combination is chosen"
+        "keys", nargs="+", metavar="KEY", help="a swept key; with several keys, their best combination is chosen"
     )
     parser.add_argument("--out", type=Path, help=f"the file to write (default: {OUT} in the sweep's folder)")
-    parser.add_argument("--incomplete", action="store_true", help="choose where runs are missing or failed, too")
+    parser.add_argument("--incomplete", action="store_true", help="also choose where runs are missing or failed")
     given = parser.parse_args()
     with user_errors():
         status = tune(given.sweep, given.keys, out=given.out, incomplete=given.incomplete)

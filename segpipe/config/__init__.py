@@ -1,1 +1,1 @@
-"""A checked configuration, and the objects made from it."""
+"""Checks of the configuration, and the objects that are built from it."""

@@ -1,7 +1,7 @@
-"""Equal budget: the width of the decoder is solved so that a network costs what others do.
+"""Equal budget: the width of the decoder is solved so that all networks have the same cost.
 
-Encoder and neck are what the cells of a sweep share. Channels are dealt out to the maps of the decoder, in the
-proportion of the encoder's, until decoder, head and enlargement cost what the budget leaves them.
+The cells of a sweep share encoder and neck. Channels are distributed to the feature maps of the decoder in proportion
+to the encoder's channels, until decoder, head and final upsampling use the rest of the budget.
 """
 
 from functools import lru_cache
@@ -16,17 +16,19 @@ from segpipe.errors import InvalidCombination, UserError
 from segpipe.models.decoder import decoder_strides, resolve_widths
 from segpipe.models.network import ENLARGEMENTS
 
-TOLERANCE = 0.02  # of what the budget leaves to decoder, head and enlargement
+TOLERANCE = 0.02  # relative to the part of the budget that is left for decoder, head and final upsampling
 
 
 class BudgetUnreachable(InvalidCombination):
-    """No width meets the budget."""
+    """Raised where no decoder width meets the budget."""
 
 
 class BudgetSolution(NamedTuple):
-    """What came of it, of the whole network: parameters, or multiply-adds for one picture.
+    """The solved width and the cost of the complete network.
 
-    shared: of encoder and neck. width: for ``model.width``. factor: of the encoder's channels, over all steps up.
+    what: the unit of all costs: parameters, or multiply-adds for one image. budget: the cost that was asked for.
+    cost: the cost of the network. shared: the cost of encoder and neck. width: the value for ``model.width``. factor:
+    the decoder's channels divided by the encoder's, summed over all decoder steps.
     """
 
     what: Measure
@@ -37,7 +39,7 @@ class BudgetSolution(NamedTuple):
     factor: float
 
     def __str__(self) -> str:
-        """For the terminal."""
+        """Return the text for the terminal."""
         deviation = self.cost / self.budget - 1
         return (
             f"match={self.what}: width {self.factor:.2f} of the encoder's (model.width={shown(self.width)}), "
@@ -46,7 +48,10 @@ class BudgetSolution(NamedTuple):
         )
 
     def record(self) -> dict[str, Any]:
-        """For ``run.json``; ``decoder_deviation`` is from what the budget leaves beside encoder and neck."""
+        """Return the entries for ``run.json``.
+
+        ``decoder_deviation`` is relative to the budget minus the cost of encoder and neck.
+        """
         return {
             "what": self.what,
             "budget": self.budget,
@@ -59,17 +64,17 @@ class BudgetSolution(NamedTuple):
 
 
 def shown(width: Width) -> str:
-    """As it would be typed."""
+    """Return a width as it is written on the command line."""
     return "null" if width is None else str(width).replace(" ", "")
 
 
 def format_cost(what: Measure, number: float) -> str:
-    """A cost in words."""
+    """Return a cost with its unit, as text."""
     return f"{number:,.0f} parameters" if what == "params" else f"{number / 1e6:,.1f} M multiply-adds"
 
 
 def with_solved_width(cfg: DictConfig, found: BudgetSolution) -> DictConfig:
-    """A copy of a configuration with the solved width and its budget; to solve it again gives the same."""
+    """Return a copy of a configuration with the solved width and its budget. Solving the copy gives the same width."""
     copy = cfg.copy()
     copy.budget, copy.model.width = found.budget, found.width
     return copy
@@ -78,10 +83,11 @@ def with_solved_width(cfg: DictConfig, found: BudgetSolution) -> DictConfig:
 def solve_budget(
     cfg: DictConfig, *, num_classes: int | None = None, size: tuple[int, int] | None = None
 ) -> BudgetSolution:
-    """The width with which a network meets its budget; its own where it does as it is.
+    """Return the width with which a network meets its budget. If the given width meets it, that one is returned.
 
-    num_classes, and size of the picture that multiply-adds are for: None asks the data, and takes the size that
-    ``metrics.json`` tells them for: ``data.size``, or the first test picture's. Raises Unmet, or what the data raise.
+    num_classes: None reads the number from the data. size: (height, width) of the image for which multiply-adds are
+    counted; None takes ``data.size``, or the size of the first test image, as ``metrics.json`` does.
+    Raises BudgetUnreachable where no width meets the budget, and the data set's UserError where the data are missing.
     """
     what: Measure = cfg.match
     given = cfg.data.get("size")
@@ -99,15 +105,16 @@ def solve_budget(
 
 
 def reference_config(cfg: DictConfig) -> DictConfig:
-    """The network as its model's own file has it, whatever was chosen instead, behind the same encoder and neck.
+    """Return the configuration of the model's own file, with the same encoder and neck.
 
-    Raises UserError where there is no such file.
+    Overrides of model, decoder and fusion are ignored. Raises UserError where the model has no file, or where its file
+    does not choose decoder and fusion.
     """
     model, chosen = read_model(cfg.model.name)
     if not {"decoder", "fusion"} <= chosen.keys():
         raise UserError(
-            f"match={cfg.match}: the budget would be taken from conf/model/{cfg.model.name}.yaml, which is not there "
-            f"or leaves decoder or fusion open. Give budget=NUMBER."
+            f"match={cfg.match}: the budget is taken from conf/model/{cfg.model.name}.yaml, but this file does not "
+            f"exist, or it does not choose a decoder and a fusion. Give budget=NUMBER."
         )
     own = cfg.copy()
     own.model = model
@@ -117,7 +124,10 @@ def reference_config(cfg: DictConfig) -> DictConfig:
 
 
 def read_model(name: str) -> tuple[DictConfig, dict[str, str]]:
-    """The model of a file under ``conf/model``, with what it builds on, and its choices in the groups it overrides."""
+    """Return the model node of a file under ``conf/model`` and the file's choices in the groups that it overrides.
+
+    Both include the files that the file inherits from.
+    """
     path = CONF / "model" / f"{name}.yaml"
     node: Any = OmegaConf.load(path) if path.is_file() else {}
     model: Any = OmegaConf.create()
@@ -133,7 +143,7 @@ def read_model(name: str) -> tuple[DictConfig, dict[str, str]]:
 
 @lru_cache(maxsize=256)
 def cost_of(network: str, what: Measure, num_classes: int, size: tuple[int, int] | None) -> int:
-    """Of a whole network as it is. Arguments: see ``CostModel``."""
+    """Return the cost of a complete network with the width that it has. For the arguments see ``CostModel``."""
     scales = CostModel(network, what, num_classes, size)
     return scales.shared + scales.cost_at(scales.width)
 
@@ -142,7 +152,7 @@ def cost_of(network: str, what: Measure, num_classes: int, size: tuple[int, int]
 def solve(
     network: str, what: Measure, budget: float, num_classes: int, size: tuple[int, int] | None
 ) -> BudgetSolution | str:
-    """See ``solve_budget``; a text where no width meets the budget."""
+    """See ``solve_budget``. Returns an error message where no width meets the budget."""
     scales = CostModel(network, what, num_classes, size)
     encoder, width = scales.encoder, scales.width
     strides = decoder_strides(encoder, start=encoder.coarsest, stop=scales.model.stride)
@@ -158,18 +168,18 @@ def solve(
     decoder_budget = budget - scales.shared
     if decoder_budget <= 0:
         alone = format_cost(what, scales.shared)
-        return f"encoder and neck alone cost {alone}, and the budget is {format_cost(what, budget)}. Give a larger one."
+        return f"encoder and neck alone cost {alone}, but the budget is {format_cost(what, budget)}. Give a larger one."
     as_it_is = scales.cost_at(width)
     if within_tolerance(as_it_is, decoder_budget):
         return result(width, as_it_is)
     if isinstance(width, list):
         return (
-            f"model.width={shown(width)} says what width every map has, and so the network costs "
-            f"{format_cost(what, scales.shared + as_it_is)} where the budget is {format_cost(what, budget)}. Leave "
-            f"model.width out, and it is solved; or leave out match."
+            f"model.width={shown(width)} sets the width of every feature map, so the network costs "
+            f"{format_cost(what, scales.shared + as_it_is)}, but the budget is {format_cost(what, budget)}. Remove "
+            f"model.width, so that it is solved; or remove match."
         )
     search = Search(scales.cost_at, decoder_budget, avoid={*natural, *encoder.channels.values()})
-    # Where the up-convolution narrows, the map it begins with is the neck's; else it is the decoder's first.
+    # If the up-convolution reduces the channels, the first feature map is the neck's; else it is the decoder's.
     first = 1 if scales.model.get("narrow") == "upsample" and width is None else 0
     search.proportional(natural[first:] if width is None else resolve_widths(width, 0, encoder, strides))  # type: ignore[arg-type]
     if not within_tolerance(search.cost, decoder_budget):
@@ -177,16 +187,16 @@ def solve(
     if not within_tolerance(search.cost, decoder_budget):
         least = max(search.nearest) == 1
         above = f", above {format_cost(what, scales.shared + search.cost)}" if least else ""
-        fixed = f", or let model.enlarge={next(iter(ENLARGEMENTS))} take the last step" if least else ""
+        fixed = f", or make the last step fixed: model.enlarge={next(iter(ENLARGEMENTS))}" if least else ""
         return (
             f"no width meets the budget of {format_cost(what, budget)}, within {TOLERANCE:.0%} of the "
-            f"{format_cost(what, decoder_budget)} that it leaves beside encoder and neck. The closest is "
-            f"model.width={shown(search.nearest)}, with "
-            f"{format_cost(what, search.cost)} there. Give all cells another budget=NUMBER{above}{fixed}."
+            f"{format_cost(what, decoder_budget)} that encoder and neck leave. The closest is "
+            f"model.width={shown(search.nearest)}, with {format_cost(what, search.cost)} for decoder, head and final "
+            f"upsampling. Give all cells another budget=NUMBER{above}{fixed}."
         )
     return result(search.nearest, search.cost)
 
 
 def within_tolerance(cost: float, decoder_budget: float) -> bool:
-    """Whether that is equal, as we take it."""
+    """Return whether a decoder's cost counts as equal to its budget."""
     return abs(cost - decoder_budget) <= TOLERANCE * decoder_budget

@@ -1,4 +1,4 @@
-"""From configuration to objects."""
+"""Functions that build objects from the configuration."""
 
 import os
 from collections.abc import Callable
@@ -35,27 +35,27 @@ from segpipe.training.losses import ClassWeighted, Loss
 from segpipe.training.sync_batchnorm import SyncBatchNormPlugin
 from segpipe.training.task import SegmentationTask
 
-PROGRESS_EVERY = 10  # batches; drawn at each, the bar costs a small network 2 % of its time
-KINDS: dict[type[Part], str] = {Upsampler: "decoder", Fusion: "fusion", Refinement: "model.refine"}  # base: its node
+PROGRESS_EVERY = 10  # batches; a redraw at each batch takes 2 % of the time of a small network
+KINDS: dict[type[Part], str] = {Upsampler: "decoder", Fusion: "fusion", Refinement: "model.refine"}  # base class: node
 P = TypeVar("P", bound=Part)
-SWEEP = "SEGPIPE_SWEEP"  # the environment variable in which a sweep tells its jobs its name
+SWEEP = "SEGPIPE_SWEEP"  # environment variable with the name of the sweep, set for its jobs
 
 
 def strip_labels(node: DictConfig, path: str) -> DictConfig:
-    """A node without the keys that are there for other nodes or for the reader."""
+    """Return a node without the keys that are no arguments: its name, and keys that other nodes read."""
     kept = {key: node[key] for key in map(str, node) if key != "name" and f"{path}.{key}" not in EXTRA_KEYS}
     return OmegaConf.create(kept)
 
 
 def resolve(node: DictConfig) -> DictConfig:
-    """A copy that stands on its own: interpolations are filled in."""
+    """Return a copy in which all interpolations are resolved."""
     copy = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
     assert isinstance(copy, DictConfig)
     return copy
 
 
 def kind(node: DictConfig, base: type[P]) -> type[P]:
-    """The class that a node makes objects of. Its attributes say what they are.
+    """Return the class that a node instantiates. The class attributes describe the properties of its objects.
 
     base: ``Upsampler``, ``Fusion`` or ``Refinement``. Raises UserError for a class that is not derived from it.
     """
@@ -63,17 +63,17 @@ def kind(node: DictConfig, base: type[P]) -> type[P]:
     try:
         found = get_class(node.get("_target_"))
     except Exception as error:
-        raise UserError(f"{target}: this is not a class that can be imported ({error}).") from error
+        raise UserError(f"{target}: this class cannot be imported ({error}).") from error
     if not issubclass(found, base):
         raise UserError(
-            f"{target}: allowed is a class derived from {base.__module__}.{base.__name__}, whose attributes say what "
-            f"its objects are."
+            f"{target}: allowed is a class derived from {base.__module__}.{base.__name__}. The attributes of the class "
+            f"describe its objects."
         )
     return found
 
 
 def check_parts(cfg: DictConfig) -> None:
-    """Ask each part that is chosen by its class whether it can use its arguments. Raises the UserError of the first."""
+    """Let the class of each part check the arguments. Raises the UserError of the first part that rejects them."""
     for base, path in KINDS.items():
         node = OmegaConf.select(cfg, path)
         arguments = OmegaConf.to_container(strip_labels(resolve(node), path), resolve=True)
@@ -85,7 +85,10 @@ def check_parts(cfg: DictConfig) -> None:
 
 
 def instantiate_group(cfg: DictConfig, group: str) -> Any:
-    """What a group's ``_target_`` makes; lists and dicts come as Python's own."""
+    """Instantiate a group's ``_target_``. Lists and dicts are passed as Python lists and dicts.
+
+    Raises the UserError of the constructor, if it raises one.
+    """
     try:
         return instantiate(strip_labels(resolve(cfg[group]), group), _convert_="all")
     except InstantiationException as error:
@@ -93,25 +96,25 @@ def instantiate_group(cfg: DictConfig, group: str) -> Any:
 
 
 def network(cfg: DictConfig, num_classes: int) -> Network:
-    """The network, its weights drawn from generators keyed by (seed, part)."""
+    """Build the network. The weights are drawn from random generators that are seeded by (seed, part)."""
     with seeded_by_name(cfg.seed, "encoder"):
         encoder = instantiate_group(cfg, "encoder")
     encoder.freeze(cfg.encoder.get("freeze", 0))
     with seeded_by_name(cfg.seed, "network"):
         built = network_factory(cfg, encoder, num_classes)()
-    for name in ("neck", "decoder", "head", "enlarge"):  # each layer by its own key, whatever was drawn before it
+    for name in ("neck", "decoder", "head", "enlarge"):  # each layer has its own key and is independent of the others
         init_weights(getattr(built, name), seed=cfg.seed, prefix=name)
     return built
 
 
 def meta_encoder(cfg: DictConfig) -> Encoder:
-    """The encoder without memory for its weights, to ask it for its strides."""
+    """Build the encoder on the meta device, without memory for its weights. It has its strides and channels."""
     with torch.device("meta"):
         return instantiate_group(cfg, "encoder")  # type: ignore[no-any-return]
 
 
 def network_factory(cfg: DictConfig, encoder: Encoder, num_classes: int) -> Callable[..., Network]:
-    """What makes the network around an encoder; an argument given to it goes before that of the configuration."""
+    """Return a factory that builds the network around an encoder. Its arguments override the configuration."""
     return partial(
         instantiate_group(cfg, "model"),
         encoder=encoder,
@@ -125,7 +128,7 @@ def network_factory(cfg: DictConfig, encoder: Encoder, num_classes: int) -> Call
 
 
 def augment(cfg: DictConfig) -> Augment:
-    """The augmentation, built strictly."""
+    """Build the augmentation. Raises UserError for arguments that a transform does not take."""
     node = OmegaConf.to_container(cfg.augment, resolve=True)
     assert isinstance(node, dict)
 
@@ -139,12 +142,15 @@ def augment(cfg: DictConfig) -> Augment:
 
 
 def data(cfg: DictConfig) -> SegmentationData:
-    """The data module."""
+    """Build the data module."""
     return instantiate_group(cfg, "data")(augment=augment(cfg), seed=cfg.seed)
 
 
 def loss(cfg: DictConfig, module: SegmentationData) -> Loss:
-    """The loss; class weights that depend on the data are counted from the training masks."""
+    """Build the loss. Class weights that depend on the data are computed from the training masks.
+
+    Raises UserError where the number of class weights is not the number of classes.
+    """
     built: Loss = instantiate_group(cfg, "loss")
     num_classes = len(module.split("train").classes)
     for part in built.modules():
@@ -156,7 +162,7 @@ def loss(cfg: DictConfig, module: SegmentationData) -> Loss:
 
 
 def task(cfg: DictConfig, module: SegmentationData) -> SegmentationTask:
-    """The LightningModule."""
+    """Build the LightningModule."""
     classes = module.split("train").classes
     return instantiate_group(cfg, "task")(
         network=network(cfg, len(classes)),
@@ -169,7 +175,7 @@ def task(cfg: DictConfig, module: SegmentationData) -> SegmentationTask:
 
 
 def precision(cfg: DictConfig) -> str:
-    """``auto`` made out: bf16 where a GPU computes in it."""
+    """Return the precision. ``auto`` is resolved: bf16-mixed on a GPU that supports it, else 32-true."""
     if cfg.trainer.precision != "auto":
         return str(cfg.trainer.precision)
     gpu = torch.cuda.is_available() and cfg.trainer.accelerator in ("auto", "gpu", "cuda")
@@ -177,7 +183,7 @@ def precision(cfg: DictConfig) -> str:
 
 
 def logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
-    """The W&B logger: group is the sweep, tags are what was chosen on the command line."""
+    """Build the W&B logger. Its group is the sweep; its tags are the overrides of the command line."""
     return instantiate_group(cfg, "logger")(
         folder=run.folder,
         config=OmegaConf.to_container(cfg, resolve=True),
@@ -189,7 +195,7 @@ def logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
 
 
 def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None, place: RankInfo = SINGLE_PROCESS) -> pl.Trainer:
-    """The trainer with its callbacks. place: this process's among the ranks that train together."""
+    """Build the trainer with its callbacks. place: this process's rank and the number of ranks."""
     callbacks = [*instantiate_all(cfg.callbacks), History(run)]
     if cfg.trainer.get("enable_progress_bar", True):
         callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=PROGRESS_EVERY))
@@ -198,27 +204,30 @@ def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None, place: RankIn
     plugins: list[Any] = [
         AtomicCheckpointIO(),
         LightningEnvironment(),
-    ]  # not what Lightning finds: a SLURM job around us
+    ]  # set explicitly, or Lightning detects a SLURM job around this process
     if place.world_size > 1 and cfg.trainer.sync_batchnorm:
         plugins.append(SyncBatchNormPlugin(gpu=devices.on_gpu(cfg)))
     if place.world_size > 1:
         callbacks.append(KeepSigtermHandler())
-    # Instances are given to the maker, not to Hydra, which would make configurations of them.
+    # Instances are passed to the constructor, not to Hydra: Hydra would convert them to configurations.
     maker = instantiate(strip_labels(resolve(cfg.trainer), "trainer"), _partial_=True, _convert_="all")
     given = {"precision": precision(cfg), "sync_batchnorm": False, **devices.trainer_arguments(cfg, place)}
     return maker(callbacks=callbacks, logger=logger or False, plugins=plugins, **given)
 
 
 def instantiate_all(node: DictConfig) -> list[Any]:
-    """What each entry of a node makes; null entries are left out."""
+    """Instantiate each entry of a node. Null entries are skipped."""
     return [instantiate(item, _convert_="all") for item in node.values() if item is not None]
 
 
 def dataset(cfg: DictConfig, split: str) -> SegmentationDataset:
-    """A split of the data, without the module around it."""
+    """Build the data set of one split, without the data module."""
     return instantiate(resolve(cfg.data.dataset), _convert_="all")(split=split)
 
 
 def weights_file(path: str) -> Path:
-    """The checkpoint that ``warm_start`` means: a file itself, or the best of a run."""
+    """Return the checkpoint that ``warm_start`` names: a checkpoint file, or the best checkpoint of a run's folder.
+
+    Raises UserError where the folder is no run, or where its best checkpoint is missing or damaged.
+    """
     return Path(path) if Path(path).is_file() else require_intact(Run.open(path).best_checkpoint())

@@ -1,4 +1,4 @@
-"""What the config groups offer, and what a file of theirs has to hold: a user's own may leave something out."""
+"""The options of the config groups, and the keys that their files must have. A user's own file may lack some."""
 
 import inspect
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from segpipe.config.schema import CONF, EXTRA_KEYS, HYDRA_KEYS, locate, options
 from segpipe.errors import UserError
 
-# Keys that other nodes or the program read, and that have no default. A class's own arguments are in its signature.
+# Keys without a default that other nodes or the program read. The arguments of a class are in its signature.
 REQUIRED = {
     "data": ("_target_", "_partial_", "name", "dataset", "batch_size"),
     "data.dataset": ("_target_", "_partial_"),
@@ -32,7 +32,7 @@ REQUIRED = {
     "callbacks": (),
 }  # fmt: skip
 
-# What the program gives to what a node makes: so many arguments by position, others by name.
+# The arguments that the program adds to those of a node: the number of positional ones, the names of the others.
 GIVEN: dict[str, tuple[int, tuple[str, ...]]] = {
     "data": (0, ("augment", "seed")),
     "data.dataset": (0, ("split",)),
@@ -50,9 +50,9 @@ GIVEN: dict[str, tuple[int, tuple[str, ...]]] = {
 
 @cache
 def files(group: str) -> dict[str, DictConfig]:
-    """What the files of a config group say, by name: first the default choice, then by the alphabet. Not to be changed.
+    """Return the content of each file of a config group, by name: the default choice first, then alphabetically.
 
-    Not for groups whose files build on others.
+    The result is cached: do not change it. Not for groups whose files inherit from other files.
     """
     root: Any = OmegaConf.load(CONF / "train.yaml")
     default = next(entry[group] for entry in root.defaults if group in entry)
@@ -61,25 +61,25 @@ def files(group: str) -> dict[str, DictConfig]:
 
 
 def check_present(cfg: DictConfig) -> None:
-    """Raise UserError where a group lacks a key that is read."""
+    """Raise UserError where a group lacks a required key."""
     for path, keys in REQUIRED.items():
         node = OmegaConf.select(cfg, path)
         group = path.partition(".")[0]
-        source = f"the files in conf/{group} have" if (CONF / group).is_dir() else "conf/train.yaml has"
+        source = f"the files in conf/{group}" if (CONF / group).is_dir() else "conf/train.yaml"
         if not isinstance(node, DictConfig):
-            raise UserError(f"{path} is left out. Give it, as {source} it.")
+            raise UserError(f"{path} is missing. Add it as in {source}.")
         for key in keys:
             if key not in node:
-                raise UserError(f"{path}.{key} is left out. Give it, as {source} it.")
+                raise UserError(f"{path}.{key} is missing. Add it as in {source}.")
         if "_partial_" in keys and node._partial_ is not True:
-            raise UserError(f"{path}._partial_={node._partial_}: allowed is true. Arguments are added by the program.")
+            raise UserError(f"{path}._partial_={node._partial_}: allowed is true. The program adds further arguments.")
     for name, node in cfg.callbacks.items():
         if isinstance(node, DictConfig) and "_target_" not in node:
-            raise UserError(f"callbacks.{name}._target_ is left out. Give it, as the files in conf/callbacks have it.")
+            raise UserError(f"callbacks.{name}._target_ is missing. Add it as in the files in conf/callbacks.")
 
 
 def nodes(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
-    """Every node that makes something, with its path."""
+    """Yield every node that has a ``_target_``, with its path."""
     if "_target_" in node:
         yield path, node
     for key in map(str, node):
@@ -93,7 +93,7 @@ def nodes(node: DictConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
 
 
 def check_arguments(cfg: DictConfig) -> None:
-    """Raise UserError where what a node makes cannot be made of what it says and of what the program gives."""
+    """Raise UserError where the arguments of a node and those that the program adds do not fit the signature."""
     for path, node in nodes(cfg, ""):
         if path in GIVEN or not node.get("_partial_"):
             bind(path, node)
@@ -109,5 +109,5 @@ def bind(path: str, node: DictConfig) -> None:
         inspect.signature(locate(node._target_)).bind(*[None] * count, **dict.fromkeys([*said, *names]))
     except TypeError as error:
         given = ", ".join([*["a value"] * count, *names])
-        by_program = f" ({'it is called with ' + given + ' besides' if given else 'it is given nothing else'})"
+        by_program = f" ({'the program also passes ' + given if given else 'the program passes no other arguments'})"
         raise UserError(f"{path}: {node._target_}: {error}{by_program}.") from error

@@ -1,4 +1,4 @@
-"""Which combinations mean nothing and are refused, and which do something else than one might think."""
+"""Checks for invalid combinations of values, and notes on combinations with an effect that may surprise the user."""
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,9 +15,9 @@ from segpipe.training import devices
 
 
 def validate(cfg: DictConfig, encoder: Encoder) -> list[str]:
-    """Check values against one another; return notes on what they do otherwise than one might expect.
+    """Check values against one another. Return notes on combinations with an effect that may surprise the user.
 
-    Raises InvalidCombination for those that are invalid together.
+    encoder: may be on the meta device. Raises InvalidCombination for values that are invalid together.
     """
     try:
         for refusal in (check_stride, check_decoder, check_match, check_images):
@@ -29,10 +29,13 @@ def validate(cfg: DictConfig, encoder: Encoder) -> list[str]:
 
 
 def check_stride(cfg: DictConfig, encoder: Encoder) -> None:
-    """A model may stop at any stride that the encoder has, or finer than its finest; so many stages can be frozen."""
+    """Raise UserError for a stride that the encoder does not have, or for more frozen stages than the encoder has.
+
+    Strides below the encoder's finest are allowed.
+    """
     if cfg.encoder.get("freeze", 0) > len(encoder.stages):
         raise UserError(
-            f"encoder.freeze={cfg.encoder.freeze}: allowed is 0 to {len(encoder.stages)}, the stages of "
+            f"encoder.freeze={cfg.encoder.freeze}: allowed is 0 to {len(encoder.stages)}, the number of stages of "
             f"encoder={cfg.encoder.name}."
         )
     stride = cfg.model.stride
@@ -41,13 +44,16 @@ def check_stride(cfg: DictConfig, encoder: Encoder) -> None:
         closest = min(allowed, key=lambda s: (abs(s - stride), -s))
         instead = f"model=fcn{closest}s" if cfg.model.name == f"fcn{stride}s" else f"model.stride={closest}"
         raise UserError(
-            f"model={cfg.model.name} stops at stride {stride}, which encoder={cfg.encoder.name} (strides "
-            f"{', '.join(map(str, encoder.strides))}) has not: take {instead}, or another encoder."
+            f"model={cfg.model.name} stops at stride {stride}, but encoder={cfg.encoder.name} has the strides "
+            f"{', '.join(map(str, encoder.strides))}: take {instead}, or another encoder."
         )
 
 
 def check_decoder(cfg: DictConfig, encoder: Encoder) -> None:
-    """Steps of 2 need maps to climb to, and unpooling needs poolings; a part may reject its arguments."""
+    """Raise UserError where the encoder lacks the feature maps or poolings that an operator needs.
+
+    Also raises UserError where a part rejects its arguments.
+    """
     operator, name = build.kind(cfg.decoder, Upsampler), f"decoder={cfg.decoder.name}"
     lowest = 1 if identity.enlargement(cfg) is None else cfg.model.stride
     start = encoder.strides[:1] if encoder.strides[0] > lowest else []
@@ -55,38 +61,38 @@ def check_decoder(cfg: DictConfig, encoder: Encoder) -> None:
         without = [s for s in encoder.strides if s > lowest and s not in encoder.pools]
         if without or start:
             raise UserError(
-                f"{name} needs the encoder to max-pool at every step, and encoder={cfg.encoder.name} does not at "
+                f"{name} needs an encoder with max-pooling at every step, but encoder={cfg.encoder.name} has none at "
                 f"stride {', '.join(map(str, without or start))}: take {alternatives()}."
             )
         if overlap := overlapping_pools(encoder):
             raise UserError(
-                f"{name}: the windows of encoder={cfg.encoder.name}'s max-poolings overlap (stride "
-                f"{', '.join(map(str, overlap))}), so a maximum may be two windows' and the values would fall "
-                f"on one another: take {alternatives()}."
+                f"{name}: the max-pooling windows of encoder={cfg.encoder.name} overlap (stride "
+                f"{', '.join(map(str, overlap))}). Two windows may have the same maximum, and unpooling would write "
+                f"both values to the same pixel: take {alternatives()}."
             )
     elif start and not operator.one_step:
         raise UserError(
-            f"{name} enlarges in steps of 2, each to the size of a map of the encoder, and encoder={cfg.encoder.name} "
-            f"has no map of a stride below {start[0]}: take {alternatives()}, or an enlargement in one step with "
-            f"model.enlarge={next(iter(ENLARGEMENTS))}."
+            f"{name} upsamples in steps of 2, each to the size of an encoder feature map, but "
+            f"encoder={cfg.encoder.name} has no feature map of a stride below {start[0]}: take {alternatives()}, or "
+            f"upsample in one step with model.enlarge={next(iter(ENLARGEMENTS))}."
         )
     build.check_parts(cfg)
 
 
 def alternatives() -> str:
-    """A decoder that works behind any encoder, and an encoder that works in front of any decoder, of those in conf."""
+    """Name a decoder in conf that works with any encoder, and an encoder in conf that works with any decoder."""
     decoders = (name for name, node in files("decoder").items() if works_anywhere(build.kind(node, Upsampler)))
     encoders = (name for name, node in files("encoder").items() if works_with_all(node))
     return f"decoder={next(decoders)}, or encoder={next(encoders)}"
 
 
 def works_anywhere(operator: type[Upsampler]) -> bool:
-    """Whether an operator needs nothing of the encoder."""
+    """Return whether an operator works with any encoder."""
     return operator.one_step and not operator.needs_pooling
 
 
 def works_with_all(node: DictConfig) -> bool:
-    """Whether an encoder has a map at every stride, each by a 2 x 2 max-pooling of the one before."""
+    """Return whether an encoder has a feature map at every stride, each by 2 x 2 max-pooling of the one before."""
     try:
         encoder = build.meta_encoder(OmegaConf.create({"encoder": node}))
     except UserError:  # its library is not installed
@@ -95,19 +101,19 @@ def works_with_all(node: DictConfig) -> bool:
 
 
 def check_match(cfg: DictConfig, encoder: Encoder) -> None:
-    """A width can be solved where there is one, and the budget be taken from a model that means something."""
+    """Raise UserError where ``match`` has no width to solve, or where the model that sets the budget is invalid."""
     if not cfg.get("match"):
         return
     if cfg.model.get("width") == "classes":
         raise UserError(
-            f"match={cfg.match}: model={cfg.model.name} climbs with class scores (model.width=classes), one channel "
-            f"for each class: there is no width to solve. Compare its ways up with decoder.smooth=conv3x3 behind each, "
-            f"or take model=ladder, whose width is free."
+            f"match={cfg.match}: model={cfg.model.name} upsamples class scores (model.width=classes), one channel "
+            f"for each class: there is no width to solve. Compare its upsampling operators with "
+            f"decoder.smooth=conv3x3, or take model=ladder, which has a free width."
         )
     if not decoder_strides(encoder, start=encoder.coarsest, stop=cfg.model.stride):
         raise UserError(
             f"match={cfg.match}: model={cfg.model.name} stops at stride {cfg.model.stride}, the coarsest of "
-            f"encoder={cfg.encoder.name}: nothing is climbed, there is no width to solve. Take a smaller model.stride."
+            f"encoder={cfg.encoder.name}: the decoder has no steps and no width to solve. Take a smaller model.stride."
         )
     if cfg.budget is None:
         own = budget.reference_config(cfg)
@@ -116,17 +122,17 @@ def check_match(cfg: DictConfig, encoder: Encoder) -> None:
             check_decoder(own, encoder)
         except UserError as error:
             raise UserError(
-                f"match={cfg.match}: the budget would be what model={cfg.model.name} costs as its own file has it, but "
-                f"that is refused: {error} Or give budget=NUMBER."
+                f"match={cfg.match}: the budget is the cost of model={cfg.model.name} as its own file has it, but "
+                f"that combination is invalid: {error} Or give budget=NUMBER."
             ) from error
 
 
 def check_images(cfg: DictConfig, encoder: Encoder) -> None:
-    """Pictures have to make batches, and to be large enough for the encoder."""
+    """Raise UserError where images cannot be stacked to batches, or are too small for the encoder."""
     if cfg.data.name == "shapes" and cfg.data.get("root"):
         raise UserError(
-            f"data.root={cfg.data.root}: data=shapes is drawn and has no folder. Say what lies there: data=folder for "
-            f"pictures of your own, or data=camvid, voc, pets, cityscapes."
+            f"data.root={cfg.data.root}: data=shapes is generated and reads no folder. Name the data set in the "
+            f"folder: data=folder for your own images, or data=camvid, voc, pets, cityscapes."
         )
     for path in ("data.crop", "data.size"):
         pair = OmegaConf.select(cfg, path)
@@ -140,53 +146,57 @@ def check_images(cfg: DictConfig, encoder: Encoder) -> None:
     alone = cfg.data.batch_size // parts <= 1
     if alone and smallest and max(smallest) <= encoder.coarsest and cfg.neck.get("norm"):
         raise UserError(
-            f"data.batch_size={cfg.data.batch_size} in {parts} parts of pictures of {list(smallest)}: "
-            f"batch normalisation would see a single value. Take a larger batch or larger pictures, or neck.norm=false."
+            f"data.batch_size={cfg.data.batch_size} in {parts} parts of images of {list(smallest)}: batch "
+            f"normalisation would see a single value per channel. Take a larger batch or larger images, or "
+            f"neck.norm=false."
         )
     if cfg.data.get("crop") is None and cfg.augment.before_crop:
         raise UserError(
-            f"augment={cfg.augment.name} changes the size of pictures, which then make no batch: set "
+            f"augment={cfg.augment.name} changes the size of images, so they cannot be stacked to a batch: set "
             f"data.crop=[HEIGHT,WIDTH]."
         )
 
 
 def check_training(cfg: DictConfig) -> None:
-    """What Lightning would take, and we cannot keep."""
+    """Raise UserError for settings that Lightning accepts, but that this training does not support."""
     trainer = cfg.trainer
     for name in ("best", "last"):
         if cfg.callbacks.get(name) is None:
-            raise UserError(f"callbacks.{name} is left out, but nothing can be tested or gone on with but for it.")
+            raise UserError(f"callbacks.{name} is required: testing and resuming need the checkpoint it writes.")
     if trainer.check_val_every_n_epoch > trainer.max_epochs:
         raise UserError(
             f"trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch} with trainer.max_epochs="
-            f"{trainer.max_epochs}: no epoch would be validated. Lower the one or raise the other."
+            f"{trainer.max_epochs}: no epoch would be validated. Lower the first or raise the second."
         )
     if cfg.resume not in (None, "auto") and cfg.warm_start:
-        raise UserError("resume and warm_start exclude each other: one goes on with a training, the other begins one.")
+        raise UserError("resume and warm_start exclude each other: resume continues a training, warm_start begins one.")
     for key, instead in (("gradient_clip_val", "task.clip"), ("accumulate_grad_batches", "task.accumulate")):
         if trainer.get(key):
-            raise UserError(f"trainer.{key} is not used here, since losses are divided exactly: set {instead}.")
+            raise UserError(f"trainer.{key} is not used here, because the task averages losses exactly: set {instead}.")
 
 
 def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
-    """What is allowed, but does something else than one might think."""
+    """Return notes on values that are allowed, but whose effect may surprise the user."""
     found = []
     model, smooth = cfg.model, cfg.decoder.get("smooth")
     if model.stride < encoder.strides[0]:
-        found.append(f"encoder={cfg.encoder.name} has no map finer than {encoder.strides[0]}: enlarge does the rest.")
+        found.append(
+            f"encoder={cfg.encoder.name} has no feature map finer than stride {encoder.strides[0]}: the final "
+            f"upsampling (model.enlarge) does the rest."
+        )
     if build.kind(cfg.fusion, Fusion).uses_skip and model.stride == encoder.coarsest:
         same = identity.file_of("fusion", NoFusion).name
         found.append(
-            f"fusion={cfg.fusion.name} has no skip to join at stride {model.stride}: the same as fusion={same}."
+            f"fusion={cfg.fusion.name} has no skip connection at stride {model.stride}: the same as fusion={same}."
         )
     if cfg.encoder.get("freeze", 0) and not (cfg.encoder.get("weights") or cfg.warm_start):
-        found.append(f"encoder.freeze={cfg.encoder.freeze} keeps random weights, since encoder.weights is null.")
+        found.append(f"encoder.freeze={cfg.encoder.freeze} freezes random weights, because encoder.weights is null.")
     if cfg.encoder.get("weights") and cfg.warm_start:
-        found.append("warm_start is given, so encoder.weights are not read.")
-    own = build.kind(cfg.decoder, Upsampler).needs_pooling  # then its file smooths, without anyone asking for it
+        found.append("warm_start is given, so encoder.weights is not read.")
+    own = build.kind(cfg.decoder, Upsampler).needs_pooling  # then smooth is set by its file, not by the user
     if smooth and not own and not identity.uses_smoothing(cfg, encoder):
-        why = "nothing is climbed" if model.stride == encoder.coarsest else f"model={model.name} convolves itself"
-        found.append(f"decoder.smooth={smooth} changes nothing here: {why}.")
+        why = "the decoder has no steps" if model.stride == encoder.coarsest else f"model={model.name} has convolutions"
+        found.append(f"decoder.smooth={smooth} has no effect here: {why}.")
     if cfg.get("budget") and not cfg.match:
-        found.append(f"budget={cfg.budget:g} says nothing without match=params or match=multiply_adds.")
+        found.append(f"budget={cfg.budget:g} has no effect without match=params or match=multiply_adds.")
     return found

@@ -1,4 +1,4 @@
-"""Which cells of a sweep are one and the same network, and what a run is called."""
+"""The identity of a network, which tells which cells of a sweep are the same network, and the names of runs."""
 
 import copy
 import hashlib
@@ -29,7 +29,7 @@ from segpipe.runs.identity_keys import ADDED_SINCE, IGNORED_IN_IDENTITY
 from segpipe.runs.renames import current, oldest
 from segpipe.training import pretrained
 
-# Of Lightning's own, those that only show or log. All others, and a user's, may change what is trained or tested.
+# Lightning's callbacks that only display or log. All others, and those of users, may change the result.
 LOGGING = (
     callbacks.LearningRateMonitor, callbacks.DeviceStatsMonitor, callbacks.ThroughputMonitor, callbacks.ModelSummary,
     callbacks.RichModelSummary, callbacks.TQDMProgressBar, callbacks.RichProgressBar,
@@ -37,39 +37,39 @@ LOGGING = (
 
 
 def overlapping_pools(encoder: Encoder) -> list[int]:
-    """The strides that an encoder reaches by max-poolings whose windows are not 2 x 2, side by side."""
+    """Return the strides that an encoder reaches by max-pooling other than 2 x 2 windows with stride 2."""
     return [stride for stride, pool in encoder.pools.items() if (pool.kernel, pool.stride) != (2, 2)]
 
 
 def interpolates_as(operator: type[Upsampler], other: type[Upsampler]) -> bool:
-    """Whether an operator is, in one step and for ever, the fixed interpolation that another is."""
+    """Return whether an operator is the same fixed interpolation as another, in one step and without parameters."""
     fixed = operator.one_step and operator.parameter_free and not operator.guided
     return fixed and operator.initial == other.initial
 
 
 def file_of(group: str, made: type) -> DictConfig:
-    """What the file under conf says that makes objects of a class."""
+    """Return the content of the file under conf whose ``_target_`` is a class."""
     return next(node for node in files(group).values() if locate(node._target_) is made)
 
 
 def enlargement(cfg: DictConfig) -> type[Upsampler] | None:
-    """The fixed operator that takes the last step to full size; None where it is the decoder's own."""
+    """Return the fixed operator of the final upsampling to full size; None where it is the decoder's operator."""
     return ENLARGEMENTS.get(cfg.model.get("enlarge"))
 
 
 def canonical_key(cfg: DictConfig, encoder: Encoder) -> tuple[int, DictConfig, DictConfig]:
-    """Stride, decoder and fusion that a network is known by: cells of which these are equal are one network.
+    """Return canonical stride, decoder and fusion. Cells for which these are equal are the same network.
 
-    Where nothing is climbed, nothing is joined, and a fixed enlargement is all there is of an operator. Repetition by 2
-    and 2 and 8 is repetition by 32. So is an operator that enlarges in steps of 2, since the steps are the same
-    wherever the decoder stops: without skips and convolutions the stride then says nothing.
+    A decoder without steps uses no fusion, and with a fixed final upsampling it uses no other operator. Nearest
+    upsampling by 2, 2 and 8 equals nearest upsampling by 32. An operator that upsamples in steps of 2 makes the same
+    steps wherever the decoder stops. For both, the stride has no effect without skips and convolutions.
     """
     model, decoder, fusion = cfg.model, cfg.decoder, cfg.fusion
     operator, refine, last = build.kind(decoder, Upsampler), build.kind(model.refine, Refinement), enlargement(cfg)
     stride, joined = model.stride, build.kind(fusion, Fusion).uses_skip
     alike = not operator.one_step or (interpolates_as(operator, Nearest) and not decoder.get("smooth"))
     bare = refine.empty and model.get("width") == "classes" and last is None and not joined
-    if alike and bare and not overlapping_pools(encoder):  # AlexNet's maps are no halves
+    if alike and bare and not overlapping_pools(encoder):  # AlexNet's feature maps do not halve in size exactly
         stride = encoder.coarsest
     if stride == encoder.coarsest:
         joined = False
@@ -78,7 +78,7 @@ def canonical_key(cfg: DictConfig, encoder: Encoder) -> tuple[int, DictConfig, D
 
 
 def uses_smoothing(cfg: DictConfig, encoder: Encoder) -> bool:
-    """Whether ``decoder.smooth`` fills any slot: behind steps of 2, where refine does not convolve itself."""
+    """Return whether the network uses ``decoder.smooth``: after steps of 2 whose refinement has no convolutions."""
     stride, *_ = canonical_key(cfg, encoder)
     operator, refine = build.kind(cfg.decoder, Upsampler), build.kind(cfg.model.refine, Refinement)
     own_steps = not operator.one_step and enlargement(cfg) is None and cfg.model.stride > 1  # to full size
@@ -86,7 +86,7 @@ def uses_smoothing(cfg: DictConfig, encoder: Encoder) -> bool:
 
 
 def canonical_width(cfg: DictConfig, encoder: Encoder) -> Any:
-    """``model.width`` in the shortest of the forms in which it may be given; null where it is the encoder's."""
+    """Return ``model.width`` in its shortest form: None where the widths are the encoder's, one number, or a list."""
     width = cfg.model.get("width")
     if width is None or width == "classes":
         return width
@@ -102,7 +102,10 @@ def canonical_width(cfg: DictConfig, encoder: Encoder) -> Any:
 
 
 def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
-    """The resolved configuration, less what never changes the result, with names of equal networks made equal."""
+    """Return the resolved configuration without keys that never change the result. Equal networks give equal results.
+
+    The values that do not affect a network are replaced by one canonical value.
+    """
     resolved = build.resolve(cfg)
     stride, decoder, fusion = canonical_key(cfg, encoder)
     if not build.kind(fusion, Fusion).uses_skip:
@@ -117,7 +120,7 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
         resolved.model.enlarge = "same"
     resolved.decoder.smooth = resolved.decoder.get("smooth")
     if not uses_smoothing(cfg, encoder):
-        resolved.decoder.smooth = "conv3x3" if operator.needs_pooling else None  # one value is as good as another
+        resolved.decoder.smooth = "conv3x3" if operator.needs_pooling else None  # it has no effect: one value for all
     resolved.model.width = canonical_width(cfg, encoder)
     if not cfg.get("stages"):
         resolved.pop("stages", None)
@@ -130,15 +133,15 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
         if isinstance(node, DictConfig) and "_target_" in node and not changes_result(node):
             resolved.callbacks.pop(name)
     resolved.model.pop("name")
-    resolved.model.pop("deconv_kernel", None)  # it is in the decoder, where one reads it
+    resolved.model.pop("deconv_kernel", None)  # the decoder's node contains it
     return with_class_keys(OmegaConf.to_container(resolved))  # type: ignore[no-any-return]
 
 
 def changes_result(node: DictConfig) -> bool:
-    """Whether the callback that a node makes may change what is trained or tested; if not, it is no part of identity.
+    """Return whether a node's callback may change what is trained or tested. If not, it is no part of the identity.
 
-    A class says so itself by its attribute ``changes_result``. A class that says nothing is taken to change the result,
-    unless it is one of LOGGING, or Lightning's Timer without a ``duration`` that ends the training.
+    The class attribute ``changes_result`` decides. A class without it is assumed to change the result, unless it is one
+    of LOGGING, or Lightning's Timer without a ``duration`` that ends the training.
     """
     made = locate(node._target_)
     if made is callbacks.Timer:
@@ -147,23 +150,23 @@ def changes_result(node: DictConfig) -> bool:
 
 
 def with_class_keys(node: Any) -> Any:
-    """Copy nested dicts and lists of a configuration, every ``_target_`` replaced by ``class_key``."""
+    """Copy nested dicts and lists of a configuration, with every ``_target_`` replaced by its ``class_key``."""
     if isinstance(node, dict):
         return {key: class_key(value) if key == "_target_" else with_class_keys(value) for key, value in node.items()}
     return [with_class_keys(item) for item in node] if isinstance(node, list) else node
 
 
 def class_key(target: str) -> str:
-    """The one path that stands for a class in an identity, by whatever path a configuration names it.
+    """Return the import path that stands for a class in an identity, whichever path a configuration uses.
 
     It is the shortest path that leads to the class: ``torch.optim.AdamW`` for ``torch.optim.adamw.AdamW``. For a class
-    of ours that has moved, it is the path of the first version that had it.
+    of segpipe that has moved, it is the path in the first version that had the class.
     """
     target = current(target)
     try:
         found = get_object(target)
         module, name = found.__module__, found.__qualname__
-    except Exception:  # it cannot be imported, or is no class or function: the check of the configuration says so
+    except Exception:  # it cannot be imported, or is no class or function: the check of the configuration reports it
         return target
     packages = list(accumulate(module.split("."), lambda package, part: f"{package}.{part}"))
     paths = [package for package in packages if getattr(sys.modules.get(package), name, None) is found]
@@ -176,7 +179,10 @@ def digest(
     datasets: Sequence[SegmentationDataset],
     revisions: Mapping[str, int],
 ) -> str:
-    """Eight hexadecimal digits of what can change the result: configuration, data, and the weights it starts from."""
+    """Return eight hexadecimal digits, a hash of all that can change the result: configuration, data, initial weights.
+
+    canonical: see ``canonical``. datasets: the three splits. revisions: see ``revisions``.
+    """
     content = copy.deepcopy(dict(canonical))
     content["data_fingerprint"] = [dataset.fingerprint() for dataset in datasets]
     for group, revision in revisions.items():
@@ -187,14 +193,14 @@ def digest(
             content[node].pop(key, None)
     content["trainer"]["precision"] = build.precision(cfg)
     if (weights := cfg.encoder.get("weights")) and pretrained.is_file(weights) and Path(weights).is_file():
-        content["encoder"]["weights"] = digest_of_file(Path(weights))  # by what is in it, wherever it lies
+        content["encoder"]["weights"] = digest_of_file(Path(weights))  # the content counts, not the path
     if cfg.warm_start:
         content["warm_start"] = digest_of_file(build.weights_file(cfg.warm_start))
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 def revisions(cfg: DictConfig, encoder: Encoder, datasets: Sequence[SegmentationDataset]) -> dict[str, int]:
-    """By config group the revision of what a run uses of it; 0 where no repair has touched such a run."""
+    """Return the revision of the components that a run uses, by config group; 0 where no fix has changed its result."""
     size = cfg.data.get("size")
     resized = size and any(dataset.size(i) != tuple(size) for dataset in datasets for i in range(len(dataset)))
     with torch.device("meta"):
@@ -208,13 +214,13 @@ def revisions(cfg: DictConfig, encoder: Encoder, datasets: Sequence[Segmentation
 
 
 def digest_of_file(path: Path) -> str:
-    """Of a file's content."""
+    """Return a hash of a file's content, 16 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=8)).hexdigest()  # type: ignore[arg-type]
 
 
 def format_run_name(cfg: DictConfig, encoder: Encoder, last: str) -> str:
-    """Join a run's choices as ``canonical_key`` has them, its width where it has its own, its seed, and ``last``."""
+    """Return a run's name: its canonical choices, its width if it is not the encoder's, its seed, and ``last``."""
     stride, decoder, fusion = canonical_key(cfg, encoder)
     model = model_name(cfg.model.name, cfg.model.stride, stride)
     width = canonical_width(cfg, encoder)
@@ -224,7 +230,7 @@ def format_run_name(cfg: DictConfig, encoder: Encoder, last: str) -> str:
 
 
 def model_name(name: str, given: int, stride: int) -> str:
-    """``fcn8s`` for itself, ``ladder8`` for model=ladder model.stride=8."""
+    """Return a model's name with its stride: ``fcn8s`` for model=fcn8s, ``ladder8`` for model=ladder model.stride=8."""
     if name == f"fcn{given}s":
         return f"fcn{stride}s"
     return name if stride == 1 else f"{name}{stride}"

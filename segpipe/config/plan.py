@@ -1,4 +1,4 @@
-"""One checked configuration, and what follows from it: made once, and handed on."""
+"""The plan of a training: the checked configuration and what is derived from it, computed once and passed on."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,11 +19,11 @@ from segpipe.runs.renames import CLASSES, upgrade
 
 @dataclass
 class Plan:
-    """What a training is to do, checked before any work.
+    """A checked configuration and what is derived from it.
 
-    cfg: the configuration, with the width solved where ``match`` asks for it, and every class under its present path.
-    encoder: on the meta device, without memory for its weights. notes: what the configuration does otherwise than one
-    might expect. budget: the solution, None without ``match``.
+    cfg: the configuration, with the solved width where ``match`` is set, and every class under its present path.
+    encoder: on the meta device, without memory for its weights. notes: texts on effects that may surprise the user.
+    budget: the solution, None without ``match``.
     """
 
     cfg: DictConfig
@@ -36,8 +36,8 @@ class Plan:
         """Check a configuration and solve its budget.
 
         num_classes, size (height, width): see ``budget.solve_budget``; None takes those of the data.
-        Raises UserError for a value of a wrong type, InvalidCombination for values that are invalid together or a
-        budget that no width meets, and what the data raise where a budget asks for them.
+        Raises UserError for a value of a wrong type, InvalidCombination for values that are invalid together and for a
+        budget that no width meets, and the data set's UserError where a budget needs the data and they are missing.
         """
         cfg, moved = with_present_classes(cfg)
         choices.check_present(cfg)
@@ -50,7 +50,7 @@ class Plan:
 
     @classmethod
     def of_trained(cls, cfg: DictConfig) -> "Plan":
-        """Take a configuration that a run was trained with as it is: it was checked, and its budget solved, then."""
+        """Make a plan of a run's stored configuration, without checks: they were done when the run was started."""
         return cls(cfg, build.meta_encoder(cfg))
 
     @cached_property
@@ -60,7 +60,7 @@ class Plan:
 
     @cached_property
     def datasets(self) -> list[SegmentationDataset]:
-        """The three splits. Raises UserError where the data are missing."""
+        """The data sets of the three splits. Raises UserError where the data are missing."""
         return [build.dataset(self.cfg, split) for split in get_args(Split)]
 
     @cached_property
@@ -74,12 +74,12 @@ class Plan:
         return identity.digest(self.cfg, self.canonical, self.datasets, self.revisions)
 
     def name(self, last: str | None = None) -> str:
-        """What a run is called. last: what stands at the end; None takes the identity."""
+        """Return the name of a run. last: the last part of the name; None takes the identity."""
         return identity.format_run_name(self.cfg, self.encoder, self.identity if last is None else last)
 
 
 def with_present_classes(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
-    """A configuration with every class under its present path, and a note for each that was given by an older one."""
+    """Return a configuration with every class under its present path, and a note for each class that has moved."""
     given = OmegaConf.to_container(cfg)
     present = upgrade(given)
     if present == given:
@@ -90,7 +90,10 @@ def with_present_classes(cfg: DictConfig) -> tuple[DictConfig, list[str]]:
 
 
 def make_cell(cfg: DictConfig, overrides: list[str]) -> Cell:
-    """The cell of a sweep that a configuration is; its ``run_dir`` is named after its network."""
+    """Return the cell of a sweep for a configuration. The name of its ``run_dir`` is the name of the run.
+
+    An invalid configuration gives a cell with ``refused`` or ``error`` and without a run.
+    """
     cell = {
         "model": cfg.model.get("name"),
         "stride": cfg.model.get("stride"),
@@ -103,16 +106,16 @@ def make_cell(cfg: DictConfig, overrides: list[str]) -> Cell:
         Plan.of(cfg)
     except InvalidCombination as error:
         return Cell(overrides, cell, refused=str(error))
-    except UserError as error:  # a wrong value; or of the data, which say how many classes there are
+    except UserError as error:  # a wrong value, or missing data, which give the number of classes
         return Cell(overrides, cell, error=str(error))
     return Cell(overrides, cell, run=Path(cfg.run_dir).name)
 
 
 def run_name(_root_: DictConfig) -> str:
-    """What a run's folder is called: its choices, its seed, its identity. Hydra asks for it as ``${run_name:}``.
+    """Return the name of a run's folder: its choices, seed and identity. In Hydra it is ``${run_name:}``.
 
-    Where there is no identity, because the configuration is invalid or the data are missing, the training itself raises
-    the error.
+    Where there is no identity, because the configuration is invalid or the data are missing, the name ends with
+    ``refused``, and the training raises the error later.
     """
     cfg = OmegaConf.masked_copy(_root_, [key for key in map(str, _root_) if key != "hydra"])
     try:

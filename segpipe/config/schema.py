@@ -1,7 +1,7 @@
-"""Configuration checked before anything is built: each value against the constructor it is meant for.
+"""Checks of each configuration value against the signature of its constructor, before any object is built.
 
-A config node with ``_target_`` may hold what the constructor takes, of the types its signature states; other keys are
-those of LABELS, which further nodes read. The signatures are so the one place where types are written down.
+A node with ``_target_`` may have the arguments of the constructor, with the types in its signature. Other keys have to
+be in EXTRA_KEYS: other nodes or the program read them. Thus the types are written down once, in the signatures.
 """
 
 import inspect
@@ -52,12 +52,12 @@ NODES = (
     "data", "augment", "encoder", "neck", "decoder", "fusion", "loss", "optimizer", "scheduler", "trainer", "logger",
     "callbacks", "model", "task", "sweep", "hydra",
 )  # fmt: skip
-NODES_OF_ANY_NAME = ("callbacks",)  # a node that holds nodes by names of the user's own
-GROUPS = {"run_dir", "data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks"}  # in any run
-STRICTER_TYPES = {"trainer.max_epochs": int}  # than the constructor's own: null would train for ever
+NODES_OF_ANY_NAME = ("callbacks",)  # a node whose child nodes may have any name
+GROUPS = {"run_dir", "data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks"}  # in every run
+STRICTER_TYPES = {"trainer.max_epochs": int}  # stricter than the constructor: null would train without end
 ANY = (-math.inf, math.inf)
-SMALLEST = 1e-30  # stands for "more than nothing"
-RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest and largest that mean something
+SMALLEST = 1e-30  # stands for "above 0"
+RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the smallest and the largest valid value
     **dict.fromkeys(
         ("batch_size", "eval_batch_size", "lr_batch", "max_epochs", "check_val_every_n_epoch", "accumulate"),
         (1, math.inf),
@@ -76,7 +76,7 @@ RANGES: dict[str, tuple[float, float]] = {  # by a path's last word: smallest an
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise UserError for the first value of a wrong type or name, saying what is allowed."""
+    """Raise UserError for the first value of a wrong type, range or name. The message says what is allowed."""
     for path, value, allowed, (low, high) in iter_values(cfg, ""):
         if not is_valid(value, allowed):
             raise UserError(
@@ -90,16 +90,16 @@ def check(cfg: DictConfig) -> None:
 
 
 def between(low: float, high: float) -> str:
-    """A range in words."""
+    """Return a range in words."""
     if high < math.inf:
         return f"from {low:g} to {high:g}"
     return "above 0" if low == SMALLEST else f"of {low:g} or more"
 
 
 def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tuple[float, float]]]:
-    """Every value below a node that a constructor or LABELS states a type for: (path, value, type, range).
+    """Yield every value below a node whose type a constructor or EXTRA_KEYS gives: (path, value, type, range).
 
-    A ``Part`` knows the ranges of its arguments itself: its own names may be any.
+    RANGES does not apply to the arguments of a ``Part``: the part checks them itself.
     """
     target = node.get("_target_")
     takes = parameters(target) if target else {}
@@ -108,7 +108,7 @@ def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tu
         full = f"{path}.{key}" if path else key
         value = node[key]
         if key == "_args_":
-            raise UserError(f"{full}: give each argument by name.")
+            raise UserError(f"{full}: positional arguments are not allowed. Give each argument by name.")
         if key in HYDRA_KEYS or key == "name":
             continue
         if isinstance(value, DictConfig):
@@ -129,18 +129,21 @@ def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tu
 
 
 def check_key(full: str, key: str, takes: dict[str, Any], target: str | None, node: DictConfig | None = None) -> None:
-    """Raise UserError where nothing takes a value of this name, or no object that a node makes."""
+    """Raise UserError for a key that nothing reads, or for a node whose object has a type that is not allowed.
+
+    full: the dotted path. takes: see ``parameters``. target: the node's ``_target_``. node: the value, if it is a node.
+    """
     if not target:
         raise UserError(f"{full}: nothing reads this key.{nearest(full, [*EXTRA_KEYS, *NODES])}")
     if key not in takes and "**" not in takes:
-        hint = nearest(key, takes) or f" If an experiment sets it, take it away: '~{full}'."
+        hint = nearest(key, takes) or f" If an experiment sets it, remove it with '~{full}'."
         raise UserError(f"{full}: {target} takes no '{key}'.{hint}")
     if node is not None and "_target_" in node and not may_make(node, takes.get(key, Any)):
         raise UserError(f"{full}._target_={node._target_}: allowed is {describe(takes[key])}.")
 
 
 def may_make(node: DictConfig, allowed: Any) -> bool:
-    """Whether what a node makes may be of a type; a class is asked, of other makers nothing is known."""
+    """Return whether the object of a node may have a type. Only classes are checked; a function may return any type."""
     if get_origin(allowed) in (Union, UnionType):
         return any(may_make(node, part) for part in get_args(allowed))
     if allowed in (int, float, str, bool, type(None)) or get_origin(allowed) in (Literal, list, tuple, dict):
@@ -148,18 +151,18 @@ def may_make(node: DictConfig, allowed: Any) -> bool:
     made = locate(node._target_)
     try:
         return not inspect.isclass(made) or bool(node.get("_partial_")) or issubclass(made, allowed)
-    except TypeError:  # a type that only type checkers can ask
+    except TypeError:  # a type that issubclass does not accept
         return True
 
 
 @cache
 def parameters(target: str) -> dict[str, Any]:
-    """Name to type of what a constructor or function takes; ``**`` among the names where it takes any."""
+    """Return the type of each parameter of a constructor or function, by name; ``**`` is a key if it takes any name."""
     called = locate(target)
     function: Callable[..., Any] = called.__init__ if inspect.isclass(called) else called  # type: ignore[misc]
     try:
         hints = get_type_hints(function)
-    except NameError:  # a hint that only type checkers can read
+    except NameError:  # a hint whose name is imported for type checkers only
         hints = {}
     takes = {name: hints.get(name, Any) for name in inspect.signature(called).parameters}
     kinds = {parameter.kind for parameter in inspect.signature(called).parameters.values()}
@@ -167,7 +170,7 @@ def parameters(target: str) -> dict[str, Any]:
 
 
 def locate(target: str) -> Any:
-    """The object a ``_target_`` names. Raises UserError where there is none."""
+    """Return the object that a ``_target_`` names. Raises UserError where it cannot be imported."""
     try:
         return get_object(target)
     except Exception as error:
@@ -175,32 +178,32 @@ def locate(target: str) -> Any:
 
 
 def is_valid(value: Any, allowed: Any) -> bool:
-    """Whether a value is of a type; an int will do for a float."""
+    """Return whether a value has a type. An int is valid for a float."""
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True)
     try:
         adapter(allowed).validate_python(value, strict=True)
     except pydantic.ValidationError:
         return False
-    except pydantic.errors.PydanticUserError:  # a type that pydantic knows nothing of
+    except pydantic.errors.PydanticUserError:  # a type that pydantic does not support
         return True
     return True
 
 
 def adapter(allowed: Any) -> pydantic.TypeAdapter[Any]:
-    """Pydantic's reader of a type; classes it knows nothing of are asked for by isinstance."""
+    """Return pydantic's validator for a type. Other classes are checked by isinstance."""
     return pydantic.TypeAdapter(allowed, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
 
 
 def literals(allowed: Any) -> list[Any]:
-    """The words that a type lists."""
+    """Return the literal values of a type."""
     if get_origin(allowed) is Literal:
         return list(get_args(allowed))
     return [word for part in get_args(allowed) for word in literals(part)]
 
 
 def describe(allowed: Any) -> str:
-    """A type in words: ``one of none, sum``, ``a number``, ``null``."""
+    """Return a type in words: ``none or sum``, ``a number``, ``null``."""
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
     if allowed in words:
         return words[allowed]
@@ -208,29 +211,29 @@ def describe(allowed: Any) -> str:
         return " or ".join(str(word) for word in get_args(allowed))
     if get_origin(allowed) is list:
         return f"a list of {describe(get_args(allowed)[0]).removeprefix('a ')}s"
-    if parts := [part for part in get_args(allowed) if part in words or get_args(part)]:  # what can be typed in
+    if parts := [part for part in get_args(allowed) if part in words or get_args(part)]:  # those a user can type
         return " or ".join(describe(part) for part in parts)
     return getattr(allowed, "__name__", str(allowed))
 
 
 def format_value(value: Any) -> str:
-    """A value as it would be written on the command line."""
+    """Return a value as it is written on the command line."""
     if OmegaConf.is_config(value):
         return str(OmegaConf.to_container(value)).replace(" ", "")
     return "null" if value is None else str(value)
 
 
 def options(group: str) -> list[str]:
-    """The names that a config group offers."""
+    """Return the names of the choices of a config group, sorted."""
     folder = CONF / group
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
 
 
 def read(run: Run) -> DictConfig:
-    """What a run was started with. Raises UserError where that is damaged."""
+    """Read the configuration that a run was started with. Raises UserError where the file is damaged."""
     try:
         kept = OmegaConf.create(upgrade(OmegaConf.to_container(OmegaConf.load(run.config))))
-    except Exception:  # whatever a damaged file leads its reader to
+    except Exception:  # a damaged file may raise any error
         kept = OmegaConf.create()
     if not isinstance(kept, DictConfig) or not {*map(str, kept)} >= GROUPS:
         raise UserError(f"{run.folder}: its config.yaml is damaged. {repair_hint(run.folder)}")
@@ -238,12 +241,12 @@ def read(run: Run) -> DictConfig:
 
 
 def key_of(override: str) -> str:
-    """What an override of the command line sets: ``data.root`` for ``+data.root=photos``."""
+    """Return the key that an override of the command line sets: ``data.root`` for ``+data.root=photos``."""
     return override.partition("=")[0].lstrip("+~")
 
 
 def keys() -> list[str]:
-    """Every key of the default configuration, dotted."""
+    """Return every key of the default configuration as a dotted path."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train")

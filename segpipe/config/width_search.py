@@ -1,6 +1,6 @@
-"""What a network costs with a decoder of any width, and the width with which it costs just so much.
+"""The cost of a network for any decoder width, and the search for the width with a given cost.
 
-Networks are weighed on the meta device, without memory or arithmetic, in some 10 to 50 ms each.
+Costs are counted on the meta device, without memory or arithmetic, in about 10 to 50 ms per network.
 """
 
 import json
@@ -20,17 +20,17 @@ Width = int | list[int] | Literal["classes"] | None
 
 
 def architecture_key(cfg: DictConfig) -> str:
-    """What a network is made of, as a text."""
+    """Return the parts of the configuration that define the architecture, as JSON."""
     nodes = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("encoder", "neck", "decoder", "fusion")}
     model = OmegaConf.to_container(cfg.model, resolve=True)
     return json.dumps(nodes | {"model": model, "augment": {"local_contrast": cfg.augment.get("local_contrast", False)}})
 
 
 class CostModel:
-    """Weighs one network with decoders of any width.
+    """Counts the cost of one network with decoders of any width.
 
-    network: as ``architecture_key`` says it. size: of the picture, where ``what`` is multiply_adds.
-    shared: what encoder and neck cost, whatever the decoder.
+    network: see ``architecture_key``. what: params, or multiply_adds for one image. size: (height, width) of the image;
+    required for multiply_adds. The attribute ``shared`` is the cost of encoder and neck.
     """
 
     def __init__(self, network: str, what: Measure, num_classes: int, size: tuple[int, int] | None) -> None:
@@ -52,12 +52,12 @@ class CostModel:
 
     @property
     def width(self) -> Width:
-        """What the configuration says."""
+        """``model.width`` of the configuration."""
         width: Any = self.model.get("width")
         return list(width) if OmegaConf.is_list(width) else width
 
     def cost_at(self, width: Width) -> int:
-        """What decoder, head and enlargement cost."""
+        """Return the cost of decoder, head and final upsampling for a width."""
         with torch.device("meta"):
             network = self.make(width=width).eval()
         if self.what == "params":
@@ -66,15 +66,15 @@ class CostModel:
 
 
 def parameters(module: nn.Module) -> int:
-    """How many it has."""
+    """Return the number of a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 class Search:
-    """Looks for the widths that cost nearest to ``decoder_budget``.
+    """Searches for the widths whose cost is nearest to ``decoder_budget``.
 
-    cost_at: what widths cost. avoid: numbers of channels that no map may have: where two widths agree, a 1x1
-    convolution falls away, and the cost with it, which would then not grow with the width.
+    cost_at: returns the cost of widths. avoid: numbers of channels that no feature map may have: where two widths are
+    equal, a 1x1 convolution is omitted, so the cost would not grow monotonically with the width.
     """
 
     def __init__(self, cost_at: Callable[[list[int]], int], decoder_budget: float, *, avoid: set[int]) -> None:
@@ -83,14 +83,14 @@ class Search:
         self.cost = math.inf
 
     def evaluate(self, widths: list[int]) -> int:
-        """What they cost; the nearest is remembered."""
+        """Return the cost of widths, and store the widths if their cost is the nearest so far."""
         cost = self.cost_at(widths)
         if abs(cost - self.decoder_budget) < abs(self.cost - self.decoder_budget):
             self.nearest, self.cost = widths, cost
         return cost
 
     def proportional(self, base: list[int]) -> None:
-        """More or less for all maps at once, until one channel is too little and the next too many."""
+        """Scale all widths together. The search stops when one more channel in total would exceed the budget."""
         low, high = 1, sum(base)
         below, above = self.evaluate(self.distribute(base, low)), self.evaluate(self.distribute(base, high))
         while above < self.decoder_budget:
@@ -98,7 +98,7 @@ class Search:
             above = self.evaluate(self.distribute(base, high))
         while high - low > 1 and below < self.decoder_budget:
             first, last, aim = (math.sqrt(cost) for cost in (below, above, self.decoder_budget))
-            guess = low + round((high - low) * (aim - first) / (last - first))  # a cost goes about with the square
+            guess = low + round((high - low) * (aim - first) / (last - first))  # cost grows about as the square
             middle = min(max(guess, low + 1), high - 1)
             cost = self.evaluate(self.distribute(base, middle))
             if cost < self.decoder_budget:
@@ -107,7 +107,7 @@ class Search:
                 high, above = middle, cost
 
     def one_by_one(self) -> None:
-        """A channel more or less for one map after another, while that comes nearer."""
+        """Change one width after another by one channel, as long as the cost comes nearer to the budget."""
         before = math.inf
         while self.cost != before:
             before = self.cost
@@ -118,7 +118,7 @@ class Search:
                 self.evaluate(widths)
 
     def distribute(self, base: list[int], total: int) -> list[int]:
-        """``total`` channels in the proportion of ``base``; one more of them is one more for about one map."""
+        """Distribute ``total`` channels in proportion to ``base``. One more in total adds one to about one width."""
         places, whole = len(base), sum(base)
         shares = [
             (2 * places * own * total + (2 * place + 1) * whole) // (2 * places * whole)
@@ -127,7 +127,7 @@ class Search:
         return [self.next_free_width(share, -1) for share in shares]
 
     def next_free_width(self, width: int, change: int) -> int:
-        """The width itself, or the next in the direction of ``change`` that is not to be avoided; 1 at least."""
+        """Return the width, or the next one in the direction of ``change`` that is not in ``avoid``; at least 1."""
         while width in self.avoid:
             width += change
         return max(width, 1)

@@ -1,1 +1,1 @@
-"""A training as a job: begun, resumed, spread over ranks, swept."""
+"""The execution of trainings: start, resume, several ranks, sweeps, evaluation and prediction."""

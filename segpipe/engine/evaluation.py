@@ -1,4 +1,4 @@
-"""A finished run tested again, on any data."""
+"""Evaluation of a finished run on any data set."""
 
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from segpipe.runs.storage import write_json
 def evaluate(
     run: Path, *, overrides: list[str], split: Split, out: Path | None = None, device: str | None = None
 ) -> dict[str, Any]:
-    """Count a split's pixels with a run's best checkpoint; write the scores and what was counted of every picture.
+    """Evaluate a run's best checkpoint on a split, and write the scores and the counts of every image.
 
-    overrides: of the ``data`` group, as on the command line of train; none takes the run's own data.
-    out: where to write; None makes a folder below the run's.
-    Raises UserError where the data's classes are not the run's.
+    overrides: of the ``data`` group, as on the command line of train; an empty list takes the data of the run.
+    out: the folder to write to; None takes a folder ``evaluations/DATA-SPLIT`` in the run's folder.
+    device: a device name of torch; None takes a GPU if there is one.
+    Returns the scores (0 to 1) and counts as written to ``metrics.json``, and the folder.
+    Raises UserError where the classes of the data are not those of the run.
     """
     predictor = Predictor(run, device=device)
     cfg = read(predictor.run)

@@ -1,4 +1,4 @@
-"""One training: fit, validate, test, and everything that is written of it."""
+"""A single training: fit, validate, test, and write the results."""
 
 import sys
 import time
@@ -28,11 +28,11 @@ from segpipe.training.task import SegmentationTask
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
-    """Train, validate, test and describe one network; everything that comes of it lies in ``cfg.run_dir``.
+    """Train, validate and test one network, and write all results to ``cfg.run_dir``.
 
-    Returns what ``metrics.json`` holds. Raises UserError for what the user is to mend. After any error the run's
-    record says ``failed`` or ``interrupted``, and why. Where this process is one of several ranks, rank 0 decides what
-    is trained, and writes and prints it; on the others nothing is returned.
+    Returns the content of ``metrics.json``. Raises UserError for errors that the user can fix. After any error, the
+    run's record has the status ``failed`` or ``interrupted`` and the reason. With several ranks, rank 0 sends the
+    configuration to the others, writes and prints; the other ranks return an empty dict.
     """
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     place = devices.connect_ranks()
@@ -44,14 +44,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     with run.lock(wait=auto):
         if auto and run.record.get("status") == "finished" and is_complete(run):
             check_same_config(run, Plan.of(cfg))
-            print(f"{display_path(run.folder)} is finished already.")
+            print(f"{display_path(run.folder)} is already finished.")
             place.broadcast_config(None)
             return read_json(run.metrics)
         return run_training(Plan.of(resolve_resume(cfg, overrides=overrides)), overrides, place)
 
 
 def run_training(plan: Plan, overrides: list[str], place: RankInfo) -> dict[str, Any]:
-    """See ``train``; the folder is these ranks' alone, and ``resume`` made out."""
+    """See ``train``. The run is locked by these ranks, and ``resume`` is resolved."""
     cfg = plan.cfg
     for note in plan.notes:
         print(f"Note: {note}")
@@ -85,7 +85,7 @@ def run_training(plan: Plan, overrides: list[str], place: RankInfo) -> dict[str,
         failed = False
     except BaseException as error:
         note_end(run, error, place)
-        if isinstance(error, SystemExit) and not place.rank:  # Lightning turns a KeyboardInterrupt into it
+        if isinstance(error, SystemExit) and not place.rank:  # Lightning converts a KeyboardInterrupt to it
             raise KeyboardInterrupt from error
         raise
     finally:
@@ -96,7 +96,7 @@ def run_training(plan: Plan, overrides: list[str], place: RankInfo) -> dict[str,
 
 
 def load_weights(task: SegmentationTask, cfg: DictConfig) -> None:
-    """Give the network the weights that a training starts from; those of a resumed one come from its checkpoint."""
+    """Load the initial weights of the network. A resumed training loads its checkpoint instead, later."""
     if cfg.resume:
         return
     if cfg.warm_start:
@@ -108,7 +108,7 @@ def load_weights(task: SegmentationTask, cfg: DictConfig) -> None:
 def fit(
     cfg: DictConfig, run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any, *, rank: int
 ) -> dict[str, Any]:
-    """Train, and evaluate the best checkpoint; return what ``metrics.json`` holds, nothing on ranks above 0."""
+    """Train, and evaluate the best checkpoint. Returns the content of ``metrics.json``; an empty dict above rank 0."""
     began = time.time()
     checkpoint = checkpoints.latest_intact(run) if cfg.resume else None
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -126,7 +126,7 @@ def fit(
 
 
 def note_end(run: Run, error: BaseException, place: RankInfo) -> None:
-    """Write into a run's record why it ended; other ranks than 0 leave a note for the process that started them."""
+    """Write to a run's record why it ended. Ranks above 0 only write a note for the process that started them."""
     interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
     devices.report_error("interrupted" if interrupted else f"{type(error).__name__}: {error}")
     if place.rank:
@@ -134,16 +134,16 @@ def note_end(run: Run, error: BaseException, place: RankInfo) -> None:
     run.finish("interrupted" if interrupted else "failed", explain(error) or f"{type(error).__name__}: {error}")
     if interrupted and run.checkpoint("last").is_file():
         command = f"{PYTHON} -m segpipe.train resume={display_path(run.folder)}"
-        print(f"\nInterrupted. To go on with it: {command}", file=sys.stderr)
+        print(f"\nInterrupted. To resume: {command}", file=sys.stderr)
 
 
 def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any) -> int:
-    """Validate and test with the best checkpoint; return its epoch. What was just validated is not validated again."""
+    """Validate and test with the best checkpoint; return its epoch. Validation is skipped if the last one was of it."""
     best = checkpoints.read(run.checkpoint("best"), device=task.device)
     task.load_state_dict(best["state_dict"])
     last = task.evaluations.get("val")
     if last is None or last.epoch != best["epoch"]:
-        loggers, trainer.loggers = trainer.loggers, []  # this validation is no point of the history
+        loggers, trainer.loggers = trainer.loggers, []  # this validation is not part of the history
         trainer.validate(task, datamodule=data, verbose=False)
         trainer.loggers = loggers
     trainer.test(task, datamodule=data, verbose=False)
@@ -153,10 +153,10 @@ def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trai
 def write_results(
     cfg: DictConfig, run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any
 ) -> dict[str, Any]:
-    """Write confusion matrices and pictures of the network that was evaluated; measure what it costs."""
+    """Write the counts and prediction images of the evaluated network, and measure its cost."""
     metrics: dict[str, Any] = {split: write_split_results(run, task, data, split) for split in ("val", "test")}
     size = tuple(cfg.data.get("size") or data.split("test").size(0))
-    task.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
+    task.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
     metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
     title = f"{run.record['name']}   validation mIoU {metrics['val']['miou']:.3f}"
     save_prediction_grid(task, data, "val", run, title=title)
@@ -164,7 +164,7 @@ def write_results(
 
 
 def write_split_results(run: Run, task: SegmentationTask, data: SegmentationData, split: Any) -> dict[str, Any]:
-    """Write what was counted of every picture of a split; return its scores, per class by name."""
+    """Write the counts of every image of a split; return the scores (0 to 1), those per class by name."""
     result, dataset = task.evaluations[split], data.split(split)
     names, groups = ([whole[index] for index in result.indices] for whole in (dataset.names, dataset.groups))
     write_confusion(run.confusion(split), names=names, groups=groups, matrices=result.matrices)
@@ -176,7 +176,7 @@ def write_split_results(run: Run, task: SegmentationTask, data: SegmentationData
 
 
 def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> None:
-    """Give W&B the test's confusion matrix, and scores and cost as the run's summary."""
+    """Log the confusion matrix of the test to W&B, and the scores and the cost as the run's summary."""
     matrix = task.evaluations["test"].matrices.sum(0)
     tracking.log_confusion(logger, key="test/confusion_matrix", matrix=matrix, classes=task.classes)
     for split in ("val", "test"):

@@ -1,4 +1,4 @@
-"""A finished run as a function from pictures to masks."""
+"""A finished run as a function from images to masks."""
 
 from pathlib import Path
 
@@ -20,10 +20,12 @@ from segpipe.runs.run import Run, display_path
 
 
 class Predictor:
-    """Called with a picture, it gives the mask.
+    """Predicts the mask of an image with the best checkpoint of a run.
 
-    classes, palette: names and RGB colours of the mask's indices. size: height and width the network was trained at,
-    None for the pictures' own; a picture is brought to it as in the test, and its scores back to the picture's size.
+    run: the folder of a run. device: a device name of torch; None takes a GPU if there is one. Attributes: classes,
+    palette: names and RGB colours (0 to 255) by class index. size: [height, width] to which images are resized, as in
+    the test; None where they keep their size. The logits are resized to the size of the image.
+    Raises UserError where the folder is not a run, or where its record or its checkpoint is missing or damaged.
     """
 
     def __init__(self, run: str | Path, *, device: str | None = None) -> None:
@@ -31,8 +33,8 @@ class Predictor:
         cfg = schema.read(self.run)
         if "classes" not in self.run.record:
             raise UserError(
-                f"{run}: no run.json that names the classes, or a damaged one. To have it written: "
-                f"python -m segpipe.train resume={display_path(self.run.folder)}, which goes on where the training is."
+                f"{run}: run.json is missing or damaged, so the classes are not known. To write it again, resume the "
+                f"training: python -m segpipe.train resume={display_path(self.run.folder)}"
             )
         self.classes: list[str] = self.run.record["classes"]
         self.palette = [tuple(colour) for colour in self.run.record["palette"]]
@@ -46,11 +48,14 @@ class Predictor:
         self.network.eval().to(self.device)
 
     def __call__(self, image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Mask:
-        """A picture (path, PIL image, or RGB array (H, W, 3) of uint8) of any size to class indices (H, W) of uint8."""
+        """Return the class indices (H, W), uint8, of an image of any size.
+
+        image: a path, a PIL image, or an RGB array (H, W, 3) of uint8. Raises UserError for other inputs.
+        """
         return self.logits(as_rgb(image)).argmax(0).byte().cpu().numpy()
 
     def logits(self, image: Image) -> torch.Tensor:
-        """(H, W, 3) uint8 RGB to float (K, H, W)."""
+        """Return the logits (K, H, W), float, for K classes. image: (H, W, 3) uint8 RGB."""
         size = image.shape[:2]
         image = to_network(image, self.size, smallest=self.network.encoder.min_size)
         with torch.inference_mode():
@@ -59,27 +64,27 @@ class Predictor:
 
 
 def resolve_device(name: str) -> torch.device:
-    """A device by torch's name. Raises UserError where there is none such."""
+    """Return the device with a name of torch. Raises UserError where it is not available."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name}: not to be had here ({str(error).partition(chr(10))[0]}). Take cpu.") from error
+        raise UserError(f"device={name}: not available ({str(error).partition(chr(10))[0]}). Take cpu.") from error
     return device
 
 
 def as_rgb(image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Image:
-    """Any of the forms a picture may come in as an RGB array. Raises UserError for what is none of them."""
+    """Convert an image (path, PIL image or array) to an RGB array (H, W, 3) of uint8. Raises UserError for others."""
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, PIL.Image.Image):
         image = PIL.ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):  # which Pillow would clip, not scale
+        if image.mode.startswith("I;16"):  # Pillow would clip these values, not scale them
             image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return np.array(image.convert("RGB"))  # a copy: torch warns of an array that may not be written
+        return np.array(image.convert("RGB"))  # a copy, because torch warns about arrays that are not writable
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(
-            f"The picture is {what}: allowed is a path, a PIL image, or an RGB array of uint8, (height, width, 3)."
+            f"The image is {what}: allowed is a path, a PIL image, or an RGB array of uint8, (height, width, 3)."
         )
     return image

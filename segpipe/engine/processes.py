@@ -1,7 +1,7 @@
-"""Trainings in processes of their own, which leave nothing behind: each leads a group, and ends when its parent does.
+"""Trainings in child processes. Each child leads a process group and ends when its parent ends.
 
-A process is forked where that is safe, and then starts with everything imported: on a CPU that saves most of what a
-short training costs beside itself. Beside a GPU, or where threads run, it is started afresh.
+A child is forked where that is safe. It then starts with everything imported, which saves most of the overhead of a
+short training on a CPU. With a GPU, or where threads run, a new interpreter is started instead.
 """
 
 import os
@@ -22,35 +22,35 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-GRACE = 20.0  # seconds that an interrupted process has to write its record
+GRACE = 20.0  # seconds that an interrupted process has in order to write its record
 MODULE = "segpipe.train"
-PARENT_PIPE = "SEGPIPE_LEASH"  # in the environment of a process whose standard input ends with its parent
+PARENT_PIPE = "SEGPIPE_LEASH"  # environment variable: standard input is a pipe that closes when the parent ends
 INHERITED_ENV = (
     "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "PL_GLOBAL_SEED",
     "SEGPIPE_NOTE", PARENT_PIPE,
 )  # fmt: skip
 
-SWEEP_OVERRIDES = (  # Hydra's own settings that say where and how the jobs of a sweep are run
+SWEEP_OVERRIDES = (  # Hydra's settings for where and how the jobs of a sweep are run
     "hydra.mode", "hydra.run.", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher",
 )  # fmt: skip
 
-parent_pipes: set[int] = set()  # this process's ends of its children's leashes
+parent_pipes: set[int] = set()  # this process's ends of the pipes to its children
 
 
 class Process(Protocol):
-    """What is asked of a process, however it was started; Popen's names."""
+    """The interface of a process, forked or spawned. The names are those of Popen."""
 
     pid: int
 
     def poll(self) -> int | None:
-        """Exit status, negative for a signal; None while it runs."""
+        """Return the exit status, negative for a signal; None while the process runs."""
 
 
 class ChildProcess:
-    """``python -m segpipe.train ARGUMENTS``, begun at once, in a process group of its own.
+    """``python -m segpipe.train ARGUMENTS``, started at once, in a new process group.
 
-    environment: added to this process's. log: a file that what it prints is added to; None: printed here.
-    patience: seconds that it has to end by itself when this process is gone.
+    environment: added to the environment of this process. log: the file to which the output is appended; None prints
+    it here. patience: seconds that the child has in order to end by itself when this process is gone.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class ChildProcess:
         return self.process.poll()
 
     def wait(self, *, seconds: float = float("inf")) -> int | None:
-        """The exit status; None if it still runs when the time is over."""
+        """Return the exit status; None if the process still runs after ``seconds``."""
         end = time.monotonic() + seconds
         while (status := self.poll()) is None and time.monotonic() < end:
             time.sleep(0.02)
         return status
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to all of the group."""
+        """Send a signal to all processes of the group."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
     def close(self) -> None:
-        """Let nothing of the group live on; call it when the process has ended, or is to end at once."""
+        """Kill all processes of the group. Call it when the process has ended, or has to end at once."""
         self.signal(signal.SIGKILL)
         self.wait()
         if self.parent_pipe in parent_pipes:
@@ -101,7 +101,7 @@ class ChildProcess:
 
 
 def end(children: Iterable[ChildProcess], *, grace: float = GRACE) -> None:
-    """Leave nothing running: what is at work is interrupted, as by Ctrl-C, and after ``grace`` seconds killed."""
+    """End all children: running ones are interrupted, as by Ctrl-C, and killed after ``grace`` seconds."""
     children = list(children)
     for child in children:
         if child.poll() is None:
@@ -113,14 +113,14 @@ def end(children: Iterable[ChildProcess], *, grace: float = GRACE) -> None:
 
 
 def training_arguments(folder: Path, overrides: list[str]) -> list[str]:
-    """The arguments of a single training in ``folder``, which goes on with what lies there."""
+    """Return the arguments of a single training in ``folder``. It resumes the run in the folder, if there is one."""
     return [*overrides, "resume=auto", *single_run_overrides(folder)]
 
 
 def single_run_overrides(folder: Path) -> list[str]:
-    """What makes a command line a single training in ``folder``: Hydra's own overrides, less what is of a sweep.
+    """Return Hydra's overrides for a single training in ``folder``, without those of a sweep.
 
-    An experiment that asks for a sweep would sweep again, so it is told not to.
+    ``hydra.mode=RUN`` is added, because an experiment may set the mode to a sweep.
     """
     asked = list(HydraConfig.get().overrides.hydra) if HydraConfig.initialized() else []
     kept = [override for override in asked if not override.lstrip("+~").startswith(SWEEP_OVERRIDES)]
@@ -128,7 +128,7 @@ def single_run_overrides(folder: Path) -> list[str]:
 
 
 def train_in(folder: Path, overrides: list[str]) -> int:
-    """Train in ``folder`` in a process of its own, and return its exit status."""
+    """Train in ``folder`` in a child process, and return its exit status."""
     child = ChildProcess(training_arguments(folder, overrides))
     try:
         return child.wait() or 0
@@ -137,13 +137,13 @@ def train_in(folder: Path, overrides: list[str]) -> int:
 
 
 def quote_override(value: object) -> str:
-    """A value as Hydra's grammar takes it, whatever signs are in it: backslashes count only before a quote."""
+    """Quote a value for Hydra's grammar. Backslashes have a meaning only before a quote."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(value))
     return f"'{escaped}'"
 
 
 def describe_exit(status: int) -> str:
-    """An exit status in words."""
+    """Return an exit status in words."""
     if status >= 0:
         return f"ended with status {status}"
     hint = ", as the system does where memory runs out" if -status == signal.SIGKILL else ""
@@ -151,13 +151,13 @@ def describe_exit(status: int) -> str:
 
 
 def may_fork() -> bool:
-    """Whether a copy of this process can train: not one that may have touched a GPU, nor one of several threads."""
+    """Return whether a fork of this process can train: not if it may have used a GPU, or if it has other threads."""
     alone = all(thread.name in (threading.main_thread().name, PARENT_PIPE) for thread in threading.enumerate())
     return sys.platform == "linux" and alone and not torch.cuda.is_available()
 
 
 def spawn(arguments: list[str], environment: dict[str, str], leash: int, outputs: list[int]) -> Process:
-    """A new interpreter. outputs: what it prints to, and what errors go to."""
+    """Start a new interpreter. leash: descriptor for standard input. outputs: descriptors for output and errors."""
     return subprocess.Popen(
         [sys.executable, "-m", MODULE, *arguments],
         env=environment,
@@ -169,7 +169,7 @@ def spawn(arguments: list[str], environment: dict[str, str], leash: int, outputs
 
 
 class Forked:
-    """A copy of this process."""
+    """A forked copy of this process."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -184,13 +184,13 @@ class Forked:
 
 
 def fork(arguments: list[str], environment: dict[str, str], leash: int, outputs: list[int]) -> Process:
-    """A copy of this process that runs the module as a new interpreter would, and never returns from here."""
+    """Fork this process. The child runs the module like a new interpreter and never returns from this function."""
     sys.stdout.flush()
     sys.stderr.flush()
     held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     if pid := os.fork():
         child = Forked(pid)
-        while child.poll() is None and os.getpgid(pid) != pid:  # signals go to the group
+        while child.poll() is None and os.getpgid(pid) != pid:  # wait for the new group: signals are sent to it
             time.sleep(0.001)
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         return child
@@ -203,7 +203,7 @@ def fork(arguments: list[str], environment: dict[str, str], leash: int, outputs:
             os.dup2(descriptor, number)
         os.environ.clear()
         os.environ.update(environment)
-        if threads := environment.get("OMP_NUM_THREADS"):  # read when torch was loaded
+        if threads := environment.get("OMP_NUM_THREADS"):  # torch has read the variable before the fork
             torch.set_num_threads(int(threads))
         GlobalHydra.instance().clear()
         sys.argv = [MODULE, *arguments]
@@ -218,12 +218,12 @@ def fork(arguments: list[str], environment: dict[str, str], leash: int, outputs:
         try:
             sys.stdout.flush()
             sys.stderr.flush()
-        finally:  # whatever comes, a full disk or a signal: what is registered for the exit is the parent's
+        finally:  # even after an error of flush or a signal: the registered exit functions are the parent's
             os._exit(status)
 
 
 def close_inherited_pipes() -> None:
-    """In a copy of this process: the leashes are not its own, and would hold when this one is gone."""
+    """Close the parent's pipes in a forked child: they would stay open when the parent is gone."""
     while parent_pipes:
         os.close(parent_pipes.pop())
 
@@ -232,14 +232,17 @@ os.register_at_fork(after_in_child=close_inherited_pipes)
 
 
 def exit_with_parent() -> None:
-    """Where this process was started by ``ChildProcess``: end it when its parent is gone, however that went."""
+    """If this process was started by ``ChildProcess``, end it when its parent is gone for any reason."""
     if patience := os.environ.pop(PARENT_PIPE, None):
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a command begun with & does not listen to
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores SIGINT
         threading.Thread(target=watch_parent, args=[float(patience)], name=PARENT_PIPE, daemon=True).start()
 
 
 def watch_parent(patience: float) -> None:
-    """Standard input ends when the parent does: interrupt as by Ctrl-C, and after ``patience`` kill the group."""
+    """Wait until standard input closes: the parent is gone. Interrupt this process, and kill the group after patience.
+
+    patience: in seconds; 0 kills at once.
+    """
     os.read(0, 1)
     if patience:
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs, and in the end."""
+"""The progress display of a running sweep, and the table of its cells at the end."""
 
 import shlex
 import time
@@ -17,15 +17,15 @@ from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history, read_json
 from segpipe.runs.summary import PYTHON, format_score
 
-EVERY = 0.5  # seconds from one drawing of the view to the next
-EXTENDED = "was resumed with another trainer.max_epochs, so it is no run of its cell; to train that, rename its folder"
+EVERY = 0.5  # seconds between two updates of the view
+EXTENDED = "was resumed with another trainer.max_epochs, so it is not the cell's run; to train that, rename the folder"
 SILENT = {"missing": "no record", "extended": f"its run {EXTENDED}"}
 
 
 class ProgressView:
-    """Counts what is done; on a terminal a view that is always there, else a line for each run that ends.
+    """Shows the progress of a sweep: a live view on a terminal, and a line for each run that has ended.
 
-    workers: runs at a time.
+    workers: the number of runs at a time.
     """
 
     def __init__(self, *, workers: int) -> None:
@@ -33,9 +33,9 @@ class ProgressView:
         self.workers = workers
         self.drawn = 0.0
         self.counts: Counter[str] = Counter()
-        self.seconds: list[float] = []  # of the runs that were trained in this start
+        self.seconds: list[float] = []  # durations of the runs that were trained since the start of this process
         self.best: tuple[float, str] | None = None  # validation mIoU, name
-        # A thread of its own could not fork, and what it put in the place of sys.stdout would be forked with the rest.
+        # No refresh thread and no redirection: a process with threads cannot be forked, and a fork copies sys.stdout.
         self.live = Live(
             console=self.console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
@@ -43,11 +43,11 @@ class ProgressView:
             self.live.start()
 
     def print_line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self.console.print(text, markup=False)
 
     def ended(self, run: Run, state: str, seconds: float, left: int) -> None:
-        """A run has ended; ``left`` wait for their turn or are at work."""
+        """Count and print a run that has ended. left: the number of runs that wait or are running."""
         self.counts[state] += 1
         self.seconds.append(seconds)
         metrics = read_json(run.metrics)
@@ -63,24 +63,24 @@ class ProgressView:
         )
 
     def already_finished(self, run: Run) -> None:
-        """A run that was finished in an earlier start."""
+        """Count a run that an earlier process has finished."""
         self.counts["finished"] += 1
         self.update_best(read_json(run.metrics).get("val", {}).get("miou"), run)
 
     def update_best(self, miou: float | None, run: Run) -> None:
-        """A validation mIoU, which may be the best so far."""
+        """Store a run's validation mIoU if it is the best so far."""
         if miou is not None and (self.best is None or miou > self.best[0]):
             self.best = (miou, run.folder.name)
 
     def eta(self, left: int) -> str:
-        """How many are left, and when the last will have ended if they take as long as those before."""
+        """Return how many runs are left, and the estimated time of the end from the mean duration so far."""
         if not left or not self.seconds:
             return f"{left} left"
         seconds = sum(self.seconds) / len(self.seconds) * left / self.workers
         return f"{left} left, until about {datetime.now() + timedelta(seconds=seconds):%H:%M}"
 
     def show(self, running: list[tuple[Run, float]], left: int) -> None:
-        """Draw the view anew: what is at work and since when, what is done, the best so far."""
+        """Update the view: running runs with their start times, counts of ended runs, and the best score so far."""
         if not self.live.is_started or time.time() - self.drawn < EVERY:
             return
         self.drawn = time.time()
@@ -98,18 +98,18 @@ class ProgressView:
         self.live.update(Group(table, Text(f"{counted}; {self.eta(left)}{best}")), refresh=True)
 
     def close(self) -> None:
-        """Take the view away."""
+        """Remove the view."""
         self.live.stop()
 
 
 def print_cells(folder: Path) -> bool:
-    """Print every cell of a sweep with its status and scores; return whether all that mean something are finished."""
+    """Print every cell of a sweep with its status and scores; return whether all valid cells are finished."""
     listed = cells.read(folder)
     console = Console(highlight=False)
     table = Table(title=f"Sweep: {escape(str(folder))}", title_justify="left")
     for heading in ("cell", "run", "status", "val mIoU", "test mIoU"):
         table.add_column(heading, overflow="fold", justify="right" if "mIoU" in heading else "left")
-    shown: dict[str, str] = {}  # run: the first cell that it is
+    shown: dict[str, str] = {}  # run: label of its first cell
     states = [cells.status(folder, cell) for cell in listed]
     for cell, state in zip(listed, states, strict=True):
         metrics = read_json(Run(folder / cell.run).metrics) if cell.run and state == "finished" else {}
@@ -125,17 +125,17 @@ def print_cells(folder: Path) -> bool:
             console.print(f"refused: {cell.label}: {cell.refused}", markup=False, soft_wrap=True)
     wrong = [(cell, state) for cell, state in zip(listed, states, strict=True) if state not in ("finished", "refused")]
     for cell, state in wrong:
-        silent = SILENT.get(state, "its process is gone, and could not write why")
+        silent = SILENT.get(state, "its process ended without writing the reason")
         error = cell.error or Run(folder / str(cell.run)).record.get("error") or silent
         console.print(f"{state}: {cell.label}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
     if any(folder.glob("*/wandb/offline-run-*")):
-        console.print(f"W&B: to upload what is offline: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)
+        console.print(f"W&B: to upload offline runs: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)
     refused = states.count("refused")
     counted = f"{len(listed)} cells, {len(shown)} networks: {states.count('finished')} cells finished"
     counted += f", {refused} refused" if refused else ""
     counted += f", {len(wrong)} to be done" if wrong else ""
     console.print(f"{counted}.", soft_wrap=True)
     if wrong:
-        console.print(f"To go on with those: the same command with sweep.name={folder.name}", soft_wrap=True)
+        console.print(f"To resume: run the same command with sweep.name={folder.name}", soft_wrap=True)
     return not wrong and refused < len(listed)

@@ -1,7 +1,7 @@
-"""The ranks of one training as processes of their own, started and watched by the command that was typed.
+"""Launcher of the ranks of one training. The command starts the ranks as child processes and watches them.
 
-Lightning's launcher makes the command itself rank 0, and kills it when another rank dies, so that nobody is left to
-write what happened. Here the command trains nothing: it waits, ends the others when one has died, and keeps the record.
+Lightning's launcher makes the command itself rank 0 and kills it when another rank fails, so no process can record the
+reason. Here the command does not train: it waits, ends the other ranks when one has failed, and updates the record.
 """
 
 import os
@@ -24,14 +24,14 @@ from segpipe.runs.environment import cores
 from segpipe.runs.run import Run, Status
 from segpipe.training import devices
 
-DETECTION_SECONDS = 5.0  # seconds that ranks have to notice by themselves that one is gone
-GRACE = 8.0  # and then, interrupted, to write what they have; less than processes.GRACE, which a sweep gives us
+DETECTION_SECONDS = 5.0  # seconds that ranks have in order to detect a failed rank themselves
+GRACE = 8.0  # seconds that interrupted ranks have in order to write; less than processes.GRACE, the limit in a sweep
 POLL = 0.05
-TAIL = 12  # lines of a rank's output that are shown when it died
+TAIL = 12  # lines of a failed rank's output that are printed
 
 
 class Rank(NamedTuple):
-    """A rank at work. note: the file in which it leaves word of its error; log: what it printed, None for rank 0."""
+    """A running rank. note: the file to which it writes its error. log: the file of its output, None for rank 0."""
 
     number: int
     child: ChildProcess
@@ -40,12 +40,18 @@ class Rank(NamedTuple):
 
 
 def effective_config(cfg: DictConfig, overrides: list[str]) -> DictConfig:
-    """The configuration that will be trained: with ``resume=RUN``, that run's. Raises UserError where it is refused."""
+    """Return the configuration that will be trained: with ``resume=RUN`` that of the run.
+
+    Raises UserError where the run cannot be resumed.
+    """
     return resume_config(cfg, overrides=overrides) if cfg.resume and cfg.resume != "auto" else cfg
 
 
 def ranks_to_start(cfg: DictConfig) -> int:
-    """How many ranks this process has to start, 1 where it trains itself. Raises as ``devices.requested_devices``."""
+    """Return how many ranks this process has to start; 1 if it trains itself.
+
+    Raises the errors of ``devices.requested_devices``.
+    """
     if devices.detect_rank().launched:
         return 1
     if cfg.trainer.get("num_nodes", 1) > 1:
@@ -54,9 +60,9 @@ def ranks_to_start(cfg: DictConfig) -> int:
 
 
 def supervise(number: int, cfg: DictConfig, overrides: list[str]) -> int:
-    """Train in so many processes, in one folder; return the exit status: 0, 1, or that of Ctrl-C.
+    """Train with ``number`` processes in one folder. Return the exit status: 0, 1, or 130 after Ctrl-C.
 
-    cfg: as ``effective_config``. overrides: those of the command line.
+    cfg: see ``effective_config``. overrides: those of the command line.
     """
     kept = [override for override in overrides if key_of(override) != "run_dir"]
     arguments = [*kept, *single_run_overrides(Path(cfg.run_dir))]
@@ -82,7 +88,7 @@ def supervise(number: int, cfg: DictConfig, overrides: list[str]) -> int:
 
 
 def rank_environment(rank: int, number: int, port: int, *, gpu: bool) -> dict[str, str]:
-    """The environment of one of ``number`` ranks on this machine; on a CPU they share its cores."""
+    """Return the environment of one of ``number`` ranks on this machine. On a CPU the ranks share the cores."""
     environment = {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -100,7 +106,7 @@ def rank_environment(rank: int, number: int, port: int, *, gpu: bool) -> dict[st
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port that the system gives nobody else meanwhile: bound, not listened on, which it lets rank 0 do."""
+    """Context manager that reserves a port for rank 0: the port is bound, but nobody listens, so rank 0 may use it."""
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("", 0))
@@ -108,8 +114,8 @@ def reserved_port() -> Iterator[int]:
 
 
 def watch(ranks: list[Rank]) -> Rank | None:
-    """Wait until all have ended well: None; or some have not: the one over which the others failed."""
-    ended: dict[int, float] = {}  # when each was seen to have ended
+    """Wait until all ranks have ended and return None; or until one has failed and return the first that failed."""
+    ended: dict[int, float] = {}  # rank: time at which its end was detected
     until = float("inf")
     while len(ended) < len(ranks) and time.monotonic() < until:
         for rank in ranks:
@@ -124,9 +130,9 @@ def watch(ranks: list[Rank]) -> Rank | None:
 
 
 def failure_time(rank: Rank, ended: float) -> float:
-    """When a rank's trouble began: with the error it has noted; else, where a signal ended it, before that was seen.
+    """Return the time of a rank's failure: that of its error note; else, after a signal, shortly before the detection.
 
-    Without either, rank 0 was refused, and another has ended since it heard nothing of rank 0.
+    Without a note and a signal, rank 0 has rejected its configuration, and other ranks ended because of that: infinity.
     """
     if rank.note.is_file():
         return rank.note.stat().st_mtime
@@ -134,15 +140,15 @@ def failure_time(rank: Rank, ended: float) -> float:
 
 
 def report(cfg: DictConfig, ranks: list[Rank], culprit: Rank) -> int:
-    """Say what ended the training, where that is not said yet, on the terminal and in the record; the exit status."""
+    """Print and record what ended the training, unless rank 0 did so itself. Return the exit status."""
     status, said = culprit.child.poll() or 0, read_error_note(culprit)
-    if said and said == read_error_note(ranks[0]):  # the same error on all
+    if said and said == read_error_note(ranks[0]):  # all ranks have the same error
         culprit = ranks[0]
     error = f"rank {culprit.number} {describe_exit(status)}" + (f": {said}" if said else "")
     if culprit.log is not None:
         lines = culprit.log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(f"rank {culprit.number}: {line}" for line in lines[-TAIL:]), file=sys.stderr)
-    itself = culprit.number == 0 and status > 0  # and so could write its record, and print
+    itself = culprit.number == 0 and status > 0  # then it has written its record and printed the error
     if not itself:
         print(f"segpipe: {error}. The other ranks were ended.", file=sys.stderr)
     finalise_record(cfg, ranks, "failed", error, unless="interrupted failed" if itself else "")
@@ -150,12 +156,15 @@ def report(cfg: DictConfig, ranks: list[Rank], culprit: Rank) -> int:
 
 
 def read_error_note(rank: Rank) -> str:
-    """The error that a rank has left word of."""
+    """Return the error that a rank has written to its note; an empty string without a note."""
     return rank.note.read_text(encoding="utf-8").strip() if rank.note.is_file() else ""
 
 
 def finalise_record(cfg: DictConfig, ranks: list[Rank], status: Status, error: str, *, unless: str) -> None:
-    """Write what came of the run into its record, if these ranks have begun one; not over a status in ``unless``."""
+    """Write status and error to the run's record, if these ranks have started the run.
+
+    unless: statuses, separated by spaces, that are not overwritten; ``finished`` never is.
+    """
     run = Run(Path(cfg.run_dir))
     began = ranks and run.record.get("pid") == ranks[0].child.process.pid
     if began and run.record.get("status") not in ("finished", *unless.split()):

@@ -1,4 +1,4 @@
-"""How a training begins: in a new folder, or from where another left off."""
+"""The start of a training: in a new folder, or resumed from a checkpoint."""
 
 import hashlib
 import os
@@ -29,9 +29,10 @@ MAY_CHANGE = (
 
 
 def start(plan: Plan, data: SegmentationData, *, overrides: list[str], world_size: int = 1) -> Run:
-    """Make the run's folder: configuration, and the record that says it is running. world_size: ranks that train.
+    """Write the configuration and the record of a run that starts. world_size: the number of ranks.
 
-    Raises UserError where there is a run already that got somewhere.
+    Raises UserError where the folder already has a run with a checkpoint, and where a resumed run was trained on other
+    data or by a version with other results.
     """
     cfg = plan.cfg
     run = Run(Path(cfg.run_dir))
@@ -39,24 +40,25 @@ def start(plan: Plan, data: SegmentationData, *, overrides: list[str], world_siz
         finished = run.record.get("status") == "finished"  # its checkpoints may not have been kept
         if run.config.is_file() and (finished or run.checkpoint("last").is_file()):
             raise UserError(
-                f"{run.folder}: there is a run in this folder already. To go on with it: "
-                f"resume={display_path(run.folder)}; to train anew, give another hydra.run.dir, or remove the folder."
+                f"{run.folder}: there is already a run in this folder. To resume it, give "
+                f"resume={display_path(run.folder)}. To train from scratch, give another hydra.run.dir, or remove the "
+                f"folder."
             )
-        run.reset()  # one that got nowhere is begun anew
+        run.reset()  # a run without a checkpoint starts again
     before = run.record
     fingerprints = {name: data.split(name).fingerprint() for name in get_args(Split)}
     if changed := [name for name, old in before.get("data_fingerprint", {}).items() if fingerprints[name] != old]:
         raise UserError(
-            f"{run.folder}: the data are not those that it was trained on ({', '.join(changed)} differ). Give their "
-            f"folder, data.root=FOLDER; or begin another training from its weights: "
+            f"{run.folder}: the data are not those that the run was trained on ({', '.join(changed)} differ). Give "
+            f"the folder of those data, data.root=FOLDER, or start a new training from the weights of this run: "
             f"warm_start={display_path(run.folder)}."
         )
     touched = {group: revision for group, revision in plan.revisions.items() if revision}
     if before and before.get("revisions", {}) != touched:
         raise UserError(
-            f"{run.folder}: it was begun by a version of segpipe whose results here were others (revisions "
-            f"{before.get('revisions', {})}, now {touched}; docs/architecture.md). Train it anew in another folder, or "
-            f"begin from its weights: warm_start={display_path(run.folder)}."
+            f"{run.folder}: the run was started by a version of segpipe that gives other results for it (revisions "
+            f"{before.get('revisions', {})}, now {touched}; docs/architecture.md). Train from scratch in another "
+            f"folder, or start a new training from its weights: warm_start={display_path(run.folder)}."
         )
     known = identified(run, plan)
     record = {
@@ -85,11 +87,11 @@ def start(plan: Plan, data: SegmentationData, *, overrides: list[str], world_siz
 
 
 def identified(run: Run, plan: Plan) -> dict[str, Any]:
-    """What a run that begins, or goes on, records of its identity.
+    """Return the entries of the record about the identity of a run that starts or is resumed.
 
-    One that is resumed for more epochs is another training from then on: it gets that one's identity, and
-    ``extended_from``, the one before. It is not the same as one that was begun for as many, which had another schedule:
-    max_epochs, the number of each start in turn, tells them apart.
+    A run that is resumed for more epochs becomes another training: it gets the new identity, and ``extended_from`` is
+    the previous one. It differs from a run that was started with this number of epochs, because the schedule was
+    different. The list ``max_epochs`` distinguishes them: it has the number of epochs of each start.
     """
     cfg = plan.cfg
     old = run.record.get("identity")
@@ -98,7 +100,7 @@ def identified(run: Run, plan: Plan) -> dict[str, Any]:
         return {"identity": plan.identity, "max_epochs": [length]}
     try:
         kept = Plan.of_trained(read(run))
-    except UserError:  # damaged; that it is a run of cfg, ``check_same_config`` has seen by its identity
+    except UserError:  # the file is damaged; ``check_same_config`` has compared the identity
         kept = plan
     asked = run.record.get("max_epochs", [kept.cfg.trainer.max_epochs])
     if asked[-1] == length and kept.canonical == plan.canonical:
@@ -106,7 +108,7 @@ def identified(run: Run, plan: Plan) -> dict[str, Any]:
     begun = with_overrides(cfg, warm_start=run.record.get("warm_start"))
     try:
         new = Plan.of_trained(begun).identity
-    except UserError:  # the weights that it was begun from are gone
+    except UserError:  # the weights of its warm start do not exist any more
         both = f"{old} {plan.identity}"
         new = hashlib.blake2b(both.encode(), digest_size=4).hexdigest()
     if new == old:
@@ -115,11 +117,14 @@ def identified(run: Run, plan: Plan) -> dict[str, Any]:
 
 
 def lineage(warm_start: str | None) -> list[dict[str, str]]:
-    """The runs whose weights a training starts from, the oldest first: name, identity and folder."""
+    """Return the runs whose weights a training starts from, the oldest first: name, identity and folder.
+
+    A checkpoint outside a run gives its path instead.
+    """
     if not warm_start:
         return []
     checkpoint = build.weights_file(warm_start)
-    parent = Run(checkpoint.parent.parent)  # of RUN/checkpoints/best.ckpt
+    parent = Run(checkpoint.parent.parent)  # checkpoint: RUN/checkpoints/best.ckpt
     if not parent.record:
         return [{"checkpoint": display_path(checkpoint)}]
     own = {key: str(parent.record.get(key)) for key in ("name", "identity")} | {"folder": display_path(parent.folder)}
@@ -127,38 +132,36 @@ def lineage(warm_start: str | None) -> list[dict[str, str]]:
 
 
 def is_complete(run: Run) -> bool:
-    """Whether a finished run can be read: its configuration, its best checkpoint."""
+    """Return whether the configuration and the best checkpoint of a finished run are undamaged."""
     with suppress(UserError):
         return bool(read(run)) and not checkpoints.best_is_damaged(run)
     return False
 
 
 def check_same_config(run: Run, plan: Plan) -> None:
-    """Raise UserError where a run is not what is asked for."""
+    """Raise UserError where a run has another identity than the plan."""
     if (run.record.get("identity") or Plan.of_trained(read(run)).identity) != plan.identity:
         if run.record.get("extended_from"):
             raise UserError(
-                f"{run.folder}: there is a run of another configuration, which was resumed with another "
-                f"trainer.max_epochs since. To go on with it: resume={display_path(run.folder)}. To train what is "
-                f"asked for, give another hydra.run.dir, or rename this folder."
+                f"{run.folder}: the run in this folder has another configuration; it was resumed with another "
+                f"trainer.max_epochs. To resume it, give resume={display_path(run.folder)}. To train the given "
+                f"configuration, give another hydra.run.dir, or rename this folder."
             )
-        raise UserError(f"{run.folder}: there is a run of another configuration. Give another hydra.run.dir.")
+        raise UserError(f"{run.folder}: the run in this folder has another configuration. Give another hydra.run.dir.")
 
 
 def resolve_resume(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
-    """The configuration with ``resume`` made out: null, or the folder of the run to go on with, which is then run_dir.
+    """Return the configuration with ``resume`` resolved: null, or the folder of the run to resume, which is run_dir.
 
-    ``auto`` goes on with what lies in run_dir, or begins there. Raises UserError where it cannot be gone on with.
+    ``auto`` resumes the run in run_dir, or starts one there. Raises UserError where the run cannot be resumed.
     """
     if cfg.resume == "auto":
         run = Run(Path(cfg.run_dir))
         path = latest_intact(run)
         if path is None:
             if renamed := quarantine(run):
-                print(f"No checkpoint is whole, so the training begins anew; set aside: {', '.join(renamed)}.")
-            run.finish(
-                "failed", "Its checkpoints were damaged, and were set aside."
-            )  # finished no more, and begun anew
+                print(f"No checkpoint is intact: the training starts from scratch. Renamed: {', '.join(renamed)}.")
+            run.finish("failed", "Its checkpoints were damaged and were renamed.")  # it is not finished any more
             return with_overrides(cfg, resume=None)
         check_same_config(run, Plan.of(cfg))
         report_checkpoint(run, path)
@@ -170,53 +173,53 @@ def resolve_resume(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
 
 
 def with_overrides(cfg: DictConfig, **entries: Any) -> DictConfig:
-    """A copy with other entries."""
+    """Return a copy of a configuration with other values for top-level keys."""
     copy = cfg.copy()
     copy.update(entries)
     return copy
 
 
 def check_resumable(run: Run) -> None:
-    """Raise UserError where a run has no whole checkpoint to go on with; say which one it is."""
+    """Raise UserError where a run has no intact checkpoint to resume from; print which one is used."""
     path = latest_intact(run)
     if path is None:
         if not run.checkpoint("last").is_file():
             weights = (
-                f", or from its weights: warm_start={display_path(run.folder)}"
+                f", or start from its weights: warm_start={display_path(run.folder)}"
                 if run.checkpoint("best").is_file()
                 else ""
             )
-            raise UserError(f"{run.folder}: no checkpoints/last.ckpt, so nothing to go on with. Start anew{weights}.")
-        raise UserError(f"{run.folder}: its best checkpoint is damaged, or all are. {repair_hint(run.folder)}")
+            raise UserError(f"{run.folder}: no checkpoints/last.ckpt to resume from. Train from scratch{weights}.")
+        raise UserError(f"{run.folder}: the best checkpoint is damaged, or all are. {repair_hint(run.folder)}")
     report_checkpoint(run, path)
 
 
 def report_checkpoint(run: Run, path: Path) -> None:
-    """Say that it is not the last checkpoint that a run goes on with, where that is so."""
+    """Print a message if a run is not resumed from its last checkpoint."""
     last = run.checkpoint("last")
     if path != last:
         print(
-            f"{display_path(last)} is {'damaged' if last.is_file() else 'missing'}: going on from {display_path(path)}."
+            f"{display_path(last)} is {'damaged' if last.is_file() else 'missing'}: resuming from {display_path(path)}."
         )
 
 
 def check_length(run: Run, epochs: int | None) -> None:
-    """Raise UserError where a run has done more epochs than it is to have: nothing can be taken back from it."""
+    """Raise UserError where a run has trained more epochs than ``epochs``: epochs cannot be undone."""
     try:
         done = max((int(row["epoch"]) + 1 for row in read_history(run.history)), default=0)
-    except (ValueError, KeyError):  # a damaged history says nothing
+    except (ValueError, KeyError):  # a damaged history gives no number
         return
     if epochs is not None and 0 <= epochs < done:
         raise UserError(
-            f"trainer.max_epochs={epochs}: {run.folder} has done {done} epochs already. Give {done} or more, or train "
-            f"anew in another folder."
+            f"trainer.max_epochs={epochs}: {run.folder} has already trained {done} epochs. Give {done} or more, or "
+            f"train from scratch in another folder."
         )
 
 
 def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
-    """The configuration of the run to go on with, in its folder; of the command line, what MAY_CHANGE is laid over it.
+    """Return the configuration of the run to resume, with the overrides of the command line that MAY_CHANGE allows.
 
-    Raises UserError for what would make it another training.
+    Raises UserError for other overrides: they would make it another training.
     """
     run = Run.open(cfg.resume)
     kept = read(run)
@@ -226,11 +229,11 @@ def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
             continue
         if not path.startswith(MAY_CHANGE):
             raise UserError(
-                f"resume: {override} would make it another training. What may change is {', '.join(MAY_CHANGE)}; to "
-                f"begin another training from its weights: warm_start={display_path(run.folder)}."
+                f"resume: {override} would make it another training. Allowed are {', '.join(MAY_CHANGE)}. To start a "
+                f"new training from its weights, give warm_start={display_path(run.folder)}."
             )
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
-        if path == "data.root":  # what took its value from there was filled in long ago
+        if path == "data.root":  # the stored configuration has no interpolations: set the dependent key as well
             OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
     check_length(run, kept.trainer.max_epochs)
     folder = str(run.folder.absolute())

@@ -1,4 +1,4 @@
-"""Multirun: each job of a sweep is a process of its own, one after another or on as many slots as ``sweep.workers``."""
+"""The scheduler of a sweep: each job is a child process, and up to ``sweep.workers`` jobs run at a time."""
 
 import os
 import sys
@@ -23,12 +23,15 @@ from segpipe.runs.run import Run, Status, display_path, remove_if_empty
 from segpipe.runs.summary import PYTHON
 from segpipe.training import devices
 
-LOG = "output.log"  # in a run's folder: what its process printed
+LOG = "output.log"  # file in a run's folder with the output of its process
 POLL = 0.1  # seconds
 
 
 class Job(NamedTuple):
-    """A run at work. before: its record when the process was started; printed: bytes that its log had."""
+    """A running job. before: the run's record when the process was started. printed: the size of its log then, bytes.
+
+    slot: its index among the workers. since: the start, in seconds since the epoch.
+    """
 
     child: ChildProcess
     run: Run
@@ -39,9 +42,10 @@ class Job(NamedTuple):
 
 
 class Scheduler:
-    """Runs what is put to it, ``workers`` at a time, each with its share of the GPUs or of the CPU's cores.
+    """Trains the submitted runs, ``workers`` at a time. Each has a share of the GPUs or of the CPU cores.
 
-    name: of the sweep, for W&B. gpu: whether it is GPUs that train. keep: which checkpoints finished runs keep.
+    name: of the sweep, for W&B. gpu: whether the runs train on GPUs. keep: which checkpoints finished runs keep.
+    Raises UserError where there are fewer devices than workers.
     """
 
     def __init__(self, *, name: str, workers: int, gpu: bool, keep: checkpoints.Keep = "all") -> None:
@@ -52,25 +56,25 @@ class Scheduler:
         self.waiting: deque[tuple[Path, list[str]]] = deque()
         self.jobs: list[Job] = []
         self.known: set[Path] = set()
-        torch.set_num_threads(1)  # a pool of threads would not survive being forked
+        torch.set_num_threads(1)  # a thread pool does not work after a fork
 
     def submit(self, folder: Path, overrides: list[str]) -> None:
-        """A run to be carried out, unless it is finished or was put already."""
+        """Queue a run, unless it is finished or was submitted before."""
         if folder in self.known:
             return
         self.known.add(folder)
         run = Run(folder)
         if run.record.get("extended_from"):
-            self.board.print_line(f"Left alone: {folder.name} {EXTENDED}.")
+            self.board.print_line(f"Skipped: {folder.name} {EXTENDED}.")
         elif run.record.get("status") == "finished":
             self.board.already_finished(run)
-            self.compact(run)  # the process before may have ended between a training and this
+            self.compact(run)  # an earlier process may have ended between the training and this step
         else:
             self.waiting.append((folder, overrides))
         self.step()
 
     def step(self) -> None:
-        """Note what has ended; begin what can be."""
+        """Handle the jobs that have ended, and start waiting runs on free slots."""
         for job in [job for job in self.jobs if job.child.poll() is not None]:
             self.jobs.remove(job)
             end([job.child])
@@ -91,7 +95,7 @@ class Scheduler:
         self.board.show([(job.run, job.since) for job in self.jobs], self.left)
 
     def compact(self, run: Run) -> None:
-        """Remove what ``sweep.keep`` does not ask for; where that fails, all is kept, and the sweep goes on."""
+        """Remove the checkpoints that ``sweep.keep`` excludes. If that fails, all are kept; the sweep continues."""
         try:
             checkpoints.compact(run, self.keep)
         except (OSError, UserError) as error:
@@ -99,17 +103,17 @@ class Scheduler:
 
     @property
     def left(self) -> int:
-        """Runs that have not ended, and jobs that may be more of them."""
+        """The number of runs that have not ended, plus the jobs that are still to come and may be runs."""
         return len(self.waiting) + len(self.jobs) + SweepCallback.jobs
 
     def wait_all(self) -> None:
-        """Until all has ended."""
+        """Wait until all runs have ended."""
         while self.waiting or self.jobs:
             self.step()
             time.sleep(POLL)
 
     def close(self) -> None:
-        """Leave nothing running; what is at work is interrupted."""
+        """Interrupt the running jobs and record that."""
         end(job.child for job in self.jobs)
         for job in self.jobs:
             settle(job, interrupted=True)
@@ -117,11 +121,11 @@ class Scheduler:
         self.board.close()
 
 
-slots: list[Scheduler] = []  # of this process: none or one
+slots: list[Scheduler] = []  # the scheduler of this process: none or one
 
 
 def forget() -> None:
-    """In a copy of this process, which is a job of the sweep: the sweep is its parent's."""
+    """Forget the sweep in a forked child: the child is a job, and the sweep belongs to the parent."""
     slots.clear()
     SweepCallback.folder, SweepCallback.jobs = None, 0
 
@@ -130,9 +134,9 @@ os.register_at_fork(after_in_child=forget)
 
 
 def split_devices(workers: int, *, gpu: bool) -> list[dict[str, str]]:
-    """What each slot's environment says of its devices: some of the GPUs that are visible, or some of the cores.
+    """Return the environment of each slot with its devices: some of the visible GPUs, or some of the cores.
 
-    Raises UserError where there are fewer than one for each.
+    Raises UserError where there are fewer devices than workers.
     """
     there, kind = (torch.cuda.device_count(), "GPUs") if gpu else (cores(), "cores")
     if not 1 <= workers <= there:
@@ -146,10 +150,11 @@ def split_devices(workers: int, *, gpu: bool) -> list[dict[str, str]]:
 
 
 def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool) -> None:
-    """Take in one job of a sweep: list its cell, and train it in a child process when its turn comes.
+    """Handle one job of a sweep: add its cell to ``sweep.json``, and queue its run.
 
-    blocking: now, and to its end, since another process holds the sweep together (Hydra's joblib, submitit).
-    A refusal or a failure is noted, and the sweep goes on.
+    blocking: train now and wait for the end, because another process runs the sweep (Hydra's joblib, submitit).
+    An invalid or failed cell is recorded, and the sweep continues. Raises UserError for overrides that a sweep cannot
+    have.
     """
     if any(key_of(override) == "run_dir" for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
@@ -160,7 +165,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool) -> None:
     cells.add(folder.parent, cell, tuning_seeds=None if cell.error else cfg.sweep.tuning_seeds)
     if cell.run is None:
         say = slots[0].board.print_line if slots else print
-        say(f"{'Refused' if cell.refused else 'Failed'}: {cell.label}: {cell.refused or cell.error}")
+        say(f"{'Invalid' if cell.refused else 'Failed'}: {cell.label}: {cell.refused or cell.error}")
         remove_if_empty(folder)
         return
     if not slots:
@@ -175,15 +180,15 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool) -> None:
 
 
 def settle(job: Job, *, interrupted: bool = False) -> str:
-    """What came of a run whose process has ended; where it could not write that into its record, it is written here."""
+    """Return the final status of a run whose process has ended. If the process did not record it, record it here."""
     run = Run(job.run.folder)
     found = run.record.get("status")
     if found == "finished" or (run.record != job.before and found not in (None, "running")):
         return str(found)
     error = f"Its process {describe_exit(job.child.poll() or 0)}. See {LOG}."
     if interrupted:
-        error = "It was interrupted, and did not end in time."
-    elif run.record == job.before:  # refused before it began
+        error = "The run was interrupted and did not end in time."
+    elif run.record == job.before:  # the process has ended before the training started
         error = next(filter(None, map(error_in_line, reversed(new_log_lines(job)))), error)
     state: Status = "interrupted" if interrupted else "failed"
     run.finish(state, error)
@@ -191,18 +196,21 @@ def settle(job: Job, *, interrupted: bool = False) -> str:
 
 
 def new_log_lines(job: Job) -> list[str]:
-    """The lines that a job's process has printed."""
+    """Return the lines that a job's process has printed."""
     log = job.run.folder / LOG
     return log.read_bytes()[job.printed :].decode(errors="replace").splitlines() if log.is_file() else []
 
 
 def error_in_line(line: str) -> str | None:
-    """What a line says that tells the user what to mend."""
+    """Return the message of a line with an error that the user can fix; None for other lines."""
     return line.removeprefix("segpipe: ") if line.startswith("segpipe: ") else None
 
 
 def finish() -> int:
-    """Carry out what is left of the sweep of this process, and print it; the exit status, 1 if any cell is not done."""
+    """Train the remaining runs of this process's sweep and print its cells.
+
+    Returns the exit status: 1 if any valid cell is not finished, or if no cell is valid; 0 without a sweep.
+    """
     if SweepCallback.folder is None:
         return 0
     if slots:
@@ -214,9 +222,9 @@ def finish() -> int:
 
 
 def cancel() -> None:
-    """End what is still at work, if anything is: after Ctrl-C, say."""
+    """End the jobs that are still running, for example after Ctrl-C."""
     while slots:
         stopped = slots.pop()
         if stopped.waiting or stopped.jobs:
-            print(f"\nInterrupted. To go on: the same command with sweep.name={stopped.name}", file=sys.stderr)
+            print(f"\nInterrupted. To resume: the same command with sweep.name={stopped.name}", file=sys.stderr)
         stopped.close()

@@ -1,4 +1,4 @@
-"""How the process of a training ends: at once, when all is done."""
+"""Fast exit of the process of a training."""
 
 import atexit
 import os
@@ -7,28 +7,28 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-STARTED = os.getpid()  # of the process that loaded this; a copy of it has another
+STARTED = os.getpid()  # of the process that imported this module; a forked child has another
 
 
 def exit_after(main: Callable[[], None]) -> None:
-    """Call ``main`` and end the process with the status it asks for; an error that it raises ends it as ever.
+    """Call ``main`` and end the process at once, with its exit status. An error of ``main`` ends the process normally.
 
-    Python would take down what is in memory object by object, two seconds' work once torch and Lightning are loaded,
-    for a system that takes it all back in one go. What was registered to be done at the exit is done, except in a
-    process that was forked: there it is the parent's. Where threads are at work, Python ends the process as ever.
+    Python would free every object in memory, which takes two seconds after torch and Lightning are imported; the system
+    frees the memory at once. Registered exit functions are called, except in a forked child, where they belong to the
+    parent. If other threads run, Python ends the process normally.
     """
     status = 0
     try:
         main()
     except SystemExit as end:
-        if not isinstance(end.code, int | None):  # a text, which Python prints
+        if not isinstance(end.code, int | None):  # a text that Python prints
             raise
         status = end.code or 0
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
-        sys.exit(status)  # a launcher's, say: Python knows how they are told to end
+        sys.exit(status)  # threads of a launcher, for example: Python ends them in the right way
     if os.getpid() == STARTED:
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(OSError, ValueError):  # the reader of the stream is gone
             stream.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""One network after another, each from the weights of the one before: FCN-32s to FCN-16s to FCN-8s in one command."""
+"""Training in stages, each from the weights of the previous one: FCN-32s, FCN-16s and FCN-8s with one command."""
 
 import shlex
 import sys
@@ -16,11 +16,12 @@ from segpipe.runs.summary import PYTHON
 
 
 def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
-    """Train ``cfg.stages`` in turn, each a process of its own; the last is the run, the others lie in its ``stages``.
+    """Train ``cfg.stages`` in order, each in a child process.
 
-    Each stage is the command line with the stage's overrides laid over. Started again with the same folder, it leaves
-    out what is finished and goes on with what is not. Returns the exit status of the stage that failed, else 0.
-    Raises UserError for any stage that means nothing, before the first is begun.
+    The last stage is the run; the folders of the others are in its folder ``stages``. Each stage has the overrides of
+    the command line and its own. If the command is run again with the same folder, finished stages are skipped and an
+    unfinished one is resumed. Returns the exit status of the stage that failed, else 0.
+    Raises UserError for an invalid stage before the first one is started.
     """
     schema.check(cfg)
     lines = [[*command_line(overrides, stage), "stages=null"] for stage in cfg.stages]
@@ -38,7 +39,7 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
         finally:
             if status:
                 again = shlex.join([*overrides, f"hydra.run.dir={display_path(final)}"])
-                print(f"Stage {number} did not finish. To go on: {PYTHON} -m segpipe.train {again}", file=sys.stderr)
+                print(f"Stage {number} did not finish. To resume: {PYTHON} -m segpipe.train {again}", file=sys.stderr)
         if status:
             return status
         before = folder
@@ -46,13 +47,13 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
 
 
 def command_line(overrides: list[str], stage: str) -> list[str]:
-    """The overrides of the command line with a stage's. Raises UserError where both set the same."""
+    """Return the overrides of the command line and of a stage. Raises UserError where both set the same key."""
     own = shlex.split(stage)
     if not own:
-        raise UserError("stages: an empty entry. Give each stage its overrides, as model=fcn16s.")
+        raise UserError("stages: an entry is empty. Give overrides for each stage, such as model=fcn16s.")
     set_by_stage = {schema.key_of(override) for override in own}
     kept = [override for override in overrides if schema.key_of(override) not in ("stages", "run_dir")]
     for override in kept:
         if schema.key_of(override) in set_by_stage:
-            raise UserError(f"{override}: the stage '{stage}' sets that itself. Leave it out, or change stages=[...].")
+            raise UserError(f"{override}: the stage '{stage}' sets this key. Remove it, or change stages=[...].")
     return [*kept, *own]

@@ -1,7 +1,8 @@
-"""What a training loads, loaded in less time: the first import of a command that trains, and of one that forks such.
+"""Fast import of all modules that a training needs. A command that trains, or that forks trainings, imports this first.
 
-Python's collector rests meanwhile: it would go through a million objects again and again, a fifth of the time, and find
-nothing to free. What is loaded stays, so it is put where no later collection looks, nor copies its pages after a fork.
+Python's garbage collector is disabled during the imports: it would traverse a million objects repeatedly, a fifth of
+the time, and free nothing. Afterwards the objects are frozen: the collector ignores them, so memory pages stay shared
+after a fork.
 """
 
 import atexit
@@ -9,7 +10,7 @@ import gc
 
 gc.disable()
 try:
-    from segpipe.training import tracking  # noqa: F401  (W&B before torch: see there)
+    from segpipe.training import tracking  # noqa: F401  (W&B before torch, see its docstring)
 
     # isort: split
     from segpipe.config import plan  # noqa: F401
@@ -17,4 +18,4 @@ try:
 finally:
     gc.enable()
 gc.freeze()
-atexit.register(gc.unfreeze)  # or what takes itself down object by object, triton, would complain of those left over
+atexit.register(gc.unfreeze)  # triton frees its objects one by one and would report those that are left

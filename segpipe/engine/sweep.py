@@ -1,4 +1,4 @@
-"""What a sweep is asked to run: Hydra's product of swept keys, or the lines of ``sweep.cells`` crossed with it."""
+"""The jobs of a sweep: Hydra's product of swept keys, or the lines of ``sweep.cells`` combined with that product."""
 
 import math
 import shlex
@@ -22,7 +22,7 @@ from segpipe.config.messages import explain
 from segpipe.config.schema import key_of
 from segpipe.errors import UserError
 
-NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # they say how and where a sweep runs, not what a cell is
+NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # keys of how and where a sweep runs
 
 
 def names_class(target: str, of: type) -> bool:
@@ -31,18 +31,18 @@ def names_class(target: str, of: type) -> bool:
 
 
 class SweepCallback(Callback):
-    """Hydra's word that a sweep begins in this process: which folder it has, how many jobs are still to come."""
+    """Hydra's callback at the start of a sweep. It stores the folder of the sweep and the number of jobs to come."""
 
     folder: ClassVar[Path | None] = None
     jobs: ClassVar[int] = 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """See Callback; jobs is 0 where the sweeper decides as it goes."""
+        """See Callback. The number of jobs is 0 where the sweeper does not know it in advance."""
         SweepCallback.folder = Path(config.hydra.sweep.dir)
         target = config.hydra.sweeper._target_
         if not names_class(target, BasicSweeper):
             return
-        # Hydra accepts a sweeper only by a name in its own packages, so ours takes the place of that name.
+        # Hydra accepts a sweeper only by a name in its own packages, so CellsSweeper is registered under that name.
         plugins = Plugins.instance().class_name_to_class
         if OmegaConf.select(config, "sweep.cells"):
             plugins[target] = CellsSweeper
@@ -51,36 +51,36 @@ class SweepCallback(Callback):
             plugins[target] = get_class(target)
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
         given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-        choices = {one.key_or_group: one for one in given}  # the last word on a key counts
+        choices = {one.key_or_group: one for one in given}  # the last override of a key counts
         swept = [one for one in choices.values() if one.is_sweep_override()]
         SweepCallback.expect(math.prod(len(list(one.sweep_iterator())) for one in swept))
 
     @classmethod
     def expect(cls, jobs: int) -> None:
-        """So many jobs are to come."""
+        """Store and print the number of jobs to come."""
         cls.jobs = jobs
-        print(f"Looking at {jobs} cells.", flush=True)  # Hydra composes all before the first begins
+        print(f"Checking {jobs} cells.", flush=True)  # Hydra composes all of them before the first one starts
 
 
 class Line(NamedTuple):
-    """A line of a ``sweep.cells`` file. where: file and number, for messages. words: its overrides."""
+    """A line of a ``sweep.cells`` file. where: file and line number, for messages. words: the overrides."""
 
     where: str
     words: list[str]
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The lines of a file, each with overrides as a shell would split them; what stands behind ``#`` is a comment.
+    """Read the lines of a file. Overrides are split as by a shell, and ``#`` starts a comment.
 
-    Raises UserError, which names the file and the line, for what is not a list of different cells.
+    Raises UserError with the file and the line where the file is not a list of different cells.
     """
     try:
         content = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise UserError(
-            f"sweep.cells={path}: {reason}. Give a text file with a line of overrides for each cell, such as "
-            f"'decoder=deconv optimizer.lr=1e-3'; segpipe.tune writes one."
+            f"sweep.cells={path}: {reason}. Give a text file with one line of overrides for each cell, such as "
+            f"'decoder=deconv optimizer.lr=1e-3'; segpipe.tune writes such a file."
         ) from error
     lines: list[Line] = []
     seen: dict[frozenset[tuple[str, str]], str] = {}
@@ -95,12 +95,12 @@ def read_lines(path: Path) -> list[Line]:
         seen[cell] = f"line {number}"
         lines.append(Line(where, [str(one.input_line) for one in overrides]))
     if not lines:
-        raise UserError(f"sweep.cells={path}: no line of overrides in it. Write one for each cell.")
+        raise UserError(f"sweep.cells={path}: the file has no line of overrides. Write one for each cell.")
     return lines
 
 
 def parse(text: str, where: str) -> list[Override]:
-    """The overrides of one line. Raises UserError for what is none, or is no single cell."""
+    """Return the overrides of one line. Raises UserError for a word that is no override, and for several cells."""
     try:
         words = shlex.split(text, comments=True)
     except ValueError as error:
@@ -110,7 +110,7 @@ def parse(text: str, where: str) -> list[Override]:
     for word in words:
         key = key_of(word)
         if "=" not in word and not word.startswith("~"):
-            raise UserError(f"{where}: '{word}' is no override. Write KEY=VALUE, as on the command line.")
+            raise UserError(f"{where}: '{word}' is not an override. Write KEY=VALUE, as on the command line.")
         if key.startswith(NOT_IN_A_LINE):
             raise UserError(f"{where}: {key} is not part of a cell. Give it on the command line, for the whole sweep.")
         if key in keys:
@@ -128,10 +128,10 @@ def parse(text: str, where: str) -> list[Override]:
 
 
 class CellsSweeper(Sweeper):  # type: ignore[misc]
-    """Runs each line of ``sweep.cells`` with each combination of what else is swept, the lines changing fastest.
+    """Runs each line of ``sweep.cells`` with each combination of the other swept keys. The lines change fastest.
 
-    A line's keys replace those of the experiment's ``hydra.sweeper.params``, in their place, so that a job has the
-    overrides that Hydra's own product would give it. The arguments are those of Hydra's BasicSweeper.
+    The keys of a line replace those of the experiment's ``hydra.sweeper.params`` at the same position, so a job has the
+    same overrides as in Hydra's own product. The arguments are those of Hydra's BasicSweeper.
     """
 
     def __init__(self, max_batch_size: int | None = None, params: dict[str, str] | None = None) -> None:
@@ -154,17 +154,20 @@ class CellsSweeper(Sweeper):  # type: ignore[misc]
             batch = jobs[start : start + size]
             self.validate_batch_is_legal(batch)
             for result in self.launcher.launch(batch, initial_job_idx=start):
-                _ = result.return_value  # raises the job's error, if it had one
+                _ = result.return_value  # raises the error of the job, if there is one
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
-        """The overrides of every job. Raises UserError for a line that is none, or contradicts the command line."""
+        """Return the overrides of every job.
+
+        Raises UserError for a line that is invalid, or that sets a key that is also given on the command line.
+        """
         lines = read_lines(Path(self.config.sweep.cells))
         kept = [argument for argument in arguments if key_of(argument) != "sweep.cells"]
         given = {key_of(argument) for argument in kept}
         for line in lines:
             if twice := [key for key in map(key_of, line.words) if key in given]:
                 raise UserError(
-                    f"{line.where}: {', '.join(twice)} is given on the command line too. Give it in one of the two."
+                    f"{line.where}: {', '.join(twice)} is also given on the command line. Give it in one of the two."
                 )
         params = [f"{key}={value}" for key, value in self.params.items()]
         parse_overrides = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides
@@ -176,7 +179,7 @@ class CellsSweeper(Sweeper):  # type: ignore[misc]
         return [job for turn in zip_longest(*found) for job in turn if job is not None]
 
     def compose(self, line: Line, job: Sequence[str]) -> None:
-        """Raise UserError where a line does not make a configuration: a key or a choice that does not exist, say."""
+        """Raise UserError where a line is not a valid configuration, for example with a key that does not exist."""
         try:
             self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
         except Exception as error:
@@ -189,6 +192,6 @@ def refuse_cells(cfg: DictConfig) -> None:
     """Raise UserError where ``sweep.cells`` would be ignored: in a single training, or with another sweeper."""
     if cfg.sweep.cells:
         raise UserError(
-            f"sweep.cells={cfg.sweep.cells}: it needs a sweep with Hydra's basic sweeper. Add -m to the command; or "
-            f"leave out sweep.cells."
+            f"sweep.cells={cfg.sweep.cells}: this key needs a sweep with Hydra's basic sweeper. Add -m to the command, "
+            f"or remove sweep.cells."
         )

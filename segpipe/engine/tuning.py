@@ -1,4 +1,4 @@
-"""Choosing the level of a nuisance factor for each cell of a sweep, by the validation scores of its tuning seeds."""
+"""Tuning: choose the level of a nuisance factor for each cell of a sweep, by validation scores of the tuning seeds."""
 
 import itertools
 import math
@@ -20,20 +20,20 @@ from segpipe.runs.run import Run, display_path
 from segpipe.runs.storage import read_json, write_text
 from segpipe.runs.summary import PYTHON
 
-OUT = "tuned.cells"  # in the sweep's folder: the file of the chosen cells
-ENDED = ("failed", "refused", "finished without a score")  # states in which a run stays
-EXACT = 50_000  # resamples of seeds that are enumerated; more are drawn
+OUT = "tuned.cells"  # file of the chosen cells, in the sweep's folder
+ENDED = ("failed", "refused", "finished without a score")  # final states of a run
+EXACT = 50_000  # up to this number, all resamples of seeds are enumerated; else DRAWN are drawn
 DRAWN = 10_000
 
-Level = tuple[str, ...]  # overrides, one for each tuned key; empty where a cell has none
+Level = tuple[str, ...]  # one override for each tuned key; an empty text where a cell does not set the key
 
 
 @dataclass
 class Tuning:
-    """A cell but for its tuned keys and its seed.
+    """A cell without its tuned keys and its seed.
 
-    words: the overrides that tell it from the others. scores: validation mIoU by level and seed; states: what became of
-    the runs that have none.
+    words: the overrides that distinguish it from the others. scores: validation mIoU (0 to 1) by level and seed.
+    states: the status of the runs without a score.
     """
 
     words: tuple[str, ...]
@@ -46,16 +46,16 @@ class Tuning:
         return " ".join(self.words) or "the only cell"
 
     def seeds_of(self, level: Level) -> set[int]:
-        """The seeds whose runs are finished."""
+        """Return the seeds with a score."""
         return set(self.scores.get(level, {}))
 
 
 @dataclass
 class Choice:
-    """The level chosen for a cell, and the seeds that it was chosen on.
+    """The level chosen for a cell, and the seeds it was chosen on.
 
-    other: the share of resamples of the seeds that would choose another level; NaN of one seed. regret: how much more
-    the best level of each seed has, mean over seeds.
+    other: the share of resamples of the seeds that choose another level; NaN with one seed. regret: the mIoU of the
+    best level of each seed minus that of the chosen level, mean over seeds.
     """
 
     level: Level
@@ -66,9 +66,10 @@ class Choice:
 
 @dataclass
 class Sweep:
-    """What is tuned in a sweep.
+    """The cells, levels and seeds of a sweep that is tuned.
 
-    seeds: the tuning seeds; named: whether the sweep names them. fixed: the overrides that all cells share.
+    keys: the tuned keys. seeds: the tuning seeds. named: whether the sweep names them. fixed: the overrides that all
+    cells share.
     """
 
     folder: Path
@@ -81,17 +82,20 @@ class Sweep:
 
 
 def read(folder: Path, keys: list[str]) -> Sweep:
-    """The validation scores of a sweep's tuning seeds. Raises UserError where there is nothing to choose from."""
+    """Read the validation scores of a sweep's tuning seeds.
+
+    Raises UserError where the folder is no sweep, where a key is not swept, or where no cell has a tuning seed.
+    """
     listed = cells.read(folder)
     if not listed:
-        raise UserError(f"{folder}: no sweep.json that lists cells. Give a sweep's folder, outputs/sweeps/NAME.")
+        raise UserError(f"{folder}: no sweep.json with cells. Give the folder of a sweep, outputs/sweeps/NAME.")
     words = [{key_of(word): word for word in cell.overrides} for cell in listed]
     values = {key: {each.get(key, "") for each in words} for key in dict.fromkeys(itertools.chain(*words))}
     varying = [key for key, found in values.items() if len(found) > 1 and key not in (*keys, "seed", "data.root")]
     for key in keys:
         if key == "seed" or len(values.get(key, ())) < 2:
             swept = [name for name, found in values.items() if len(found) > 1 and name != "seed"]
-            raise UserError(f"{key}: not swept in {folder}. Swept are {', '.join(swept)}.{nearest(key, swept)}")
+            raise UserError(f"{key}: not swept in {folder}. Swept keys are {', '.join(swept)}.{nearest(key, swept)}")
     named = cells.read_tuning_seeds(folder)
     seeds = sorted(named or {cell.choices["seed"] for cell in listed})
     found: dict[tuple[str, ...], Tuning] = {}
@@ -112,19 +116,19 @@ def read(folder: Path, keys: list[str]) -> Sweep:
             tuning.states[level, seed] = ENDED[2] if state == "finished" else state
     if not found:
         said = ", ".join(map(str, seeds))
-        raise UserError(f"{folder}: no cell has one of the tuning seeds {said} yet. Run the sweep with those first.")
+        raise UserError(f"{folder}: no cell has one of the tuning seeds {said} yet. Run the sweep with them first.")
     meant = [tuning for tuning in found.values() if tuning.scores or {*tuning.states.values()} != {"refused"}]
     fixed = [word for key, word in words[0].items() if len(values[key]) == 1 and key not in (*keys, "seed")]
     return Sweep(folder, keys, meant, sorted(levels, key=magnitude), seeds, bool(named), fixed)
 
 
 def magnitude(level: Level) -> tuple[tuple[float, str], ...]:
-    """What levels are sorted by: numbers by size, names behind them."""
+    """Return the sort key of a level: numbers by size, then other values by name."""
     return tuple((math.inf if (number := as_number(word)) is None else number, word) for word in level)
 
 
 def as_number(word: str) -> float | None:
-    """The value of an override, if it is a number."""
+    """Return the value of an override if it is a number, else None."""
     try:
         return float(word.partition("=")[2])
     except ValueError:
@@ -132,10 +136,10 @@ def as_number(word: str) -> float | None:
 
 
 def choose(cell: Tuning, levels: list[Level], seeds: list[int], *, incomplete: bool = False) -> Choice | None:
-    """The level with the highest mean over seeds, the same seeds for all levels; None where none can be compared.
+    """Return the level with the highest mean over the same seeds for all levels; None where no level can be compared.
 
-    incomplete: compare all levels that have any run, on the seeds that all of these have; else only the levels
-    that have every seed.
+    incomplete: compare all levels with any score, on the seeds that all these levels have. If False, compare only the
+    levels that have every seed.
     """
     candidates = [level for level in levels if cell.seeds_of(level) >= set(seeds)]
     if incomplete:
@@ -150,9 +154,10 @@ def choose(cell: Tuning, levels: list[Level], seeds: list[int], *, incomplete: b
 
 
 def share_of_others(scores: NDArray[np.float64], chosen: int) -> float:
-    """Of resamples of seeds, with replacement, the share in which another level has a higher mean.
+    """Return the share of resamples of the seeds, with replacement, in which another level has a higher mean.
 
-    scores: (levels, seeds). Every resample is counted where they are few, else some are drawn. NaN of one seed.
+    scores: (levels, seeds). chosen: index of the chosen level. Few resamples are enumerated, else DRAWN are drawn. The
+    share is NaN with one seed.
     """
     number = scores.shape[1]
     if number == 1:
@@ -166,7 +171,7 @@ def share_of_others(scores: NDArray[np.float64], chosen: int) -> float:
 
 
 def beyond(level: Level, levels: list[Level]) -> dict[str, str]:
-    """The overrides of a level that lie at the edge of what was tried, each with the next value beyond it."""
+    """Return the overrides of a level at the edge of the tested grid, each with the next value beyond the edge."""
     found: dict[str, str] = {}
     for position, word in enumerate(level):
         numbers = sorted({number for one in levels if (number := as_number(one[position])) is not None})
@@ -180,21 +185,21 @@ def beyond(level: Level, levels: list[Level]) -> dict[str, str]:
 
 
 def join(values: list[int]) -> str:
-    """Seeds as text."""
+    """Return seeds as text."""
     return ", ".join(map(str, values))
 
 
 def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
-    """What a reader has to know of the choice: seeds, runs that are missing, edges."""
+    """Return notes on the choice: the seeds, missing runs, and levels at the edge of the grid."""
     found = [
         "another: how often resampled tuning seeds choose another level"
-        + (" (not to be said of one seed)" if len(sweep.seeds) == 1 else "")
-        + "; regret: what each seed's own best level has more, on the mean."
+        + (" (unknown with one seed)" if len(sweep.seeds) == 1 else "")
+        + "; regret: mIoU of each seed's best level minus that of the chosen level, mean over seeds."
     ]
     if not sweep.named:
         found.append(
-            f"The sweep names no tuning seeds (sweep.tuning_seeds), so all its seeds are taken: {join(sweep.seeds)}. "
-            f"Compare the chosen cells on other seeds only."
+            f"The sweep names no tuning seeds (sweep.tuning_seeds), so all its seeds are used: {join(sweep.seeds)}. "
+            f"Compare the chosen cells only on other seeds."
         )
     for cell in sweep.cells:
         for level, seed in itertools.product(sweep.levels, sweep.seeds):
@@ -203,9 +208,9 @@ def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
                 found.append(f"{state}: {cell.label} {' '.join(level)} seed={seed}")
     for cell, choice in zip(sweep.cells, choices, strict=True):
         if choice is None:
-            found.append(f"Left out: {cell.label}: no level has the runs of all tuning seeds.")
+            found.append(f"No choice: {cell.label}: no level has the runs of all tuning seeds.")
         elif choice.seeds != sweep.seeds:
-            found.append(f"Chosen on the seeds {join(choice.seeds)} only: {cell.label}")
+            found.append(f"Chosen only on the seeds {join(choice.seeds)}: {cell.label}")
     for level, number in Counter(choice.level for choice in choices if choice).most_common():
         found.append(f"Chosen in {number} of {len(choices)} cells: {' '.join(level)}")
     edges: dict[tuple[str, str], list[str]] = {}
@@ -213,17 +218,17 @@ def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
         for edge in beyond(choice.level, sweep.levels).items() if choice else ():
             edges.setdefault(edge, []).append(cell.label)
     for (word, more), labels in edges.items():
-        found.append(f"At the grid's edge: {word}, chosen for {'; '.join(labels)}. Try {more} as well.")
+        found.append(f"At the edge of the grid: {word}, chosen for {'; '.join(labels)}. Also try {more}.")
     return found
 
 
 def as_value(text: str) -> str:
-    """A text as Hydra's grammar takes it."""
+    """Return a text for Hydra's grammar, quoted if necessary."""
     return text if re.fullmatch(r"[\w./-]+", text) else quote_override(text)
 
 
 def next_command(sweep: Sweep, file: Path) -> str:
-    """The command that runs the chosen cells with five seeds that chose nothing."""
+    """Return the command that runs the chosen cells with five seeds that are not tuning seeds."""
     free = [seed for seed in range(len(sweep.seeds) + 5) if seed not in sweep.seeds][:5]
     name, path = (as_value(text) for text in (sweep.folder.resolve().name, display_path(file.absolute())))
     given = [*sweep.fixed, f"sweep.name={name}", f"sweep.cells={path}"]
@@ -231,7 +236,7 @@ def next_command(sweep: Sweep, file: Path) -> str:
 
 
 def write(sweep: Sweep, choices: list[Choice | None], file: Path) -> None:
-    """The chosen cells as lines of overrides, below comments that say where they come from."""
+    """Write the chosen cells as lines of overrides, after comments about their origin."""
     about = shlex.join([display_path(sweep.folder.absolute()), *sweep.keys])
     lines = [
         f"# Chosen by `python -m segpipe.tune {about}` on {datetime.now():%Y-%m-%d %H:%M}:",

@@ -1,1 +1,1 @@
-"""A run folder: what lies in it, and how it is written and read."""
+"""The folder of a run: its files, and how they are written and read."""

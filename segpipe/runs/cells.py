@@ -1,4 +1,4 @@
-"""What a sweep consists of: ``sweep.json`` lists every cell that was asked for, and the run that is its network."""
+"""The cells of a sweep: ``sweep.json`` lists every requested cell and the run that trains its network."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,12 +9,12 @@ from segpipe.runs.storage import read_json, write_json
 
 
 class Cell(NamedTuple):
-    """A place in a sweep. Cells that are the same network have the same run.
+    """One cell of a sweep. Cells that are the same network share a run.
 
-    overrides: the command line's, but for those of the sweep itself.
-    choices: what tells the cells apart: model, stride, decoder, fusion, match, seed; in sweeps from before there was
-        one, no match. run: its folder's name.
-    refused: why the combination means nothing, where it does; error: what is wrong with its values.
+    overrides: those of the command line, without those of the sweep itself.
+    choices: the values that distinguish the cells: model, stride, decoder, fusion, match, seed. Sweeps of versions
+        without ``match`` lack it. run: the name of the run's folder, None without a run.
+    refused: why the combination is invalid, None if it is valid; error: what is wrong with a value.
     """
 
     overrides: list[str]
@@ -30,14 +30,14 @@ class Cell(NamedTuple):
 
     @property
     def place(self) -> tuple[str, ...]:
-        """What the cell is known by in its sweep, wherever the data lie."""
+        """The key of the cell in its sweep: its overrides without the folder of the data."""
         return tuple(override for override in self.overrides if not override.startswith("data.root="))
 
 
 def add(folder: Path, new: Cell, *, tuning_seeds: Iterable[int] | None = None) -> None:
-    """Put a cell into ``sweep.json``, in the place it had; several processes may do so at once.
+    """Add a cell to ``sweep.json``, or replace it there. Several processes may do so at the same time.
 
-    tuning_seeds: see ``read_tuning_seeds``; None leaves those that are there.
+    tuning_seeds: see ``read_tuning_seeds``; None keeps those in the file.
     """
     with file_lock(folder, busy=lambda: None):
         kept = {cell.place: cell for cell in read(folder)}
@@ -51,19 +51,21 @@ def add(folder: Path, new: Cell, *, tuning_seeds: Iterable[int] | None = None) -
 
 
 def read_tuning_seeds(folder: Path) -> list[int] | None:
-    """The seeds that are for choosing nuisance factors, and never for a comparison; None where none are named."""
+    """Read the seeds that are used to tune nuisance factors, never to compare networks; None where none are given."""
     return read_json(folder / "sweep.json").get("tuning_seeds")
 
 
 def read(folder: Path) -> list[Cell]:
-    """The cells of a sweep, as they were asked for; none where there is no sweep."""
+    """Read the cells of a sweep, in the order in which they were added; an empty list where there is no sweep."""
     return [Cell(**entry) for entry in read_json(folder / "sweep.json").get("cells", [])]
 
 
 def status(folder: Path, cell: Cell) -> str:
-    """``refused``, ``missing``, or what its run's record says; ``interrupted`` where the run's process is gone.
+    """Return the status of a cell: ``refused`` for an invalid one, ``missing``, or the status in its run's record.
 
-    ``extended`` where the run was resumed for more epochs, and is finished: it is no longer what the cell asks for.
+    It is ``failed`` for a cell with a wrong value, and ``interrupted`` where the record says running, but no process is
+    running. It is ``extended`` where the run was resumed for more epochs and is finished: it is not the cell's run any
+    more.
     """
     if cell.refused:
         return "refused"

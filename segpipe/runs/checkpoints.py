@@ -1,4 +1,4 @@
-"""A run's checkpoints: written whole, read if whole; which one can be gone on with."""
+"""The checkpoints of a run: atomic writing, reading with a check for damage, and which one to resume from."""
 
 import zipfile
 from contextlib import suppress
@@ -11,50 +11,53 @@ from segpipe.errors import UserError
 from segpipe.runs.run import Run, display_path, repair_hint
 from segpipe.runs.storage import atomic_write
 
-Keep = Literal["all", "best", "none"]  # of the checkpoints of a sweep's finished runs; best: its weights only
-OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # what a checkpoint of weights only holds
-SET_ASIDE = ".damaged"  # what the name of a file that was set aside ends with
+Keep = Literal["all", "best", "none"]  # checkpoints to keep of a sweep's finished runs; best: its weights only
+OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # the keys of a checkpoint with weights only
+SET_ASIDE = ".damaged"  # suffix of a quarantined file
 
 
 def write(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write a checkpoint, whole. Raises OSError where that fails: on a full disk, say."""
+    """Write a checkpoint atomically. Raises OSError where writing fails, for example on a full disk."""
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch's own word for what the file has raised
+            except RuntimeError as error:  # torch wraps the error of the file in it
                 raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
     atomic_write(path, save)
 
 
 def read(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of a run. Raises UserError where it is damaged."""
+    """Read a checkpoint of a run to a device. Raises UserError where the file is damaged."""
     return torch.load(require_intact(path), map_location=device, weights_only=True)
 
 
 def require_intact(path: Path) -> Path:
-    """A checkpoint of a run. Raises UserError where it is damaged: torch would take weights with a bit flipped."""
+    """Return the path of a checkpoint. Raises UserError where it is damaged: torch would load flipped bits silently."""
     if not is_intact(path):
         raise UserError(f"{display_path(path)} is damaged. {repair_hint(path.parent.parent)}")
     return path
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a checkpoint is as it was written, by the checksums in the zip that torch writes and does not check."""
+    """Return whether a checkpoint is undamaged, by the checksums of the zip file. Torch writes but does not check them.
+
+    False where there is no file.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # zipfile raises whatever a damaged header leads it to
+    except Exception:  # a damaged header may raise any error in zipfile
         return False
 
 
 def latest_intact(run: Run) -> Path | None:
-    """The checkpoint to go on with: the last, else the best; None where that would not give what the run would have.
+    """Return the checkpoint to resume from: the last one, else the best one; None where neither can be used.
 
-    The best one must be whole if there is one: it is tested in the end, and a run that goes on may not write it again.
-    Weights only are not enough.
+    A best checkpoint must be intact if there is one: it is tested at the end, and a resumed run may never write it
+    again. A checkpoint with weights only cannot be resumed.
     """
     best, last = run.checkpoint("best"), run.checkpoint("last")
     if best_is_damaged(run):
@@ -64,13 +67,13 @@ def latest_intact(run: Run) -> Path | None:
 
 
 def best_is_damaged(run: Run) -> bool:
-    """Whether there is a best checkpoint that is not whole."""
+    """Return whether there is a best checkpoint and it is damaged."""
     best = run.checkpoint("best")
     return best.is_file() and not is_intact(best)
 
 
 def quarantine(run: Run) -> list[str]:
-    """Rename the run's checkpoints, so that a training may begin anew there; return what they are called now."""
+    """Rename the run's checkpoints so that a training can start from scratch in its folder; return the new paths."""
     renamed = []
     for name in ("last", "best"):
         path = run.checkpoint(name)  # type: ignore[arg-type]
@@ -80,9 +83,9 @@ def quarantine(run: Run) -> list[str]:
 
 
 def compact(run: Run, keep: Keep) -> None:
-    """Remove of a finished run's checkpoints what is not to be kept. Done again, it finds nothing left to do.
+    """Remove the checkpoints of a finished run that are not to be kept. Calling it again has no effect.
 
-    Raises OSError and UserError where the best checkpoint cannot be rewritten; then all of them are still there.
+    Raises OSError or UserError where the best checkpoint cannot be rewritten. In this case all checkpoints are kept.
     """
     best, last = run.checkpoint("best"), run.checkpoint("last")
     if keep == "best" and best.is_file():
@@ -93,10 +96,10 @@ def compact(run: Run, keep: Keep) -> None:
     if keep == "none":
         for path in (last, best):
             path.unlink(missing_ok=True)
-        with suppress(OSError):  # no such folder, or what else lies in it
+        with suppress(OSError):  # the folder does not exist, or it has other files
             best.parent.rmdir()
 
 
 def weights_only(path: Path) -> bool:
-    """Whether a checkpoint was made compact: it can be predicted with and begun from, but not gone on with."""
+    """Return whether a checkpoint has weights only: it can be used for prediction and warm_start, not to resume."""
     return "optimizer_states" not in torch.load(path, map_location="cpu", weights_only=True, mmap=True)

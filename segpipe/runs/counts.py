@@ -1,4 +1,4 @@
-"""Files of what was counted of every image of a split."""
+"""Files with the counts of every image of a split."""
 
 import zipfile
 from pathlib import Path
@@ -13,7 +13,7 @@ from segpipe.runs.storage import atomic_write
 
 
 def write_confusion(path: Path, *, names: list[str], groups: list[str], matrices: NDArray[np.int64]) -> None:
-    """Write the (n, C, C) confusion matrices of n pictures with their names and groups."""
+    """Write the (n, C, C) confusion matrices of n images with their names and groups. Counts are pixels."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -25,7 +25,7 @@ def write_confusion(path: Path, *, names: list[str], groups: list[str], matrices
 
 
 def write_boundaries(path: Path, *, names: list[str], found: BoundaryCounts) -> None:
-    """Write what was counted of every picture, an array for each score, with the pictures' names."""
+    """Write the boundary and object counts of every image, one array per score, with the names of the images."""
     counted = {name: array.astype(np.float64 if array.ndim == 1 else np.int32) for name, array in arrays(found).items()}
 
     def write(temporary: Path) -> None:
@@ -36,10 +36,10 @@ def write_boundaries(path: Path, *, names: list[str], found: BoundaryCounts) -> 
 
 
 def read_boundaries(path: Path) -> dict[str, RatioCounts]:
-    """Read those of NAMES that a file has. Raises UserError where there is no file, or a damaged one."""
-    again = "python -m segpipe.evaluate RUN counts them again, into boundaries.npz in a folder that it names."
+    """Read the scores of NAMES that a file has. Raises UserError where the file does not exist or is damaged."""
+    again = "python -m segpipe.evaluate RUN counts them again and writes boundaries.npz to a folder that it prints."
     try:
-        with path.open("rb") as raw, np.load(raw) as file:  # numpy leaves a damaged one open
+        with path.open("rb") as raw, np.load(raw) as file:  # numpy does not close a damaged file
             return {name: tally_of(file[name]) for name in NAMES if name in file}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, so this test did not count boundaries. {again}") from None

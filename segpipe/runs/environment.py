@@ -1,4 +1,4 @@
-"""Versions of what a result may depend on: libraries, and the code itself."""
+"""The versions that a result may depend on: Python, libraries, and the commit of the code."""
 
 import os
 import platform
@@ -11,13 +11,13 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "albument
 
 
 def environment() -> dict[str, Any]:
-    """Versions of what a result may depend on."""
+    """Return the versions of Python and of the libraries, and the state of the git checkout."""
     versions = {name: version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "versions": versions, "git": git_state(Path(__file__).parent)}
 
 
 def git_state(folder: Path) -> str | None:
-    """Commit of the code, with ``+changes`` behind it where files differ; None outside a checkout."""
+    """Return the commit of the code, followed by ``+changes`` where files differ from it; None outside a checkout."""
     try:
         described = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
@@ -32,5 +32,5 @@ def git_state(folder: Path) -> str | None:
 
 
 def cores() -> int:
-    """The CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Which keys of a configuration are no part of a run's identity, or not always; ``naming.identity`` takes the rest."""
+"""The keys of a configuration that are no part of a run's identity, and the keys that are part of it conditionally."""
 
 from typing import Any
 
@@ -10,8 +10,9 @@ IGNORED_IN_IDENTITY = (
     "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary", "task.compile", "match", "budget",
 )  # fmt: skip
 
-# Keys that came later, each with the value that means what was before: where it holds that one, an identity is what it
-# was. A component's ``revision`` is raised by one when a repair changes the results of the runs that it touches.
+# Keys that were added later, each with the value that stands for the earlier behaviour. A key with this value is left
+# out of the identity, so that old identities stay the same. The ``revision`` of a component is increased by one when a
+# fix changes the results of runs.
 ADDED_SINCE: dict[str, Any] = {
     "augment.revision": 0,  # 1: transforms that resize keep masks registered (data.augment.REGISTERED)
     "data.revision": 0,  # 1: images and masks are resized by data.resize, where data.size is another than theirs

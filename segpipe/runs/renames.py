@@ -1,11 +1,11 @@
-"""Classes that have moved: the paths by which stored configurations name them, and where they are today.
+"""Classes that have moved: the import paths in stored configurations, and the present paths.
 
 A configuration names each class by its import path (``_target_``), and a run keeps its configuration. When a class
 moves, one line is added here. Reading a stored configuration goes from old to present, an identity from present to
 oldest, so that runs of earlier versions can be read and resumed, and the same network keeps the same identity.
 
 The state of a Lightning callback is stored under its class name, not its path. ``ema.MovingAverage`` writes into the
-checkpoint itself; no class of ours with a state has been renamed.
+checkpoint itself; no class of segpipe with a state has been renamed.
 """
 
 from typing import Any
@@ -37,17 +37,17 @@ CLASSES: dict[str, str] = {  # path in the first version that had the class: pat
 
 
 def current(target: str) -> str:
-    """Return the path today of the class that a configuration of any version calls ``target``."""
+    """Return the present path of the class that a configuration of any version calls ``target``."""
     return CLASSES.get(target, target)
 
 
 def oldest(target: str) -> str:
-    """Return the path of a class in the first version that had it. target: its path today."""
+    """Return the path of a class in the first version that had it. target: its present path."""
     return FIRST.get(target, target)
 
 
 def upgrade(node: Any) -> Any:
-    """Copy nested dicts and lists of a configuration, every ``_target_`` with its present path."""
+    """Copy nested dicts and lists of a configuration, with the present path for every ``_target_``."""
     if isinstance(node, dict):
         return {key: current(value) if key == "_target_" else upgrade(value) for key, value in node.items()}
     return [upgrade(item) for item in node] if isinstance(node, list) else node

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and read so that damage costs what is damaged."""
+"""Atomic writing of files, and reading that returns nothing for missing or damaged files."""
 
 import csv
 import io
@@ -11,9 +11,9 @@ from typing import Any
 
 
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a temporary file beside ``path``, then put it in its place in one step.
+    """Let ``write`` write a temporary file next to ``path``, then rename it to ``path`` in one step.
 
-    A reader finds the old file or the new one, never a part; where writing fails, the old one stays.
+    A reader sees the old file or the new one, never a part. Where writing fails, the old file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -27,17 +27,17 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole."""
+    """Write a text file atomically, in UTF-8."""
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))  # type: ignore[func-returns-value, arg-type]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole; what is no finite number as null, since JSON has none."""
+    """Write a JSON file atomically. NaN and infinities become null, because JSON does not have them."""
     write_text(path, json.dumps(without_nan(content), indent=2, ensure_ascii=False) + "\n")
 
 
 def without_nan(content: Any) -> Any:
-    """NaN and infinities as None, all the way down."""
+    """Copy nested dicts and lists with NaN and infinities replaced by None."""
     if isinstance(content, Mapping):
         return {key: without_nan(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -46,7 +46,7 @@ def without_nan(content: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where there is none, or one that is damaged."""
+    """Read a JSON file; an empty dict where it does not exist or is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -55,9 +55,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write a CSV file, whole: a line an epoch."""
+    """Write the history as a CSV file, atomically: one line per epoch."""
     text = io.StringIO()
-    columns = list(dict.fromkeys(name for row in rows for name in row))  # an epoch may lack what others have
+    columns = list(dict.fromkeys(name for row in rows for name in row))  # an epoch may lack values of other epochs
     table = csv.DictWriter(text, fieldnames=columns, restval="", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
@@ -65,7 +65,7 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Read what ``write_history`` wrote, such that it would write the same again; nothing where there is no file."""
+    """Read the rows that ``write_history`` wrote, unchanged; an empty list where there is no file."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -73,5 +73,5 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 
 def number(text: str) -> float:
-    """A number of a CSV file; an int where it was written as one."""
+    """Return a number of a CSV file: an int if it is written as one, else a float."""
     return int(text) if text.lstrip("-").isdecimal() else float(text)

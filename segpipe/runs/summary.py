@@ -1,4 +1,4 @@
-"""What a finished training says on the terminal."""
+"""The summary that a finished training prints."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ PYTHON = display_path(Path(sys.executable)) if ".venv" in sys.executable else "p
 
 
 def print_summary(run: Run, metrics: dict[str, Any]) -> None:
-    """Scores by class, where everything lies, and what to type next."""
+    """Print the scores by class, the paths of the results, and the commands to run next."""
     console = Console(highlight=False, soft_wrap=True)
     console.print()
     console.print(score_table(metrics["test"], title="Test"))
@@ -26,24 +26,27 @@ def print_summary(run: Run, metrics: dict[str, Any]) -> None:
     )
     console.print(
         f"Cost: {cost['parameters'] / 1e6:.2f} M parameters, {cost['gmac']:.2f} G multiply-adds and "
-        f"{cost['latency_ms']:.1f} ms a picture of {cost['size'][0]} x {cost['size'][1]}."
+        f"{cost['latency_ms']:.1f} ms per image of {cost['size'][0]} x {cost['size'][1]}."
     )
     folder = display_path(run.folder)
     console.print(f"Run:      {folder}", markup=False)
-    console.print(f"Picture:  {folder}/pictures/predictions.png", markup=False)
+    console.print(f"Images:   {folder}/pictures/predictions.png", markup=False)
     for profile in sorted(run.folder.glob("fit-*profile*.txt")):  # debug=profile
         console.print(f"Profile:  {display_path(profile)}", markup=False)
-    console.print("Next, another way up, and your own pictures:")
+    console.print("Next: train another upsampling operator, or predict your own images:")
     console.print(f"  {PYTHON} -m segpipe.train decoder=unpool fusion=concat", markup=False)
-    console.print(f"  {PYTHON} -m segpipe.predict {folder} PHOTOS --out masks", markup=False)
+    console.print(f"  {PYTHON} -m segpipe.predict {folder} IMAGES --out masks", markup=False)
 
 
 def score_table(found: dict[str, Any], *, title: str) -> Table:
-    """Scores of every class and their means, a column each, and below it the others; a dash where a class is absent."""
+    """Return a table with a column for each score per class, and their means; other scores are in the caption.
+
+    found: the scores of a split, as in ``metrics.json``. A dash stands for a class that is absent.
+    """
     by_class = {name: score for name, score in SCORES.items() if score.per_class}
     others = [f"{score.label} {format_score(found[name])}" for name, score in SCORES.items() if not score.per_class]
     caption = ", ".join(others) or None
-    table = Table(title=f"{title}: {found['images']} pictures", title_justify="left", caption=caption)
+    table = Table(title=f"{title}: {found['images']} images", title_justify="left", caption=caption)
     table.caption_justify = "left"
     table.add_column("class")
     for heading in (*(score.class_label or score.label for score in by_class.values()), "pixels"):
@@ -57,5 +60,5 @@ def score_table(found: dict[str, Any], *, title: str) -> Table:
 
 
 def format_score(value: float | None) -> str:
-    """Three decimals, or a dash."""
+    """Return a score with three decimals, or a dash for None and NaN."""
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"

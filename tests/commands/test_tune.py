@@ -59,7 +59,7 @@ def test_each_cell_gets_the_level_with_the_highest_mean_and_the_next_command_run
     assert "segpipe.tune" in header
     assert "100, 101" in header
     assert command in header
-    assert "At the grid's edge: optimizer.lr=0.01, chosen for decoder=nearest. Try optimizer.lr=0.03 as well." in said
+    assert "At the edge of the grid: optimizer.lr=0.01, chosen for decoder=nearest. Also try optimizer.lr=0.03." in said
     assert "chosen for decoder=deconv" not in said
 
 
@@ -111,20 +111,20 @@ def test_a_level_with_a_failed_run_is_named_and_not_chosen(tmp_path, capsys):
     assert tuned(folder) == (0, [["decoder=deconv", "optimizer.lr=0.003"], ["decoder=nearest", "optimizer.lr=0.003"]])
     assert "failed: decoder=nearest optimizer.lr=0.01 seed=101" in capsys.readouterr().out
     assert tuned(folder, incomplete=True)[1][1] == ["decoder=nearest", "optimizer.lr=0.01"]
-    assert "Chosen on the seeds 100 only: decoder=nearest" in capsys.readouterr().out
+    assert "Chosen only on the seeds 100: decoder=nearest" in capsys.readouterr().out
 
 
 def test_nothing_is_written_before_the_tuning_seeds_are_finished(tmp_path, capsys):
     folder = write_tuning(tmp_path / "x", states={("nearest", "0.01", 101): "missing"})
     assert tuned(folder) == (1, None)
-    assert "Nothing is written: 1 runs of the tuning seeds are not finished" in capsys.readouterr().out
+    assert "Nothing was written: 1 runs of the tuning seeds are not finished" in capsys.readouterr().out
     assert tuned(folder, incomplete=True)[0] == 0
 
 
 def test_a_cell_of_which_no_level_is_complete_is_left_out_and_said_with_1(tmp_path, capsys):
     folder = write_tuning(tmp_path / "x", states={("nearest", rate, 100): "failed" for rate in RATES})
     assert tuned(folder) == (1, [["decoder=deconv", "optimizer.lr=0.003"]])
-    assert "Left out: decoder=nearest" in capsys.readouterr().out
+    assert "No choice: decoder=nearest" in capsys.readouterr().out
 
 
 def test_a_refused_cell_is_no_cell(tmp_path):
@@ -164,7 +164,7 @@ def test_several_keys_are_tuned_together(tmp_path):
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("optimizer.l", "not swept in .* Swept are decoder, optimizer.lr. Did you mean 'optimizer.lr'?"),
+        ("optimizer.l", "not swept in .* Swept keys are decoder, optimizer.lr. Did you mean 'optimizer.lr'?"),
         ("seed", "seed: not swept"),
         ("experiment", "experiment: not swept"),
     ],

@@ -87,13 +87,13 @@ def test_precedence_is_command_line_experiment_model_root():
         ("augment=strong data.crop=null", ["augment=strong", "set data.crop"]),
         ("model=unet encoder=small data.crop=[32,32] data.batch_size=1", ["a single value", "larger batch"]),
         ("trainer.check_val_every_n_epoch=20", ["no epoch would be validated"]),
-        ("~callbacks.best", ["callbacks.best is left out"]),
+        ("~callbacks.best", ["callbacks.best is required"]),
         ("model=unet model.width=[8,8,8,-8]", ["model.width=[8,8,8,-8]", "1 or more"]),
         (
             "experiment=paper/fcn8s data=camvid",
-            ["data.dataset.sbd", "takes no 'sbd'", "take it away: '~data.dataset.sbd'"],
+            ["data.dataset.sbd", "takes no 'sbd'", "remove it with '~data.dataset.sbd'"],
         ),
-        ("data.root=photos", ["data=shapes is drawn", "data=folder"]),
+        ("data.root=photos", ["data=shapes is generated", "data=folder"]),
         ("data.crop=[8,8]", ["data.crop=[8, 8]", "at least 32"]),
         ("+trainer.gradient_clip_val=1", ["set task.clip"]),
     ],
@@ -131,8 +131,8 @@ def test_names_that_are_not_there_are_explained_with_the_nearest(override, says)
 def test_an_error_of_ours_keeps_its_traceback():
     assert explain(KeyError("x")) is None
     around = RuntimeError("around")
-    around.__cause__ = UserError("mend it")
-    assert explain(around) == "mend it"
+    around.__cause__ = UserError("fix it")
+    assert explain(around) == "fix it"
     failed = InstantiationException("Error in call to target")
     assert explain(failed) is None
     failed.__cause__ = MisconfigurationException("no such accelerator")
@@ -229,7 +229,7 @@ def test_what_a_file_leaves_out_has_a_default_or_is_asked_for(group, key):
 
 @pytest.mark.parametrize("group", choices.REQUIRED)
 def test_a_group_that_is_left_out_is_asked_for(group):
-    with pytest.raises(UserError, match=rf"{group} is left out"):
+    with pytest.raises(UserError, match=rf"{group} is missing"):
         Plan.of(without(configure("model=ladder"), group))
 
 
@@ -250,7 +250,7 @@ def test_what_is_left_out_means_what_null_means(path):
 def test_a_configuration_without_names_gets_a_folder_all_the_same():
     cfg = without(configure(), "decoder.name")
     assert run_name(cfg) == "refused"
-    assert make_cell(cfg, []).error.startswith("decoder.name is left out")
+    assert make_cell(cfg, []).error.startswith("decoder.name is missing")
 
 
 def test_an_argument_that_a_class_must_be_given_is_asked_for():
@@ -296,9 +296,7 @@ def test_an_argument_that_a_class_must_be_given_is_asked_for():
     ],
 )
 def test_what_cannot_be_built_is_rejected_by_the_check(override):
-    with pytest.raises(
-        UserError, match=r"(takes no|nothing reads|allowed is|multiple values|left out|missing|by name)"
-    ):
+    with pytest.raises(UserError, match=r"(takes no|nothing reads|allowed is|multiple values|missing|by name)"):
         Plan.of(configure("decoder=bilinear", override))
 
 
@@ -315,9 +313,9 @@ def test_what_is_taken_may_be_built(override):
 
 
 def test_notes_say_what_has_no_effect():
-    assert any("no skip to join" in note for note in Plan.of(configure("model=fcn32s", "fusion=sum")).notes)
+    assert any("no skip connection" in note for note in Plan.of(configure("model=fcn32s", "fusion=sum")).notes)
     notes = Plan.of(configure("model=unet", "decoder.smooth=conv3x3")).notes
-    assert any("changes nothing here" in note for note in notes)
+    assert any("has no effect here" in note for note in notes)
     assert Plan.of(configure()).notes == []
 
 

@@ -193,7 +193,7 @@ def test_what_is_kept_names_no_path_of_the_machine():
     [
         ("decoder=deconv decodr.kernel=4", [], ["cells.txt, line 2: ", "decodr"]),
         ("decoder=decnv", [], ["cells.txt, line 2: decoder=decnv: allowed is one of", "Did you mean 'deconv'?"]),
-        ("decoder=deconv seed=3", ["seed=0,1"], ["cells.txt, line 2: seed is given on the command line too"]),
+        ("decoder=deconv seed=3", ["seed=0,1"], ["cells.txt, line 2: seed is also given on the command line"]),
         ("decoder=deconv", ["sweep.cells=nowhere"], ["sweep.cells=nowhere: no such file"]),
     ],
 )
@@ -208,4 +208,4 @@ def test_lines_that_cannot_be_run_end_the_command_before_any_work(tmp_path, line
 
 def test_cells_without_a_sweep_are_rejected(tmp_path):
     said = run("segpipe.train", *CHOICES, "sweep.cells=cells.txt", cwd=tmp_path, status=1)
-    assert "it needs a sweep with Hydra's basic sweeper. Add -m" in said
+    assert "this key needs a sweep with Hydra's basic sweeper. Add -m" in said

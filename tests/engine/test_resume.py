@@ -48,14 +48,14 @@ def test_a_run_that_is_resumed_for_more_epochs_gets_their_identity_and_says_whic
 
     check_same_config(Run(folder), Plan.of(configure(*asked[2])))
     for other in (1, 3):
-        with pytest.raises(UserError, match=r"resumed with another trainer\.max_epochs since"):
+        with pytest.raises(UserError, match=r"it was resumed with another trainer\.max_epochs"):
             check_same_config(Run(folder), Plan.of(configure(*asked[other])))
     capsys.readouterr()
     train(configure(*asked[2], "resume=auto", f"run_dir={folder}"))
-    assert "is finished already" in capsys.readouterr().out
+    assert "is already finished" in capsys.readouterr().out
     with pytest.raises(UserError, match="rename this folder"):
         train(configure(*asked[1], "resume=auto", f"run_dir={folder}"))
-    with pytest.raises(UserError, match=r"has done 2 epochs already. Give 2 or more"):
+    with pytest.raises(UserError, match=r"has already trained 2 epochs. Give 2 or more"):
         resume(folder, "trainer.max_epochs=1")
     kept = (folder / "run.json").read_text()
     cell = Cell([], {"seed": 0}, run="run")
@@ -63,7 +63,7 @@ def test_a_run_that_is_resumed_for_more_epochs_gets_their_identity_and_says_whic
     slots = scheduler.Scheduler(name="x", workers=1, gpu=False)
     slots.submit(folder, asked[1])
     slots.close()
-    assert "it is no run of its cell" in capsys.readouterr().out
+    assert "it is not the cell's run" in capsys.readouterr().out
     assert (slots.jobs, list(slots.waiting), (folder / "run.json").read_text()) == ([], [], kept)
 
 
@@ -88,7 +88,7 @@ def test_a_run_is_not_gone_on_with_on_other_data(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace("train: 16", "train: 17"))
-    with pytest.raises(UserError, match=r"the data are not those that it was trained on \(train differ\)"):
+    with pytest.raises(UserError, match=r"the data are not those that the run was trained on \(train differ\)"):
         train(configure(f"resume={tmp_path / 'run'}"))
 
 

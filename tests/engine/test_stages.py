@@ -32,15 +32,15 @@ def test_stages_run_one_after_another_and_remember_where_they_come_from(tmp_path
     assert "Warm start:" in done.stdout
     again = commands.python(command, cwd=tmp_path)
     assert again.returncode == 0
-    assert again.stdout.count("is finished already") == 2
+    assert again.stdout.count("is already finished") == 2
 
 
 @pytest.mark.parametrize(
     ("stages", "given", "says"),
     [
         (["model=fcn32s", "optimizer.lrr=1"], [], "optimizer.lrr"),
-        (["model=fcn32s", "model=fcn16s"], ["model=fcn8s"], "the stage 'model=fcn32s' sets that itself"),
-        (["model=fcn32s", ""], [], "an empty entry"),
+        (["model=fcn32s", "model=fcn16s"], ["model=fcn8s"], "the stage 'model=fcn32s' sets this key"),
+        (["model=fcn32s", ""], [], "an entry is empty"),
         (["model=fcn32s", "encoder=basic model=fcn32s"], [], "stride 32"),
         ("model=fcn32s", [], "stages=model=fcn32s: allowed is a list"),
     ],

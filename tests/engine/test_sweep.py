@@ -116,7 +116,7 @@ def test_the_jobs_of_a_sweep_are_counted_as_hydra_will(monkeypatch, given, jobs)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("decoder=deconv\nnonsense", "line 2: 'nonsense' is no override"),
+        ("decoder=deconv\nnonsense", "line 2: 'nonsense' is not an override"),
         ("decoder=deconv,bilinear", "line 1: decoder=deconv,bilinear has several values"),
         (
             "decoder=deconv optimizer.lr=1e-3\n\n# x\noptimizer.lr=0.001 decoder=deconv",
@@ -127,7 +127,7 @@ def test_the_jobs_of_a_sweep_are_counted_as_hydra_will(monkeypatch, given, jobs)
         ("decoder=[1", "line 1: decoder=.1 cannot be read"),
         ("hydra.sweep.dir=x", "line 1: hydra.sweep.dir is not part of a cell"),
         ("sweep.name=x", "line 1: sweep.name is not part of a cell"),
-        ("# nothing\n\n", "no line of overrides in it"),
+        ("# nothing\n\n", "the file has no line of overrides"),
     ],
 )
 def test_a_line_that_is_no_cell_is_rejected_with_its_number(tmp_path, text, said):

@@ -132,7 +132,7 @@ def test_what_is_interrupted_says_so_and_how_to_go_on(tmp_path, monkeypatch, cap
 
 def test_a_folder_with_a_run_is_not_written_over(finished_run):
     before = (finished_run / "run.json").read_text()
-    with pytest.raises(UserError, match="there is a run in this folder already"):
+    with pytest.raises(UserError, match="there is already a run in this folder"):
         train(configure(*TINY, f"run_dir={finished_run}"))
     assert (finished_run / "run.json").read_text() == before
 
@@ -140,7 +140,7 @@ def test_a_folder_with_a_run_is_not_written_over(finished_run):
 def test_a_finished_run_whose_checkpoints_were_not_kept_is_not_overwritten(tmp_path, finished_run):
     shutil.copytree(finished_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
     before = (tmp_path / "run" / "metrics.json").read_bytes()
-    with pytest.raises(UserError, match="there is a run in this folder already"):
+    with pytest.raises(UserError, match="there is already a run in this folder"):
         train(configure(*TINY, f"run_dir={tmp_path / 'run'}"))
     assert (tmp_path / "run" / "metrics.json").read_bytes() == before
 

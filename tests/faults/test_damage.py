@@ -60,7 +60,7 @@ def test_the_last_checkpoint_is_damaged(two, damage):
     cut(half)
     damage(last)
     two.run()
-    assert "last.ckpt is damaged: going on from" in (two[1] / "output.log").read_text()
+    assert "last.ckpt is damaged: resuming from" in (two[1] / "output.log").read_text()
     assert two.files(0) == before
     two.finished_as_if_nothing_had_been(0, 1)
 
@@ -69,7 +69,7 @@ def test_the_best_checkpoint_is_damaged(two):
     """It would be tested in the end, and may never be written again: the run begins anew, nothing is thrown away."""
     flip(two[1] / "checkpoints" / "best.ckpt")
     two.run()
-    assert "the training begins anew; set aside" in (two[1] / "output.log").read_text()
+    assert "the training starts from scratch. Renamed" in (two[1] / "output.log").read_text()
     assert {path.name for path in (two[1] / "checkpoints").glob("*.damaged")} == {
         "best.ckpt.damaged",
         "last.ckpt.damaged",

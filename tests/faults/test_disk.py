@@ -110,8 +110,8 @@ def test_nothing_can_be_written(disk, sweep):
     """Not a line of the history, not the record, not the log. A start on the full disk says so, and loses nothing."""
     two = sweep("seed=0,1", folder=disk.root, inside=disk.inside)
     said = run_out_of_space(two, disk, left=0)
-    assert "its last state could not be written ([Errno 28] No space left on device)" in said
-    assert "its process is gone, and could not write why" in said
+    assert "the status could not be written ([Errno 28] No space left on device)" in said
+    assert "its process ended without writing the reason" in said
     assert (two.status(0), two.status(1)) == ("finished", "running")
     before = two.files(0)
     assert "No space left on device" in two.run(1)

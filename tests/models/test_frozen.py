@@ -43,9 +43,9 @@ def test_freezing_counts_stages_from_the_finest(name):
 
 
 def test_freezing_more_than_there_is_is_refused_and_freezing_chance_is_noted():
-    with pytest.raises(UserError, match="allowed is 0 to 5, the stages of encoder=vgg16"):
+    with pytest.raises(UserError, match="allowed is 0 to 5, the number of stages of encoder=vgg16"):
         Plan.of(configure("encoder=vgg16", "encoder.freeze=6"))
-    assert any("keeps random weights" in note for note in Plan.of(configure("encoder.freeze=1")).notes)
+    assert any("freezes random weights" in note for note in Plan.of(configure("encoder.freeze=1")).notes)
 
 
 def test_the_encoder_may_have_a_rate_of_its_own():

@@ -193,7 +193,7 @@ def test_smoothing_changes_the_identity_where_it_changes_the_network(cell, name)
         cfgs = [own(name, *cell, smooth=smooth) for smooth in (None, "conv3x3")]
     plans = [Plan.of(cfg) for cfg in cfgs]
     assert (shapes(cfgs[0]) == shapes(cfgs[1])) == (plans[0].identity == plans[1].identity)
-    assert (plans[0].identity == plans[1].identity) == any("changes nothing here" in note for note in plans[1].notes)
+    assert (plans[0].identity == plans[1].identity) == any("has no effect here" in note for note in plans[1].notes)
 
 
 def test_steps_of_2_are_one_network_wherever_the_decoder_stops():
@@ -223,7 +223,7 @@ def test_an_own_operator_reaches_the_full_size_behind_any_encoder_or_is_rejected
     cfg = own(name, "model=fcn8s", f"encoder={encoder}", "neck.width=8", f"model.enlarge={enlarge}")
     if name == "Stepwise" and encoder != "small" and enlarge == "same":
         with pytest.raises(
-            UserError, match=r"decoder=stepwise enlarges in steps of 2.* take decoder=deconv, or encoder=small"
+            UserError, match=r"decoder=stepwise upsamples in steps of 2.* take decoder=deconv, or encoder=small"
         ):
             Plan.of(cfg)
         return
