@@ -1,1 +1,1 @@
-"""Data sets, augmentation, sampling: everything up to the batch."""
+"""Data sets, augmentation, sampling, batches."""

@@ -1,4 +1,4 @@
-"""Augmentation by albumentations, with every draw a function of (seed, epoch, sample index)."""
+"""Augmentation by albumentations. Each random draw depends on (seed, epoch, sample index) only."""
 
 import os
 import random
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would look up a name on the network
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import queries the network for a newer version
 
 import albumentations as A
 import cv2
@@ -18,10 +18,11 @@ from segpipe.errors import UserError
 
 
 class Augment:
-    """Transforms, a crop, transforms.
+    """Apply transforms, crop, and apply more transforms, to an image and its mask.
 
-    before_crop, after_crop: what changes geometry stands before, what is cheaper on the crop behind.
-    crop: height and width of the training pictures, smaller ones padded (image edge, mask ignored); None: no crop.
+    before_crop: transforms that change the geometry. after_crop: those that cost less on the crop.
+    crop: height and width of the training images in pixels; None: no crop. Smaller images are padded by repeating their
+        edge, their masks by IGNORE_INDEX.
     """
 
     def __init__(
@@ -34,13 +35,13 @@ class Augment:
         self.crop = crop
         cropping = [PadTo(crop[0], crop[1]), A.RandomCrop(crop[0], crop[1])] if crop else []
         self.compose = A.Compose([*before_crop, *cropping, *after_crop])
-        # Of the results: 1 since masks are resized as their images are; before, they were shifted.
+        # 1: masks are aligned with their images after resizing; revision 0 shifted them.
         self.revision = int(any(isinstance(one, Registered | A.CropAndPad) for one in [*before_crop, *after_crop]))
 
     def __call__(self, sample: Sample, *, seed: int, epoch: int, index: int) -> Sample:
-        """The augmented sample: the same for the same (seed, epoch, index), in whatever process."""
-        # One stream for all transforms: set_random_seed would start each of them alike, so that what is rotated, and
-        # nothing else, is flipped as well.
+        """The augmented sample. Equal (seed, epoch, index) give equal results in all processes."""
+        # One random stream for all transforms: set_random_seed would give each of them the same stream, so that
+        # exactly those images would be flipped that are rotated.
         seeds = np.random.SeedSequence((seed, epoch, index))
         self.compose.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
         done = self.compose(image=sample.image, mask=sample.mask)
@@ -48,10 +49,10 @@ class Augment:
 
 
 class PadTo(A.DualTransform):
-    """Pads at the bottom and the right up to a size: pictures by their edge, masks by IGNORE_INDEX."""
+    """Pad at the bottom and right to a size: images by repeating their edge, masks by IGNORE_INDEX."""
 
     class InitSchema(A.BasicTransform.InitSchema):
-        """Checked by albumentations."""
+        """The arguments, validated by albumentations."""
 
         height: int
         width: int
@@ -61,17 +62,17 @@ class PadTo(A.DualTransform):
         self.height, self.width = height, width
 
     def border(self, picture: np.ndarray) -> tuple[int, int, int, int]:
-        """Rows and columns to add: top, bottom, left, right."""
+        """Number of rows and columns to add: top, bottom, left, right."""
         return 0, max(self.height - picture.shape[0], 0), 0, max(self.width - picture.shape[1], 0)
 
     def apply(self, img: Image, **params: Any) -> Image:
-        """Repeat the edge."""
+        """Pad an image (H, W, 3) by repeating its edge."""
         if not any(self.border(img)):
             return img  # copyMakeBorder would copy it
         return cv2.copyMakeBorder(img, *self.border(img), borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
 
     def apply_to_mask(self, mask: Mask, **params: Any) -> Mask:
-        """Ignore what is added."""
+        """Pad a mask (H, W) by IGNORE_INDEX."""
         if not any(self.border(mask)):
             return mask
         return cv2.copyMakeBorder(  # type: ignore[return-value]
@@ -80,23 +81,26 @@ class PadTo(A.DualTransform):
 
 
 class Registered(A.DualTransform):
-    """Mixed into a transform that resizes: its own filters shift masks against images (``data.resize``)."""
+    """A mixin for transforms that resize, with the filters of ``data.resize``.
+
+    The filters of albumentations shift masks against images.
+    """
 
     def apply(self, img: Image, **params: Any) -> Image:
-        """Crop, where the transform does, and resize."""
+        """Crop, if the transform crops, and resize an image (H, W, 3)."""
         return resize_image(self.region(img, params), self.target_size(img, params))
 
     def apply_to_mask(self, mask: Mask, **params: Any) -> Mask:
-        """The same to the mask."""
+        """Apply the same to a mask (H, W)."""
         return resize_mask(self.region(mask, params), self.target_size(mask, params))
 
     def region(self, array: np.ndarray, params: dict[str, Any]) -> np.ndarray:
-        """What is resized."""
+        """The region of the array that the transform resizes."""
         left, top, right, bottom = params.get("crop_coords", (0, 0, array.shape[1], array.shape[0]))
         return array[top:bottom, left:right]
 
     def target_size(self, array: np.ndarray, params: dict[str, Any]) -> tuple[int, ...]:
-        """Height and width that the transform gives."""
+        """Height and width of the transform's result."""
         return super().apply_to_mask(np.empty(array.shape[:2], np.uint8), **params).shape
 
 
@@ -109,12 +113,12 @@ REGISTERED = {
 
 
 def strict(target: type[A.BasicTransform], **arguments: Any) -> A.BasicTransform:
-    """Build a transform, refusing what albumentations would only warn of and then ignore.
+    """Build a transform. Raises UserError for arguments that albumentations warns about or rejects.
 
-    Geometric transforms that fill in are told to fill masks with IGNORE_INDEX; those that resize keep masks registered.
+    Transforms that fill new areas fill masks with IGNORE_INDEX. Transforms that resize keep masks aligned with images.
     """
     target = REGISTERED.get(target, target)
-    if target is A.CropAndPad:  # resizes what it has cropped
+    if target is A.CropAndPad:  # it resizes after cropping
         arguments.setdefault("mask_interpolation", cv2.INTER_NEAREST_EXACT)
     if "fill_mask" in target.InitSchema.model_fields:  # type: ignore[attr-defined]
         arguments.setdefault("fill_mask", IGNORE_INDEX)

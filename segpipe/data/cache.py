@@ -1,4 +1,4 @@
-"""What was counted or drawn once, kept in the user's cache. It is never needed, so it is never a reason to fail."""
+"""The user's cache, for results that can be computed again. A failure to read or write it is never an error."""
 
 import json
 import os
@@ -12,27 +12,27 @@ from segpipe.runs.storage import atomic_write, write_json
 
 
 def folder() -> Path:
-    """``$SEGPIPE_CACHE``, else ``$XDG_CACHE_HOME/segpipe``, else ``~/.cache/segpipe``."""
+    """The folder of the cache: ``$SEGPIPE_CACHE``, else ``$XDG_CACHE_HOME/segpipe``, else ``~/.cache/segpipe``."""
     if given := os.environ.get("SEGPIPE_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segpipe"
 
 
 def read(name: str) -> Any:
-    """What ``write`` kept under a name; None where there is nothing, or nothing that can be read."""
-    with suppress(OSError, ValueError, RuntimeError, RecursionError):  # RuntimeError: there is no home
+    """The content that ``write`` stored under a name; None if it is missing or cannot be read."""
+    with suppress(OSError, ValueError, RuntimeError, RecursionError):  # RuntimeError: no home folder
         return json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))
     return None
 
 
 def write(name: str, content: dict[str, Any]) -> None:
-    """Keep content under a name; without effect where the folder cannot be written."""
+    """Store content under a name; does nothing if the folder cannot be written."""
     with suppress(OSError, RuntimeError):
         write_json(folder() / f"{name}.json", content)
 
 
 def read_part(name: str, start: int, length: int, *, whole: int) -> bytearray | None:
-    """``length`` bytes of what ``write_parts`` kept, from ``start`` on; None where the file is not ``whole`` long."""
+    """``length`` bytes from ``start`` of a file of ``write_parts``; None if the file does not have ``whole`` bytes."""
     part = bytearray(length)
     with suppress(OSError, RuntimeError), (folder() / f"{name}.parts").open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size == whole:
@@ -42,9 +42,9 @@ def read_part(name: str, start: int, length: int, *, whole: int) -> bytearray | 
 
 
 def write_parts(name: str, parts: Iterable[bytes], *, together: int) -> None:
-    """Keep parts, one behind the other, under a name; without effect where the folder cannot be written.
+    """Store parts in one file under a name, in order; does nothing if the folder cannot be written.
 
-    together: bytes that all such files may take; of more, those written longest ago are removed.
+    together: maximal size of all such files together, in bytes. If they are larger, the oldest files are removed.
     """
 
     def write(temporary: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, found by reading all of it."""
+"""Check a data set by reading all of its images and masks."""
 
 import hashlib
 import sys
@@ -13,35 +13,35 @@ from rich.table import Table
 from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset, Split
 from segpipe.errors import UserError
 
-DARK = 32  # a picture without a value of this or more is suspicious
+DARK = 32  # an image whose values are all below this is suspicious
 
 
 class Report:
-    """What was found: pixels of each class in every split, what is wrong, what is worth knowing; each thing once."""
+    """The results of the check: pixels of each class in each split, problems, and notes, without repetitions."""
 
     def __init__(self) -> None:
         self.classes: list[str] = []
-        self.pixels: dict[str, NDArray[np.int64]] = {}  # heading to (K + 1,), the ignored last
-        self.where: dict[str, list[str]] = {}  # problem to splits
+        self.pixels: dict[str, NDArray[np.int64]] = {}  # heading to (K + 1,) pixel counts, ignored pixels last
+        self.where: dict[str, list[str]] = {}  # problem to the splits that have it
         self.notes: list[str] = []
-        self.uniform: dict[str, list[str]] = {}  # class to the masks that hold nothing else
-        self.dark: list[str] = []  # pictures
-        self.digests: dict[str, dict[bytes, str]] = {}  # split to the names of its pictures, by content
-        self.read_before: dict[str, NDArray[np.int64]] = {}  # fingerprint to pixels
+        self.uniform: dict[str, list[str]] = {}  # class to the masks that contain this class only
+        self.dark: list[str] = []  # names of images
+        self.digests: dict[str, dict[bytes, str]] = {}  # split to the names of its images, by digest of the content
+        self.read_before: dict[str, NDArray[np.int64]] = {}  # fingerprint to pixel counts
 
     def problem(self, split: str, text: str) -> None:
-        """Take note of what is wrong."""
+        """Record a problem of a split."""
         splits = self.where.setdefault(text, [])
         if split not in splits:
             splits.append(split)
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, each with the splits that it is wrong in."""
+        """All problems, each with its splits."""
         return [f"{', '.join(splits)}: {text}" for text, splits in self.where.items()]
 
     def read(self, split: Split, dataset: SegmentationDataset) -> None:
-        """Read every sample of a split, unless it is another split as well."""
+        """Read every sample of a split, unless a split with the same fingerprint was read before."""
         self.classes = self.classes or dataset.classes
         self.notes += [note for note in dataset.notes if note not in self.notes]
         for text in [*contract(dataset), *dataset.problems]:
@@ -76,27 +76,27 @@ class Report:
             self.pixels[heading] = self.read_before[mark] = pixels
 
     def conclude(self) -> None:
-        """What only shows when all is read: classes without a pixel, masks of one class, pictures in two splits."""
+        """Find what needs all splits: classes without pixels, masks of one class, images in two splits."""
         trained = next((pixels for heading, pixels in self.pixels.items() if heading.startswith("train")), None)
         for index, name in enumerate(self.classes if trained is not None else []):
             if trained is not None and not trained[index]:
-                self.problem("train", f"class {name}: not a pixel of it in the masks, so nothing can learn it.")
+                self.problem("train", f"class {name}: no mask has a pixel of it; it cannot be learned.")
         for name, masks in self.uniform.items():
-            alone = f"hold{'s' if len(masks) == 1 else ''} {name} alone, which may be right: {some(masks)}"
+            alone = f"contain{'s' if len(masks) == 1 else ''} only {name}, which may be correct: {some(masks)}"
             self.notes.append(f"{len(masks)} mask{'s' if len(masks) > 1 else ''} {alone}")
         if self.dark:
             self.notes.append(
-                f"nearly black pictures: {some(self.dark)}. If that is not meant, they may have 16 bits, of which "
-                f"the upper 8 are read: stretch them to 0..255 and save them with 8 bits."
+                f"nearly black images: {some(self.dark)}. If this is not intended, they may have 16 bits, of which "
+                f"only the upper 8 are read: scale them to 0..255 and save them with 8 bits."
             )
         for first, second in combinations(self.digests, 2):
             shared = self.digests[first].keys() & self.digests[second].keys()
             names = sorted(self.digests[second][digest] for digest in shared)
             if shared:
-                self.problem(second, f"pictures that are in {first}, too: {some(names)}. Keep each in one split.")
+                self.problem(second, f"images that are also in {first}: {some(names)}. Keep each in one split only.")
 
     def table(self, title: str) -> Table:
-        """The classes' shares of the pixels of every split."""
+        """The share of pixels of each class in each split."""
         table = Table(title=escape(title), title_justify="left")
         table.add_column("class")
         for heading in self.pixels:
@@ -144,5 +144,5 @@ def contract_of_sample(dataset: SegmentationDataset, index: int, sample: Sample)
 
 
 def some(names: list[str]) -> str:
-    """A few names of many."""
+    """The first five names, and the number of the others."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

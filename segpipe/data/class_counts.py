@@ -1,4 +1,4 @@
-"""How many pixels each class has, counted once for a data set and kept in the user's cache."""
+"""The number of pixels of each class, counted once for a data set and stored in the user's cache."""
 
 import hashlib
 import sys
@@ -15,9 +15,10 @@ Counts = NDArray[np.int64]  # (K,)
 
 
 def cached_class_counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
-    """Pixels of each class, and the pixels that count in the pictures that it is in; from the cache if they are there.
+    """For each class its pixels (K,), and the labelled pixels of all images that contain the class (K,).
 
-    The cache goes by the data set's fingerprint: data that change are counted again.
+    They come from the cache if it has them. Its key contains the data set's fingerprint: changed data are counted
+    again.
     """
     known = f"{dataset.fingerprint()} {len(dataset)} {dataset.classes}"
     name = f"pixels-{hashlib.blake2b(known.encode(), digest_size=8).hexdigest()}"
@@ -29,7 +30,7 @@ def cached_class_counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
 
 
 def is_whole(kept: Any, num_classes: int) -> bool:
-    """Whether what the cache holds are counts of so many classes."""
+    """Whether the cached content is a valid set of counts for ``num_classes`` classes."""
     lists = [kept.get(key) for key in ("pixels", "around")] if isinstance(kept, dict) else [None]
     return all(
         isinstance(found, list) and len(found) == num_classes and all(type(n) is int and n >= 0 for n in found)
@@ -38,7 +39,7 @@ def is_whole(kept: Any, num_classes: int) -> bool:
 
 
 def counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
-    """See ``cached_class_counts``; reads every mask."""
+    """Count by reading every mask; see ``cached_class_counts``."""
     number = len(dataset.classes)
     pixels, pixels_of_images_with_class = np.zeros(number, np.int64), np.zeros(number, np.int64)
     hidden = not sys.stdout.isatty()

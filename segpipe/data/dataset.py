@@ -1,4 +1,4 @@
-"""What a data set is: pictures with masks, split in three, with named and coloured classes."""
+"""The base class of data sets: images with masks, three splits, classes with names and colours."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from segpipe.metrics.confusion import IGNORE_INDEX as IGNORE_INDEX
 
 Split = Literal["train", "val", "test"]
 Image = NDArray[np.uint8]  # (H, W, 3), RGB
-Mask = NDArray[np.uint8]  # (H, W), class indices, IGNORE_INDEX where nothing is to be said
+Mask = NDArray[np.uint8]  # (H, W), class indices; IGNORE_INDEX: not labelled
 
-cv2.setNumThreads(0)  # the loader's workers are the parallelism
+cv2.setNumThreads(0)  # the loader's workers run in parallel instead
 
 
 class Sample(NamedTuple):
-    """A picture and its mask, of equal size."""
+    """An image (H, W, 3) and its mask (H, W)."""
 
     image: Image
     mask: Mask
@@ -27,10 +27,11 @@ class Sample(NamedTuple):
 class SegmentationDataset(ABC):
     """One split of a data set.
 
-    classes: names, in the order of the masks' indices. palette: one RGB colour each.
-    names: one for every sample. groups: which samples belong together (a clip, a tile); statistics resample groups.
-    notes: how the data were understood, where nobody said so; printed before a training.
-    problems: what is wrong with the data as a whole, or with files; nothing is trained on data with a problem.
+    classes: names, in the order of the masks' indices. palette: one RGB colour for each class.
+    names: one for each sample. groups: one for each sample; samples of one group belong together (a clip, a tile), and
+        statistics resample groups.
+    notes: assumptions about the data that the user did not state; printed before a training.
+    problems: errors in the data set or its files; a training does not start if there are any.
     """
 
     classes: list[str]
@@ -46,19 +47,19 @@ class SegmentationDataset(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Sample:
-        """The sample as it is stored; void already IGNORE_INDEX. Raises UserError naming the file that is wrong."""
+        """The stored sample; unlabelled pixels are IGNORE_INDEX. Raises UserError with the name of an invalid file."""
 
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width of a sample, without decoding it."""
+        """Height and width of a sample in pixels, without decoding it."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A word that changes when the data do."""
+        """A string that changes when the data change."""
 
 
 class FirstN(SegmentationDataset):
-    """The first few samples of another data set."""
+    """The first ``count`` samples of another data set."""
 
     def __init__(self, whole: SegmentationDataset, count: int) -> None:
         self.whole = whole
@@ -74,5 +75,5 @@ class FirstN(SegmentationDataset):
         return self.whole.size(index)
 
     def fingerprint(self) -> str:
-        """Of the whole, with the number taken."""
+        """The fingerprint of the other data set and the number of samples."""
         return f"{self.whole.fingerprint()}-first-{len(self)}"

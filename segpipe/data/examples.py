@@ -1,4 +1,4 @@
-"""A few pictures that every run predicts, small enough to be kept: what a report shows side by side."""
+"""Small example images that each run predicts and stores; a report shows them side by side."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from segpipe.data.resize import resize_image, resize_mask
 from segpipe.data.visualise import IGNORED, Colour
 from segpipe.runs.storage import atomic_write
 
-SIDE = 320  # pixels, the longest side
+SIDE = 320  # longest side in pixels
 
 
 def save_examples(
@@ -24,7 +24,7 @@ def save_examples(
     predictions: Sequence[Mask],
     palette: Sequence[Colour],
 ) -> None:
-    """Write NAME.jpg, NAME.truth.png and NAME.png for each; masks are indices of classes, with their colours."""
+    """Write NAME.jpg, NAME.truth.png and NAME.png for each image; masks are palette images of class indices."""
     for name, image, truth, prediction in zip(file_names(names), images, truths, predictions, strict=True):
         size = shown_size(image.shape)
         save_image(PIL.Image.fromarray(resize_image(image, size)), folder / f"{name}.jpg", "JPEG")
@@ -33,7 +33,7 @@ def save_examples(
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """The same names, each once, of letters, digits, dots and dashes: a data set's may hold anything."""
+    """Unique file names for the samples, of letters, digits, underscores and dashes."""
     found: list[str] = []
     for name in names:
         safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name.replace("/", "-")).strip("-")[:80] or "picture"
@@ -42,14 +42,14 @@ def file_names(names: Sequence[str]) -> list[str]:
 
 
 def shown_size(shape: Sequence[int]) -> tuple[int, int]:
-    """Height and width with SIDE as the longest side; what is smaller stays."""
+    """Height and width with at most SIDE as the longest side; smaller images keep their size."""
     height, width = shape[:2]
     share = min(1.0, SIDE / max(height, width))
     return max(1, round(height * share)), max(1, round(width * share))
 
 
 def to_palette(mask: Mask, palette: Sequence[Colour]) -> PIL.Image.Image:
-    """Indices with a palette."""
+    """Class indices (H, W) as a Pillow palette image."""
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
     colours[IGNORE_INDEX] = IGNORED
@@ -59,6 +59,6 @@ def to_palette(mask: Mask, palette: Sequence[Colour]) -> PIL.Image.Image:
 
 
 def save_image(picture: PIL.Image.Image, path: Path, kind: str) -> None:
-    """Write it, whole."""
+    """Write an image in the format ``kind``, atomically."""
     options = {"quality": 85} if kind == "JPEG" else {"optimize": True}
     atomic_write(path, lambda temporary: picture.save(temporary, format=kind, **options))

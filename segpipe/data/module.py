@@ -17,13 +17,14 @@ from segpipe.data.samples import Batch, Samples
 from segpipe.errors import UserError
 from segpipe.runs.environment import cores
 
-SHOWN = 3  # problems that a refusal prints
+SHOWN = 3  # problems that an error message lists
 
 
 class Loader(DataLoader[Batch]):
-    """Begins when the first batch is asked for: Lightning makes the iterator before it tells the sampler the epoch.
+    """A DataLoader that starts its workers at the first batch.
 
-    With workers, a training that was gone on with would else begin with batches of epoch 0.
+    Lightning creates the iterator before it sets the epoch of the sampler. With workers, a resumed training would
+    otherwise begin with batches of epoch 0.
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -32,13 +33,15 @@ class Loader(DataLoader[Batch]):
 
 
 class SegmentationData(pl.LightningDataModule):
-    """Batches of a data set.
+    """Batches of the three splits of a data set.
 
-    dataset: called with ``split=``. batch_size: global, over all ranks and accumulation steps.
+    dataset: a factory, called with ``split=``.
+    augment: applied to the training samples.
+    seed: of the order of samples and of the augmentation.
+    batch_size: samples of one optimiser step, over all ranks and accumulation steps. eval_batch_size: for each rank.
     size: see ``Samples``. workers: loader processes; None: see ``default_workers``.
-    cache: keep the decoded (and resized) pictures in memory; ``auto`` does where a split takes less than 2 GiB.
-    overfit: put the first batch of the training split, as it is, in the place of every split (debug=overfit).
-    seed: of order and augmentation.
+    cache: keep decoded (and resized) samples in memory. ``auto``: if a split takes at most 2 GiB.
+    overfit: use the first batch of the training split, without augmentation, as every split (debug=overfit).
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class SegmentationData(pl.LightningDataModule):
         self.samples_by_split: dict[tuple[Split, bool], Samples] = {}
 
     def split(self, name: Split) -> SegmentationDataset:
-        """A split of the data set, made once. Raises UserError if something is wrong with it."""
+        """A split of the data set, created once. Raises UserError if it has problems."""
         if name not in self.datasets:
             whole = self.make_dataset(split="train" if self.overfit else name)
             if problems := whole.problems:
@@ -71,50 +74,51 @@ class SegmentationData(pl.LightningDataModule):
                 raise UserError(
                     f"The {name} split has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n"
                     + "\n".join(problems[:SHOWN])
-                    + f"{more}\nAll of them: python -m segpipe.check_data, with the same data=... data.root=..."
+                    + f"{more}\nTo list all: python -m segpipe.check_data, with the same data=... data.root=..."
                 )
             self.datasets[name] = FirstN(whole, self.batch_size) if self.overfit else whole
         return self.datasets[name]
 
     def sizes(self, name: Split) -> list[tuple[int, int]]:
-        """Height and width of each picture of a split, from the files' headers, read once."""
+        """Height and width of each sample of a split in pixels; they are read once."""
         if name not in self.read_sizes:
             dataset = self.split(name)
             self.read_sizes[name] = [dataset.size(index) for index in range(len(dataset))]
         return self.read_sizes[name]
 
     def notes(self) -> list[str]:
-        """What the splits have to say, each thing once."""
+        """The notes of all splits, without repetitions."""
         return list(dict.fromkeys(note for name in get_args(Split) for note in self.split(name).notes))
 
     def check(self, *, smallest: int = 1, ranks: int = 1, parts: int = 1) -> None:
-        """Raise UserError for what training would stumble over later.
+        """Raise UserError for data or settings with which a training would fail later.
 
-        smallest: height and width the network takes. ranks, parts: among which each batch is shared evenly.
+        smallest: the smallest height and width that the network accepts, in pixels. ranks, parts: number of devices,
+            and of accumulation steps; each batch is divided evenly among them.
         """
         for name in get_args(Split):
             number = len(self.split(name))
             if not number:
-                raise UserError(f"The {name} split has no picture. Add some, or give another data.root.")
+                raise UserError(f"The {name} split has no image. Add images, or give another data.root.")
             if number < ranks:
                 raise UserError(
-                    f"The {name} split has {number} picture{'s' if number > 1 else ''} for {ranks} devices, each of "
-                    f"which needs one at least: set trainer.devices={number}, or add pictures."
+                    f"The {name} split has {number} image{'s' if number > 1 else ''} for {ranks} devices; each device "
+                    f"needs at least one: set trainer.devices={number}, or add images."
                 )
         if ranks > 1:
             self.check_shares(ranks * parts, f"{ranks} devices" + (f" in {parts} parts each" if parts > 1 else ""))
         number = len(self.split("train"))
         if number < self.batch_size:
             raise UserError(
-                f"The training split has {number} samples, a batch {self.batch_size}: "
+                f"The training split has {number} samples, but a batch has {self.batch_size}: "
                 f"set data.batch_size={number} or less."
             )
         if self.size is None and self.augment.crop is None and self.batch_size > 1:
             sizes = sorted(set(self.sizes("train")))
             if len(sizes) > 1:
                 raise UserError(
-                    f"The training pictures are of {len(sizes)} sizes ({sizes[0]} to {sizes[-1]}), which make no "
-                    f"batch: set data.crop=[HEIGHT,WIDTH] to train on crops of one size, or data.batch_size=1."
+                    f"The training images have {len(sizes)} different sizes ({sizes[0]} to {sizes[-1]}), but a "
+                    f"batch needs one size: set data.crop=[HEIGHT,WIDTH] to train on crops, or data.batch_size=1."
                 )
         for name in () if self.size else get_args(Split):
             if name == "train" and self.augment.crop:
@@ -122,22 +126,22 @@ class SegmentationData(pl.LightningDataModule):
             for picture, size in zip(self.split(name).names, self.sizes(name), strict=True):
                 if min(size) < smallest:
                     raise UserError(
-                        f"{picture} ({name}) is {size[0]} x {size[1]} pixels, and this encoder takes "
-                        f"{smallest} x {smallest} and more: set data.size=[HEIGHT,WIDTH], or remove the picture."
+                        f"{picture} ({name}) is {size[0]} x {size[1]} pixels; this encoder needs at least "
+                        f"{smallest} x {smallest}: set data.size=[HEIGHT,WIDTH], or remove the image."
                     )
 
     def check_shares(self, shares: int, whose: str) -> None:
-        """Raise UserError, with the nearest batch that will do, for one that is not shared evenly."""
+        """Raise UserError, with the nearest valid size, if ``shares`` does not divide the batch size."""
         if self.batch_size % shares:
             most = len(self.split("train")) // shares * shares
             nearest = max(shares, min(round(self.batch_size / shares) * shares, most))
             raise UserError(
-                f"data.batch_size={self.batch_size} is the batch of all devices together and cannot be shared evenly "
-                f"among {whose}: set data.batch_size={nearest}."
+                f"data.batch_size={self.batch_size} is the batch size of all devices together and cannot be divided "
+                f"evenly among {whose}: set data.batch_size={nearest}."
             )
 
     def samples(self, name: Split, *, train: bool = False) -> Samples:
-        """A split as samples, made once; ``train`` augments."""
+        """A split as ``Samples``, created once. train: with augmentation."""
         if (name, train) not in self.samples_by_split:
             augment = self.augment if train and not self.overfit else None
             self.samples_by_split[name, train] = Samples(
@@ -146,7 +150,7 @@ class SegmentationData(pl.LightningDataModule):
         return self.samples_by_split[name, train]
 
     def loader(self, name: Split, *, train: bool = False) -> DataLoader[Batch]:
-        """Batches of a split; ``train`` shuffles and augments."""
+        """The loader of a split. train: shuffled and augmented."""
         samples = self.samples(name, train=train)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         workers = self.workers if self.workers is not None else self.default_workers(samples, world_size)
@@ -159,20 +163,20 @@ class SegmentationData(pl.LightningDataModule):
             batches = EvalBatches(self.sizes(name), batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
         return Loader(
             samples,
-            sampler=batches,  # as the sampler, so that Lightning tells it the epoch
-            batch_size=None,  # it is batches that are sampled
+            sampler=batches,  # as the sampler: Lightning then calls its set_epoch
+            batch_size=None,  # the sampler returns batches
             num_workers=workers,
             persistent_workers=workers > 0,
-            generator=torch.Generator(),  # its own: starting an epoch must not move the one that dropout draws from
+            generator=torch.Generator(),  # separate: an epoch must not advance the generator that dropout uses
             pin_memory=torch.cuda.is_available(),
         )
 
     def default_workers(self, samples: Samples, ranks: int = 1) -> int:
-        """0 where nothing is to be decoded or, beside a GPU, augmented; else 2, and beside a GPU up to 8.
+        """The number of loader processes of a rank.
 
-        ranks: those that share the machine's cores.
-
-        A GPU waits for what the CPU has not made ready; a CPU that trains has to make it itself, at once or later.
+        Without a GPU: 0 if all samples are in memory, else 2. With a GPU: 0 if all samples are in memory and there is
+        no augmentation, else 2 to 8, by the number of cores. A GPU would wait for slow loading; without a GPU, workers
+        take processor time from the training. ranks: number of ranks that share the cores of the machine.
         """
         gpu = torch.cuda.is_available()
         if samples.kept is not None and not (gpu and samples.augment):
@@ -180,9 +184,10 @@ class SegmentationData(pl.LightningDataModule):
         return min(8, max(cores() // ranks, 2)) if gpu else 2
 
     def median_frequency(self) -> Tensor:
-        """(K,) class weights of Eigen and Fergus (2015): the classes' median frequency over the class's own.
+        """Class weights (K,) of Eigen and Fergus (2015): median of all frequencies / frequency of the class.
 
-        A class's frequency is its share of the pixels of the training pictures that it is in; an absent class weighs 0.
+        The frequency of a class is its share of the pixels of those training images that contain it. A class without
+        pixels has weight 0.
         """
         dataset = self.split("train")
         pixels, pixels_of_images_with_class = cached_class_counts(dataset)
@@ -191,13 +196,13 @@ class SegmentationData(pl.LightningDataModule):
         return torch.from_numpy(np.where(pixels > 0, median / np.maximum(frequency, 1e-12), 0.0))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled, augmented batches."""
+        """Shuffled, augmented batches of the training split."""
         return self.loader("train", train=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Whole pictures."""
+        """Images of the split, not cropped and not augmented."""
         return self.loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Whole pictures."""
+        """Images of the split, not cropped and not augmented."""
         return self.loader("test")

@@ -1,7 +1,7 @@
-"""Bringing images and masks to another size, each direction by its own filter, so that both stay registered.
+"""Resize images and masks so that both stay aligned; reduction and enlargement use different filters.
 
-OpenCV's INTER_NEAREST takes the top left pixel of each block, which shifts a mask against its image: by a third of a
-pixel where it is reduced threefold.
+OpenCV's INTER_NEAREST takes the top left pixel of each block. This shifts a mask against its image: by a third of a
+pixel of the result for a reduction by 3.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,10 +15,10 @@ from segpipe.data.dataset import Image, Mask
 
 
 def to_network(image: Image, size: Sequence[int] | None, *, smallest: int = 1) -> Image:
-    """The image as the network gets it, in training, validation, test and prediction: (H, W, 3) uint8.
+    """The image (H, W, 3), uint8, as the network receives it in training, validation, test and prediction.
 
-    size: height and width, whatever the image's aspect; None keeps the image's own, and enlarges evenly what has a
-    side below ``smallest``. ``models.network.resize_logits`` brings the scores back.
+    size: height and width in pixels; the aspect ratio may change. None keeps the size, but enlarges an image with a
+    side below ``smallest`` and keeps its aspect ratio. ``models.network.resize_logits`` resizes the scores back.
     """
     height, width = image.shape[:2]
     scale = max(1.0, smallest / min(height, width))
@@ -26,7 +26,7 @@ def to_network(image: Image, size: Sequence[int] | None, *, smallest: int = 1) -
 
 
 def resize_image(image: Image, size: Sequence[int]) -> Image:
-    """(h, w, 3) to (height, width): an axis that shrinks by the mean over areas, one that grows by interpolation."""
+    """(h, w, 3) to (*size, 3): area means along axes that shrink, bilinear interpolation along axes that grow."""
     reduced = reduced_size(image.shape, size)
     if reduced != image.shape[:2]:
         image = cv2.resize(image, reduced[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
@@ -36,7 +36,7 @@ def resize_image(image: Image, size: Sequence[int]) -> Image:
 
 
 def resize_mask(mask: Mask, size: Sequence[int]) -> Mask:
-    """(h, w) to (height, width): where it shrinks the class with the largest share of each area, else the nearest."""
+    """(h, w) to size: the most frequent class of each area along axes that shrink, else the nearest pixel."""
     reduced = reduced_size(mask.shape, size)
     if reduced != mask.shape:
         mask = largest_share(mask, reduced)
@@ -44,12 +44,12 @@ def resize_mask(mask: Mask, size: Sequence[int]) -> Mask:
 
 
 def reduced_size(shape: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
-    """The size with only those axes changed that shrink."""
+    """The size after reducing the axes that shrink and keeping the others."""
     return min(shape[0], size[0]), min(shape[1], size[1])
 
 
 def class_shares(mask: Mask, size: tuple[int, int], labels: Iterable[int]) -> Iterator[NDArray[np.float32]]:
-    """For each label, the share (height, width) of every area that it has, from 0 to 1."""
+    """For each label its share of the pixels of each area, (height, width), 0 to 1."""
     plane = np.empty(mask.shape, np.float32)
     for label in labels:
         np.copyto(plane, mask == label)
@@ -57,10 +57,10 @@ def class_shares(mask: Mask, size: tuple[int, int], labels: Iterable[int]) -> It
 
 
 def largest_share(mask: Mask, size: tuple[int, int]) -> Mask:
-    """Of each area the label with the most pixels, the ignored ones a label like any other.
+    """The label with the most pixels of each area; IGNORE_INDEX counts as a label.
 
-    Of two alike the lower one, then the higher one, in turn from cell to cell: halves are common at even factors, and
-    one rule for all would thin out every class of a high index.
+    If two labels have equal shares, the lower and the higher label alternate from cell to cell. Equal shares are common
+    at even factors; always taking the lower label would reduce the area of classes of high index.
     """
     turn = (np.arange(size[0])[:, None] + np.arange(size[1])) % 2 == 1
     most = np.zeros(size, np.float32)
@@ -74,10 +74,10 @@ def largest_share(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def nearest(mask: Mask, size: tuple[int, int]) -> Mask:
-    """Of each pixel's centre the label there; of a centre on the edge between two, one or the other in turn."""
+    """The label at the centre of each new pixel; on an edge between two pixels, the two alternate."""
     result = np.empty(size, np.uint8)
     (rows, row_edges), (columns, column_edges) = map(centre_cells, mask.shape, size)
-    for row, column in product((0, 1), repeat=2):  # the squares of a checkerboard, of which every second one turns
+    for row, column in product((0, 1), repeat=2):  # the alternation forms a checkerboard
         turn = row != column
         above, left = (rows - (turn & row_edges))[row::2], (columns - (turn & column_edges))[column::2]
         result[row::2, column::2] = mask[above][:, left]
@@ -85,6 +85,6 @@ def nearest(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def centre_cells(source: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Of ``source`` pixels the one in which each of ``length`` centres lies; and whether it lies on that one's edge."""
+    """For each of ``length`` centres: the index of the source pixel that contains it, and whether it is on its edge."""
     cell, rest = np.divmod((2 * np.arange(length) + 1) * source, 2 * length)
     return cell, rest == 0

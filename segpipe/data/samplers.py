@@ -1,4 +1,4 @@
-"""Which samples make a batch: a function of (seed, epoch) alone, dealt out to ranks without padding."""
+"""Batch samplers. The order depends on (seed, epoch) only; samples are distributed over ranks without padding."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ from torch.utils.data import Sampler
 
 
 class TrainBatches(Sampler[list[tuple[int, int]]]):
-    """Shuffled global batches of (epoch, index); each rank gets its share of every one.
+    """Shuffled global batches of (epoch, index). Each rank gets its share of each batch.
 
-    The rest that does not fill a global batch is left out of the epoch.
+    Samples that do not fill a last global batch are left out of the epoch.
     """
 
     def __init__(self, length: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -18,15 +18,15 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls it before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Number of batches in an epoch."""
         return self.length // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """One epoch."""
+        """The batches of one epoch."""
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             batch = order[start : start + self.batch_size]
@@ -34,7 +34,7 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
 
 
 class EvalBatches(Sampler[list[tuple[int, int]]]):
-    """Every sample once, in batches of equal size in pixels; a rank takes every world_size-th sample, none twice."""
+    """Every sample once, in batches of images of equal size. Each rank takes every world_size-th sample."""
 
     def __init__(self, sizes: list[tuple[int, int]], *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         by_size: dict[tuple[int, int], list[int]] = {}
@@ -47,9 +47,9 @@ class EvalBatches(Sampler[list[tuple[int, int]]]):
         ]
 
     def __len__(self) -> int:
-        """Batches of this rank."""
+        """Number of batches of this rank."""
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """Always the same."""
+        """The batches, in the same order in each epoch."""
         return iter(self.batches)

@@ -1,4 +1,4 @@
-"""A split's samples as a loader asks for them: decoded, resized, kept in memory, augmented, batched."""
+"""Samples of a split for the loader: decoded, resized, cached in memory, augmented, batched."""
 
 import sys
 from typing import Literal, TypedDict
@@ -13,13 +13,13 @@ from segpipe.data.augment import Augment
 from segpipe.data.dataset import Sample, SegmentationDataset
 from segpipe.data.resize import resize_mask, to_network
 
-RAM_LIMIT = 2 * 2**30  # bytes that cache=auto allows a split
+RAM_LIMIT = 2 * 2**30  # bytes; cache=auto keeps splits up to this size in memory
 
 
 class Batch(TypedDict):
-    """What a step gets: RGB images uint8 (N, 3, H, W), masks uint8 (N, H', W'), positions in the split (N,).
+    """A batch: RGB images uint8 (N, 3, H, W), masks uint8 (N, H', W'), indices in the split (N,).
 
-    In training H, W = H', W'; in evaluation the mask has its stored size, whatever ``data.size`` makes of the picture.
+    In training H, W = H', W'. In evaluation the mask has its stored size, and ``data.size`` resizes only the image.
     """
 
     image: Tensor
@@ -28,9 +28,10 @@ class Batch(TypedDict):
 
 
 class Samples(Dataset[Batch]):
-    """A split as samples to be batched: resized, kept in memory, augmented.
+    """The samples of a split: resized, cached in memory, augmented.
 
-    size: height and width to resize pictures to; None keeps theirs. train: resize the masks, too.
+    size: height and width to which images are resized, in pixels; None: no resizing. train: resize the masks too.
+    augment: None: no augmentation. cache: keep samples in memory; ``auto``: if they take at most RAM_LIMIT.
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class Samples(Dataset[Batch]):
             self.kept = [self.load(index) for index in reading]
 
     def bytes(self) -> int:
-        """The memory that the split takes when decoded: four bytes a pixel."""
+        """Memory of the decoded split in bytes: four for each pixel."""
         sizes = [self.size or self.dataset.size(index) for index in range(len(self.dataset))]
         return sum(height * width * 4 for height, width in sizes)
 
     def load(self, index: int) -> Sample:
-        """Decode and resize."""
+        """Decode and resize one sample."""
         image, mask = self.dataset.read(index)
         if self.size and self.train:
             mask = resize_mask(mask, self.size)
@@ -67,9 +68,9 @@ class Samples(Dataset[Batch]):
         return len(self.dataset)
 
     def __getitem__(self, keys: list[tuple[int, int]]) -> Batch:
-        """The batch of some (epoch, index), each sample augmented by its own draw.
+        """The batch of a list of (epoch, index). The augmentation of each sample depends on both.
 
-        Images keep the order of bytes they were decoded in, which is torch's channels_last: nothing is copied twice.
+        Images keep the memory layout of the decoder, which is torch's channels_last; this saves a copy.
         """
         samples = [self.sample(epoch, index) for epoch, index in keys]
         return {
@@ -79,6 +80,6 @@ class Samples(Dataset[Batch]):
         }
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """One sample, as it is in ``epoch``."""
+        """One sample, augmented for ``epoch``."""
         sample = self.kept[index] if self.kept is not None else self.load(index)
         return self.augment(sample, seed=self.seed, epoch=epoch, index=index) if self.augment else sample

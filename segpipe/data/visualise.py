@@ -1,4 +1,4 @@
-"""Masks as pictures: colours, overlays, and sheets of picture, truth, prediction and errors."""
+"""Draw masks: colours, overlays, and grids of image, ground truth, prediction and errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ GAP = 6
 
 
 def colour_mask(mask: Mask, palette: Sequence[Colour]) -> Image:
-    """(H, W) indices to (H, W, 3) RGB; ignored pixels black."""
+    """Class indices (H, W) to RGB (H, W, 3); ignored pixels are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
     table[IGNORE_INDEX] = IGNORED
@@ -29,13 +29,13 @@ def colour_mask(mask: Mask, palette: Sequence[Colour]) -> Image:
 
 
 def overlay(image: Image, mask: Mask, palette: Sequence[Colour], *, share: float = 0.55) -> Image:
-    """The picture with the mask's colours laid over it, ``share`` of each pixel theirs."""
+    """The image (H, W, 3) blended with the colours of the mask (H, W); share: weight of the colours, 0 to 1."""
     mixed = (1 - share) * image + share * colour_mask(mask, palette)
     return mixed.round().astype(np.uint8)
 
 
 def error_map(truth: Mask, prediction: Mask) -> Image:
-    """Red where the prediction is wrong, light where it is right, black where nothing is to be said."""
+    """(H, W, 3): red where the prediction is wrong, light gray where it is correct, black where it is ignored."""
     picture = np.where((truth == prediction)[..., None], np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8))
     picture[truth == IGNORE_INDEX] = IGNORED
     return picture.astype(np.uint8)
@@ -51,7 +51,10 @@ def prediction_grid(
     title: str,
     height: int = 180,
 ) -> PIL.Image.Image:
-    """One row a picture: picture, truth, prediction, errors; above them a title, below the classes' colours."""
+    """A grid with one row per image: image, ground truth, prediction, errors.
+
+    The title is above the rows, the colours of the classes below. height: of each row, in pixels.
+    """
     rows = []
     for image, truth, prediction in zip(images, truths, predictions, strict=True):
         cells = [image, colour_mask(truth, palette), colour_mask(prediction, palette), error_map(truth, prediction)]
@@ -65,7 +68,7 @@ def prediction_grid(
     draw = PIL.ImageDraw.Draw(page)
     draw.text((GAP, 6), title, INK, font)
     lefts = [GAP + sum(widths[:column]) + column * GAP for column in range(4)]
-    for left, heading in zip(lefts, ("picture", "truth", "prediction", "errors"), strict=True):
+    for left, heading in zip(lefts, ("image", "ground truth", "prediction", "errors"), strict=True):
         draw.text((left, top - 22), heading, INK, small)
     for number, row in enumerate(rows):
         for left, cell in zip(lefts, row, strict=True):
@@ -81,7 +84,7 @@ def prediction_grid(
 def legend_rows(
     classes: Sequence[str], font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont, width: int
 ) -> list[list[tuple[int, int]]]:
-    """Where each class's entry goes: lines of (x, class), broken where the next would leave the page."""
+    """Positions of the legend's entries: lines of (x, class), with a line break where the next entry would not fit."""
     lines: list[list[tuple[int, int]]] = [[]]
     x = GAP
     for index, name in enumerate(classes):
@@ -95,13 +98,13 @@ def legend_rows(
 
 
 def enlarge(picture: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
-    """To a height, repeating pixels where it grows, so that every one of them can be seen."""
+    """Resize to a height. Enlargement repeats pixels, so that each pixel is visible."""
     width = round(picture.shape[1] * height / picture.shape[0])
     how = cv2.INTER_NEAREST if height >= picture.shape[0] else cv2.INTER_AREA
     return cv2.resize(picture, (width, height), interpolation=how)  # type: ignore[return-value]
 
 
 def save_image(picture: PIL.Image.Image | Image, path: Path) -> None:
-    """Write a picture, whole."""
+    """Write an image as PNG, atomically."""
     drawn = picture if isinstance(picture, PIL.Image.Image) else PIL.Image.fromarray(picture)
     atomic_write(path, lambda temporary: drawn.save(temporary, format="PNG"))

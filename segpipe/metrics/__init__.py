@@ -1,1 +1,1 @@
-"""Scores: what is counted of each image, and what is computed from the counts."""
+"""Metrics: counts of each image, and scores computed from the counts."""

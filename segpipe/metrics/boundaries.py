@@ -1,4 +1,4 @@
-"""Scores of a segmentation at boundaries and by the size of objects, from counts of every single picture."""
+"""Scores at boundaries and by object size, computed from counts of each image."""
 
 import math
 from typing import NamedTuple
@@ -10,9 +10,9 @@ from segpipe.metrics.components import SIZES, object_counts
 from segpipe.metrics.confusion import RatioCounts, mean_ratio
 from segpipe.metrics.contours import NO_CONTOUR, Filled, Labels, contours, count_within, fill_ignored, match, tolerance
 
-RATIOS = (0.02, 0.005)  # of the diagonal: the depth of boundary IoU's bands
-BANDS = (1, 2, 4, 8, 16, 32)  # pixels
-FAR = 8  # pixels, beyond which all is far from boundaries
+RATIOS = (0.02, 0.005)  # depth of the bands of boundary IoU, as a share of the image diagonal
+BANDS = (1, 2, 4, 8, 16, 32)  # widths in pixels
+FAR = 8  # pixels; a larger distance is far from boundaries
 AVERAGES = ("boundary_f", "boundary_f_script")
 REGIONS = (
     *(f"boundary_iou_{ratio}" for ratio in RATIOS),
@@ -24,23 +24,23 @@ NAMES = AVERAGES + REGIONS
 
 
 class BoundaryCounts(NamedTuple):
-    """What is counted of I pictures with C classes."""
+    """Counts of I images with C classes."""
 
-    averages: NDArray[np.float64]  # (I, 2) AVERAGES; NaN where a picture has none
+    averages: NDArray[np.float64]  # (I, 2) AVERAGES; NaN if not defined for an image
     counts: NDArray[np.int64]  # (I, 12, 3, C) of REGIONS: hits, union, true pixels
 
     def select(self, order: NDArray[np.int64]) -> "BoundaryCounts":
-        """The pictures of these numbers, in this order."""
+        """The counts of the images with these indices, in this order."""
         return BoundaryCounts(self.averages[order], self.counts[order])
 
 
 def count_boundaries(
     predictions: NDArray[np.integer], truths: NDArray[np.integer], *, num_classes: int
 ) -> BoundaryCounts:
-    """Count N pictures of equal size, each by itself; for ignored pixels see ``contours.fill_ignored``.
+    """Count N images of equal size, each separately. For ignored pixels see ``contours.fill_ignored``.
 
-    predictions, truths: (N, H, W). Pixels of IGNORE_INDEX in the truth are never counted. A prediction of
-    ``num_classes`` stands for none of the classes: what is missed by it is nobody's mistake.
+    predictions, truths: (N, H, W) class indices. Pixels of IGNORE_INDEX in the truth are never counted. The prediction
+    ``num_classes`` means none of the classes: it counts as a false positive of no class.
     """
     filled = fill_ignored(predictions.astype(np.uint8), truths.astype(np.uint8))
     drawn = contours(filled.prediction), contours(filled.truth)
@@ -51,23 +51,23 @@ def count_boundaries(
 
 
 def concatenate(parts: list[BoundaryCounts]) -> BoundaryCounts:
-    """Of several pictures each, as one."""
+    """Concatenate the counts of several sets of images."""
     return BoundaryCounts(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def tallies(found: BoundaryCounts) -> dict[str, RatioCounts]:
-    """The scores as ratios of sums, in the order of NAMES; those of AVERAGES have one column in place of classes."""
+    """The scores as ratios of sums, in the order of NAMES. Those of AVERAGES have one column instead of classes."""
     return {name: tally_of(array) for name, array in arrays(found).items()}
 
 
 def arrays(found: BoundaryCounts) -> dict[str, NDArray[np.generic]]:
-    """What is counted for each score: (I,) of AVERAGES, (I, 3, C) of REGIONS."""
+    """The counts of each score: (I,) for AVERAGES, (I, 3, C) for REGIONS."""
     means = {name: found.averages[:, index] for index, name in enumerate(AVERAGES)}
     return means | {name: found.counts[:, index] for index, name in enumerate(REGIONS)}
 
 
 def tally_of(array: NDArray[np.generic]) -> RatioCounts:
-    """The ratios of one of ``arrays``."""
+    """The ratios of one of the ``arrays``."""
     if array.ndim == 1:
         defined = ~np.isnan(array[:, None])
         return RatioCounts(np.nan_to_num(array[:, None]), *2 * (defined.astype(np.float64),))
@@ -75,21 +75,21 @@ def tally_of(array: NDArray[np.generic]) -> RatioCounts:
 
 
 def boundary_scores(found: BoundaryCounts) -> dict[str, float]:
-    """The scores of all pictures, by name, from 0 to 1; NaN where there is nothing to score."""
+    """The scores of all images by name, 0 to 1; NaN where a score is not defined."""
     return {name: mean_ratio(tally) for name, tally in tallies(found).items()}
 
 
 def band_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) -> NDArray[np.int64]:
-    """Hits, union and true pixels of boundary IoU, of the bands, and of what is far from boundaries: (N, 9, 3, C).
+    """Hits, union and true pixels of boundary IoU, of the bands, and far from boundaries: (N, 9, 3, C).
 
     drawn: contours of the predictions and of the truths.
-    Boundary IoU (Cheng et al. 2021): of a class's mask, true and predicted, only the pixels at most round(ratio *
-    diagonal) pixels, at least 1, from what is not of the class, or outside the picture. Theirs is of instances; here it
-    is of classes, intersections and unions summed over pictures.
-    Bands: the pixels, of whatever class, at most d from a pixel of another true class, so that the band of 1 is the
-    contour; here the picture's frame is no boundary. Distances are those of ``contours.count_within``.
-    Every pixel is put into one of 7 x 3 x 3 places: in how many bands it lies, and in how many depths of its true and
-    of its predicted mask. All scores are sums over places.
+    Boundary IoU (Cheng et al. 2021): the IoU of the boundary pixels of the true and of the predicted mask of a class.
+    A boundary pixel has a distance of at most max(1, round(ratio * diagonal)) from a pixel outside the mask or outside
+    the image. The paper scores instances; here it is classes, with intersections and unions summed over images.
+    Bands: pixels of any class at a distance of at most d from a pixel of another true class. The band of 1 is the
+    contour. The border of the image is not a boundary here. Distances are those of ``contours.count_within``.
+    Implementation: each pixel belongs to one of 7 x 3 x 3 cells, by the number of bands that contain it, and by the
+    number of depths of its true and of its predicted mask. All counts are sums over cells.
     """
     diagonal = math.hypot(*filled.truth.shape[1:])
     depths = tuple(sorted(max(1, round(ratio * diagonal)) for ratio in RATIOS))
@@ -117,7 +117,7 @@ def band_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) 
         deep = slice(len(depths) - depths.index(max(1, round(ratio * diagonal))), None)
         parts = (hits[:, :, deep, deep], present[:, :, deep], guessed[:, :, :, deep])
         within.append([part.sum((1, 2, 3)) for part in parts])
-    by_band = np.stack([hits, present, guessed]).sum((3, 4))  # (3, N, 7, C), the innermost last
+    by_band = np.stack([hits, present, guessed]).sum((3, 4))  # (3, N, 7, C), the narrowest band last
     inwards = by_band[:, :, ::-1].cumsum(2)
     outside = inwards[:, :, -1:] - inwards[:, :, [BANDS.index(FAR)]]
     hit, mine, theirs = np.concatenate([np.array(within).transpose(1, 2, 0, 3), inwards[:, :, :-1], outside], axis=2)
@@ -125,20 +125,20 @@ def band_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) 
 
 
 def boundary_f(filled: Filled, drawn: tuple[Labels, Labels], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Pictures' boundary F-measure, averaged over classes as SegNet's paper does and as its script does, (N, 2).
+    """The boundary F-measure of each image, (N, 2), averaged over classes as in SegNet's paper and as in its script.
 
-    drawn: contours of the predictions and of the truths. present: (N, C) the classes in a picture's truth.
-    Of a class, precision is the share of predicted contour pixels with a true one of the class nearer than 0.75 % of
-    the diagonal, recall the reverse, F their harmonic mean (Csurka et al. 2013; SegNet: Badrinarayanan et al. 2017,
-    section 4); 0 where nothing is matched. Then means over classes, and over pictures:
-    Paper: over the classes in the picture's truth. One without a contour in either map (it fills the picture) is left
-    out; NaN, and the picture left out, where that leaves none.
-    Script (Scripts/computeBFmeasure.m in alexgkendall/SegNet-Tutorial): over the classes with a contour in the truth or
-    in the prediction, so that a class predicted by mistake counts as 0; 0 where there is none.
-    Only the averaging is the script's: it matches contour pixels one to one, has contours round ignored regions, and
-    scores what is predicted in them. How Csurka et al. treat the picture's frame, and how the script draws contours (by
-    a function of the Berkeley benchmark), was not found out.
-    Contours midway through ignored regions count where these are thin: nearer than the tolerance to what counts.
+    drawn: contours of the predictions and of the truths. present: (N, C), the classes in the truth of each image.
+    Precision of a class is the share of its predicted contour pixels that have a true contour pixel of the class nearer
+    than 0.75 % of the diagonal. Recall is the reverse. F is their harmonic mean (Csurka et al. 2013; SegNet:
+    Badrinarayanan et al. 2017, section 4), and 0 without matches. It is averaged over classes, then over images:
+    Paper: the mean over the classes in the truth of the image. A class without a contour in both maps (it fills the
+    image) is left out. If no class remains, the value is NaN, and the image is left out.
+    Script (Scripts/computeBFmeasure.m in alexgkendall/SegNet-Tutorial): the mean over the classes with a contour in the
+    truth or in the prediction; a class that is predicted by mistake counts as 0. Without such classes the value is 0.
+    Only the averaging is that of the script. The script also matches contour pixels one to one, draws contours around
+    ignored regions, and scores predictions inside them. It is not known how Csurka et al. treat the image border, and
+    how the script draws contours (by a function of the Berkeley benchmark).
+    Contours inside ignored regions count if they are nearer than the tolerance to a pixel that is not ignored.
     """
     if filled.far is not None:
         drawn = (np.where(filled.far, NO_CONTOUR, drawn[0]), np.where(filled.far, NO_CONTOUR, drawn[1]))

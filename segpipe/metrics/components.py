@@ -1,4 +1,4 @@
-"""Objects: what hangs together of one class, and how much of the small, the medium and the large is found."""
+"""Connected components of classes (objects), and scores for small, medium and large objects."""
 
 from typing import NamedTuple
 
@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 
 from segpipe.metrics.contours import Filled, Labels
 
-SIZES = {"small": 0.005, "medium": 0.05, "large": float("inf")}  # up to which share of the picture, itself excluded
+SIZES = {"small": 0.005, "medium": 0.05, "large": float("inf")}  # upper limit of the share of the image, exclusive
 LIMITS = np.array(list(SIZES.values())[:-1])
 
 
 class ConnectedComponents(NamedTuple):
-    """The connected components (eight neighbours) of all classes of N pictures, those of a picture numbered through."""
+    """The connected components (eight neighbours) of all classes in N images; numbers start at 0 in each image."""
 
     numbers: NDArray[np.int32]  # (N, H, W)
-    classes: NDArray[np.int64]  # of each object, picture by picture
-    counts: NDArray[np.int64]  # (N,) of objects
+    classes: NDArray[np.int64]  # of each object, image by image
+    counts: NDArray[np.int64]  # (N,) number of objects
 
 
 def components(labels: Labels) -> ConnectedComponents:
-    """Find them."""
+    """The connected components of label maps (N, H, W)."""
     numbers = np.zeros(labels.shape, np.int32)
     classes: list[int] = []
     counts = np.zeros(len(labels), np.int64)
@@ -32,7 +32,7 @@ def components(labels: Labels) -> ConnectedComponents:
             left, top, width, height = cv2.boundingRect(mask)
             mask, place = (whole[top : top + height, left : left + width] for whole in (mask, numbered))
             count, found = cv2.connectedComponents(mask, connectivity=8)
-            place += found  # 1, 2 and so on; 0 where it is another class
+            place += found  # 1, 2, ...; 0 for other classes
             first[index] = before - 1
             before += count - 1
             classes += [index] * (count - 1)
@@ -42,12 +42,12 @@ def components(labels: Labels) -> ConnectedComponents:
 
 
 def object_counts(filled: Filled, *, num_classes: int) -> NDArray[np.int64]:
-    """Hits, union and true pixels by the size of objects, (N, 3, 3, C): sizes, then what is counted, then classes.
+    """Hits, union and true pixels by object size, (N, 3, 3, C): sizes, kinds of counts, classes.
 
-    A true object's pixels count for its size. A pixel predicted wrongly counts for the size of the true object of its
-    class that the predicted object covers most of, where it covers any (of two alike, the first one), else for the
-    predicted object's own size. Ignored pixels join objects as ``contours.fill_ignored`` says, but
-    have no part in any size.
+    The pixels of a true object count for its size. A wrongly predicted pixel belongs to a predicted object. It counts
+    for the size of that true object of the same class with which the predicted object shares the most pixels (the first
+    of two with equal numbers). If there is none, it counts for the size of the predicted object. Ignored pixels can
+    connect objects, see ``contours.fill_ignored``, but are not part of their size.
     """
     predicted, true = components(filled.prediction), components(filled.truth)
     covering, covered, shared = overlaps(predicted, true, filled.ignored)
@@ -59,7 +59,7 @@ def object_counts(filled: Filled, *, num_classes: int) -> NDArray[np.int64]:
     limits = LIMITS * filled.truth[0].size
     sizes, true_sizes = (np.searchsorted(limits, each, side="right") for each in (areas, true_areas))
     rising = np.lexsort((-covered, shared))
-    sizes[covering[rising]] = true_sizes[covered[rising]]  # the last one stays
+    sizes[covering[rising]] = true_sizes[covered[rising]]  # the last assignment holds
 
     def cells(found: ConnectedComponents, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         picture = np.repeat(np.arange(len(found.counts)), found.counts)
@@ -77,7 +77,7 @@ def object_counts(filled: Filled, *, num_classes: int) -> NDArray[np.int64]:
 def overlaps(
     predicted: ConnectedComponents, true: ConnectedComponents, ignored: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of predicted and true objects that share pixels: their places among all objects, and how many pixels."""
+    """Pairs of predicted and true objects that share pixels: their indices among all objects, and numbers of pixels."""
     of_pairs = predicted.counts * true.counts
     first, columns = np.cumsum(of_pairs) - of_pairs, true.counts
     index = predicted.numbers * columns[:, None, None]
@@ -91,8 +91,8 @@ def overlaps(
 
 
 def unique_counts(values: NDArray[np.int64], bound: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The different values, rising, and how often each is there; all are below ``bound``."""
-    if bound > max(4 * len(values), 1 << 16):  # of noise there are as many pairs as pixels squared
+    """The different values in ascending order, and the count of each; all values are below ``bound``."""
+    if bound > max(4 * len(values), 1 << 16):  # noise gives as many pairs as pixels squared
         return np.unique(values, return_counts=True)
     counts = np.bincount(values, minlength=1)
     found = np.flatnonzero(counts)

@@ -1,4 +1,4 @@
-"""One confusion matrix, and every score as a function of it."""
+"""The confusion matrix, and all scores that are computed from it."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -13,16 +13,16 @@ from torch import Tensor
 
 Matrices = NDArray[Any]  # (..., C, C) counts, rows true, columns predicted
 Values = NDArray[np.float64]
-IGNORE_INDEX = 255  # of a mask's pixels about which nothing is to be said
+IGNORE_INDEX = 255  # of mask pixels that are not labelled
 
 
 def confusion_matrices(prediction: Tensor, mask: Tensor, num_classes: int) -> Tensor:
-    """Count pixels by (true, predicted) class, one matrix for every picture.
+    """Count pixels by (true, predicted) class, one matrix for each image.
 
     prediction, mask: (N, H, W) of any integer type; pixels of IGNORE_INDEX in the mask are dropped.
     Returns int64 (N, C, C), rows true, columns predicted.
     """
-    cells = num_classes**2 + 1  # the last one takes the ignored pixels
+    cells = num_classes**2 + 1  # the last one is for ignored pixels
     index = torch.where(mask == IGNORE_INDEX, cells - 1, mask.long() * num_classes + prediction)
     index = index + cells * torch.arange(len(mask), device=mask.device)[:, None, None]
     counts = torch.bincount(index.flatten(), minlength=cells * len(mask)).view(len(mask), cells)
@@ -71,7 +71,7 @@ def frequency_weighted_iou(matrices: Matrices) -> Values:
 def sum_over(values: Values, where: NDArray[np.bool_]) -> Values:
     """The sums (...) of values (..., C) over those classes for which ``where`` (..., C) holds.
 
-    Each sum is of these values alone: with zeros in place of the others, numpy would add in another order.
+    Each sum adds only these values: with zeros instead of the others, numpy would add in another order.
     """
     rows = zip(values.reshape(-1, values.shape[-1]), where.reshape(-1, where.shape[-1]), strict=True)
     return np.array([row[kept].sum() for row, kept in rows]).reshape(values.shape[:-1])
@@ -112,20 +112,20 @@ class Score:
         return np.where(present.any(-1), mean, np.nan)
 
     def _values(self, matrices: Matrices) -> Values:
-        """What ``compute`` returns. Raises ValueError where that has another shape than is needed."""
+        """The result of ``compute``. Raises ValueError if its shape is wrong."""
         with np.errstate(invalid="ignore", divide="ignore"):
             values = np.asarray(self.compute(matrices), np.float64)
         needed = matrices.shape[:-1] if self.per_class else matrices.shape[:-2]
         if values.shape != needed:
             each = "class of each matrix, since per_class is given" if self.per_class else "matrix"
             raise ValueError(
-                f"The score {self.label} of matrices {matrices.shape} has the shape {values.shape}. It has to be "
-                f"{needed}: one value for each {each}."
+                f"The score {self.label} of matrices {matrices.shape} has the shape {values.shape}. The shape must "
+                f"be {needed}: one value for each {each}."
             )
         return values
 
 
-SCORES = {  # by the key in metrics.json; what is added here is logged, printed and reported without further code
+SCORES = {  # by the key in metrics.json; new entries are logged, printed and reported without further code
     "miou": Score(iou, "mIoU", per_class="iou", class_label="IoU"),
     "pixel_accuracy": Score(pixel_accuracy, "pixel accuracy"),
     "mean_class_accuracy": Score(
@@ -152,7 +152,7 @@ def scores(matrix: NDArray[np.integer], *, divide_by_all: bool = False) -> dict[
 
 
 def named_scores(matrices: NDArray[np.integer], classes: list[str]) -> dict[str, Any]:
-    """The scores of (n, C, C) matrices taken together, per-class ones by name, with the number of pictures."""
+    """The scores of the sum of matrices (n, C, C), per-class values by class name, and the number of images."""
     found = {
         key: dict(zip(classes, value, strict=True)) if isinstance(value, list) else value
         for key, value in scores(matrices.sum(0)).items()
@@ -170,16 +170,16 @@ def score_paths(classes: list[str]) -> dict[str, tuple[str, ...]]:
 
 
 def logged_scores(matrices: NDArray[np.integer], classes: list[str]) -> dict[str, float]:
-    """The scores of (n, C, C) matrices taken together, by the names under which they are logged."""
+    """The scores of the sum of matrices (n, C, C), by the names under which they are logged."""
     found: Any = named_scores(matrices, classes)
     return {name: reduce(getitem, path, found) for name, path in score_paths(classes).items()}
 
 
 class RatioCounts(NamedTuple):
-    """A score that is the mean, over classes, of ratios of sums over pictures: resampling pictures resamples the sums.
+    """A score that is the mean over classes of ratios of sums over images: the bootstrap resamples the summands.
 
-    numerator, denominator: (I, C), of every picture and class. present: (I, C), above 0 where the class is in the
-    picture's truth; a class counts in the mean where any of the pictures has it.
+    numerator, denominator: (I, C), for each image and class. present: (I, C), above 0 if the class is in the truth of
+    the image. The mean is over the classes that are present in any of the images.
     """
 
     numerator: NDArray[np.float64]
@@ -195,7 +195,7 @@ def iou_counts(matrices: NDArray[np.integer]) -> RatioCounts:
 
 
 def mean_ratio(found: RatioCounts) -> float:
-    """The score on all pictures; NaN where no class is present."""
+    """The score of all images; NaN if no class is present."""
     there = found.present.sum(0) > 0
     if not there.any():
         return float("nan")

@@ -1,8 +1,8 @@
-"""Where classes meet in label maps, what lies near, and how well two such maps agree there.
+"""Contours between classes in label maps, distances from them, and the agreement of contours of two maps.
 
-Label maps here are a stack of pictures of equal size, (N, H, W) uint8, every pixel of some class; ``fill_ignored``
-makes such of masks with ignored pixels. A contour pixel has a pixel of another class among its eight neighbours, so
-that a boundary is two pixels wide, one on either side. A picture's frame is no contour.
+Label maps are a stack of images of equal size, (N, H, W) uint8; each pixel has a class. ``fill_ignored`` converts masks
+with ignored pixels to label maps. A contour pixel has a pixel of another class among its eight neighbours: a boundary
+is two pixels wide, one on each side. The border of an image is not a contour.
 """
 
 import math
@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 from segpipe.metrics.confusion import IGNORE_INDEX
 
 Labels = NDArray[np.uint8]  # (N, H, W)
-TOLERANCE = 0.0075  # of the picture's diagonal (SegNet, section 4)
-NO_CONTOUR = np.uint8(255)  # in a map of contours, where there is none
+TOLERANCE = 0.0075  # share of the image diagonal (SegNet, section 4)
+NO_CONTOUR = np.uint8(255)  # value of pixels without a contour
 WORD = 64  # bits
 
 
 class Filled(NamedTuple):
-    """Two stacks of label maps without gaps; what was ignored, and what of it is far from all that is not."""
+    """Two stacks of label maps without ignored pixels; the masks of ignored pixels, and of those far from others."""
 
     prediction: Labels
     truth: Labels
-    ignored: NDArray[np.bool_] | None = None  # (N, H, W); None where nothing is
-    far: NDArray[np.bool_] | None = None  # (N, H, W) the ignored pixels no nearer than ``tolerance`` to any other
+    ignored: NDArray[np.bool_] | None = None  # (N, H, W); None if no pixel is ignored
+    far: NDArray[np.bool_] | None = None  # (N, H, W): at least ``tolerance`` from pixels not ignored
 
 
 def fill_ignored(prediction: Labels, truth: Labels) -> Filled:
     """Give each ignored pixel of the truth the class of the nearest pixel that is not ignored, in either map.
 
-    Then an ignored region inside one class has no boundary, nor has its edge; where it parts two classes, their
-    boundary runs midway through it, as through the ignored outlines of VOC. What is predicted of ignored
-    pixels makes no difference. Near is by OpenCV's 5 x 5 distances.
+    An ignored region inside one class then has no boundary, neither inside nor at its edge. If it separates two
+    classes, their boundary is in the middle of the region, as in the ignored outlines of VOC. Predictions for ignored
+    pixels have no influence. Distances are those of OpenCV with a 5 x 5 mask.
     """
     ignored = truth == IGNORE_INDEX
     if not ignored.any():
@@ -60,12 +60,12 @@ def fill_ignored(prediction: Labels, truth: Labels) -> Filled:
 
 
 def tolerance(shape: tuple[int, ...]) -> float:
-    """Pixels that a contour may be off, in a picture of (H, W)."""
+    """The tolerance of contour positions in pixels, for an image of shape (H, W)."""
     return TOLERANCE * math.hypot(*shape)
 
 
 def contours(labels: Labels) -> Labels:
-    """The class of each contour pixel, NOTHING elsewhere."""
+    """The class of each contour pixel, NO_CONTOUR elsewhere, (N, H, W)."""
     largest, least = np.empty_like(labels), np.empty_like(labels)
     for picture, above, below in zip(labels, largest, least, strict=True):
         above[:], below[:] = cv2.dilate(picture, box(1)), cv2.erode(picture, box(1))
@@ -74,15 +74,15 @@ def contours(labels: Labels) -> Labels:
 
 @cache
 def box(reach: int) -> NDArray[np.uint8]:
-    """All shifts by up to ``reach`` rows and columns, for cv2.dilate."""
+    """The structuring element of cv2.dilate for shifts by up to ``reach`` rows and columns."""
     return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
 
 
 def count_within(contours: Labels, distances: tuple[int, ...], *, value: int = 1, frame: bool = False) -> Labels:
-    """``value`` times the number of ``distances`` that each pixel lies within of a pixel of another class.
+    """``value`` times the number of ``distances`` within which each pixel has a pixel of another class, (N, H, W).
 
-    A distance is that of a chessboard's king, as by repeated erosion with a square of 3 x 3: contour pixels are at 1.
-    distances: rising. frame: whether all that is outside the picture is of another class, too.
+    It is the chessboard distance, as of repeated erosion with a 3 x 3 square: contour pixels have distance 1.
+    distances: ascending. frame: whether pixels outside the image count as another class.
     """
     every = (contours != NO_CONTOUR).view(np.uint8) * np.uint8(value)
     if frame:
@@ -98,9 +98,9 @@ def count_within(contours: Labels, distances: tuple[int, ...], *, value: int = 1
 
 
 def dilate_bits(bits: NDArray[np.unsignedinteger], radius: float) -> NDArray[np.unsignedinteger]:
-    """Of each pixel, all bits that are set in pixels nearer than ``radius`` (Euclidean); (N, H, W).
+    """For each pixel, all bits that are set in pixels nearer than ``radius`` (Euclidean), (N, H, W).
 
-    A disc is rows of growing width: those farthest from its middle first.
+    The disc is processed in rows of increasing width, beginning with the rows farthest from its centre.
     """
     (number, height, width), margin = bits.shape, math.ceil(radius)
     padded = np.zeros((number, height + 2 * margin, width + 2 * margin), bits.dtype)
@@ -119,16 +119,16 @@ def dilate_bits(bits: NDArray[np.unsignedinteger], radius: float) -> NDArray[np.
 
 
 class Matches(NamedTuple):
-    """Contour pixels of each picture and class, and how many have their like in the other map near by; (N, C)."""
+    """Numbers of contour pixels of each image and class, and of those with a match in the other map, (N, C)."""
 
     pixels: NDArray[np.int64]
     matched: NDArray[np.int64]
 
 
 def match(first: Labels, second: Labels, *, radius: float, num_classes: int) -> tuple[Matches, Matches]:
-    """Look for contour pixels of the same class in the other stack's map, nearer than ``radius`` (Euclidean).
+    """Match contour pixels with those of the same class in the other map, nearer than ``radius`` (Euclidean).
 
-    Classes are bits, so that one pass serves as many as a word has.
+    first, second: (N, H, W), results of ``contours``. Classes are bits: one pass processes as many as a word has bits.
     """
     matched = [np.zeros(first.shape, bool), np.zeros(first.shape, bool)]
     for start in range(0, num_classes, WORD):
@@ -147,7 +147,7 @@ def match(first: Labels, second: Labels, *, radius: float, num_classes: int) -> 
 
 
 def count_by_image(labels: Labels, kept: NDArray[np.bool_], *, num_classes: int) -> NDArray[np.int64]:
-    """Pixels of each class among those kept, (N, C)."""
+    """The number of pixels of each class among those kept, (N, C)."""
     places = np.flatnonzero(kept)
     classes = labels.ravel()[places]
     index = places // (labels.shape[1] * labels.shape[2]) * 256 + classes

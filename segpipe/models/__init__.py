@@ -1,1 +1,1 @@
-"""Networks: five parts, one ladder. Only torch and torchvision are needed here."""
+"""Networks: encoder, neck, decoder, head, final upsampling. These modules need torch and torchvision only."""

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds, time, memory."""
+"""The cost of a network: parameters, multiply-adds, time, memory."""
 
 import resource
 import statistics
@@ -20,7 +20,10 @@ aten = torch.ops.aten
 
 
 class Cost(TypedDict):
-    """Figures of one network for pictures of one size. GMAC: 10^9 multiply-adds for one picture."""
+    """The cost of one network for images of one size (height, width).
+
+    gmac: 10^9 multiply-adds for one image. latency_ms: for one image. images_per_s: for a batch.
+    """
 
     parameters: int
     trainable_parameters: int
@@ -33,7 +36,7 @@ class Cost(TypedDict):
 
 
 def per_value(number: int) -> Callable[..., int]:
-    """A formula: so many multiply-adds for every output value, each counted as two operations."""
+    """A formula: ``number`` multiply-adds for each output value; each multiply-add counts as two operations."""
 
     def operations(*args: Any, out_shape: Any, **kwargs: Any) -> int:
         return 2 * number * int(torch.Size(out_shape).numel())
@@ -42,7 +45,7 @@ def per_value(number: int) -> Callable[..., int]:
 
 
 def grid_sample_operations(image: Any, grid: Any, mode: int, *args: Any, out_shape: Any, **kwargs: Any) -> int:
-    """A formula: 4 multiply-adds for every output value of a bilinear sampling, none of a nearest, 16 of a bicubic."""
+    """A formula: 4 multiply-adds for each output value of bilinear sampling, 0 for nearest, 16 for bicubic."""
     return per_value((4, 0, 16)[mode])(out_shape=out_shape)
 
 
@@ -53,18 +56,19 @@ FORMULAS = {
     aten._grid_sampler_2d_cpu_fallback: grid_sample_operations,
     aten.cudnn_grid_sampler: per_value(4),
 }
-PRODUCTS = (aten.mul, aten.mul_, aten.addcmul, aten.addcmul_, aten.lerp, aten.lerp_)  # elementwise, in COUNTED alone
+PRODUCTS = (aten.mul, aten.mul_, aten.addcmul, aten.addcmul_, aten.lerp, aten.lerp_)  # counted in COUNTED only
 COUNTED = (Upsampler, Fusion, Refinement)
 
 
 def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
-    """Multiply-adds for one picture (3, H, W), of convolutions, matrix products, and what FORMULAS and PRODUCTS list.
+    """Multiply-adds for one image (3, H, W): convolutions, matrix products, functions in FORMULAS and PRODUCTS.
 
-    One multiplication is one multiply-add. An elementwise product has one for each value, and counts in what is chosen
-    for the decoder (operator, fusion, refinement): elsewhere it is part of a norm or an activation, and left out with
-    those. Pooling, unpooling, repetition, and what only copies, as ``unfold`` does, multiply nothing worth counting.
+    One multiplication counts as one multiply-add. Elementwise products are counted in the upsampling operator, the
+    fusion and the refinement only; elsewhere they belong to norms and activations, which are not counted. Pooling,
+    unpooling, repetition and copies (``unfold``) count as 0.
 
-    A module that has a method ``cost`` is asked instead. It takes what ``forward`` takes, and returns multiply-adds.
+    If a module has a method ``cost``, its result replaces the count. The method takes the arguments of ``forward`` and
+    returns multiply-adds.
     """
     parameter = next(network.parameters())
     image = torch.zeros(1, 3, *size, device=parameter.device)
@@ -76,7 +80,7 @@ def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
 
 
 def count(compute: Callable[[], object]) -> int:
-    """Multiply-adds of what ``compute`` does; see ``multiply_adds``."""
+    """Multiply-adds of one call of ``compute``; see ``multiply_adds``."""
     with ModuleCosts() as modules, torch.no_grad():
         formulas = FORMULAS | dict.fromkeys(PRODUCTS, modules.product_operations)
         with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
@@ -86,36 +90,36 @@ def count(compute: Callable[[], object]) -> int:
 
 
 class ModuleCosts:
-    """While modules run: which of them count products, and what those with a ``cost`` of their own say.
+    """Forward hooks that count products where they apply, and call the ``cost`` method of modules that have one.
 
-    total: what is counted so far, two operations a multiply-add. correction: multiply-adds to be added in the end.
+    total: operations counted so far, two for each multiply-add. correction: multiply-adds to add to the final count.
     """
 
     total: Callable[[], int]
 
     def __init__(self) -> None:
         self.correction = 0
-        self.inside = 0  # how many modules of COUNTED we are in
-        self.asked: list[tuple[nn.Module, int]] = []  # modules with a cost that we are in, and the total before each
+        self.inside = 0  # number of modules of COUNTED that are running
+        self.asked: list[tuple[nn.Module, int]] = []  # running modules with a cost, and the total before each
 
     def __enter__(self) -> Self:
-        """Watch all modules."""
+        """Register the hooks."""
         self.hooks = [register_module_forward_pre_hook(self.before), register_module_forward_hook(self.after)]
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Watch no longer."""
+        """Remove the hooks."""
         for hook in self.hooks:
             hook.remove()
 
     def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """A module begins."""
+        """The hook before a module's forward pass."""
         self.inside += isinstance(module, COUNTED)
         if callable(getattr(module, "cost", None)):
             self.asked.append((module, self.total()))
 
     def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A module ends. One within another that is asked says nothing more."""
+        """The hook after a module's forward pass. Only the outermost module with a ``cost`` method is asked."""
         self.inside -= isinstance(module, COUNTED)
         if self.asked and self.asked[-1][0] is module:
             _, begun = self.asked.pop()
@@ -123,18 +127,22 @@ class ModuleCosts:
                 self.correction += int(module.cost(*inputs)) - (self.total() - begun) // 2  # type: ignore[operator]
 
     def product_operations(self, *args: Any, out_shape: Any, **kwargs: Any) -> int:
-        """A formula: one multiply-add for every value of an elementwise product of maps, where they count.
+        """A formula: one multiply-add for each value of an elementwise product, inside the modules of COUNTED.
 
-        What has fewer than 3 dimensions is arithmetic with indices: on the meta device, that of ``F.interpolate`` too.
+        Tensors of fewer than 3 dimensions are not counted: they are indices, as those of ``F.interpolate`` on meta.
         """
         return per_value(1 if self.inside and len(out_shape) > 2 else 0)(out_shape=out_shape)
 
 
 def measure(network: nn.Module, size: tuple[int, int], *, batch: int, repeats: int = 10) -> Cost:
-    """All figures, on the device the network is on: latency of one picture (median), throughput of a batch."""
+    """Measure the cost on the network's device.
+
+    size: height and width of the images. batch: images in a batch, for the throughput. repeats: forward passes, of
+    which the median time is taken.
+    """
     device = next(network.parameters()).device
     images = torch.zeros(batch, 3, *size, device=device, dtype=torch.uint8)
-    images = images.contiguous(memory_format=torch.channels_last)  # as batches come
+    images = images.contiguous(memory_format=torch.channels_last)  # the format of the loader's batches
     latency = median_seconds(network, images[:1], repeats)
     seconds = median_seconds(network, images, max(3, repeats // 3))
     return {
@@ -150,7 +158,7 @@ def measure(network: nn.Module, size: tuple[int, int], *, batch: int, repeats: i
 
 
 def median_seconds(network: nn.Module, image: torch.Tensor, repeats: int) -> float:
-    """Median time of a forward pass, after one that warms up."""
+    """Median time of ``repeats`` forward passes in seconds, after one warm-up pass."""
     was_training = network.training
     network.eval()
     times = []
@@ -166,7 +174,7 @@ def median_seconds(network: nn.Module, image: torch.Tensor, repeats: int) -> flo
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes, training included: the most that torch held on the GPU; on a CPU, the most that the process held."""
+    """Peak memory in bytes, training included: memory allocated by torch on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

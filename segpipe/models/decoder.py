@@ -1,12 +1,29 @@
-"""The one decoder: FCN, SegNet, DeconvNet, U-Net and what lies between differ in what is put into its slots.
+"""One decoder for FCN, SegNet, DeconvNet, U-Net, and all combinations of their parts.
 
-At each stride, from coarse to fine:   upsample x2  ->  smooth  ->  fuse with the skip  ->  refine ::
+The encoder reduces the image to maps of stride 1, 2, 4, ... The decoder starts at the coarsest map and doubles its
+height and width in each step. One step from stride 2s to stride s applies up to four modules in this order::
 
-                 upsample       fuse      refine                       width            narrows in
-    FCN          deconv         sum       nothing (it is linear)       classes          -
-    SegNet       unpool         none      as many 3x3 as the encoder   the encoder's    refine
-    DeconvNet    unpool         none      the same, transposed         the encoder's    refine
-    U-Net        deconv 2x2     concat    two 3x3                      the encoder's    upsample
+    x, stride 2s  ->  upsample x2  ->  smooth  ->  fuse with the skip of stride s  ->  refine  ->  x, stride s
+
+    upsample   the upsampling operator (``upsample.py``)
+    smooth     an optional 3x3 convolution, which removes artefacts of the operator (``refine.SmoothConv``)
+    fuse       combines the result with a skip, an encoder map of the same stride (``fusion.py``)
+    refine     convolutions on the combined map (``refine.py``)
+
+The published architectures are four settings of this step, without ``smooth``::
+
+                 upsample                  fuse     refine                                   width            narrow
+    FCN          transposed conv 4x4       sum      none (the decoder is linear)             num_classes      -
+    SegNet       max-unpooling             none     3x3 convs, as many as in the encoder     the encoder's    refine
+    DeconvNet    max-unpooling             none     the same number of 3x3 transposed convs  the encoder's    refine
+    U-Net        transposed conv 2x2       concat   two 3x3 convs                            the encoder's    upsample
+
+FCN (Long et al. 2015): upsamples class scores and adds class scores that 1x1 convolutions predict from finer maps.
+SegNet (Badrinarayanan et al. 2017): puts each value back at the position of the encoder's pooling maximum, and fills
+    the gaps by convolutions. It uses these positions instead of a skip.
+DeconvNet (Noh et al. 2015): as SegNet, with transposed convolutions of stride 1, and fully connected layers between
+    encoder and decoder (``necks.Bottleneck``).
+U-Net (Ronneberger et al. 2015): concatenates the encoder's features with the upsampled features and convolves both.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,16 +41,22 @@ Factory = Callable[..., nn.Module]
 
 
 class Decoder(nn.Module):
-    """Climbs from stride ``start`` to stride ``stop``; upsample, fusion, refine, smooth make the modules of the slots.
+    """Upsamples a map from stride ``start`` to stride ``stop``, one step of 2 for each stride between.
 
-    width: channels of every map on the way; None keeps the encoder's; a list has one number for each step up, and may
-        have the coarsest map's in front of them. A map is given its width by a 1x1 convolution where it has another.
-    taps: where a skip is taken: ``conv``, the encoder's last map at the stride; ``pool``, what leads to the stride by
-        max-pooling (FCN's pool3 and pool4).
-    narrow: where the channels become the next finer map's: in ``upsample`` (U-Net), or in the last convolution of
-        ``refine`` (SegNet, DeconvNet: the map then fits the switches of the next unpooling).
-    skip_scales: a factor for the skip of each step up (FCN-8s trained at once); None for 1.
-    zero_start: the first projection starts at zero, so that class scores do, as FCN's.
+    in_channels: channels of the map of stride ``start``.
+    upsample, fusion, refine, smooth: factories of the modules of each step (see the top of this file). ``smooth=None``
+        leaves that module out.
+    width: channels of the decoder's maps. None: those of the encoder at the same stride. A number: the same for all.
+        A list: one number for each step, coarse to fine; it may begin with one more, for the coarsest map. A 1x1
+        convolution converts the coarsest map to its width where the two differ.
+    taps: where a skip comes from. ``conv``: the encoder's last map at the stride. ``pool``: the output of the
+        max-pooling that leads to the stride (pool3 and pool4 of FCN).
+    narrow: which module reduces the channels to those of the next finer map. ``upsample``: the operator (U-Net).
+        ``refine``: its last convolution (SegNet, DeconvNet), so that the map has the channels of the next unpooling.
+    skip_scales: one factor for the skip of each step, coarse to fine (FCN-8s trained at once). None: 1.
+    zero_start: the convolution of the coarsest map starts at zero, so that all class scores start at zero (FCN).
+
+    Raises UserError if a list of ``width`` or ``skip_scales`` has the wrong length.
     """
 
     def __init__(
@@ -54,7 +77,7 @@ class Decoder(nn.Module):
         zero_start: bool = False,
     ) -> None:
         super().__init__()
-        self.steps = nn.ModuleDict()  # keyed by stride: the names survive from FCN-32s to 16s to 8s
+        self.steps = nn.ModuleDict()  # keyed by stride: FCN-32s, 16s and 8s use the same names
         strides = decoder_strides(encoder, start=start, stop=stop)
         channels, *widths = resolve_widths(width, in_channels, encoder, strides)
         scales = per_step(skip_scales, strides, "model.skip_scales") or [1.0] * len(strides)
@@ -74,7 +97,10 @@ class Decoder(nn.Module):
         self.out_channels = channels
 
     def forward(self, x: Tensor, features: dict[int, Tensor]) -> Tensor:
-        """(N, in_channels, H/start, W/start) and the encoder's maps to (N, out_channels, H/stop, W/stop)."""
+        """(N, in_channels, H/start, W/start) to (N, out_channels, H/stop, W/stop).
+
+        features: the encoder's maps, stride: (N, encoder.channels[stride], H/stride, W/stride).
+        """
         x = self.project(x)
         for stride, step in self.steps.items():
             x = step(x, features, features[int(stride)])  # (N, C, H/stride, W/stride)
@@ -82,14 +108,14 @@ class Decoder(nn.Module):
 
 
 def decoder_strides(encoder: Encoder, *, start: int, stop: int) -> list[int]:
-    """The strides that are climbed to, coarse to fine."""
+    """The stride that each step produces, coarse to fine: 16, 8, 4 for start=32 and stop=4."""
     return [stride for stride in reversed(encoder.strides) if stop <= stride < start]
 
 
 def resolve_widths(
     width: int | Sequence[int] | None, in_channels: int, encoder: Encoder, strides: list[int]
 ) -> list[int]:
-    """Channels of the coarsest map, which comes with ``in_channels``, and for each step up: what ``width`` means."""
+    """Resolve ``width`` (see ``Decoder``): channels of the coarsest map, then of each step, coarse to fine."""
     if isinstance(width, Sequence) and len(width) == len(strides) + 1:
         return list(width)
     coarsest = width if isinstance(width, int) else in_channels
@@ -97,21 +123,21 @@ def resolve_widths(
 
 
 def per_step(given: Any, strides: list[int], option: str) -> list[Any] | None:
-    """One value for each step up, coarse to fine. Raises UserError for a list of another length."""
+    """One value for each step, coarse to fine; a single value is repeated. Raises UserError for a wrong length."""
     if given is None:
         return None
     if not isinstance(given, Sequence):
         return [given] * len(strides)
     if len(given) != len(strides):
         raise UserError(
-            f"{option}={list(given)} has {len(given)} entries: give one for each of the {len(strides)} steps up, to "
-            f"strides {', '.join(map(str, strides))}."
+            f"{option}={list(given)} has {len(given)} entries: give one for each of the {len(strides)} "
+            f"upsampling steps, to strides {', '.join(map(str, strides))}."
         )
     return list(given)
 
 
 class Step(nn.Module):
-    """One step of the decoder, to twice the height and width."""
+    """One step of the decoder: upsample to twice the height and width, smooth, fuse, refine."""
 
     def __init__(
         self, *, upsample: nn.Module, smooth: nn.Module, tap: "SkipTap", fuse: nn.Module, refine: nn.Module
@@ -120,19 +146,25 @@ class Step(nn.Module):
         self.upsample, self.smooth, self.tap, self.fuse, self.refine = upsample, smooth, tap, fuse, refine
 
     def forward(self, x: Tensor, features: dict[int, Tensor], source: Tensor) -> Tensor:
-        """(N, C, H/2s, W/2s) to (N, C', H/s, W/s), s being the stride of ``source``, a map of the encoder."""
+        """(N, C, H/2s, W/2s) to (N, C', H/s, W/s).
+
+        features: all maps of the encoder; the skip is taken from them. source: the encoder's map of stride s.
+        """
         x = self.smooth(self.upsample(x, source))
         skip = self.tap(features) if self.fuse.uses_skip else None
         return self.refine(self.fuse(x, skip))
 
 
 class SkipTap(nn.Module):
-    """Takes the skip of a stride from the encoder's maps: the map itself, or the pooling that leads to it."""
+    """Takes the skip of a stride from the encoder's maps: the last map of the stride, or the pooling that leads to it.
+
+    scale: the skip is multiplied by it.
+    """
 
     def __init__(self, encoder: Encoder, *, stride: int, pooled: bool, scale: float = 1.0) -> None:
         super().__init__()
         self.scale = scale
-        self.pool = encoder.pools.get(stride) if pooled else None  # not pooled there: the map itself
+        self.pool = encoder.pools.get(stride) if pooled else None  # no max-pooling: the map itself
         self.source = stride if self.pool is None else stride // 2
         self.channels = encoder.channels[self.source]
 

@@ -1,8 +1,9 @@
-"""How a skip joins the map that comes up: not at all, by sum (FCN), by concatenation (U-Net).
+"""Fusions combine a skip with the upsampled map: none, sum (FCN), or concatenation (U-Net).
 
-Built from ``(skip_channels, width)``, ``width`` being the channels of the map that comes up; ``out_channels`` says what
-leaves. The lateral is a 1x1 convolution from the skip's width to that of the map; it is there only where the two
-differ, and starts at zero, so that a finer FCN starts as the coarser one.
+A fusion is built from ``(skip_channels, width)``; ``width`` is the number of channels of the upsampled map. Its
+``out_channels`` is the number of channels that it returns. The lateral is a 1x1 convolution from ``skip_channels`` to
+``width``. It exists only where the two differ. Its initial weights are zero, so that a finer FCN first computes what
+the coarser FCN does.
 """
 
 from typing import ClassVar, Literal
@@ -17,10 +18,10 @@ from segpipe.models.part import Part
 class Fusion(Part):
     """The base of all fusions. A subclass states by class attributes what is different from the values here.
 
-    uses_skip: it reads the skip. If not, it returns the map as it came, and has no parameters.
-    linear: it is a linear map of the two together.
-    initial: what it computes before training where the skip has the width of the map.
-    out_channels: of an object: the channels of what it returns.
+    uses_skip: it reads the skip. If not, it returns the upsampled map unchanged and has no parameters.
+    linear: it is a linear function of the upsampled map and the skip together.
+    initial: what it computes before training where the skip has ``width`` channels.
+    out_channels: number of channels that it returns; set by the constructor.
     """
 
     uses_skip: ClassVar[bool] = True
@@ -30,7 +31,7 @@ class Fusion(Part):
 
 
 class NoFusion(Fusion):
-    """Leave the skip out."""
+    """No skip: return the upsampled map unchanged."""
 
     uses_skip = False
     linear = True
@@ -41,12 +42,12 @@ class NoFusion(Fusion):
         self.out_channels = width
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """(N, width, H, W), as it came."""
+        """(N, width, H, W) to the same tensor; the skip is not read."""
         return x
 
 
 class Sum(Fusion):
-    """Add the skip: what FCN does with its scores (Long et al. 2015, section 4.2)."""
+    """Add the skip, as FCN does with class scores (Long et al. 2015, section 4.2)."""
 
     linear = True
     initial = "sum"
@@ -62,7 +63,7 @@ class Sum(Fusion):
 
 
 class Concat(Fusion):
-    """Put the skip's channels behind the map's: what U-Net does (Ronneberger et al. 2015)."""
+    """Concatenate the channels of the map and of the skip, in this order, as U-Net does (Ronneberger et al. 2015)."""
 
     linear = True
     initial = "concat"

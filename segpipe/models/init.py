@@ -1,4 +1,4 @@
-"""Initial weights: He's start, keyed by (seed, name), and copying weights from one network to another."""
+"""Initial weights: He initialisation, seeded by (seed, name), and copying weights between networks."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from segpipe.errors import UserError
 
 RULE = (
-    "First weights are drawn layer by layer, by the method reset_parameters of each: a start that is set in __init__ "
-    "alone, or by a module around the layer, would be overwritten. Make the layer a class of its own with a "
-    "reset_parameters that sets its start (docs/extending/operator.md)."
+    "Initial weights are drawn by the method reset_parameters of each layer. Weights that are set only in __init__, or "
+    "by an enclosing module, would be overwritten. Define a class for the layer, with a method reset_parameters that "
+    "sets its initial weights (docs/extending/operator.md)."
 )
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that starts as He et al. (2015) proposed, with zero biases."""
+    """A convolution with He initialisation (He et al. 2015) and zero biases."""
 
     def reset_parameters(self) -> None:
         """Draw the weights from a normal distribution of variance 2 / fan-in."""
@@ -27,7 +27,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ZeroConv2d(nn.Conv2d):
-    """A 1x1 convolution that starts at zero, so that what it adds changes nothing at first."""
+    """A 1x1 convolution with zero initial weights and biases: a sum with its output is unchanged at first."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=1)
@@ -40,33 +40,33 @@ class ZeroConv2d(nn.Conv2d):
 
 
 def proj1x1(in_channels: int, out_channels: int, *, zero: bool = False) -> nn.Module:
-    """A 1x1 convolution where the widths differ, nothing where they agree. zero: it starts at zero."""
+    """A 1x1 convolution where the widths differ, the identity where they agree. zero: its initial weights are zero."""
     if in_channels == out_channels:
         return nn.Identity()
     return ZeroConv2d(in_channels, out_channels) if zero else Conv2d(in_channels, out_channels, kernel_size=1)
 
 
 def seed_for(seed: int, name: str) -> int:
-    """A seed of 63 bits for torch, a function of (seed, name)."""
+    """A seed of 63 bits for torch, which depends on (seed, name) only."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "big") >> 1
 
 
 @contextmanager
 def seeded_by_name(seed: int, name: str) -> Iterator[None]:
-    """Inside, torch's CPU generator depends on (seed, name) alone; outside, it is as it was."""
+    """Seed torch's CPU generator by (seed, name) inside the context; restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, name))
         yield
 
 
 def init_weights(module: nn.Module, *, seed: int, prefix: str) -> None:
-    """Draw every layer's weights anew, each from a generator keyed by (seed, its full name).
+    """Draw the weights of every layer again, each from a generator seeded by (seed, full name of the layer).
 
-    A layer of the same name and shape so starts alike in any two networks of one seed, whatever stands around it:
-    what differs between two cells of a sweep is then what the cells differ in.
+    Two networks of one seed therefore have equal initial weights in all layers of equal name and shape. Two cells of a
+    sweep then differ only in their settings.
 
-    The start is what a layer's ``reset_parameters`` sets, parents before children. Raises UserError for a start that is
-    set elsewhere, since it would be lost: by ``__init__`` alone, or by a module around the layer.
+    The method ``reset_parameters`` of each layer sets the weights, parents before children. Raises UserError for
+    initial weights that are set elsewhere, by ``__init__`` only or by an enclosing module, since they would be lost.
     """
     built = {parameter: parameter._version for parameter in module.parameters()}
     composed = [(name, layer) for name, layer in module.named_modules(prefix=prefix) if resets_children(layer)]
@@ -77,7 +77,7 @@ def init_weights(module: nn.Module, *, seed: int, prefix: str) -> None:
         reset = getattr(layer, "reset_parameters", None)
         if not callable(reset):
             if own:
-                raise UserError(f"{name} ({type(layer).__name__}) sets the start of its parameters itself. {RULE}")
+                raise UserError(f"{name} ({type(layer).__name__}) has parameters but no reset_parameters. {RULE}")
             continue
         trusted = sets_its_own_start(type(layer))
         before = [(parameter._version, None if trusted else spread(parameter)) for parameter in own]
@@ -86,7 +86,7 @@ def init_weights(module: nn.Module, *, seed: int, prefix: str) -> None:
         for parameter, (version, values) in zip(own, before, strict=True):
             same = trusted or (parameter._version - version == built[parameter] and alike(values, spread(parameter)))
             if version != built[parameter] or not same:
-                raise UserError(f"{name} ({type(layer).__name__}) would lose its start. {RULE}")
+                raise UserError(f"{name} ({type(layer).__name__}) would lose its initial weights. {RULE}")
         known.update(own)
     for name, layer in reversed(composed):
         with seeded_by_name(seed, name):
@@ -94,7 +94,7 @@ def init_weights(module: nn.Module, *, seed: int, prefix: str) -> None:
 
 
 def spread(parameter: Tensor) -> tuple[float, float, float, int] | None:
-    """Smallest and largest value, root of the mean square, and number of values; None where there are no values."""
+    """Smallest value, largest value, root mean square, number of values. None for meta or empty tensors."""
     if parameter.is_meta or not parameter.numel():
         return None
     values = parameter.detach()
@@ -103,7 +103,7 @@ def spread(parameter: Tensor) -> tuple[float, float, float, int] | None:
 
 
 def alike(built: tuple[float, float, float, int] | None, drawn: tuple[float, float, float, int] | None) -> bool:
-    """Whether two starts may be of one kind. torch does not count a change through ``.data``, but it shows here."""
+    """Whether two draws may have one distribution. Detects changes by ``.data``, which torch does not count."""
     if built is None or drawn is None:
         return True
     if built[0] == built[1] or drawn[0] == drawn[1]:  # a constant
@@ -112,16 +112,16 @@ def alike(built: tuple[float, float, float, int] | None, drawn: tuple[float, flo
 
 
 def resets_children(layer: nn.Module) -> bool:
-    """Whether a module is one of torch's that set their children's start as well (attention, transformers)."""
+    """Whether a module of torch also initialises its children (attention, transformers)."""
     method = getattr(type(layer), "_reset_parameters", None)
     return method is not None and method.__module__.startswith("torch.")
 
 
 def sets_its_own_start(kind: type[nn.Module]) -> bool:
-    """Whether the class that says how a layer is built says how it starts, too.
+    """Whether the class that defines the constructor, or a subclass of it, defines ``reset_parameters`` too.
 
-    torch's layers begin with one call of ``reset_parameters``. If a class has a constructor of its own, and inherits
-    ``reset_parameters``, it must begin so as well.
+    The constructors of torch's layers call ``reset_parameters`` once. A class that defines its own constructor and
+    inherits ``reset_parameters`` could set initial weights in the constructor, and must be checked.
     """
     built, reset = (
         next((place for place, base in enumerate(kind.__mro__) if method in vars(base)), -1)
@@ -131,10 +131,10 @@ def sets_its_own_start(kind: type[nn.Module]) -> bool:
 
 
 def copy_matching(source: dict[str, Tensor], target: nn.Module) -> tuple[list[str], list[str]]:
-    """Copy every tensor of equal name and shape into ``target``; return the names copied and those left as they were.
+    """Copy every tensor of equal name and shape into ``target``. Return the names copied and the names not copied.
 
-    FCN-32s to FCN-16s to FCN-8s (Long et al. 2015, section 4.2), and fine-tuning on another number of classes, are
-    this and nothing more.
+    FCN-32s to FCN-16s to FCN-8s (Long et al. 2015, section 4.2), and fine-tuning with another number of classes, need
+    only this function.
     """
     own = target.state_dict()
     copied = [name for name, tensor in source.items() if name in own and own[name].shape == tensor.shape]

@@ -1,4 +1,7 @@
-"""Between encoder and decoder, on the coarsest map. Built from the encoder; ``out_channels`` says what leaves."""
+"""Necks process the coarsest map between encoder and decoder.
+
+A neck is built from the encoder. Its ``out_channels`` is the number of channels that it returns.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +12,7 @@ from segpipe.models.refine import ConvStack, TransposedConv2d
 
 
 class NoNeck(nn.Identity):
-    """The coarsest map as it is."""
+    """No neck: return the coarsest map unchanged."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -17,14 +20,14 @@ class NoNeck(nn.Identity):
 
 
 class FullyConvolutional(nn.Module):
-    """A classifier's two fully connected layers as convolutions (Long et al. 2015, section 3.1).
+    """Two fully connected layers of a classifier as convolutions (Long et al. 2015, section 3.1).
 
-    The map keeps its size and place. With an even kernel (AlexNet's) it has one cell more, since such a kernel's centre
-    lies between cells: what follows centres it (``upsample.crop_or_pad_to``).
+    With an odd kernel the map keeps its size. With an even kernel (AlexNet) it grows by one cell in height and width,
+    since the kernel's centre lies between cells; the decoder then centres it (``upsample.crop_or_pad_to``).
 
-    width: channels of both (VGG and AlexNet: 4096). dropout: share of values put to zero after each in training.
-    kernel: side of the first; null takes that of the encoder's classifier.
-    revision: see ``Encoder``. 1 for an even kernel: before, the map lay half a cell beside the image.
+    width: channels of both layers (VGG and AlexNet: 4096). dropout: probability after each layer in training.
+    kernel: side of the first; null: that of the encoder's classifier.
+    revision: see ``Encoder``. 1 for an even kernel: earlier versions shifted the map by half a cell.
     """
 
     def __init__(self, encoder: Encoder, *, width: int = 256, dropout: float = 0.0, kernel: int | None = None) -> None:
@@ -49,11 +52,14 @@ class FullyConvolutional(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """DeconvNet's middle (Noh et al. 2015, section 3.2): the classifier's layers, and a deconvolution back to the map.
+    """DeconvNet's layers between encoder and decoder (Noh et al. 2015, section 3.2).
 
-    fc6 is not padded: at 224 x 224 its ``kernel`` covers the whole map of a VGG, and what passes is one vector. Smaller
-    maps are padded with zeros to the kernel first. width: channels between. kernel: null takes that of the encoder's
-    classifier.
+    fc6 and fc7 are the fully connected layers of the classifier as convolutions. A transposed convolution restores the
+    size of the map. fc6 has no padding: for images of 224 x 224 its kernel covers VGG's whole map and gives one vector.
+    Maps smaller than the kernel are padded with zeros first.
+
+    width: channels of fc6 and fc7. kernel: side of fc6; null: that of the encoder's classifier. norm: batch
+    normalisation after each layer.
     """
 
     def __init__(self, encoder: Encoder, *, width: int = 4096, kernel: int | None = None, norm: bool = True) -> None:
@@ -65,7 +71,7 @@ class Bottleneck(nn.Module):
         self.deconv = self.block(TransposedConv2d(width, self.out_channels, self.kernel), norm)
 
     def block(self, layer: nn.Conv2d | nn.ConvTranspose2d, norm: bool) -> nn.Sequential:
-        """The layer, batch normalisation where asked for, ReLU."""
+        """The layer, batch normalisation if ``norm``, ReLU."""
         norms = [nn.BatchNorm2d(layer.out_channels)] if norm else []
         return nn.Sequential(layer, *norms, nn.ReLU(inplace=True))
 
@@ -74,16 +80,16 @@ class Bottleneck(nn.Module):
         return from_classifier(published, {"fc6.0": self.fc6[0], "fc7.0": self.fc7[0]})
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) to (N, C, h, w); between, the map is kernel - 1 smaller."""
+        """(N, C, h, w) to (N, C, h, w); fc6 reduces height and width by kernel - 1, the last layer restores them."""
         down, right = (max(self.kernel - side, 0) for side in x.shape[-2:])
         x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
         x = self.deconv(self.fc7(self.fc6(x)))
-        # what was padded passed as one value, which has no place: where the number is odd, either cell can be cropped
+        # a padded axis passed as one value without position: for an odd padding, either border cell may be cropped
         return F.pad(x, (right // 2 - right, -(right // 2), down // 2 - down, -(down // 2)))
 
 
 class DoubleConv(ConvStack):
-    """U-Net's bottom: two convolutions, to twice the channels unless ``width`` says otherwise."""
+    """U-Net's lowest level: two convolutions to ``width`` channels; null: twice those of the encoder."""
 
     def __init__(self, encoder: Encoder, *, width: int | None = None, norm: bool = True) -> None:
         channels = encoder.channels[encoder.coarsest]
@@ -92,9 +98,10 @@ class DoubleConv(ConvStack):
 
 
 def from_classifier(published: dict[str, Tensor], layers: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """The linear layers of a classifier of torchvision's (VGG, AlexNet) as kernels, under the names of ``layers``.
+    """The linear layers of torchvision's classifier (VGG, AlexNet) as convolution weights, named as ``layers``.
 
-    The first becomes a kernel over the whole map (Long et al. 2015, section 3.1); those of other sizes are left out.
+    The first layer becomes a kernel that covers the whole map (Long et al. 2015, section 3.1). Layers whose number of
+    weights differs from that of ``layers`` are left out.
     """
     linear = [name for name, weight in published.items() if name.startswith("classifier.") and weight.ndim == 2]
     found: dict[str, Tensor] = {}

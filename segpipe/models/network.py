@@ -1,4 +1,4 @@
-"""The whole network: image -> encoder -> neck -> decoder -> head -> enlarge -> logits."""
+"""The complete network: image -> encoder -> neck -> decoder -> head -> final upsampling -> logits."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,16 +15,17 @@ from segpipe.models.init import Conv2d
 from segpipe.models.refine import Merge1x1
 from segpipe.models.upsample import Bilinear, Upsampler
 
-IMAGE_CHANNELS = 3  # of the map of stride 1 where the encoder has none: the image
-ENLARGEMENTS: dict[str, type[Upsampler]] = {"bilinear": Bilinear}  # what ``model.enlarge`` offers besides ``same``
+IMAGE_CHANNELS = 3  # where the encoder has no map of stride 1, the image takes its place
+ENLARGEMENTS: dict[str, type[Upsampler]] = {"bilinear": Bilinear}  # values of ``model.enlarge`` other than ``same``
 
 
 class Network(nn.Module):
-    """Five parts in a row. It alone pads: any height and width from ``encoder.min_size`` will do.
+    """A segmentation network of five parts, applied in order: encoder, neck, decoder, head, final upsampling.
 
-    enlarge: from the decoder's last stride to full size; called with the scores and the encoder's maps.
-    normalise: of the image, by the encoder's mean and deviation unless given; what is not at hand at prediction belongs
-        into the augmentation.
+    It pads the image and crops the logits. Height and width may be any numbers from ``encoder.min_size``.
+
+    enlarge: from the decoder's last stride to full size; called with the class scores and the encoder's maps.
+    normalise: of the image; None: by the encoder's mean and standard deviation. It is applied in prediction too.
     """
 
     def __init__(
@@ -44,30 +45,34 @@ class Network(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """RGB images (N, 3, H, W), values 0 to 255 of any type, to logits (N, K, H, W), contiguous.
 
-        Enlarging logits and cross-entropy take a third less time than in channels_last (``benchmarks/contiguous.py``).
+        Raises UserError for an image smaller than ``encoder.min_size``. With contiguous logits, resizing and
+        cross-entropy take a third less time than with channels_last (``benchmarks/contiguous.py``).
         """
         height, width = image.shape[-2:]
         return self.decode(*self.encode(image))[..., :height, :width].contiguous()
 
     def encode(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-        """The coarsest map, behind the neck, and the encoder's (N, C, H/stride, W/stride), of the padded picture."""
+        """The neck's output, and the maps stride: (N, C, H/stride, W/stride); H and W are those of the padded image.
+
+        The map of stride 1 is the normalised image if the encoder has none.
+        """
         height, width = image.shape[-2:]
         if min(height, width) < self.encoder.min_size:
             raise UserError(
-                f"The picture is {height} x {width}; this encoder takes {self.encoder.min_size} x "
-                f"{self.encoder.min_size} and more. Enlarge the picture, or take an encoder with fewer reductions."
+                f"The image is {height} x {width} pixels; this encoder needs at least {self.encoder.min_size} x "
+                f"{self.encoder.min_size}. Enlarge the image, or choose an encoder with fewer reductions."
             )
         x = self.pad(self.normalise(image))
-        features = {1: x} | self.encoder(x)  # stride: (N, C, H/stride, W/stride); the picture where there is no map
+        features = {1: x} | self.encoder(x)  # stride: (N, C, H/stride, W/stride)
         return self.neck(features[self.encoder.coarsest]), features
 
     def decode(self, x: Tensor, features: dict[int, Tensor]) -> Tensor:
-        """What ``encode`` returned, to logits of the padded picture."""
+        """The two results of ``encode`` to logits (N, K, H, W) of the padded image."""
         scores = self.head(self.decoder(x, features))  # (N, K, H/stop, W/stop)
         return self.enlarge(scores, features)
 
     def pad(self, x: Tensor) -> Tensor:
-        """Repeat the edge, right and bottom, up to multiples of the coarsest stride."""
+        """Repeat the right and bottom edges until height and width are multiples of the coarsest stride."""
         height, width = x.shape[-2:]
         stride = self.encoder.coarsest
         down, right = -height % stride, -width % stride
@@ -75,7 +80,7 @@ class Network(nn.Module):
 
 
 class Normalise(nn.Module):
-    """By the channels' mean and standard deviation, given for values 0 to 1."""
+    """Subtract each channel's mean and divide by its standard deviation; both are given for values 0 to 1."""
 
     mean: Tensor
     std: Tensor
@@ -86,16 +91,17 @@ class Normalise(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W), 0 to 255, to about -2 to 2.6 by ImageNet's."""
+        """(N, 3, H, W), values 0 to 255, to (N, 3, H, W), about -2 to 2.6 with the values of ImageNet."""
         return (image - self.mean) / self.std
 
 
 class LocalContrast(nn.Module):
-    """Local contrast normalisation (Jarrett et al. 2009, section 2.1), as SegNet-Basic's input has it.
+    """Local contrast normalisation (Jarrett et al. 2009, section 2.1), as for the input of SegNet-Basic.
 
-    From each value its neighbourhood's mean over all channels is taken, and what is left divided by the
-    neighbourhood's deviation, or by the picture's mean deviation where that is larger. The neighbourhood is a Gaussian
-    window of 9 x 9, standard deviation 1.6 (the window's is not published); beyond the border, the picture mirrored.
+    It subtracts from each value the mean of its neighbourhood over all channels. It divides the result by the standard
+    deviation of the neighbourhood, or by the image's mean of these deviations where that is larger. The neighbourhood
+    is a Gaussian window of 9 x 9 with a standard deviation of 1.6 (the published description does not give it). The
+    image is mirrored at its border.
     """
 
     window: Tensor
@@ -107,21 +113,21 @@ class LocalContrast(nn.Module):
         self.register_buffer("window", window.contiguous(), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W), 0 to 255, to values around 0, a few at most."""
+        """(N, 3, H, W), values 0 to 255, to (N, 3, H, W), values around 0."""
         centred = image - self.mean_around(image.to(self.window))
         deviation = self.mean_around(centred**2).clamp(min=0).sqrt()  # (N, 1, H, W)
         floor = deviation.mean((2, 3), keepdim=True).clamp(min=1e-2)
         return centred / torch.maximum(deviation, floor)
 
     def mean_around(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) to its weighted mean over each neighbourhood and all channels, (N, 1, H, W)."""
+        """(N, 3, H, W) to (N, 1, H, W): the weighted mean over each neighbourhood and all channels."""
         return F.conv2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), self.window)
 
 
 def resize_logits(scores: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, K, h, w) scores interpolated to a picture's or a mask's own (H, W), where they differ.
+    """Resize scores (N, K, h, w) bilinearly to ``size``, (H, W) of an image or a mask; equal sizes are not changed.
 
-    Where they shrink, the interpolation's support grows with the step (``antialias``), so that none is left out.
+    If an axis shrinks, the support of the interpolation grows with the step (``antialias``): all scores are used.
     """
     height, width = scores.shape[-2:]
     if (height, width) == tuple(size):
@@ -131,7 +137,7 @@ def resize_logits(scores: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class SingleUpsample(nn.Module):
-    """Enlarges the scores to full size in one step of one upsampler."""
+    """Upsamples the scores to full size by one operator in one step."""
 
     def __init__(self, upsample: nn.Module) -> None:
         super().__init__()
@@ -143,10 +149,10 @@ class SingleUpsample(nn.Module):
 
 
 class NoUpsample(nn.Module):
-    """The scores are at full size."""
+    """No final upsampling: the scores have full size already."""
 
     def forward(self, scores: Tensor, features: dict[int, Tensor]) -> Tensor:
-        """(N, K, H, W), as it came."""
+        """(N, K, H, W) to the same tensor."""
         return scores
 
 
@@ -168,14 +174,16 @@ def assemble(
     zero_start: bool = False,
     local_contrast: bool = False,
 ) -> Network:
-    """Put the parts together: every named architecture is a set of these arguments (``conf/model``).
+    """Build a network from its parts. Each named architecture is a set of these arguments (``conf/model``).
 
-    stride: where the decoder stops; where the encoder has no map so fine, at its finest.
-    width: channels of the decoder; ``classes`` makes it climb with class scores, and the head is then nothing.
-    enlarge: from there to full size by the decoder's own upsampler, or by one fixed bilinear interpolation.
-    skip_scales, zero_start: see ``Decoder``. local_contrast: normalise pictures by ``LocalContrast``.
-    smooth: its slot after each step of 2 is filled where ``refine`` does not convolve itself.
-    Errors: see ``segpipe.config.compatibility.validate``, which asks before anything is built.
+    stride: the stride at which the decoder stops, or the encoder's finest stride if that is coarser.
+    width: channels of the decoder. ``classes``: the decoder upsamples class scores, and the head is the identity.
+    enlarge: the final upsampling to full size. ``same``: the operator of the decoder. ``bilinear``: one fixed bilinear
+        interpolation.
+    smooth: the convolution after each upsampling by 2; it is left out in the decoder if ``refine`` convolves.
+    taps, narrow, skip_scales, zero_start: see ``Decoder``.
+    local_contrast: normalise images by ``LocalContrast``.
+    Errors: ``segpipe.config.compatibility.validate`` checks the arguments before any module is built.
     """
     neck_module: Any = neck(encoder)
     stop = max(stride, encoder.strides[0])
@@ -208,7 +216,7 @@ def assemble(
 def build_final_upsample(
     encoder: Encoder, upsample: Factory, smooth: Factory | None, num_classes: int, *, stride: int
 ) -> nn.Module:
-    """One jump where the upsampler can, else its own steps once more, without skips."""
+    """From ``stride`` to full size: in one step if the operator can, else in steps of 2 without skips."""
     if stride == 1:
         return NoUpsample()
     if not unwrap_partial(upsample).one_step:
@@ -228,5 +236,5 @@ def build_final_upsample(
 
 
 def unwrap_partial(factory: Factory) -> Any:
-    """The class behind a factory that may be a partial of it."""
+    """The class that a factory builds; the factory may be a ``functools.partial`` of it."""
     return getattr(factory, "func", factory)

@@ -1,4 +1,4 @@
-"""What the parts that a configuration chooses have in common: a class says what its objects are."""
+"""The base of the parts that a configuration chooses. Each class states its properties as class attributes."""
 
 from typing import Any
 
@@ -6,12 +6,13 @@ from torch import nn
 
 
 class Part(nn.Module):
-    """A module for a slot of the network. Class attributes say what it is; all else reads these, and never a name."""
+    """A module for a slot of the network. Other code reads its class attributes and never compares class names."""
 
     @classmethod
     def check(cls, **arguments: Any) -> None:
         """Raise UserError for a value that the constructor cannot use.
 
-        arguments: what the configuration gives, by name. It is asked before anything is built. The message begins with
-        the argument, ``kernel=3: allowed is ...``: the place in the configuration is put in front of it.
+        arguments: those that the configuration gives, by name. The method is called before any module is built. The
+        message must begin with the argument, as ``kernel=3: allowed is ...``: the caller puts the key of the
+        configuration in front of it.
         """

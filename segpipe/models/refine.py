@@ -1,4 +1,8 @@
-"""What happens to a map after each step up. Built from ``(in_channels, width, out_channels, depth)``."""
+"""Refinements process the map of each decoder step after fusion.
+
+A refinement is built from ``(in_channels, width, out_channels, depth)``; ``depth`` is the number of convolutions that
+the encoder has at the same stride.
+"""
 
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -14,9 +18,9 @@ from segpipe.models.part import Part
 class Refinement(Part):
     """The base of all refinements. A subclass states by class attributes what is different from the values here.
 
-    convolves: it convolves with a kernel larger than 1x1, so that ``decoder.smooth`` adds no convolution before it.
-    linear: it is a linear map of each pixel: at most a 1x1 convolution.
-    empty: it is nothing at all where the widths agree.
+    convolves: it has a convolution larger than 1x1; ``decoder.smooth`` then adds no convolution before it.
+    linear: it is a linear function of each pixel, at most a 1x1 convolution.
+    empty: it is the identity where the widths agree.
     """
 
     convolves: ClassVar[bool] = False
@@ -25,11 +29,16 @@ class Refinement(Part):
 
 
 class ConvStack(Refinement, nn.Sequential):
-    """Convolution blocks through the channels ``[in, width, ..., width, out]``: U-Net, SegNet and DeconvNet alike.
+    """Convolution blocks with the channels ``[in, width, ..., width, out]``, as in U-Net, SegNet and DeconvNet.
 
-    count: the number of blocks; null takes ``depth``, what the encoder has at this stride ("mirrored").
-    depthwise: each channel on its own, a 1x1 behind only where the widths differ (SegNet's single-channel decoder).
-    transposed: transposed convolutions of stride 1, as DeconvNet has them.
+    count: number of blocks; null: ``depth``, as many as the encoder has at this stride ("mirrored").
+    kernel: side of each convolution, odd.
+    norm, activation: batch normalisation and ReLU after each convolution.
+    depthwise: convolve each channel separately, followed by a 1x1 convolution only where the widths differ (SegNet's
+        single-channel decoder).
+    transposed: transposed convolutions of stride 1 (DeconvNet).
+
+    Raises UserError for an even kernel or a count below 1.
     """
 
     convolves = True
@@ -67,15 +76,15 @@ class ConvStack(Refinement, nn.Sequential):
 
     @classmethod
     def check(cls, *, count: int | None = None, kernel: int = 3, **others: Any) -> None:
-        """See ``Part``: a kernel has a middle, and there is at least one block."""
+        """See ``Part``: the kernel is odd, and there is at least one block."""
         if kernel < 1 or kernel % 2 == 0:
-            raise UserError(f"kernel={kernel}: allowed is an odd number of 1 or more, which has a middle.")
+            raise UserError(f"kernel={kernel}: allowed is an odd number of 1 or more (an odd kernel has a centre).")
         if count is not None and count < 1:
             raise UserError(f"count={count}: allowed is a whole number of 1 or more, or null.")
 
 
 class Merge1x1(Refinement, nn.Sequential):
-    """Nothing where the width stays (FCN's decoder is linear); a 1x1 convolution back to it after a concatenation."""
+    """The identity where the widths agree (FCN's linear decoder), else a 1x1 convolution, as after concatenation."""
 
     linear, empty = True, True
 
@@ -87,13 +96,13 @@ class Merge1x1(Refinement, nn.Sequential):
 
 
 class SumInitConv2d(nn.Conv2d):
-    """A 1x1 convolution that starts by adding the two halves of its input: concat then starts as the sum."""
+    """A 1x1 convolution that initially adds the two halves of its input: concat initially equals sum."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size=1)
 
     def reset_parameters(self) -> None:
-        """Two identity matrices side by side."""
+        """Set the weights to two identity matrices side by side, and the biases to zero."""
         with torch.no_grad():
             self.weight.copy_(torch.eye(self.out_channels).repeat(1, 2)[:, :, None, None])
         if self.bias is not None:
@@ -101,13 +110,13 @@ class SumInitConv2d(nn.Conv2d):
 
 
 class SmoothConv(Conv2d):
-    """A 3x3 convolution that starts as the identity; behind nearest, the resize-convolution (Odena et al. 2016)."""
+    """A 3x3 convolution that is initially the identity; after nearest, a resize-convolution (Odena et al. 2016)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, kernel_size=3, padding=1)
 
     def reset_parameters(self) -> None:
-        """One at the centre of each channel's own kernel."""
+        """Set the centre weight of each channel to 1, all others and the biases to 0."""
         nn.init.dirac_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -123,7 +132,7 @@ def conv_block(
     depthwise: bool = False,
     transposed: bool = False,
 ) -> nn.Sequential:
-    """Convolution of equal size, batch normalisation, ReLU, each of the last two where asked for."""
+    """A convolution that keeps the size (odd kernels), then batch normalisation and ReLU, both optional."""
     layers: list[nn.Module] = []
     if depthwise:
         layers += [Conv2d(in_channels, in_channels, kernel, padding=kernel // 2, groups=in_channels)]
@@ -141,10 +150,10 @@ def conv_block(
 
 
 class TransposedConv2d(nn.ConvTranspose2d):
-    """A transposed convolution of stride 1 with He's start."""
+    """A transposed convolution of stride 1 with He initialisation and zero biases."""
 
     def reset_parameters(self) -> None:
         """Draw the weights from a normal distribution of variance 2 / fan-in."""
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")  # transposed, out is in
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")  # torch swaps in and out here
         if self.bias is not None:
             nn.init.zeros_(self.bias)

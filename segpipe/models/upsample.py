@@ -1,7 +1,7 @@
-"""The upsampling operators: each enlarges a map by a factor, to the size of a source map of the encoder.
+"""Upsampling operators: each enlarges a map by a factor, to the size of a source map of the encoder.
 
-Built from ``(in_channels, out_channels, *, factor, source_channels)`` and called with ``(x, source)``, where ``source``
-is the encoder's own map at the target stride: target size and unpooling positions come from it.
+An operator is built from ``(in_channels, out_channels, *, factor, source_channels)`` and called with ``(x, source)``.
+``source`` is the encoder's map at the target stride. It gives the target size, and the positions for unpooling.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,19 @@ from segpipe.models.part import Part
 class Upsampler(Part):
     """The base of all operators. A subclass states by class attributes what is different from the values here.
 
-    The values here are safe: no two networks are taken for one because of them. An operator whose multiply-adds are not
-    those that ``segpipe.models.cost`` counts has a method ``cost(x, source)``, which returns them for one call of
-    ``forward``.
+    The values here are safe: they never make two different networks count as one. If ``segpipe.models.cost`` does not
+    count the multiply-adds of an operator, give it a method ``cost(x, source)`` that returns them for one forward pass.
 
     one_step: it enlarges by any factor in one operation. If not, it is built with a factor of 2 only, and the network
         applies it once for each step of 2, up to the full size.
-    parameter_free: it has no parameters where all widths agree, so that training cannot change what it computes.
-    linear: for a given source it is a linear map of ``x``, and a 1x1 convolution behind it can be moved in front of it
-        or be made part of it. In a linear decoder, sum and concatenation are then the same class of functions.
+    parameter_free: it has no parameters where all widths agree: training cannot change what it computes.
+    linear: for a given source it is a linear function of ``x``, and a 1x1 convolution after it can be moved before it
+        or be merged into it. In a linear decoder, sum and concatenation are then the same class of functions.
     needs_pooling: it uses the positions of the encoder's 2 x 2 max-poolings.
     guided: its result depends on the values of the source. If not, it depends on the size of the source only.
     stochastic_backward: on a GPU its gradients are summed in no fixed order (``torch.use_deterministic_algorithms``
-        lists such functions), so that two runs of one seed differ in the last digits.
-    initial: what it computes before training where the width stays, apart from the border.
+        lists such functions): two runs of one seed differ in the last digits.
+    initial: what it computes before training where the widths agree, apart from the border.
     """
 
     one_step: ClassVar[bool] = True
@@ -45,22 +44,26 @@ class Upsampler(Part):
 
 
 def crop_or_pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Crop, or repeat the edge, on all sides alike, until ``x`` has the ``size`` (H, W).
+    """Crop ``x`` or repeat its edge, equally on opposite sides, to ``size`` (H, W).
 
-    Where an encoder pads everywhere there is nothing to do; AlexNet's maps are smaller, and centred on the image. Where
-    the difference is odd, the cells of a centred map lie half a cell beside those of ``size``, each of which gets the
-    mean of its two neighbours. Behind AlexNet every step of 2 has such a difference (12 to 13, 26 to 27, 54 to 55).
+    An encoder that pads in all layers gives equal sizes, and ``x`` is returned unchanged. AlexNet does not: its maps
+    are smaller and centred on the image. If the difference is odd, the cells of a centred map are shifted by half a
+    cell; each output cell is then the mean of its two neighbours. With AlexNet every step of 2 has such a difference
+    (12 to 13, 26 to 27, 54 to 55).
     """
     down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
     if not down and not right:
         return x
-    beside, over = (right + 1) // 2, (down + 1) // 2  # one more cell in all, where the difference is odd
+    beside, over = (right + 1) // 2, (down + 1) // 2  # one cell more in total, where the difference is odd
     x = F.pad(x, (beside, beside, over, over), mode="replicate")
     return F.avg_pool2d(x, (1 + down % 2, 1 + right % 2), stride=1) if down % 2 or right % 2 else x
 
 
 class Interpolate(Upsampler):
-    """Fixed interpolation, after a 1x1 convolution where the widths differ (before: it is cheaper on the small map)."""
+    """Fixed interpolation, after a 1x1 convolution where the widths differ.
+
+    The convolution comes first because it is cheaper on the smaller map.
+    """
 
     parameter_free, linear = True, True
     mode: ClassVar[str]
@@ -71,20 +74,20 @@ class Interpolate(Upsampler):
         self.project = proj1x1(in_channels, out_channels)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        """(N, in, h, w) to (N, out, H, W), H and W being the source's."""
+        """(N, in, h, w) to (N, out, H, W); source: (N, source_channels, H, W)."""
         return crop_or_pad_to(
             F.interpolate(self.project(x), scale_factor=self.factor, mode=self.mode), source.shape[-2:]
         )
 
 
 class Nearest(Interpolate):
-    """Repeat each value."""
+    """Nearest-neighbour interpolation: repeat each value."""
 
     mode = initial = "nearest"
 
 
 class Bilinear(Interpolate):
-    """Interpolate linearly between values, pixels taken as areas (``align_corners=False``)."""
+    """Bilinear interpolation; pixels are areas (``align_corners=False``)."""
 
     mode = initial = "bilinear"
     stochastic_backward = True
@@ -93,8 +96,9 @@ class Bilinear(Interpolate):
 def bilinear_kernel(kernel: int, factor: int) -> Tensor:
     """The (kernel, kernel) weights with which a transposed convolution of stride ``factor`` interpolates bilinearly.
 
-    For kernel = 2f - f % 2 it is FCN's start (Long et al. 2015, section 3.3); a longer kernel gets zeros around it. A
-    shorter one, as U-Net's 2x2, is divided by what each output pixel hears in all, and so starts as repetition.
+    With kernel = 2f - f % 2 they are the initial weights of FCN (Long et al. 2015, section 3.3). A larger kernel has
+    zeros around them. In a smaller kernel, as U-Net's 2x2, the weights that reach one output pixel are divided by their
+    sum; for 2x2 at factor 2 this gives nearest-neighbour interpolation.
     """
     distance = torch.arange(kernel) - (kernel - 1) / 2
     line = (1 - distance.abs() / factor).clamp(min=0)
@@ -104,11 +108,13 @@ def bilinear_kernel(kernel: int, factor: int) -> Tensor:
 
 
 class Deconv(Upsampler, nn.ConvTranspose2d):
-    """A transposed ("fractionally strided") convolution: the learned way up.
+    """A transposed ("fractionally strided") convolution: learned upsampling.
 
-    kernel: its side at factor 2, scaled with the factor: 4 is FCN's 2f, 2 is U-Net's, 8 is FCN-Basic's.
-    frozen: keep the start for ever, as FCN's release does with its last upsampling.
-    depthwise: every channel on its own (only where in_channels == out_channels); ``linear`` does not hold then.
+    kernel: side at factor 2, even; other factors scale it. FCN: 4 (2 * factor), U-Net: 2, FCN-Basic: 8.
+    frozen: the initial weights are not trained, as in the last upsampling of the FCN release.
+    depthwise: each channel separately, only where in_channels == out_channels; ``linear`` does not hold then.
+
+    Raises UserError for an odd kernel.
     """
 
     linear = True
@@ -141,15 +147,15 @@ class Deconv(Upsampler, nn.ConvTranspose2d):
 
     @classmethod
     def check(cls, *, kernel: int = 4, **others: Any) -> None:
-        """See ``Part``: a kernel has an edge in its middle."""
+        """See ``Part``: the kernel is even."""
         if kernel < 2 or kernel % 2:
             raise UserError(
-                f"kernel={kernel}: allowed is an even number of 2 or more; an odd one would shift the map by half a "
-                f"pixel at every step."
+                f"kernel={kernel}: allowed is an even number of 2 or more; an odd kernel would shift the map by half "
+                f"a pixel at every step."
             )
 
     def reset_parameters(self) -> None:
-        """Start as bilinear interpolation where the width stays, else by He's rule."""
+        """Bilinear interpolation where the widths agree, else He initialisation; zero biases."""
         side, factor = self.kernel_size[0], self.stride[0]
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -159,19 +165,20 @@ class Deconv(Upsampler, nn.ConvTranspose2d):
                 diagonal = torch.arange(self.in_channels)
                 second = torch.zeros_like(diagonal) if self.groups > 1 else diagonal
                 self.weight[diagonal, second] = bilinear_kernel(side, factor).to(self.weight.device)
-        else:  # an output pixel hears side^2 / factor^2 taps of each input channel
+        else:  # an output pixel is a sum of side^2 / factor^2 values of each input channel
             nn.init.normal_(self.weight, std=(2 * factor**2 / (self.in_channels * side**2)) ** 0.5)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:  # type: ignore[override]
-        """(N, in, h, w) to (N, out, H, W), H and W being the source's."""
+        """(N, in, h, w) to (N, out, H, W); source: (N, source_channels, H, W)."""
         return crop_or_pad_to(super().forward(x), source.shape[-2:])
 
 
 class Unpool(Upsampler):
-    """Put each value back where the encoder's 2x2 maximum was, zero elsewhere (Zeiler and Fergus; SegNet; DeconvNet).
+    """Max-unpooling (Zeiler and Fergus 2014; SegNet; DeconvNet).
 
-    The switches are the source's, so the values get the source's width first, by a 1x1 where it differs, and
-    ``out_channels`` after, likewise.
+    Each value goes to the position of the maximum of its 2x2 cell in the encoder's map; all other values are zero. The
+    positions (switches) differ from channel to channel of the source. Therefore 1x1 convolutions convert ``x`` to
+    ``source_channels`` before and to ``out_channels`` after, each only where the widths differ.
     """
 
     one_step = False
@@ -180,21 +187,21 @@ class Unpool(Upsampler):
     def __init__(self, in_channels: int, out_channels: int, *, factor: int, source_channels: int) -> None:
         super().__init__()
         if factor != 2:
-            raise ValueError(f"Unpool goes up by 2 at a time, not by {factor}.")
+            raise ValueError(f"Unpool upsamples by a factor of 2 only, not by {factor}.")
         self.enter = proj1x1(in_channels, source_channels)
         self.leave = proj1x1(source_channels, out_channels)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(N, in, h, w) to (N, out, h * factor, w * factor); source: (N, source_channels, h * factor, w * factor)."""
-        _, switches = F.max_pool2d(source, 2, return_indices=True)  # positions in the flat H * W
-        values = crop_or_pad_to(self.enter(x), switches.shape[-2:])  # a neck with an even kernel gives one cell more
+        _, switches = F.max_pool2d(source, 2, return_indices=True)  # indices into the flat H * W
+        values = crop_or_pad_to(self.enter(x), switches.shape[-2:])  # a neck with an even kernel adds one cell
         return self.leave(unpool(values, switches, source.shape[-2:]))
 
 
 def unpool(values: Tensor, switches: Tensor, size: Sequence[int]) -> Tensor:
-    """Scatter (N, C, h, w) values to their flat positions in zeros of ``(N, C, *size)``.
+    """Scatter values (N, C, h, w) into zeros of shape ``(N, C, *size)``; switches: (N, C, h, w), flat indices.
 
-    ``max_unpool2d`` is the faster of the two, but raises under deterministic algorithms.
+    ``max_unpool2d`` is faster than ``scatter``, but raises an error under deterministic algorithms.
     """
     if not torch.are_deterministic_algorithms_enabled():
         return F.max_unpool2d(values, switches, kernel_size=(2, 2), output_size=list(size))
@@ -203,7 +210,10 @@ def unpool(values: Tensor, switches: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class PixelShuffle(Upsampler):
-    """Sub-pixel convolution (Shi et al. 2016): a 3x3 convolution to factor^2 times the channels, dealt out in space."""
+    """Sub-pixel convolution (Shi et al. 2016).
+
+    A 3x3 convolution gives factor^2 * out_channels channels; they become blocks of factor x factor pixels.
+    """
 
     linear = True
     initial = "nearest"
@@ -214,19 +224,19 @@ class PixelShuffle(Upsampler):
         self.conv = ShuffleConv2d(in_channels, out_channels, factor=factor)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        """(N, in, h, w) to (N, out, H, W), H and W being the source's."""
+        """(N, in, h, w) to (N, out, H, W); source: (N, source_channels, H, W)."""
         return crop_or_pad_to(F.pixel_shuffle(self.conv(x), self.factor), source.shape[-2:])
 
 
 class ShuffleConv2d(Conv2d):
-    """A PixelShuffle's convolution, with the ICNR start (Aitken et al. 2017): the pixels of a block start alike."""
+    """The convolution of PixelShuffle with ICNR initialisation (Aitken et al. 2017): equal pixels within a block."""
 
     def __init__(self, in_channels: int, out_channels: int, *, factor: int) -> None:
         self.factor = factor
         super().__init__(in_channels, out_channels * factor**2, kernel_size=3, padding=1)
 
     def reset_parameters(self) -> None:
-        """Start as nearest-neighbour repetition where the width stays, else as He's start repeated in a block."""
+        """Nearest-neighbour interpolation where the widths agree, else He initialisation repeated within a block."""
         super().reset_parameters()
         with torch.no_grad():
             one = self.weight[:: self.factor**2].clone()

@@ -1,1 +1,1 @@
-"""The LightningModule and its parts."""
+"""The LightningModule, losses, schedules, callbacks, W&B logging."""

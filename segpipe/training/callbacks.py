@@ -1,4 +1,4 @@
-"""What happens beside the training: the history on disk, pictures, checkpoints that are written whole."""
+"""Callbacks: the history on disk, logged predictions, atomic checkpoints."""
 
 import os
 import signal
@@ -26,19 +26,19 @@ from segpipe.training.task import SegmentationTask
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and then moves it there in one step; reads one wherever it lies by now."""
+    """Writes checkpoints atomically: to a temporary file, which is then renamed. Reads them from a moved folder too."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """See TorchCheckpointIO."""
         checkpoints.write(Path(path), checkpoint)
 
     def load_checkpoint(self, path: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
-        """See TorchCheckpointIO. Where the run was moved, the callbacks are told its folder.
+        """See TorchCheckpointIO. If the run's folder was moved, the paths in the states of callbacks are updated.
 
-        Lightning would forget which checkpoint was the best.
+        Otherwise Lightning would lose the best checkpoint.
         """
         checkpoint = super().load_checkpoint(path, *arguments, **named)
-        here = os.path.realpath(Path(path).parent)  # as Lightning writes it
+        here = os.path.realpath(Path(path).parent)  # the form that Lightning stores
         for name, state in checkpoint.get("callbacks", {}).items():
             if isinstance(state, dict) and state.get("dirpath"):
                 checkpoint["callbacks"][name] = relocate_paths(state, state["dirpath"], here)
@@ -46,7 +46,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def relocate_paths(content: Any, old: str, new: str) -> Any:
-    """The state of a callback with another folder in every path that begins with the old one."""
+    """The state of a callback, with ``old`` replaced by ``new`` at the start of each path."""
     if isinstance(content, dict):
         return {relocate_paths(key, old, new): relocate_paths(value, old, new) for key, value in content.items()}
     if isinstance(content, str) and (content == old or content.startswith(f"{old}/")):
@@ -55,23 +55,24 @@ def relocate_paths(content: Any, old: str, new: str) -> Any:
 
 
 class KeepSigtermHandler(pl.Callback):
-    """Lets SIGTERM do on a rank what it did before the trainer: Lightning's handler asks the other ranks about it.
+    """Restores the SIGTERM handler of a rank that Lightning replaces.
 
-    That is a collective operation inside a signal handler, at which ranks wait for one another for ever (2.6.6).
+    Lightning's handler runs a collective operation inside the signal handler. Ranks then wait for one another without
+    end (Lightning 2.6.6).
     """
 
     def __init__(self) -> None:
         self.before = signal.getsignal(signal.SIGTERM)
 
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the handler back; by then Lightning has put in its own."""
+        """Restore the handler; Lightning has set its own before."""
         signal.signal(signal.SIGTERM, self.before)
 
     on_train_start = on_validation_start = on_test_start = restore
 
 
 class History(pl.Callback):
-    """Keeps ``history.csv``: a line an epoch with every logged number, so that a run can be read without W&B."""
+    """Writes ``history.csv``: one line per epoch with all logged numbers. It makes a run readable without W&B."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -79,12 +80,12 @@ class History(pl.Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on behind the epochs that a resumed run has done."""
+        """Read the lines of the epochs that a resumed run has finished."""
         self.rows = [row for row in read_history(self.run.history) if row["epoch"] < trainer.current_epoch]
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write a line; by then the epoch's validation is done."""
+        """Write the line of the epoch; its validation is finished by then."""
         validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         numbers = {
             name: float(value)
@@ -97,9 +98,9 @@ class History(pl.Callback):
 
 
 class LogPredictions(pl.Callback):
-    """Logs the same few validation pictures with their masks to W&B.
+    """Logs the same few validation images with their masks to W&B.
 
-    count: how many, spread evenly over the split. every: epochs from one time to the next.
+    count: number of images, spread evenly over the split. every: interval in epochs.
     """
 
     changes_result: ClassVar[bool] = False  # read by naming.changes_result
@@ -109,7 +110,7 @@ class LogPredictions(pl.Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Predict and log."""
+        """Predict the images and log them."""
         logger = trainer.logger
         if not isinstance(logger, WandbLogger) or (trainer.current_epoch + 1) % self.every or trainer.sanity_checking:
             return
@@ -130,7 +131,10 @@ class LogPredictions(pl.Callback):
 def predict_samples(
     task: SegmentationTask, data: SegmentationData, split: Split, count: int
 ) -> tuple[list[Sample], list[NDArray[np.uint8]], list[str]]:
-    """Samples spread evenly over a split, pictures at their masks' size, with predictions and names."""
+    """Predict ``count`` samples, spread evenly over a split.
+
+    Returns samples (the image resized to its mask), predictions (H, W) of class indices, and names.
+    """
     samples = data.samples(split)
     number = len(samples)
     chosen = sorted({round(i * (number - 1) / max(count - 1, 1)) for i in range(min(count, number))})
@@ -149,7 +153,7 @@ def predict_samples(
 
 
 def save_prediction_grid(task: SegmentationTask, data: SegmentationData, split: Split, run: Run, *, title: str) -> None:
-    """Write ``pictures/predictions.png``, picture, truth, prediction and errors of a few samples, and ``examples``."""
+    """Write ``pictures/predictions.png`` (image, truth, prediction and errors of four samples) and ``examples``."""
     samples, predictions, names = predict_samples(task, data, split, 4)
     images, truths = [sample.image for sample in samples], [sample.mask for sample in samples]
     palette = data.split(split).palette

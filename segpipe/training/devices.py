@@ -1,4 +1,4 @@
-"""Which devices a training is to run on, and a process's place among the ranks that train together."""
+"""The devices of a training, and the rank of this process among those that train together."""
 
 import os
 import sys
@@ -18,16 +18,17 @@ from torch.distributed.rendezvous import rendezvous
 from segpipe.errors import UserError
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
-TIMEOUT = timedelta(minutes=30)  # for ranks to find one another; they may be started by hand
+TIMEOUT = timedelta(minutes=30)  # for connecting the ranks, which may be started by hand
 POLL = 0.02  # seconds
-NOTE = "SEGPIPE_NOTE"  # in a rank's environment: the file that tells why it ended
+NOTE = "SEGPIPE_NOTE"  # environment variable of a rank: the file for its error message
 
 
 class RankInfo(NamedTuple):
-    """A process among the ranks.
+    """The rank of this process.
 
-    local_size: ranks on each machine. launched: whether something started it as a rank, be it the only one.
-    store: through which ranks speak before they train; None where there is one rank.
+    rank, world_size: its number, and the number of all ranks. local_size: number of ranks on each machine.
+    launched: whether a launcher started the process as a rank, even as the only one.
+    store: exchanges data between ranks before they train; None for a single rank.
     """
 
     rank: int = 0
@@ -37,9 +38,9 @@ class RankInfo(NamedTuple):
     store: Any = None
 
     def broadcast_config(self, cfg: DictConfig | None) -> None:
-        """As rank 0: what all are to train, now that nothing was found against it; None for nothing at all.
+        """On rank 0: send the checked configuration to all ranks. None: there is nothing to train.
 
-        The store ends with this process, so a word after which it may end is waited for until all have heard it.
+        The store ends with this process. After None the process may end, so it waits until all ranks have read it.
         """
         if self.store is None:
             return
@@ -48,7 +49,7 @@ class RankInfo(NamedTuple):
             time.sleep(POLL)
 
     def receive_config(self) -> DictConfig | None:
-        """As another rank: wait for rank 0's word. Exits with status 1 where rank 0 is gone: it has said why."""
+        """On other ranks: wait for the configuration. Exits with status 1 if rank 0 has ended; it reports its error."""
         try:
             while not self.store.check([config_key()]):
                 time.sleep(POLL)
@@ -65,17 +66,17 @@ SINGLE_PROCESS = RankInfo()
 
 
 def config_key() -> str:
-    """The key of what rank 0 tells the others; torchrun's store outlives the ranks that it starts anew."""
+    """The store's key of the configuration; torchrun's store continues to exist when torchrun restarts ranks."""
     return f"segpipe/configuration/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
 
 
 def detect_rank() -> RankInfo:
-    """This process's place, by the environment that torchrun, srun or ``ranks.py`` has started it in."""
+    """The rank of this process, from the environment variables of torchrun, srun or ``ranks.py``."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         return RankInfo(rank, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)), launched=True)
-    step = os.environ.get("SLURM_STEP_ID") or os.environ.get("SLURM_STEP_NUM_TASKS")  # a batch script has none
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or 1)  # of a shell: 1
+    step = os.environ.get("SLURM_STEP_ID") or os.environ.get("SLURM_STEP_NUM_TASKS")  # not set in a batch script
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or 1)  # in a shell: 1
     if step and tasks > 1 and "SLURM_PROCID" in os.environ:
         nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ["SLURM_NNODES"])
         return RankInfo(int(os.environ["SLURM_PROCID"]), tasks, tasks // nodes, launched=True)
@@ -83,7 +84,7 @@ def detect_rank() -> RankInfo:
 
 
 def connect_ranks() -> RankInfo:
-    """This process's place, connected with the other ranks."""
+    """The rank of this process, with a store connected to the other ranks."""
     found = detect_rank()
     if found.world_size == 1:
         return found
@@ -94,8 +95,8 @@ def connect_ranks() -> RankInfo:
 
 
 def as_torchrun(found: RankInfo) -> Mapping[str, str]:
-    """The environment of a task of srun's in the words of torchrun's."""
-    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(found.local_size))  # or Lightning's class refuses
+    """The environment variables of torchrun for a task of srun."""
+    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(found.local_size))  # otherwise Lightning raises an error
     slurm = SLURMEnvironment(auto_requeue=False)
     return {
         "RANK": str(found.rank),
@@ -109,46 +110,46 @@ def as_torchrun(found: RankInfo) -> Mapping[str, str]:
 
 
 def silence_nonzero_ranks() -> None:
-    """Let ranks above 0 print nothing but errors."""
+    """Suppress the output of ranks above 0, except errors."""
     if detect_rank().rank:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
 
 
 def report_error(error: str) -> None:
-    """Leave word for the process that has started the ranks, if ``ranks.py`` has, of what ended this one."""
+    """Write the error that ended this process to a file for ``ranks.py``, if it started the ranks."""
     if path := os.environ.get(NOTE):
         Path(path).write_text(error, encoding="utf-8")
 
 
 def refuse_launched(what: str) -> None:
-    """Raise UserError for what starts trainings itself, where this process was started as one of several ranks."""
+    """Raise UserError if this process is one of several ranks; ``what`` starts trainings itself."""
     if detect_rank().world_size > 1:
         raise UserError(
-            f"{what} under torchrun or srun: every rank would carry it out. Start it as one process, without them; "
+            f"{what} under torchrun or srun: every rank would run it. Start it as a single process, without them; "
             f"with trainer=ddp it starts the ranks of each training itself."
         )
 
 
 def leave_process_group(strategy: Any) -> None:
-    """Part from the other ranks, once all have got here: what follows is rank 0's alone."""
+    """Leave the process group, when all ranks have reached this point; only rank 0 continues."""
     if dist.is_initialized():
         strategy.barrier()
         dist.destroy_process_group()
 
 
 def on_gpu(cfg: DictConfig) -> bool:
-    """Whether a GPU is to train."""
+    """Whether the training uses a GPU."""
     accelerator = cfg.trainer.accelerator
     return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
 
 
 def requested_devices(cfg: DictConfig) -> int:
-    """How many devices of this machine ``trainer.devices`` means. Raises UserError where it has them not."""
+    """The number of devices of this machine in ``trainer.devices``. Raises UserError if there are fewer."""
     devices = OmegaConf.to_container(cfg.trainer).get("devices", 1)  # type: ignore[union-attr]
     there = torch.cuda.device_count() if on_gpu(cfg) else None
     if there == 0:
         raise UserError(
-            f"trainer.accelerator={cfg.trainer.accelerator}: torch finds no GPU here. Take trainer=ddp_cpu for several "
+            f"trainer.accelerator={cfg.trainer.accelerator}: torch finds no GPU here. Use trainer=ddp_cpu for several "
             f"processes, or trainer=cpu."
         )
     if devices in ("auto", -1):
@@ -162,28 +163,28 @@ def requested_devices(cfg: DictConfig) -> int:
 
 
 def check(cfg: DictConfig, found: RankInfo) -> None:
-    """Raise UserError where the devices asked for are not those that this process was started for."""
+    """Raise UserError if the configured devices do not match the ranks that were started."""
     if cfg.trainer.get("strategy", "auto") not in STRATEGIES:
         raise UserError(
-            f"trainer.strategy={cfg.trainer.strategy}: allowed is {' or '.join(STRATEGIES)}; the sums over ranks are "
-            f"written for it."
+            f"trainer.strategy={cfg.trainer.strategy}: allowed is {' or '.join(STRATEGIES)}; the sums over ranks "
+            f"need DDP."
         )
     own, machines = requested_devices(cfg), cfg.trainer.get("num_nodes", 1)
     asked = "auto" if cfg.trainer.devices in ("auto", -1) else own
     if found.launched and found.world_size > 1 and asked not in ("auto", found.local_size):
         raise UserError(
             f"trainer.devices={cfg.trainer.devices}, but {found.local_size} processes were started on this machine: "
-            f"take trainer.devices=auto, as trainer=ddp and ddp_cpu can, or start as many as that."
+            f"set trainer.devices=auto, for example with trainer=ddp or ddp_cpu, or start that number of processes."
         )
     if machines > 1 and found.world_size != machines * found.local_size:
         raise UserError(
-            f"trainer.num_nodes={machines}: on several machines the ranks are started from outside, by torchrun or "
-            f"srun, see docs/devices.md; they say how many machines there are, so leave num_nodes out."
+            f"trainer.num_nodes={machines}: on several machines, torchrun or srun must start the ranks, see "
+            f"docs/devices.md; they determine the number of machines: leave num_nodes out."
         )
 
 
 def trainer_arguments(cfg: DictConfig, found: RankInfo) -> dict[str, Any]:
-    """What Lightning's Trainer is to be told of devices."""
+    """The arguments of Lightning's Trainer that concern devices."""
     if found.world_size == 1:
         devices = OmegaConf.to_container(cfg.trainer).get("devices", 1)  # type: ignore[union-attr]
         return {"devices": devices if isinstance(devices, list) else 1, "strategy": "auto", "num_nodes": 1}
@@ -192,7 +193,7 @@ def trainer_arguments(cfg: DictConfig, found: RankInfo) -> dict[str, Any]:
         "devices": list(cfg.trainer.devices) if listed else found.local_size,
         "num_nodes": found.world_size // found.local_size,
         "strategy": DDPStrategy(
-            broadcast_buffers=False,  # at each step, and in validation, where ranks may take unequal numbers of them
+            broadcast_buffers=False,  # it runs at each step, and ranks may have unequal numbers of validation steps
             gradient_as_bucket_view=True,
             find_unused_parameters=str(cfg.trainer.get("strategy")).endswith("true"),
         ),

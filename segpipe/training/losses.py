@@ -1,8 +1,9 @@
-"""Losses as sums and counts: a sum over a part of a batch, to be divided by a count over all of it.
+"""Losses as sums and counts: a sum over a part of a batch, divided by a count over the global batch.
 
-Called with logits (N, K, H, W) and masks int64 (N, H, W), a loss gives its terms' sums (T,); ``counts(masks)`` gives
-what each is to be divided by (T,). Both add up over accumulation steps and over ranks, which a mean does not, so that
-the loss is the same however a global batch is dealt out. ``term_weights`` weighs the terms.
+A loss of T terms is called with logits (N, K, H, W) and masks int64 (N, H, W). It returns the sum of each term (T,).
+``counts(masks)`` returns the divisor of each term (T,). Sums and counts can be added over accumulation steps and ranks;
+means cannot. The loss therefore does not depend on how a global batch is divided. ``term_weights`` (T,) are the weights
+of the terms.
 """
 
 from collections.abc import Sequence
@@ -22,19 +23,19 @@ class Loss(nn.Module):
     term_weights: Tensor  # (T,)
 
     def counts(self, mask: Tensor) -> Tensor:
-        """What the sums are to be divided by."""
+        """The divisors of the sums, (T,), for masks (N, H, W)."""
         raise NotImplementedError
 
     def combine(self, sums: Tensor, counts: Tensor) -> Tensor:
-        """The loss: a scalar."""
+        """The loss, a scalar, from the sums (T,) and counts (T,) of the global batch."""
         return (self.term_weights * sums / counts.clamp(min=1e-12)).sum()
 
 
 class ClassWeighted(Loss):
-    """A sum over the pixels that are not ignored, each weighed by its class and divided by the weights' sum.
+    """A weighted mean over all pixels that are not ignored; the weight of a pixel is that of its class.
 
-    weight: one per class; ``median_frequency`` (Eigen and Fergus 2015: median of the classes' frequencies over the
-        class's own) is counted from the training masks, see ``set_weight``; None for all alike.
+    weight: one number per class. ``median_frequency`` (Eigen and Fergus 2015): median of all class frequencies divided
+        by that of the class, counted in the training masks and set by ``set_weight``. None: equal weights.
     """
 
     weight: Tensor | None
@@ -48,23 +49,23 @@ class ClassWeighted(Loss):
             self.set_weight(torch.tensor(weight))
 
     def set_weight(self, weight: Tensor) -> None:
-        """Give the (K,) class weights that the rule asks for."""
+        """Set the class weights (K,)."""
         self.weight = weight.float()
 
     def weights(self, mask: Tensor) -> Tensor:
-        """(N, H, W) masks to what their pixels weigh: 0 where they are ignored, 1 where all classes weigh alike."""
+        """The weight of each pixel of masks (N, H, W): 0 for ignored pixels, 1 for others if weights are equal."""
         valid = mask != IGNORE_INDEX
         return self.weight[mask.where(valid, 0)] * valid if self.weight is not None else valid
 
     def counts(self, mask: Tensor) -> Tensor:
-        """The sum of the weights of the pixels that count; their number where all weigh alike."""
+        """The sum of the weights of all pixels that are not ignored, (1,); their number if weights are equal."""
         return self.weights(mask).sum()[None]
 
 
 class CrossEntropy(ClassWeighted):
     """Pixelwise cross-entropy.
 
-    weight: see ``ClassWeighted``. label_smoothing: share of the target spread over all classes.
+    weight: see ``ClassWeighted``. label_smoothing: share of the target that is distributed over all classes, 0 to 1.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class CrossEntropy(ClassWeighted):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """See the head of this file."""
+        """The sum of the loss, (1,); see the top of this file."""
         loss = F.cross_entropy(
             logits,
             mask,
@@ -87,12 +88,13 @@ class CrossEntropy(ClassWeighted):
 
 
 class Focal(ClassWeighted):
-    """Focal loss (Lin et al. 2017): cross-entropy times (1 - p)^gamma, p being the true class's probability.
+    """Focal loss (Lin et al. 2017): cross-entropy times (1 - p)^gamma; p is the probability of the true class.
 
-    The paper takes a sigmoid per class and divides by the number of objects; here it is the softmax over the classes,
-    and the pixels' weights, so that ``gamma=0`` is ``CrossEntropy``.
+    The paper uses a sigmoid per class and divides by the number of objects. This loss uses the softmax over all classes
+    and divides by the weights of the pixels: ``gamma=0`` equals ``CrossEntropy``.
 
-    gamma: how much what is right already is passed over. weight: see ``ClassWeighted``; the paper's alpha.
+    gamma: larger values give less weight to pixels that are predicted well. weight: see ``ClassWeighted``; the paper's
+        alpha.
     """
 
     def __init__(self, *, gamma: float = 2.0, weight: list[float] | Literal["median_frequency"] | None = None) -> None:
@@ -100,21 +102,21 @@ class Focal(ClassWeighted):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """See the head of this file."""
+        """The sum of the loss, (1,); see the top of this file."""
         surprise = F.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX, reduction="none")  # -log p, (N, H, W)
-        missing = (-torch.expm1(-surprise)).clamp(min=1e-12)  # 1 - p; at 0 a gamma below 1 would have no gradient
+        missing = (-torch.expm1(-surprise)).clamp(min=1e-12)  # 1 - p; at 0 the gradient would be infinite for gamma < 1
         return (missing**self.gamma * surprise * self.weights(mask)).sum()[None]
 
 
 class HardCrossEntropy(Loss):
-    """Cross-entropy over a share of each picture's labelled pixels: those where it is largest.
+    """Cross-entropy over the hardest pixels: a share of the labelled pixels of each image with the largest loss.
 
-    Online hard example mining (Shrivastava et al. 2016) keeps a fixed number of a picture's regions, after suppressing
-    neighbours; here it is pixels, as a share, and nothing is suppressed. Variants that keep all pixels below some
-    probability, and a least number in a batch, depend in their count on the predictions and on how a batch is dealt
-    out: the number kept here follows from the mask alone. So there are no class weights either.
+    Online hard example mining (Shrivastava et al. 2016) keeps a fixed number of regions of an image, after suppressing
+    neighbours. This loss keeps a share of the pixels and suppresses none. Other variants keep all pixels below a
+    probability threshold, with a minimum per batch; their count depends on the predictions and on how a batch is
+    divided. Here the count depends on the mask only. For the same reason there are no class weights.
 
-    share: of the labelled pixels, rounded to a whole number of them and at least one; 1 is ``CrossEntropy``.
+    share: of the labelled pixels, rounded to an integer of at least one pixel; 1 equals ``CrossEntropy``.
     """
 
     def __init__(self, *, share: float = 0.25) -> None:
@@ -123,39 +125,39 @@ class HardCrossEntropy(Loss):
         self.register_buffer("term_weights", torch.ones(1), persistent=False)
 
     def num_kept(self, mask: Tensor) -> Tensor:
-        """(N, H, W) masks to the number of pixels that count in each, (N,)."""
+        """The number of pixels kept in each of the masks (N, H, W), (N,)."""
         valid = (mask != IGNORE_INDEX).flatten(1).sum(1)
         return (self.share * valid).round().long().clamp(min=1).minimum(valid)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """See the head of this file."""
+        """The sum of the loss, (1,); see the top of this file."""
         loss = F.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX, reduction="none")
         hardest = loss.masked_fill(mask == IGNORE_INDEX, -1.0).flatten(1).sort(descending=True)[0]  # (N, H * W)
         rank = torch.arange(hardest.shape[1], device=mask.device)
         return hardest.where(rank < self.num_kept(mask)[:, None], 0).sum()[None]
 
     def counts(self, mask: Tensor) -> Tensor:
-        """The number of pixels kept."""
+        """The number of pixels kept in all images, (1,)."""
         return self.num_kept(mask).sum()[None]
 
 
 class ImageMean(Loss):
-    """A sum over pictures, divided by the number of those with anything to learn from."""
+    """A mean over all images that have a labelled pixel."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("term_weights", torch.ones(1), persistent=False)
 
     def counts(self, mask: Tensor) -> Tensor:
-        """The number of pictures with a pixel that is not ignored."""
+        """The number of images with at least one labelled pixel, (1,)."""
         return (mask != IGNORE_INDEX).flatten(1).any(1).sum()[None]
 
 
 class Dice(ImageMean):
-    """Soft Dice (Milletari et al. 2016): one minus its mean over the classes in a picture, meant over pictures."""
+    """Soft Dice loss (Milletari et al. 2016): 1 - mean Dice over the classes of an image, averaged over images."""
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """See the head of this file."""
+        """The sum of the loss, (1,); see the top of this file."""
         valid = (mask != IGNORE_INDEX)[:, None]
         shares = logits.softmax(1) * valid
         truth = torch.zeros_like(shares).scatter_(1, mask.where(valid[:, 0], 0)[:, None], 1.0) * valid
@@ -166,7 +168,7 @@ class Dice(ImageMean):
 
 
 class WeightedSum(Loss):
-    """Several losses, each with its factor."""
+    """The sum of several losses, each multiplied by a factor. Raises UserError if their numbers differ."""
 
     def __init__(self, *, terms: Sequence[Loss], factors: list[float]) -> None:
         super().__init__()
@@ -177,9 +179,9 @@ class WeightedSum(Loss):
         self.register_buffer("term_weights", torch.cat(scaled), persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The terms' sums, one after another."""
+        """The sums of all terms, concatenated."""
         return torch.cat([term(logits, mask) for term in self.terms])
 
     def counts(self, mask: Tensor) -> Tensor:
-        """The terms' counts, one after another."""
+        """The counts of all terms, concatenated."""
         return torch.cat([term.counts(mask).to(self.term_weights) for term in self.terms])  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""The Lovasz-softmax loss: the Jaccard index itself, made into something that has a gradient."""
+"""The Lovasz-softmax loss: a differentiable extension of the Jaccard index (IoU)."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ from segpipe.training.losses import ImageMean
 
 
 class Lovasz(ImageMean):
-    """Lovasz-softmax (Berman et al. 2018): one minus IoU, extended from right and wrong to probabilities.
+    """Lovasz-softmax (Berman et al. 2018): 1 - IoU, extended from hard predictions to probabilities.
 
-    For each class in a picture, meant over them, and over pictures: the paper's ``classes=present``, ``per_image``.
-    Where the network is certain of every pixel it is 1 - IoU exactly.
+    It is averaged over the classes of an image, and over images: ``classes=present`` and ``per_image`` in the paper. If
+    all probabilities are 0 or 1, it equals 1 - IoU.
     """
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """See the head of losses.py. Pairs of a picture and a class in it make the rows (R, H * W) that are sorted."""
+        """See the top of losses.py. Each pair of an image and a class in it is a row of the sorted (R, H * W)."""
         shares, mask = logits.softmax(1).flatten(2), mask.flatten(1)  # (N, K, H * W), (N, H * W)
         valid = mask != IGNORE_INDEX
         truth = torch.zeros_like(shares, dtype=torch.bool)
@@ -30,12 +30,12 @@ class Lovasz(ImageMean):
 
 
 def jaccard_rises(own: Tensor, valid: Tensor) -> Tensor:
-    """By how much 1 - IoU rises as one pixel after another is taken to be wrong.
+    """The increase of 1 - IoU for each pixel, if one pixel after another becomes wrong, (R, P).
 
-    own: whether a pixel is of the class; valid: whether it counts; both bool (R, P), in the order in which the pixels
-    turn wrong, with at least one of ``own`` in a row. With n pixels of the class, f of them wrong and b others wrong,
-    1 - IoU is 1 - (n - f) / (n + b). Its steps are written out here; as differences of numbers near one they would
-    lose their digits in large pictures. What is not valid gives 0.
+    own: whether a pixel belongs to the class. valid: whether it is labelled. Both are bool (R, P), in the order in
+    which the pixels become wrong; each row has at least one pixel of the class. With n pixels of the class, f of them
+    wrong and b other pixels wrong, 1 - IoU = 1 - (n - f) / (n + b). The increases are computed in closed form, since
+    differences of numbers near 1 would lose precision in large images. Pixels that are not valid give 0.
     """
     other = valid & ~own
     left = own.sum(1, keepdim=True) - own.cumsum(1, dtype=torch.int32)  # n - f

@@ -1,4 +1,4 @@
-"""Weights that a training starts from: of a published classifier, or of another run."""
+"""Initial weights from a published classifier or from another run."""
 
 import urllib.error
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ from segpipe.runs.run import display_path
 
 
 def load_encoder(network: Network, cfg: DictConfig) -> None:
-    """Fill the encoder, and with a fully convolutional neck the classifier's layers, from ``encoder.weights``.
+    """Load ``encoder.weights`` into the encoder, and into the neck if it has the classifier's layers.
 
-    Prints what matched and what did not. Raises UserError for weights that cannot be had, and for those of another
-    encoder: where fewer than half of the encoder's tensors find theirs, the few that do agree by chance.
+    Prints which tensors matched. Raises UserError for weights that cannot be loaded, and for weights of another
+    encoder: fewer than half of the encoder's tensors have a match.
     """
     given = str(cfg.encoder.weights)
     published = read_state_dict(Path(given), f"encoder.weights={given}") if is_file(given) else download(cfg, network)
@@ -33,12 +33,12 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
     fitting = [name for name in of_encoder if f"encoder.{name}" in found]
     fitting = [name for name in fitting if found[f"encoder.{name}"].shape == of_encoder[name].shape]
     if any(name.startswith("network.") for name in published):
-        raise UserError(f"encoder.weights={given}: a checkpoint of a run. Start from it by warm_start={given}.")
+        raise UserError(f"encoder.weights={given}: a checkpoint of a run. Use warm_start={given} for it.")
     if 2 * len(fitting) < len(of_encoder):
         raise UserError(
             f"encoder.weights={given}: {len(fitting)} of the {len(of_encoder)} tensors of encoder={cfg.encoder.name} "
-            f"have a name and shape of its {len(published)}, so it is another network's. Give the weights of "
-            f"{cfg.encoder.name}, or take the encoder that these are of."
+            f"have a name and shape of its {len(published)}, so it belongs to another network. Give the weights of "
+            f"{cfg.encoder.name}, or choose the encoder of these weights."
         )
     copied, left = copy_matching(found, network)
     in_neck = [name for name in copied if name.startswith("neck.")]
@@ -47,66 +47,66 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
     print(
         f"encoder.weights={given}: {len(fitting)} of the encoder's {len(of_encoder)} tensors"
         + (f", {len(in_neck)} of the neck's" if in_neck else "")
-        + (f"; as initialised: {', '.join(missing)}" if missing else "")
-        + (f"; {unused} of the file's not used" if unused > 0 else "")
+        + (f"; not loaded: {', '.join(missing)}" if missing else "")
+        + (f"; {unused} of the tensors in the file not used" if unused > 0 else "")
     )
 
 
 def tensors(encoder: Encoder) -> dict[str, Tensor]:
-    """An encoder's state dict, less the counters of batches, which say nothing."""
+    """The state dict of an encoder without the batch counters."""
     return {name: tensor for name, tensor in encoder.state_dict().items() if tensor.ndim}
 
 
 def is_file(given: str) -> bool:
-    """Whether ``encoder.weights`` is meant as a path: names of weights have no dot-suffix and no slash."""
+    """Whether ``encoder.weights`` is a path. Names of weights have no suffix of a file and no slash."""
     return "/" in given or Path(given).suffix in (".pth", ".pt", ".ckpt", ".bin") or Path(given).is_file()
 
 
 def download(cfg: DictConfig, network: Network) -> dict[str, Tensor]:
-    """A state dict by its name, from torchvision or timm, which keep it for the next time."""
+    """A state dict by name, from torchvision or timm, which cache it. Raises UserError if there is none."""
     given, name = str(cfg.encoder.weights), cfg.encoder.name
     try:
         if isinstance(network.encoder, Timm):
             if given != "DEFAULT":
-                raise UserError(f"encoder.weights={given}: for encoder=timm it is DEFAULT, or a state dict's path.")
+                raise UserError(f"encoder.weights={given}: for encoder=timm, give DEFAULT or the path of a state dict.")
             return library().create_model(network.encoder.backbone, pretrained=True).state_dict()
         if name not in torchvision.models.list_models(torchvision.models):
             raise UserError(
-                f"encoder.weights={given}: nobody has published weights for encoder={name}. Give a state dict's path, "
-                f"or an encoder of torchvision's (vgg16, vgg16_bn, alexnet, resnet50)."
+                f"encoder.weights={given}: there are no published weights for encoder={name}. Give the path of a state "
+                f"dict, or choose an encoder of torchvision (vgg16, vgg16_bn, alexnet, resnet50)."
             )
         known = torchvision.models.get_model_weights(name)
         short = given.rpartition(".")[2]
         if short not in known.__members__:
             raise UserError(
-                f"encoder.weights={given}: for encoder={name} torchvision has {', '.join(known.__members__)}; else a "
-                f"path of a state dict that exists.{nearest(short, known.__members__)}"
+                f"encoder.weights={given}: for encoder={name} torchvision has {', '.join(known.__members__)}. "
+                f"Allowed is one of these, or the path of a state dict.{nearest(short, known.__members__)}"
             )
         return known[short].get_state_dict(progress=True, check_hash=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise UserError(
-            f"encoder.weights={given}: cannot be downloaded ({str(error).partition(chr(10))[0]}). Where there is no "
-            f"network: download it elsewhere, and give its path, encoder.weights=FILE; or encoder.weights=null."
+            f"encoder.weights={given}: cannot be downloaded ({str(error).partition(chr(10))[0]}). Without a "
+            f"network: download it elsewhere and give its path, encoder.weights=FILE; or set encoder.weights=null."
         ) from error
 
 
 def warm_start(network: Network, path: Path) -> None:
-    """Copy what fits from a run's checkpoint, and print what does not. Raises UserError where nothing does."""
+    """Copy matching tensors from the checkpoint of a run, and print the others. Raises UserError if none matches."""
     source = read_state_dict(path, f"warm_start={display_path(path)}")
     weights = {name.removeprefix("network."): tensor for name, tensor in source.items()}
     copied, left = copy_matching(weights, network)
-    if not any(weights[name].ndim for name in copied):  # counters of batches fit everywhere
+    if not any(weights[name].ndim for name in copied):  # batch counters match in every network
         raise UserError(
-            f"warm_start={path}: none of its {len(weights)} tensors has a name and shape of this network's. "
-            f"Give a run of a network that shares its encoder or more."
+            f"warm_start={path}: none of its {len(weights)} tensors matches this network in name and shape. "
+            f"Give a run of a network that has at least the same encoder."
         )
-    print(f"Warm start: {len(copied)} tensors from {path}; as initialised: {', '.join(layers(left)) or 'none'}")
+    print(f"Warm start: {len(copied)} tensors from {path}; not loaded: {', '.join(layers(left)) or 'none'}")
 
 
 def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
-    """The tensors of a file, in itself a state dict or a checkpoint that holds one; half precision comes as it is.
+    """The tensors of a file with a state dict, or of a checkpoint that contains one. Their types are kept.
 
-    Raises UserError, which begins with the ``option`` that named the file, for what is no such file.
+    Raises UserError if the file cannot be read; the message begins with ``option``, which named the file.
     """
     try:
         source = torch.load(path, map_location="cpu", weights_only=True)
@@ -114,17 +114,17 @@ def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
         found = {str(name): tensor for name, tensor in source.items() if isinstance(tensor, Tensor)}
     except FileNotFoundError as error:
         raise UserError(f"{option}: there is no such file.") from error
-    except Exception as error:  # whatever a file that is no state dict makes of it
+    except Exception as error:  # torch.load raises many kinds of errors
         first = str(error).partition("\n")[0]
         raise UserError(
-            f"{option}: not a state dict that can be read ({first}). Give what torch.save(model.state_dict(), FILE) "
-            f"has written, or a run's folder for warm_start."
+            f"{option}: not a state dict that can be read ({first}). Give a file written by "
+            f"torch.save(model.state_dict(), FILE), or a run's folder for warm_start."
         ) from error
     if not found:
-        raise UserError(f"{option}: holds no tensors. Give a state dict: name to tensor.")
+        raise UserError(f"{option}: contains no tensors. Give a state dict, from names to tensors.")
     return found
 
 
 def layers(names: Iterable[str]) -> list[str]:
-    """The layers that some tensors belong to, each once."""
+    """The names of the layers of some tensors, without repetitions."""
     return list(dict.fromkeys(name.rpartition(".")[0] for name in names))

@@ -1,4 +1,4 @@
-"""Batch normalisation over all ranks' batches: torch's own on a GPU, and one for a CPU, where torch has none."""
+"""Batch normalisation over the batches of all ranks: torch's on a GPU; here for a CPU, which torch does not support."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ Found = list[Tensor]
 
 
 class SyncBatchNormFunction(torch.autograd.Function):
-    """Normalisation by the mean and variance of all ranks' values, which are then in ``found``: mean, variance, count.
+    """Normalises by the mean and variance over the values of all ranks; appends mean, variance and count to ``found``.
 
-    Each rank's images have an effect on all ranks' results, so the sums over gradients are over all ranks as well.
+    The images of each rank affect the results of all ranks. The sums in the backward pass are therefore over all ranks.
     """
 
     @staticmethod
@@ -22,11 +22,11 @@ class SyncBatchNormFunction(torch.autograd.Function):
         ctx: Any, image: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, found: Found
     ) -> Tensor:
         """See torch.autograd.Function."""
-        own_mean, own_variance = torch.batch_norm_update_stats(image, None, None, 0.0)  # the kernel of torch's own
+        own_mean, own_variance = torch.batch_norm_update_stats(image, None, None, 0.0)  # as torch's SyncBatchNorm
         own_count = own_mean.new_tensor([image.numel() / image.shape[1]])
         sums = total(torch.cat([own_mean * own_count, own_count]))
         mean, count = sums[:-1] / sums[-1], sums[-1]
-        # Of squares from the joint mean: a difference of large sums would lose digits
+        # Squares of deviations from the joint mean: a difference of large sums would lose precision
         variance = total((own_variance + (own_mean - mean).square()) * own_count) / count
         ctx.save_for_backward(image, weight, mean, variance, count)
         ctx.eps = eps
@@ -35,13 +35,13 @@ class SyncBatchNormFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
-        """See torch.autograd.Function. The parameters' gradients are this rank's part, as DDP expects them."""
+        """See torch.autograd.Function. The gradients of parameters are those of this rank, as DDP expects."""
         image, weight, mean, variance, count = ctx.saved_tensors
-        # As if mean and variance were constants
+        # The gradient for constant mean and variance
         direct, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             gradients[0], image, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
-        along, shared = total(torch.stack([of_weight, of_bias]))  # (C,): over normalised values, over ones
+        along, shared = total(torch.stack([of_weight, of_bias]))  # (C,): sums over normalised values, over ones
         deviation = (variance + ctx.eps).rsqrt()
         scale = (deviation if weight is None else deviation * weight) / count
         slope = scale * along * deviation
@@ -52,16 +52,16 @@ class SyncBatchNormFunction(torch.autograd.Function):
 
 
 def total(part: Tensor) -> Tensor:
-    """The sum over ranks."""
+    """The sum over all ranks."""
     part = part.clone()
     dist.all_reduce(part)
     return part
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
-    """What a batch normalisation becomes while ranks train together on CPUs: the same object, names and values.
+    """The class of batch normalisations while ranks train on CPUs; objects, names and values stay the same.
 
-    Mean and variance are those of the values of all ranks together, be their numbers equal or not.
+    Mean and variance are those of the values of all ranks, whose numbers may differ.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         return apply_act_and_drop(self, self.over_ranks(input) if self.training else super().forward(input))
 
     def over_ranks(self, image: Tensor) -> Tensor:
-        """Normalise by statistics of all ranks, and take them into the running ones, as torch's batch norm does."""
+        """Normalise by the statistics of all ranks, and update the running statistics, as nn.BatchNorm2d does."""
         found: Found = []
         normalised = SyncBatchNormFunction.apply(image.float(), self.weight, self.bias, self.eps, found)
         if self.track_running_stats:
@@ -78,7 +78,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         return normalised.to(image.dtype)
 
     def update_running_stats(self, mean: Tensor, variance: Tensor) -> None:
-        """Take statistics of a step into the running ones; the variance is the unbiased one."""
+        """Update the running statistics by those of a step, (C,); variance: unbiased."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -89,7 +89,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
 
 
 class GpuSyncBatchNorm(nn.SyncBatchNorm):
-    """The same by torch's own, whose kernels are for GPUs."""
+    """The class of batch normalisations while ranks train on GPUs, based on nn.SyncBatchNorm."""
 
     process_group = None  # all ranks
 
@@ -99,21 +99,21 @@ class GpuSyncBatchNorm(nn.SyncBatchNorm):
 
 
 def apply_act_and_drop(module: Any, normalised: Tensor) -> Tensor:
-    """What else a layer does that was a batch normalisation: timm's drop and activate, too."""
+    """Apply the dropout and activation that timm's batch normalisations contain, if there are any."""
     return module.act(module.drop(normalised)) if hasattr(module, "act") else normalised
 
 
 class SyncBatchNormPlugin(LayerSync):
-    """Lightning's plugin that synchronises a model's batch normalisations when a fit begins, until it ends.
+    """A plugin of Lightning that synchronises the batch normalisations of a model during a fit.
 
-    gpu: whether the ranks train on GPUs; torch's own DDP refuses its synchronised layers elsewhere.
+    gpu: whether the ranks train on GPUs; DDP of torch accepts nn.SyncBatchNorm on GPUs only.
     """
 
     def __init__(self, *, gpu: bool) -> None:
         self.gpu = gpu
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Turn every batch normalisation into a synchronised one, and note what it was."""
+        """Make every batch normalisation a synchronised one, and store its original class."""
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.original_class = type(module)  # type: ignore[assignment]
@@ -121,7 +121,7 @@ class SyncBatchNormPlugin(LayerSync):
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Turn them back into what they were."""
+        """Restore the original classes."""
         for module in model.modules():
             if isinstance(module, CpuSyncBatchNorm | GpuSyncBatchNorm):
                 module.__class__ = module.__dict__.pop("original_class")

@@ -1,4 +1,4 @@
-"""The LightningModule: one shared step, exact sums, the optimizer."""
+"""The LightningModule: a common step for training, validation and test, exact sums over ranks, the optimizer."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -25,9 +25,10 @@ LR_RULES = {"constant": 0.0, "linear": 1.0, "sqrt": 0.5}
 
 
 class Evaluation(NamedTuple):
-    """What a pass over a split gives: positions (n,), confusion matrices (n, C, C) in their order, and the loss.
+    """The results of n images of a split: indices (n,), confusion matrices (n, C, C) in the same order, and the loss.
 
-    epoch: at the end of which it was. boundaries: of the n pictures, in the same order; counted in a test alone.
+    epoch: after which the evaluation took place. boundaries: of the n images, in the same order; counted in a test
+        only.
     """
 
     indices: NDArray[np.int64]
@@ -38,16 +39,17 @@ class Evaluation(NamedTuple):
 
 
 class SegmentationTask(pl.LightningModule):
-    """Trains a network and counts what it gets right.
+    """Trains a network and counts its predictions in validation and test.
 
-    optimizer: called with parameter groups. scheduler: (step, total) to a factor of the rate, per step.
-    accumulate: parts that a batch is taken in, one after another, before the optimizer's step. clip: largest norm of
-    the gradient. channels_last: order of the weights' bytes. compile: let torch.compile make the network faster, which
-    takes a while at first and again for pictures of other sizes. seed: of dropout, with the epoch and the
-    rank.
-    encoder_lr: factor of the learning rate for the encoder, below 1 where its weights are good already.
-    lr_rule, lr_batch: the optimizer's rate times (global batch / lr_batch) to the power of LR_RULES (linear: Goyal et
-    al. 2017); the number of devices says nothing, since it does not change the global batch.
+    optimizer: a factory, called with parameter groups. scheduler: (step, total steps) to a factor of the learning rate.
+    seed: of dropout, together with epoch and rank.
+    accumulate: number of parts of a batch that are processed one after another before the optimizer's step.
+    clip: maximal norm of the gradient; None: no clipping. channels_last: memory format of the weights.
+    encoder_lr: factor of the encoder's learning rate, for example below 1 for pretrained weights.
+    lr_rule, lr_batch: the learning rate is multiplied by (global batch / lr_batch) to the power of LR_RULES (linear:
+        Goyal et al. 2017). The number of devices has no influence, since it does not change the global batch.
+    compile: use torch.compile. It takes time at the start, and again for images of other sizes.
+
     The loss of a step is divided by the counts of the *global* batch: all parts, all ranks.
     """
 
@@ -72,7 +74,7 @@ class SegmentationTask(pl.LightningModule):
         self.automatic_optimization = False
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network  # type: ignore[call-overload]
         if compile:
-            self.network.compile()  # in place, or every name in the checkpoints would change
+            self.network.compile()  # in place; otherwise all names in the checkpoints would change
         self.loss, self.make_optimizer, self.schedule = loss, optimizer, scheduler
         self.classes, self.seed, self.accumulate, self.clip = classes, seed, accumulate, clip
         self.encoder_lr, self.lr_rule, self.lr_batch = encoder_lr, lr_rule, lr_batch
@@ -86,21 +88,22 @@ class SegmentationTask(pl.LightningModule):
         return self.network(image)
 
     def step(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits at the mask's size and the loss's sums: what training, validation and test share.
+        """Logits (N, K, H', W') of the masks' size, and the sums of the loss (T,); used by training, validation, test.
 
-        In single precision, whatever the network computed in: sums over a picture's pixels need the digits.
+        image: (N, 3, H, W). mask: (N, H', W'). Logits are float32 in any training precision, because sums over all
+        pixels of an image need it.
         """
         logits = resize_logits(self(image).float(), mask.shape[-2:])
         return logits, self.loss(logits, mask)
 
     def on_train_epoch_start(self) -> None:
-        """Dropout depends on (seed, epoch, rank): a training that was interrupted goes on as if it had not been."""
+        """Seed dropout by (seed, epoch, rank): a resumed training equals one without interruption."""
         self.epoch_losses = []
-        rank = f" rank {self.global_rank}" if self.global_rank else ""  # their pictures differ; so does what is dropped
+        rank = f" rank {self.global_rank}" if self.global_rank else ""  # dropout differs between ranks
         torch.manual_seed(seed_for(self.seed, f"epoch {self.current_epoch}{rank}"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One step of the optimizer on a global batch."""
+        """One step of the optimizer on this rank's part of a global batch."""
         images, masks = batch["image"], batch["mask"].long()
         counts = self.all_reduce_sum(self.loss.counts(masks).float())
         optimizer: Any = self.optimizers()
@@ -113,16 +116,16 @@ class SegmentationTask(pl.LightningModule):
                 self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean over ranks
             total += loss.detach()
         if self.clip:
-            nn.utils.clip_grad_norm_(self.parameters(), self.clip)  # Lightning's refuses fused optimizers
+            nn.utils.clip_grad_norm_(self.parameters(), self.clip)  # Lightning's method rejects fused optimizers
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
         self.epoch_losses.append(total)
-        if self.trainer.is_last_batch:  # once an epoch, since logging costs a small network a share of its step
-            mean = self.all_reduce_sum(torch.stack(self.epoch_losses).mean())  # every rank holds its part of each sum
+        if self.trainer.is_last_batch:  # once per epoch: logging would slow down small networks
+            mean = self.all_reduce_sum(torch.stack(self.epoch_losses).mean())  # each rank has its part of each sum
             self.log("train/loss", mean, on_step=False, on_epoch=True)
 
     def on_train_epoch_end(self) -> None:
-        """Stop where there is nothing left to train."""
+        """Raise UserError if the loss is not finite."""
         loss = float(self.trainer.callback_metrics.get("train/loss", 0.0))
         if not np.isfinite(loss):
             raise UserError(
@@ -131,10 +134,10 @@ class SegmentationTask(pl.LightningModule):
             )
 
     def evaluation_step(self, batch: Batch, *, at_boundaries: bool = False) -> None:
-        """Count one batch; at boundaries, too, if that is asked for, since it takes longer."""
+        """Count one batch. at_boundaries: count at boundaries too, which takes longer."""
         mask = batch["mask"].long()
         logits, sums = self.step(batch["image"], mask)
-        prediction = logits.max(1).indices  # as argmax; on a CPU up to five times as fast
+        prediction = logits.max(1).indices  # equals argmax, but is up to five times faster on a CPU
         matrices = confusion_matrices(prediction, mask, len(self.classes))
         self.eval_buffer.append((batch["index"], matrices, sums, self.loss.counts(mask)))
         if at_boundaries:
@@ -144,7 +147,7 @@ class SegmentationTask(pl.LightningModule):
             self.at_boundaries.append(found)
 
     def finish_evaluation(self, split: str) -> None:
-        """Join the counts of all batches and ranks, and log the scores."""
+        """Combine the counts of all batches and ranks, store the Evaluation, and log the scores."""
         index, every, sums, counts = (torch.cat(parts) for parts in zip(*self.eval_buffer, strict=True))
         terms = len(self.loss.term_weights)
         sums, counts = (self.all_reduce_sum(part.float().view(-1, terms).sum(0)) for part in (sums, counts))
@@ -157,13 +160,13 @@ class SegmentationTask(pl.LightningModule):
         self.eval_buffer, self.at_boundaries = [], []
         loss = float(self.loss.combine(sums, counts))
         self.evaluations[split] = Evaluation(places[order], matrices[order], loss, self.current_epoch, found)
-        # On every rank, the same: the best checkpoint, or an early end, may hang on any of them.
+        # Equal values on every rank: the best checkpoint and early stopping may depend on each of them.
         self.log(f"{split}/loss", loss)
         for name, value in logged_scores(matrices, self.classes).items():
             self.log(f"{split}/{name}", value, prog_bar=name == "miou")
 
     def on_validation_start(self) -> None:
-        """Validate one network: where batch normalisation is each rank's own, its running statistics are rank 0's."""
+        """Copy the buffers of rank 0, since running statistics may differ between ranks."""
         if self.trainer.world_size > 1:
             for buffer in self.buffers():
                 dist.broadcast(buffer, 0)
@@ -177,15 +180,15 @@ class SegmentationTask(pl.LightningModule):
         self.evaluation_step(batch, at_boundaries=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Scores of the validation split."""
+        """Log the scores of the validation split."""
         self.finish_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
-        """Scores of the test split."""
+        """Log the scores of the test split."""
         self.finish_evaluation("test")
 
     def configure_optimizers(self) -> Any:
-        """The optimizer without weight decay on norms and biases, and the schedule by step."""
+        """The optimizer, without weight decay for norms and biases, and the schedule per step."""
         optimizer = self.make_optimizer(parameter_groups(self, encoder_lr=self.encoder_lr))
         batch = self.trainer.datamodule.batch_size / self.lr_batch  # type: ignore[attr-defined]
         for group in optimizer.param_groups:
@@ -194,7 +197,7 @@ class SegmentationTask(pl.LightningModule):
         return [optimizer], [LambdaLR(optimizer, lambda step: self.schedule(step, total))]
 
     def without_sync(self) -> Any:
-        """No exchange of gradients inside, where there are other ranks."""
+        """A context without the exchange of gradients between ranks."""
         wrapped = self.trainer.strategy.model
         return wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext()  # type: ignore[union-attr, operator]
 
@@ -206,7 +209,7 @@ class SegmentationTask(pl.LightningModule):
         return tensor
 
     def gather_rows(self, tensor: Tensor) -> NDArray[Any]:
-        """The rows of all ranks, as one array."""
+        """The rows of all ranks in one array, in the order of ranks."""
         own = tensor.cpu().numpy()
         if self.trainer.world_size == 1:
             return own
@@ -216,9 +219,9 @@ class SegmentationTask(pl.LightningModule):
 
 
 def parameter_groups(module: nn.Module, *, encoder_lr: float = 1.0) -> list[dict[str, Any]]:
-    """Convolutions with the optimizer's weight decay, norms and biases (one-dimensional tensors) without.
+    """Parameter groups: convolutions with weight decay, norms and biases (one-dimensional tensors) without.
 
-    Each group has the ``factor`` of its learning rate: ``encoder_lr`` for what lies in a part named encoder, else 1.
+    ``factor`` of each group is the factor of its learning rate: ``encoder_lr`` for the encoder's parameters, else 1.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():

@@ -1,4 +1,4 @@
-"""W&B: always there, never in the way. What it shows is in the run's folder as well."""
+"""Logging to W&B. Its failures never stop a training, and the run's folder contains all that it shows."""
 
 import os
 import re
@@ -18,7 +18,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 import numpy as np
 import wandb
-import wandb.apis.public  # wandb.init does it whatever happens, and ten times as fast while torch is not loaded
+import wandb.apis.public  # wandb.init imports it anyway; the import is ten times faster before torch is loaded
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -29,7 +29,7 @@ Mode = Literal["online", "offline", "disabled"]
 
 
 class TolerantWandbLogger(WandbLogger):
-    """A WandbLogger whose failures cost numbers, not the training."""
+    """A WandbLogger whose failures lose metrics but do not stop the training."""
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """See WandbLogger."""
@@ -50,23 +50,23 @@ def wandb_logger(
     mode: Literal["auto"] | Mode = "auto",
     timeout: float = 5.0,
 ) -> WandbLogger | None:
-    """A logger with a run that was started without a question asked; None where W&B cannot even write to disk.
+    """A logger with a started W&B run, without prompts; None if W&B cannot write to disk.
 
-    folder: of the run; W&B writes below it. config: nested and resolved. group: the sweep's name.
-    run_id: what W&B's id of the run begins with.
-    mode: ``auto`` goes online if a key is found and the server answers within ``timeout`` seconds, else offline;
-    ``online`` refuses where ``auto`` would go offline. Starting takes at most five times, ending a run whose server
-    has gone twelve times ``timeout``.
+    folder: of the run; W&B writes below it. config: nested and resolved. group: the name of the sweep.
+    run_id: the beginning of W&B's id of the run.
+    mode: ``auto`` is online if a key is found and the server answers within ``timeout`` seconds, else offline.
+        ``online`` raises UserError where ``auto`` would be offline. Starting takes at most five times ``timeout``;
+        finishing a run whose server no longer answers takes at most twelve times.
     """
     if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
-        return TolerantWandbLogger(save_dir=folder)  # one run a training: on other ranks Lightning never starts it
+        return TolerantWandbLogger(save_dir=folder)  # Lightning starts no W&B run on other ranks
     folder.mkdir(parents=True, exist_ok=True)
-    for name_of in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # tables on their way; by default in HOME, which may be full
+    for name_of in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # for tables; the default is in HOME, which may be full
         os.environ[name_of] = str(folder.absolute() / "wandb")
     chosen, reason = choose_mode(mode, timeout)
     if mode == "online" and chosen != "online":
         raise UserError(
-            f"logger.mode=online, but {reason}. Mend that, or take logger.mode=offline and upload later "
+            f"logger.mode=online, but {reason}. Fix this, or set logger.mode=offline and upload later "
             f"with `wandb sync`."
         )
     start = partial(
@@ -76,10 +76,10 @@ def wandb_logger(
         dir=folder,
         name=name,
         group=group,
-        tags=list(dict.fromkeys(tag[:64] for tag in tags)),  # W&B takes no longer ones
+        tags=list(dict.fromkeys(tag[:64] for tag in tags)),  # the maximal length in W&B
         config=config,
         resume="allow",
-        reinit="create_new",  # what else may run in this process is not ours to log to
+        reinit="create_new",  # do not log to other runs of this process
         settings=wandb.Settings(
             console="off",
             silent=True,
@@ -93,10 +93,10 @@ def wandb_logger(
     run = None
     try:
         run = start(mode=chosen, id=(online_id(folder) if chosen == "online" else None) or new_run_id(run_id))
-    except Exception as error:  # of whatever kind: it is not to stop a training
+    except Exception as error:  # no error of W&B may stop a training
         if mode == "online":
-            raise UserError(f"logger.mode=online, but W&B refused: {error}. Take logger.mode=offline.") from error
-        chosen, reason = "offline", f"W&B refused ({first_line(error)})"
+            raise UserError(f"logger.mode=online, but W&B failed: {error}. Set logger.mode=offline.") from error
+        chosen, reason = "offline", f"W&B failed ({first_line(error)})"
         with tolerate_wandb_errors("everything"):
             run = start(mode="offline", id=new_run_id(run_id))
     if run is None:
@@ -106,33 +106,33 @@ def wandb_logger(
     if chosen == "online":
         print(f"W&B: {run.url}")
     if chosen == "offline":
-        print(f"W&B: offline, since {reason}. To upload later: {sync_command(run)}")
+        print(f"W&B: offline, because {reason}. To upload later: {sync_command(run)}")
     return TolerantWandbLogger(experiment=run, save_dir=folder, log_model=False)
 
 
 def no_logger(**unused: Any) -> None:
-    """No W&B at all; the run's folder still says everything."""
+    """No W&B logger; the run's folder still contains all results."""
 
 
 def choose_mode(mode: Literal["auto"] | Mode, timeout: float) -> tuple[Mode, str]:
-    """The mode to start in, and why: online only with a key and a server that answers."""
+    """The mode to start in, and the reason: online only with a key and a server that answers."""
     if mode in ("offline", "disabled"):
-        return mode, "it was asked for"
+        return mode, "logger.mode is set to it"
     given = {"mode": "online"} if mode == "online" else {}
     try:
-        settings = wandb.setup(wandb.Settings(silent=True, **given)).settings  # with its files' and the environment's
+        settings = wandb.setup(wandb.Settings(silent=True, **given)).settings  # with files and environment
         if settings.mode in ("offline", "dryrun", "disabled"):
-            return "disabled" if settings.mode == "disabled" else "offline", "W&B's own settings say so"
+            return "disabled" if settings.mode == "disabled" else "offline", "W&B's settings set this mode"
         if not wandb.login(prompt=False, verify=False):
             return "offline", "no API key was found (`wandb login` stores one)"
-    except Exception as error:  # a key that cannot be one, or W&B's service does not start
+    except Exception as error:  # an invalid key, or W&B's service does not start
         return "offline", first_line(error).rstrip(".")
     problem = probe_server(settings.base_url, timeout)
     return ("offline", f"{settings.base_url} {problem}") if problem else ("online", "its server answers")
 
 
 def probe_server(host: str, timeout: float) -> str:
-    """What is wrong with a server; nothing if it answers HTTP within ``timeout`` seconds, through a proxy or not."""
+    """The problem of a server, or an empty string if it answers HTTP within ``timeout`` seconds."""
     found = [f"did not answer in {timeout:g} s"]
 
     def request() -> None:
@@ -143,52 +143,52 @@ def probe_server(host: str, timeout: float) -> str:
             found[0] = f"answered {error.code}" if error.code >= 500 else ""
         except TimeoutError:
             pass
-        except URLError as error:  # W&B has certificates of its own to judge by
+        except URLError as error:  # W&B checks certificates by its own list
             if not isinstance(error.reason, TimeoutError):
                 found[0] = "" if isinstance(error.reason, ssl.SSLError) else f"cannot be reached ({error.reason})"
         except Exception as error:
             found[0] = f"cannot be reached ({first_line(error)})"
 
-    thread = Thread(target=request, daemon=True)  # to look a name up knows no timeout
+    thread = Thread(target=request, daemon=True)  # name resolution has no timeout
     thread.start()
     thread.join(timeout)
     return found[0]
 
 
 def online_id(folder: Path) -> str | None:
-    """The id of the run that went online from this folder before; a training that is gone on with goes on in it."""
+    """The W&B id of an earlier online run of this folder, which a resumed training continues; None if there is none."""
     paths = sorted(folder.glob("wandb/run-*/run-*.wandb"))
     return paths[-1].stem.removeprefix("run-") if paths else None
 
 
 def new_run_id(beginning: str) -> str:
-    """An id that no other run has: two that shared one would overwrite each other on the server."""
+    """A unique id: two runs with one id would overwrite each other on the server."""
     return f"{re.sub('[^A-Za-z0-9._-]', '-', beginning)[-50:]}-{token_hex(4)}"
 
 
 def sync_command(run: Any) -> str:
-    """The command that uploads what a run has written."""
+    """The command that uploads the files of a run."""
     options = "" if run.settings.mode == "offline" else "--include-online "
     return f"wandb sync {options}{shlex.quote(str(Path(run.dir).parent))}"
 
 
 @contextmanager
 def tolerate_wandb_errors(what: str) -> Iterator[None]:
-    """Inside, an error costs W&B ``what``, and not the run its training."""
+    """A context in which an error loses ``what`` in W&B and does not stop the training."""
     try:
         yield
     except Exception as error:
-        say(f"W&B: it lost {what} ({first_line(error)}); the run's folder has it all.")
+        say(f"W&B: lost {what} ({first_line(error)}); the run's folder has all of it.")
 
 
 @cache
 def say(text: str) -> None:
-    """Print a line, once."""
+    """Print a line, once per process."""
     print(text)
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, on one line."""
+    """The first line of an error message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -202,7 +202,7 @@ def log_overlays(
     names: list[str],
     classes: list[str],
 ) -> None:
-    """Log pictures with two masks each, true and predicted, that W&B lets one switch on and off."""
+    """Log images (H, W, 3) with true and predicted masks (H, W), which the W&B page can show or hide."""
     labels = dict(enumerate(classes)) | {255: "ignored"}
     with tolerate_wandb_errors(key):
         overlays = [
@@ -216,11 +216,11 @@ def log_overlays(
             )
             for image, truth, prediction, name in zip(images, truths, predictions, names, strict=True)
         ]
-        logger.experiment.log({key: overlays}, commit=False)  # with the epoch's next numbers
+        logger.experiment.log({key: overlays}, commit=False)  # together with the epoch's next metrics
 
 
 def log_confusion(logger: WandbLogger, *, key: str, matrix: NDArray[np.int64], classes: list[str]) -> None:
-    """Log a (C, C) confusion matrix as W&B's own chart, drawn from a table of counts."""
+    """Log a confusion matrix (C, C), rows true, columns predicted, as W&B's chart."""
     rows = [
         [true, predicted, int(matrix[i, j])] for i, true in enumerate(classes) for j, predicted in enumerate(classes)
     ]
@@ -232,11 +232,11 @@ def log_confusion(logger: WandbLogger, *, key: str, matrix: NDArray[np.int64], c
             {column: column for column in columns},
             {"title": key},
         )
-        logger.experiment.log({key: chart})  # asks the server first: 19 s where it has gone
+        logger.experiment.log({key: chart})  # it queries the server: 19 s if there is no answer
 
 
 def finish(logger: WandbLogger | None, *, failed: bool) -> None:
-    """End the W&B run with its true status; a server that is gone does not hold up the end for long."""
+    """Finish the W&B run with its exit status. The waiting time for the server is limited."""
     if logger is None:
         return
     run = logger.experiment

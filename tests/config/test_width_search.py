@@ -20,7 +20,9 @@ def test_a_list_of_widths_may_begin_with_the_coarsest_map():
     assert (network.decoder.project.in_channels, network.decoder.project.out_channels) == (128, 24)
     assert [first.refine[0][0].in_channels, first.refine[0][0].out_channels] == [24, 12]
     assert [second.refine[0][0].in_channels, second.refine[0][0].out_channels] == [12, 12]
-    with pytest.raises(UserError, match=r"model.width=\[24\] has 1 entries: give one for each of the 2 steps up"):
+    with pytest.raises(
+        UserError, match=r"model.width=\[24\] has 1 entries: give one for each of the 2 upsampling steps"
+    ):
         build.network(configure("model=ladder", "model.width=[24]"), 3)
 
 

@@ -78,14 +78,14 @@ def test_camvid_itself(camvid_root):
     ("how", "says"),
     [
         ("missing", ["trainannot", "no such folder", "annotations", "data.root"]),
-        ("unpaired", ["clip1_001.png", "no file of the same stem", "1 of 3", "remove the file"]),
-        ("sizes", ["clip1_001.png", "20 x 20", "40 x 48", "one size"]),
+        ("unpaired", ["clip1_001.png", "no file of the same stem", "1 of 3", "remove this one"]),
+        ("sizes", ["clip1_001.png", "20 x 20", "40 x 48", "same size"]),
         ("label", ["clip1_001.png", "label 13", "0 to 10", "Correct the mask"]),
         ("unreadable", ["clip1_001.png", "cannot be read", "Replace or remove"]),
         ("empty", ["clip1_001.png", "cannot be read", "0 bytes"]),
         ("truncated", ["clip1_001.png", "cannot be read", "Replace or remove"]),
         ("colours", ["clip1_001.png", "RGB", "single-channel", "Convert"]),
-        ("twins", ["clip1_001.png", "same stem", "Keep one"]),
+        ("twins", ["clip1_001.png", "same stem", "Keep only one"]),
     ],
 )
 def test_what_is_wrong_with_files_is_one_error_that_names_the_file(tmp_path, how, says):
@@ -271,10 +271,10 @@ def test_pictures_of_several_sizes_make_batches_of_one(tmp_path):
     data.check(smallest=32)
     assert {tuple(batch["image"].shape[2:]) for batch in data.loader("train", train=True)} == {(40, 48), (36, 50)}
     data.batch_size = 2
-    with pytest.raises(UserError, match=r"2 sizes.*data\.batch_size=1"):
+    with pytest.raises(UserError, match=r"2 different sizes.*data\.batch_size=1"):
         data.check()
 
 
 def test_too_small_a_picture_is_named_before_training(tmp_path):
-    with pytest.raises(UserError, match=r"\(val\) is 20 x 48 pixels, and this encoder takes 32 x 32 and more"):
+    with pytest.raises(UserError, match=r"\(val\) is 20 x 48 pixels; this encoder needs at least 32 x 32"):
         uneven(tmp_path, {"val": (20, 48)}).check(smallest=32)

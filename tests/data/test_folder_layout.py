@@ -80,7 +80,7 @@ def test_without_test_pictures_val_serves_and_it_is_said(tmp_path):
     (tmp_path / "test" / "images").mkdir(parents=True)  # pictures without masks, as competitions give them
     _, val, test = splits(root=str(tmp_path))
     assert test.names == val.names
-    assert any("val serves as test" in note for note in test.notes)
+    assert any("val is used as test" in note for note in test.notes)
     found = report(tmp_path)
     assert found.problems == []
     assert list(found.pixels) == ["train (4)", "val (4)", "test (4)"]
@@ -94,13 +94,13 @@ def test_without_test_pictures_val_serves_and_it_is_said(tmp_path):
         (lambda root: nested(root, splits=("train",)), {}, ["no folder val", "fractions"]),
         (lambda root: nested(root), {"fractions": [0.8, 0.2]}, ["fractions", "train, val, test", "Leave it out"]),
         (lambda root: flat(root), {"fractions": [0.8, 0.3]}, ["fractions=[0.8, 0.3]", "add up to 1"]),
-        (lambda root: flat(root, count=2), {}, ["of 2 pictures in 2 groups", "none goes to", "fractions"]),
+        (lambda root: flat(root, count=2), {}, ["of 2 images in 2 groups", "assigns none to", "fractions"]),
         (
             lambda root: write(root / "images", root / "masks", count=5, first="scan_"),
             {"groups": "prefix"},
-            ["groups=prefix", "5 pictures are 1 group,", "name, prefix, folder"],
+            ["groups=prefix", "5 images form 1 group,", "name, prefix, folder"],
         ),
-        (lambda root: flat(root), {"images": "x"}, ["go together"]),
+        (lambda root: flat(root), {"images": "x"}, ["belong together"]),
         (lambda root: flat(root), {"images": "x", "masks": "y"}, ["data.dataset.images=x", "no such folder"]),
     ],
 )
@@ -112,7 +112,7 @@ def test_layouts_that_cannot_be_understood_are_refused(tmp_path, make, arguments
 
 
 def test_no_root_at_all_says_what_to_give():
-    with pytest.raises(UserError, match=r"data=folder needs data\.root=FOLDER"):
+    with pytest.raises(UserError, match=r"data=folder requires data\.root=FOLDER"):
         Folder(split="train")
 
 

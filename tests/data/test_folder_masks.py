@@ -95,12 +95,12 @@ def test_0_and_255_are_two_classes_whatever_classes_json_calls_them(tmp_path, co
 @pytest.mark.parametrize(
     ("stored", "content", "says"),
     [
-        ((0, 255), {"a": [9, 0, 0], "b": [0, 9, 0], "c": [0, 0, 9]}, ["values 0, 255", "makes a and ignored"]),
-        ((0, 255), {"a": 0, "b": 1, "c": 2}, ["values 0, 255", "makes a and ignored"]),
-        ((0, 255), {"a": 0, "b": 1, "ignored": 255}, ["values 0, 255", "makes a and ignored"]),
-        ((0, 255), {"a": [0, 0, 0], "b": [9, 0, 0], "ignored": [255, 255, 255]}, ["255", "makes a and ignored"]),
-        ((5,), {"a": 5, "b": 6}, ["value 5 alone", "makes a:"]),
-        (([9, 0, 0], [0, 9, 0]), {"a": 0, "b": 1}, ["classes.json names values", '"class1": [9, 0, 0]']),
+        ((0, 255), {"a": [9, 0, 0], "b": [0, 9, 0], "c": [0, 0, 9]}, ["values 0, 255", "this is a and ignored"]),
+        ((0, 255), {"a": 0, "b": 1, "c": 2}, ["values 0, 255", "this is a and ignored"]),
+        ((0, 255), {"a": 0, "b": 1, "ignored": 255}, ["values 0, 255", "this is a and ignored"]),
+        ((0, 255), {"a": [0, 0, 0], "b": [9, 0, 0], "ignored": [255, 255, 255]}, ["255", "this is a and ignored"]),
+        ((5,), {"a": 5, "b": 6}, ["only value 5", "this is a:"]),
+        (([9, 0, 0], [0, 9, 0]), {"a": 0, "b": 1}, ["classes.json has values", '"class1": [9, 0, 0]']),
     ],
 )
 def test_classes_json_that_tells_nothing_apart_is_refused_in_one_line(tmp_path, stored, content, says):
@@ -142,12 +142,12 @@ def test_palette_files_are_indices_unless_classes_json_names_their_colours(tmp_p
     [
         ("{", "cannot be read as JSON"),
         ("3", "allowed is a list of names"),
-        ('["a", "a"]', "each of them once"),
+        ('["a", "a"]', "up to 254 different names"),
         ('["a", 1]', "allowed is a list of names"),
         ('{"a": 0, "b": [1, 2, 3]}', "b is [1, 2, 3]"),
         ('{"a": 0, "b": 300}', "b is 300"),
         ('{"a": 0, "b": 0}', "a and b have the same value"),
-        ('{"a": 0, "a": 1}', "stands there twice"),
+        ('{"a": 0, "a": 1}', "occurs twice"),
         ('{"a": true, "b": 0}', "a is True"),
     ],
 )

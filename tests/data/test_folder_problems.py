@@ -29,9 +29,9 @@ def in_another_process():
     [
         (([9, 0, 0], [0, 9, 0], [0, 0, 0]), ["in colours", "classes.json", '"class2": [9, 0, 0]']),
         ((0, 3, 7), ["values 0, 3, 7", "classes.json", '{"class0": 0, "class3": 3, "class7": 7}']),
-        ((5,), ["hold value 5"]),
-        ((0,), ["hold 0 alone", "nothing to tell apart"]),
-        ((255,), ["255", "nothing to tell apart"]),
+        ((5,), ["contain value 5"]),
+        ((0,), ["contain only 0", "at least two classes are needed"]),
+        ((255,), ["255", "at least two classes are needed"]),
     ],
 )
 def test_masks_that_cannot_be_understood_say_what_to_write(tmp_path, stored, says):
@@ -44,7 +44,7 @@ def test_0_255_and_0_1_together_are_refused(tmp_path):
     nested(tmp_path)
     write(tmp_path / "val" / "images", tmp_path / "val" / "masks", values=(0, 1), first="val")
     (problem,) = report(tmp_path).problems
-    assert "8 masks hold 0 and 255, 4 hold 0 and 1" in problem
+    assert "8 masks contain 0 and 255, 4 contain 0 and 1" in problem
 
 
 def spoil(root):
@@ -72,12 +72,12 @@ def spoil(root):
         "train0_6.png": "more than 8 bits",
         "train1_1.png": "in colours",
         "train1_3.png": "no mask of this name",
-        "train1_5.png": "no picture of this name",
+        "train1_5.png": "no image of this name",
         "train1_7.png": "cannot be read",
         "train0_8.png": "cannot be read",
         "train1_9.png": "value 7",
         "train0_10": "the same name",
-        "val0_0": "in train, too",
+        "val0_0": "also in train",
     }
 
 
@@ -88,7 +88,7 @@ def test_check_data_lists_every_file_that_is_wrong_and_training_refuses(tmp_path
     for name, says in expected.items():
         assert len([problem for problem in found.problems if name in problem and says in problem]) == 1, name
     assert len(found.problems) == len(expected)
-    assert any("background alone" in note and "val/val0_2" in note for note in found.notes)
+    assert any("only background" in note and "val/val0_2" in note for note in found.notes)
     data = build.data(configure("data=folder", f"data.root={tmp_path}"))
     with pytest.raises(UserError) as error:
         data.check()
@@ -103,7 +103,7 @@ def test_links_to_nothing_are_problems(tmp_path):
         path.symlink_to(tmp_path / "gone.png")
     (tmp_path / "test" / "masks" / "folder.png").mkdir()
     found = report(tmp_path).problems
-    assert len([problem for problem in found if "a link to nothing, or a folder" in problem]) == 3
+    assert len([problem for problem in found if "a broken link, or a folder" in problem]) == 3
     for path in (tmp_path / "val" / "masks").iterdir():
         path.unlink()
         path.symlink_to(tmp_path / "gone.png")
@@ -114,7 +114,7 @@ def test_masks_that_are_named_otherwise_are_one_problem(tmp_path):
     write(tmp_path / "images", tmp_path / "masks", ending="_xyz")
     found = report(tmp_path)
     assert len(found.problems) == 1
-    assert "none of its 4 masks is named as a picture" in found.problems[0]
+    assert "none of its 4 masks has the name of an image" in found.problems[0]
 
 
 def test_a_picture_that_cannot_be_read_is_a_line_from_a_worker_too(tmp_path):

@@ -106,9 +106,13 @@ def test_names_of_scores_are_used_once():
 
 def test_a_score_of_another_shape_is_an_error_that_says_what_is_needed():
     matrix = np.ones((3, 3), np.int64)
-    with pytest.raises(ValueError, match=r"score hits of .* \(3,\)\. It has to be \(\): one value for each matrix"):
+    with pytest.raises(
+        ValueError, match=r"score hits of .* \(3,\)\. The shape must be \(\): one value for each matrix"
+    ):
         Score(lambda matrices: class_totals(matrices)[0], "hits").value(matrix)
-    with pytest.raises(ValueError, match=r"shape \(\)\. It has to be \(3,\): one value for each class of each matrix"):
+    with pytest.raises(
+        ValueError, match=r"shape \(\)\. The shape must be \(3,\): one value for each class of each matrix"
+    ):
         Score(lambda matrices: class_totals(matrices)[0].sum(-1), "hits", per_class="hits").by_class(matrix)
 
 

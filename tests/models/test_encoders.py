@@ -119,13 +119,13 @@ def test_vgg16s_features_in_half_precision_fill_the_encoder(weights, capsys):
 
 def test_weights_of_another_network_are_refused(weights):
     cfg = configure("encoder=vgg16", f"encoder.weights={weights / 'squeezenet1_1_imagenet.pth'}")
-    with pytest.raises(UserError, match=r"2 of the 26 tensors of encoder=vgg16 .* another network's"):
+    with pytest.raises(UserError, match=r"2 of the 26 tensors of encoder=vgg16 .* belongs to another network"):
         pretrained.load_encoder(build.network(cfg, 3), cfg)
 
 
 def test_a_runs_checkpoint_is_no_encoders_weights(finished_run):
     cfg = configure(f"encoder.weights={finished_run / 'checkpoints' / 'best.ckpt'}")
-    with pytest.raises(UserError, match=r"a checkpoint of a run\. Start from it by warm_start="):
+    with pytest.raises(UserError, match=r"a checkpoint of a run\. Use warm_start="):
         pretrained.load_encoder(build.network(cfg, 3), cfg)
 
 
@@ -136,7 +136,10 @@ def test_what_does_not_match_is_named(tmp_path, capsys):
     cfg = configure("encoder=vgg11", f"encoder.weights={tmp_path / 'gray.pth'}", "neck=none")
     pretrained.load_encoder(build.network(cfg, 3), cfg)
     said = capsys.readouterr().out
-    assert "15 of the encoder's 16 tensors; as initialised: encoder.blocks.1.0.0; 1 of the file's not used" in said
+    assert (
+        "15 of the encoder's 16 tensors; not loaded: encoder.blocks.1.0.0; 1 of the tensors in the file not used"
+        in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +147,7 @@ def test_what_does_not_match_is_named(tmp_path, capsys):
     [
         ("vgg11", "nowhere.pth", "there is no such file"),
         ("vgg11", "IMAGENET1K_V9", "torchvision has IMAGENET1K_V1"),
-        ("small", "IMAGENET1K_V1", "nobody has published weights for encoder=small"),
+        ("small", "IMAGENET1K_V1", "there are no published weights for encoder=small"),
     ],
 )
 def test_weights_that_cannot_be_had_are_said(encoder, given, says):

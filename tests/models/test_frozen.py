@@ -116,7 +116,10 @@ def test_timm_backbones_for_other_than_rgb_images_are_rejected(key, values, monk
     timm = pytest.importorskip("timm", reason="timm is an extra")
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: create(*a, **k, pretrained_cfg_overlay={key: values}))
-    with torch.device("meta"), pytest.raises(UserError, match=rf"gives \[0.5.* as the {key}.*Take a backbone for RGB"):
+    with (
+        torch.device("meta"),
+        pytest.raises(UserError, match=rf"gives \[0.5.* as the {key}.*Choose a backbone for RGB"),
+    ):
         build.instantiate_group(configure("encoder=timm", "encoder.backbone=resnet10t"), "encoder")
 
 
@@ -133,13 +136,13 @@ def test_timm_backbones_carry_every_model(monkeypatch):
     assert torch.equal(network.encoder.body.conv1[0].weight, published.conv1[0].weight)
     monkeypatch.undo()
     unknown = configure("encoder=timm", "encoder.backbone=no_such_net")
-    with pytest.raises(UserError, match="timm makes no backbone"):
+    with pytest.raises(UserError, match="timm has no backbone of that name that returns maps"):
         build.instantiate_group(unknown, "encoder")
     cfg.encoder.weights = "defualt"
-    with pytest.raises(UserError, match="it is DEFAULT"):
+    with pytest.raises(UserError, match="give DEFAULT or the path"):
         pretrained.load_encoder(network, cfg)
     for backbone in ("vit_tiny_patch16_224", "inception_v4"):  # of one size; with maps that shrink
-        with torch.device("meta"), pytest.raises(UserError, match="Take one that accepts pictures of any size"):
+        with torch.device("meta"), pytest.raises(UserError, match="Choose a backbone that accepts images of any size"):
             build.instantiate_group(configure("encoder=timm", f"encoder.backbone={backbone}"), "encoder")
 
 

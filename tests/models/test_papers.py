@@ -176,7 +176,7 @@ def test_skips_are_scaled_where_fcn8s_is_trained_at_once():
 def test_a_list_of_another_length_is_said():
     with pytest.raises(
         UserError,
-        match=r"model.skip_scales=\[0.5\] has 1 entries: give one for each of the 2 steps up, to strides 16, 8",
+        match=r"model.skip_scales=\[0.5\] has 1 entries: give one for each of the 2 upsampling steps, to strides 16, 8",
     ):
         build.network(configure("model=fcn8s", "model.skip_scales=[0.5]"), 3)
 

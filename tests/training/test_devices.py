@@ -28,8 +28,8 @@ def test_devices_change_no_identity():
         (["data.batch_size=11"], 3, "set data.batch_size=12"),
         (["data.batch_size=15", "data.dataset.val=6"], 6, "set data.batch_size=12"),  # 18 would be more than there are
         (["data.batch_size=6", "task.accumulate=2"], 4, "4 devices in 2 parts each: set data.batch_size=8"),
-        (["data.dataset.val=1"], 2, "val split has 1 picture for 2 devices.*trainer.devices=1"),
-        (["data.dataset.test=3"], 4, "test split has 3 pictures for 4 devices.*trainer.devices=3"),
+        (["data.dataset.val=1"], 2, "val split has 1 image for 2 devices.*trainer.devices=1"),
+        (["data.dataset.test=3"], 4, "test split has 3 images for 4 devices.*trainer.devices=3"),
     ],
 )
 def test_what_ranks_cannot_share_is_refused(choices, ranks, says):
@@ -64,7 +64,7 @@ def test_the_place_is_what_the_environment_says(variables, expected, monkeypatch
         (["trainer=ddp", "trainer.devices=-1"], 1, 1),
         (["trainer=ddp_cpu", "trainer.devices=3"], 4, 3),
         (["trainer=cpu", "trainer.devices=auto"], 0, 1),
-        (["trainer=ddp"], 0, "finds no GPU here. Take trainer=ddp_cpu"),
+        (["trainer=ddp"], 0, "finds no GPU here. Use trainer=ddp_cpu"),
         (["trainer=ddp", "trainer.devices=8"], 4, r"trainer.devices=8: allowed is 1 to 4, auto, or a list of 0 to 3"),
         (["trainer=ddp", "trainer.devices=[1,4]"], 4, r"trainer.devices=\[1,4\]: allowed is 1 to 4"),
         (["trainer=cpu", "trainer.devices=[0,1]"], 0, "a number of processes"),

@@ -160,7 +160,7 @@ def test_summary_has_scores_and_cost(tracked):
 
 
 def test_nothing_lies_outside_the_folder_and_one_line_is_printed(tracked, alone):
-    assert synced_later(tracked.said, tracked.folder) == "offline, since it was asked for."
+    assert synced_later(tracked.said, tracked.folder) == "offline, because logger.mode is set to it."
     assert tracked.said.lower().count("wandb") == tracked.said.count("wandb sync") + tracked.said.count("/wandb/")
     assert tracked.file.exit_code == 0
     assert not list((alone / "cwd").iterdir())

@@ -234,7 +234,7 @@ def test_the_end_of_wandbs_own_process_is_not_the_runs(tmp_path):
     os.waitpid(int(core), 0)
     with within(20):
         said = use(logger)
-    assert "it lost some metrics" in said
+    assert "W&B: lost some metrics" in said
     assert "not everything" in said
 
 

@@ -1,1 +1,1 @@
-"""Public data sets, and the shapes that are drawn."""
+"""Public data sets, and the synthetic data set ``shapes``."""

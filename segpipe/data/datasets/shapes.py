@@ -1,7 +1,7 @@
-"""``shapes``: scenes drawn from a seed, so that the whole pipeline runs where nothing can be downloaded.
+"""``shapes``: synthetic scenes drawn from a seed. The complete pipeline runs on them without a download.
 
-What is large and soft (striped or checkered blobs) needs a deep map to be told apart, what is small and thin (discs,
-curves) a shallow one to be put in place; tones are drawn so that colour says nothing about the class.
+Large textured areas (striped or checkered blobs) need deep features to be distinguished. Small and thin objects (discs,
+curves) need fine features to be located. Tones are random: colour gives no information about the class.
 """
 
 import hashlib
@@ -23,9 +23,10 @@ FIRST_SEED = {"train": 0, "val": 1, "test": 2}
 
 
 class Shapes(SegmentationDataset):
-    """Scenes of 96 x 96 pixels and six classes, each a function of (seed, split, index) alone.
+    """Scenes of six classes; each depends on (seed, split, index) only.
 
-    train, val, test: scenes in each split. seed: of the drawing, not of the training.
+    train, val, test: number of scenes in each split. side: height and width in pixels. seed: of the drawing, not of the
+    training.
     """
 
     classes = CLASSES
@@ -40,7 +41,7 @@ class Shapes(SegmentationDataset):
         self.scenes = Scenes(f"{self.fingerprint()} {drawing()}", count=len(self), side=side)
 
     def read(self, index: int) -> Sample:
-        """The scene from the user's cache, or drawn, which takes 2 to 5 ms."""
+        """The scene from the user's cache, or newly drawn; drawing takes 2 to 5 ms."""
         if (kept := self.scenes.find(index)) is not None:
             return kept
         drawn = draw_scene(np.random.default_rng((self.seed, FIRST_SEED[self.split], index)), self.side)
@@ -48,23 +49,23 @@ class Shapes(SegmentationDataset):
         return drawn
 
     def size(self, index: int) -> tuple[int, int]:
-        """Every scene is square."""
+        """Height and width; every scene is square."""
         return self.side, self.side
 
     def fingerprint(self) -> str:
-        """The arguments say it all; the number goes up when the drawing changes."""
+        """A string of the arguments, and a number that is raised when the drawing changes."""
         return f"shapes-1-{self.split}-{len(self)}-{self.side}-{self.seed}"
 
 
 @cache
 def drawing() -> str:
-    """What scenes of one fingerprint may still differ in: this file, and the libraries that draw."""
+    """What scenes of one fingerprint also depend on: the bytes of this file, and the versions of the libraries."""
     own = hashlib.blake2b(Path(__file__).read_bytes(), digest_size=8).hexdigest()
     return f"{own} numpy {np.__version__} opencv {cv2.__version__}"
 
 
 def draw_scene(rng: np.random.Generator, side: int) -> Sample:
-    """Paint background, blobs, ellipses, curves and discs over one another, then light and grain."""
+    """Draw background, blobs, ellipses, curves and discs, in this order; then add lighting and noise."""
     scene = Scene(rng, side)
     for _ in range(rng.integers(2, 4)):
         scene.blob()
@@ -78,7 +79,7 @@ def draw_scene(rng: np.random.Generator, side: int) -> Sample:
 
 
 class Scene:
-    """A canvas of 96 x 96 (or ``side``) pixels, and the mask that grows with it."""
+    """An image of ``side`` x ``side`` pixels and its mask, drawn object by object."""
 
     def __init__(self, rng: np.random.Generator, side: int) -> None:
         self.rng, self.side = rng, side
@@ -91,28 +92,28 @@ class Scene:
         self.canvas = blend(dark, bright, noise)  # type: ignore[arg-type]
 
     def tones(self, *, gap: float) -> tuple[Tone, Tone]:
-        """Two tones around a random middle; which of them is the brighter is drawn, too."""
+        """Two tones around a random mean, at a distance of about ``gap``; the order of dark and bright is random."""
         middle = self.rng.uniform(85, 170, 3)
         step = gap / 2 * self.rng.uniform(0.6, 1.4, 3) * self.rng.choice([-1, 1])
         return (middle - step).astype(np.float32), (middle + step).astype(np.float32)
 
     def paint(self, where: Mask, label: int, pattern: NDArray[np.float32]) -> None:
-        """Lay ``pattern`` (H, W, 3) on the canvas and ``label`` on the mask, where ``where`` is not zero."""
+        """Write ``pattern`` (H, W, 3) to the image and ``label`` to the mask where ``where`` (H, W) is not zero."""
         inside = where > 0
         self.canvas[inside] = pattern[inside]
         self.mask[inside] = label
 
     def place(self, margin: float) -> NDArray[np.float64]:
-        """A random point (x, y), ``margin`` from the border."""
+        """A random point (x, y), at least ``margin`` pixels from the border."""
         return self.rng.uniform(margin, self.side - margin, 2)
 
     def ramp(self, x: float, y: float) -> NDArray[np.float32]:
-        """Distance in pixels from (x, y) along a random direction."""
+        """(H, W): signed distance in pixels from (x, y) along a random direction."""
         angle = float(self.rng.uniform(0, 2 * np.pi))
         return (self.x - float(x)) * math.cos(angle) + (self.y - float(y)) * math.sin(angle)
 
     def blob(self) -> None:
-        """A ten-cornered area, striped or checkered at any angle."""
+        """Draw a polygon of ten corners, striped or checkered at a random angle."""
         radius = self.rng.uniform(22, 32) * self.rng.uniform(0.75, 1.25, 10)
         turn = np.linspace(0, 2 * np.pi, 10, endpoint=False) + self.rng.uniform(0, 2 * np.pi)
         corners = self.place(12) + radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], axis=1)
@@ -127,7 +128,7 @@ class Scene:
         self.paint(where, label, blend(dark, bright, (wave > 0).astype(np.float32)))
 
     def ellipse(self) -> None:
-        """An ellipse, shaded from one tone to the other along a random direction."""
+        """Draw an ellipse with a gradient between two tones along a random direction."""
         centre, axes, angle = self.place(8), self.rng.uniform(9, 14, 2), self.rng.uniform(0, 180)
         where = np.zeros_like(self.mask)
         cv2.ellipse(where, ((float(centre[0]), float(centre[1])), (2 * axes[0], 2 * axes[1]), angle), 1, -1)
@@ -136,7 +137,7 @@ class Scene:
         self.paint(where, 3, blend(dark, bright, slope.clip(0, 1)))
 
     def disc(self) -> None:
-        """A small disc with a centre of the other tone."""
+        """Draw a small disc whose centre has the other tone."""
         x, y = np.round(self.place(6)).astype(int)
         radius = int(self.rng.integers(5, 8))
         where, core = np.zeros_like(self.mask), np.zeros_like(self.mask)
@@ -146,7 +147,7 @@ class Scene:
         self.paint(where, 4, blend(dark, bright, core.astype(np.float32)))
 
     def curve(self) -> None:
-        """A quadratic curve, 5 to 8 pixels wide, of one tone, from one point to another."""
+        """Draw a quadratic curve of one tone, 5 to 8 pixels wide."""
         t = np.linspace(0, 1, 40)[:, None]
         start, bend, end = self.place(0), self.place(0), self.place(0)
         line = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
@@ -156,7 +157,7 @@ class Scene:
         self.paint(where, 5, np.broadcast_to(tone, self.canvas.shape))
 
     def photograph(self) -> Image:
-        """Light falling off across the scene, and grain."""
+        """The image (H, W, 3) with a lighting gradient across the scene and noise."""
         ramp = self.ramp(self.side / 2, self.side / 2)
         grain = 8 * self.rng.standard_normal(self.canvas.shape, np.float32)
         picture = self.canvas * (1 + 0.3 / ramp.max() * ramp[..., None]) + grain
@@ -164,5 +165,5 @@ class Scene:
 
 
 def blend(first: Tone, second: Tone, share: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(H, W) shares of the second tone to an (H, W, 3) picture."""
+    """Shares (H, W) of the second tone, 0 to 1, to an image (H, W, 3)."""
     return first + (second - first) * share[..., None].astype(np.float32)

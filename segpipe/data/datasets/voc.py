@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 (Everingham et al. 2010), if wanted with the masks of SBD (Hariharan et al. 2011)."""
+"""PASCAL VOC 2012 (Everingham et al. 2010), optionally with the masks of SBD (Hariharan et al. 2011)."""
 
 from functools import partial
 from pathlib import Path
@@ -35,23 +35,26 @@ COLOURS = {
 }
 YEAR = Path("VOCdevkit") / "VOC2012"
 HINT = (
-    "Let it be downloaded (data.dataset.download=true, 2 GB; 1.4 GB more for SBD), or put VOCdevkit/VOC2012 there, and "
-    "for data.dataset.sbd=true a folder sbd with img, cls, train.txt and val.txt."
+    "Download it with data.dataset.download=true (2 GB, SBD 1.4 GB more), or move VOCdevkit/VOC2012 there, and for "
+    "data.dataset.sbd=true a folder sbd with img, cls, train.txt and val.txt."
 )
 
 
 class VOC(SegmentationDataset):
-    """``root`` holds ``VOCdevkit/VOC2012``, and for ``sbd`` the folder ``sbd``.
+    """VOC 2012 with 21 classes; the borders of objects are ignored.
 
-    The labels of VOC's test split are not public. So ``test`` is VOC's val (1,449 pictures, the split that papers
-    report), and ``val`` is a tenth of VOC's train (1,464), taken by name.
-    sbd: train on SBD's pictures as well, less those of ``test`` and ``val``: the set known as trainaug (10,582), less a
-    hundred and some. Where both have a mask, VOC's is read.
+    The labels of VOC's test split are not public. Therefore ``test`` is VOC's val (1,449 images, the split that papers
+    report), and ``val`` is a tenth of VOC's train (1,464), selected by name.
+
+    root: a folder with ``VOCdevkit/VOC2012``, and for ``sbd`` the folder ``sbd``.
+    sbd: train also on SBD's images, without those of ``test`` and ``val``. This is the set known as trainaug (10,582),
+        without somewhat more than a hundred images. If both have a mask, VOC's is read.
+    download: download the data set if it is missing. Raises UserError if it is missing or incomplete.
     """
 
     classes = list(COLOURS)
     palette = list(COLOURS.values())
-    notes = ("VOC's val serves as test, its own test being secret; val is a tenth of its train.",)
+    notes = ("test is VOC's val, since the labels of VOC's test are not public; val is a tenth of VOC's train.",)
 
     def __init__(self, *, root: str, split: Split, sbd: bool = False, download: bool = False) -> None:
         fetch = download and not (Path(root) / YEAR).is_dir()
@@ -81,14 +84,14 @@ class VOC(SegmentationDataset):
         self.masks = require_files([files[name][1] for name in names], title="VOC 2012")
 
     def read(self, index: int) -> Sample:
-        """Decode a picture and its mask; the borders of objects are 255 in the file."""
+        """Decode an image and its mask; the borders of objects have label 255 in the file."""
         path = self.masks[index]
         image, mask = read_image(self.images[index]), read_sbd(path) if path.suffix == ".mat" else read_mask(path)
         check_pair(image, mask, len(self.classes), self.images[index], path)
         return Sample(image, mask)
 
     def size(self, index: int) -> tuple[int, int]:
-        """From the picture's header."""
+        """Height and width, from the header of the image."""
         return read_size(self.images[index])
 
     def fingerprint(self) -> str:
@@ -97,7 +100,7 @@ class VOC(SegmentationDataset):
 
 
 def sbd_files(root: Path, *, download: bool) -> dict[str, tuple[Path, Path]]:
-    """Name to picture and mask of all of SBD."""
+    """Name to the paths of image and mask, for all of SBD. Raises UserError if it is missing."""
     make = partial(SBDataset, str(root), mode="segmentation")
     fetch = download and not (root / "cls").is_dir()
     if fetch:
@@ -116,11 +119,11 @@ def sbd_files(root: Path, *, download: bool) -> dict[str, tuple[Path, Path]]:
 
 
 def read_sbd(path: Path) -> Mask:
-    """A mask of SBD, which is a Matlab file. Raises UserError where it is none."""
-    from scipy.io import loadmat  # slow to import, and rarely wanted
+    """A mask (H, W) of SBD, a Matlab file. Raises UserError if it cannot be read."""
+    from scipy.io import loadmat  # slow to import, and rarely needed
 
     try:
         mask = np.array(loadmat(path)["GTcls"][0]["Segmentation"][0])
-    except Exception as error:  # whatever SciPy makes of a damaged file
+    except Exception as error:  # SciPy raises many kinds of errors for damaged files
         raise unreadable(path, error) from error
     return mask.astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The user's own images and masks in folders."""
+"""Data sets of the user's own images and masks in folders."""
 
 from segpipe.data.folder.folder import Folder
 

@@ -1,8 +1,8 @@
-"""``classes.json``: what the classes are called, and which value or colour in the masks means which.
+"""``classes.json``: the names of the classes, and the values or colours that represent them in the masks.
 
-A list of names, in the order of the masks' indices, ``["background", "cell"]``; or names with values,
-``{"background": 0, "cell": 128}``; or names with colours, ``{"background": [0, 0, 0], "cell": [255, 0, 0]}``.
-The name ``ignored`` is not a class: pixels of its value or colour are left out of loss and scores.
+It has one of three forms: a list of names, in the order of the masks' indices, ``["background", "cell"]``; names with
+values, ``{"background": 0, "cell": 128}``; names with colours, ``{"background": [0, 0, 0], "cell": [255, 0, 0]}``.
+The name ``ignored`` is not a class: loss and scores leave out pixels of its value or colour.
 """
 
 import colorsys
@@ -17,15 +17,15 @@ IGNORED = "ignored"
 MOST_CLASSES = 254
 ALLOWED = (
     'a list of names, ["background", "cell"], or names with values, {"background": 0, "cell": 255}, or names with '
-    'colours, {"background": [0, 0, 0], "cell": [255, 0, 0]}; "ignored" names what does not count'
+    'colours, {"background": [0, 0, 0], "cell": [255, 0, 0]}; "ignored" is the name for pixels to ignore'
 )
 
 
 class Classes(NamedTuple):
-    """Names in the order of their indices, and what stands for them in the masks.
+    """Names in the order of their indices, and the values or colours that represent them in the masks.
 
-    by: ``index`` (a value is its class), ``value`` or ``colour``; codes: values or 0xRRGGBB, one a name.
-    ignored: the value or colour that does not count.
+    by: ``index`` (the value is the class index), ``value`` or ``colour``. codes: one value or 0xRRGGBB for each name.
+    ignored: the value or colour of ignored pixels.
     """
 
     names: list[str]
@@ -35,18 +35,18 @@ class Classes(NamedTuple):
 
 
 def from_names(names: list[str], where: str) -> Classes:
-    """Classes of which only the names are given. Raises UserError for names that are none, or not told apart."""
+    """Classes of which only the names are given. Raises UserError for invalid or repeated names."""
     if not names or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"{where}: {names}; allowed is {ALLOWED}.")
     if IGNORED in names:
-        raise UserError(f"{where}: 'ignored' has no index of its own; pixels of value 255 are ignored. Leave it out.")
+        raise UserError(f"{where}: 'ignored' is not a class; pixels of value 255 are ignored. Leave it out.")
     if len(set(names)) < len(names) or len(names) > MOST_CLASSES:
-        raise UserError(f"{where}: {names}; allowed are up to {MOST_CLASSES} names, each of them once.")
+        raise UserError(f"{where}: {names}; allowed are up to {MOST_CLASSES} different names.")
     return Classes(list(names), "index", list(range(len(names))))
 
 
 def read_classes(path: Path) -> Classes:
-    """What a ``classes.json`` says. Raises UserError where it is not as described above."""
+    """Read a ``classes.json``. Raises UserError if it does not have one of the forms described above."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_twins)
     except (OSError, ValueError) as error:
@@ -54,32 +54,32 @@ def read_classes(path: Path) -> Classes:
     if isinstance(content, list):
         return from_names(content, str(path))
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: holds {content!r}; allowed is {ALLOWED}.")
+        raise UserError(f"{path}: contains {content!r}; allowed is {ALLOWED}.")
     by_colour = all(isinstance(value, list) for value in content.values())
     codes = {name: code(value, by_colour=by_colour) for name, value in content.items()}
     if wrong := [name for name, found in codes.items() if found is None]:
         raise UserError(
-            f"{path}: {wrong[0]} is {content[wrong[0]]!r}; allowed is one whole number from 0 to 255 for every class, "
+            f"{path}: {wrong[0]} is {content[wrong[0]]!r}; allowed is one integer from 0 to 255 for every class, "
             f"or three ([red, green, blue]) for every class."
         )
     if twins := [name for name, found in codes.items() if list(codes.values()).count(found) > 1]:
-        raise UserError(f"{path}: {' and '.join(twins[:2])} have the same value. Give each its own.")
+        raise UserError(f"{path}: {' and '.join(twins[:2])} have the same value. Give each a different one.")
     ignored = codes.pop(IGNORED, None)
     from_names(list(codes), str(path))
     return Classes(list(codes), "colour" if by_colour else "value", list(codes.values()), ignored)  # type: ignore[arg-type]
 
 
 def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dict. Raises ValueError for a name that stands twice, of which a dict would keep one."""
+    """A JSON object as a dict. Raises ValueError for a repeated name; a dict would keep only the last."""
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"{name!r} stands there twice")
+            raise ValueError(f"{name!r} occurs twice")
     return dict(pairs)
 
 
 def code(value: Any, *, by_colour: bool) -> int | None:
-    """A value, or 0xRRGGBB of a colour; None for neither."""
+    """A value, or a colour as 0xRRGGBB; None if the value is invalid."""
     parts = value if by_colour else [value]
     if len(parts) != (3 if by_colour else 1) or not all(type(part) is int and 0 <= part <= 255 for part in parts):
         return None
@@ -87,23 +87,23 @@ def code(value: Any, *, by_colour: bool) -> int | None:
 
 
 def colours_for(number: int) -> list[tuple[int, int, int]]:
-    """Colours to show classes in, where none are given: gray for the first, then hues far from one another."""
+    """Display colours of classes, if none are given: gray for the first, then hues far from one another."""
     hues = [colorsys.hsv_to_rgb(0.08 + index * 0.618034 % 1, 0.7 - 0.25 * (index % 2), 0.9) for index in range(number)]
     return [(60, 60, 60), *(tuple(round(255 * part) for part in hue) for hue in hues)][:number]  # type: ignore[return-value]
 
 
 def rgb(code: int) -> tuple[int, int, int]:
-    """0xRRGGBB as three numbers."""
+    """0xRRGGBB as three numbers, 0 to 255."""
     return code >> 16, code >> 8 & 255, code & 255
 
 
 def shown(codes: Sequence[int], *, colour: bool = False) -> str:
-    """Values or colours in a few words."""
+    """Values or colours as text for a message."""
     kind = "colour" if colour else "value"
     return f"{kind}{'s' if len(codes) > 1 else ''} {numbers([list(rgb(code)) if colour else code for code in codes])}"
 
 
 def numbers(found: Sequence[object]) -> str:
-    """The first of them."""
+    """The first six entries as text, and the number of the others."""
     more = f" and {len(found) - 6} more" if len(found) > 6 else ""
     return f"{', '.join(map(str, found[:6]))}{more}"

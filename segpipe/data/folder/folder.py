@@ -1,4 +1,4 @@
-"""The user's own pictures and masks, as they lie: ``data=folder data.root=...``. What is allowed: docs/data.md."""
+"""The user's own images and masks: ``data=folder data.root=...``. docs/data.md describes the valid layouts."""
 
 import hashlib
 import json
@@ -16,19 +16,19 @@ from segpipe.data.folder.survey import MaskSummary, decode, summarise_masks
 from segpipe.errors import UserError
 
 FRACTIONS = [0.7, 0.15, 0.15]
-FEW = 20  # groups, of which a split of 15 % may well get none
+FEW = 20  # groups: with fewer, a split of 15 % may get none
 Groups = Literal["name", "prefix", "folder"]
 
 
 class SplitFiles(NamedTuple):
-    """A split's pictures with masks, and what is wrong with its files."""
+    """The image and mask pairs of a split, and the problems of its files."""
 
     pairs: list[Pair]
     problems: list[str]
 
 
 class FolderContents(NamedTuple):
-    """All splits; a look at each of their masks, and what the masks mean, or why that cannot be known."""
+    """All splits, the summaries of their masks, and the encoding of the masks, or the error of finding it."""
 
     parts: dict[Split, SplitFiles]
     notes: list[str]
@@ -36,18 +36,20 @@ class FolderContents(NamedTuple):
     encoding: Encoding | UserError
 
 
-_cache: dict[str, FolderContents] = {}  # the last, which is the same for the splits of a data set
+_cache: dict[str, FolderContents] = {}  # the last contents read; all splits of a data set share them
 
 
 class Folder(SegmentationDataset):
-    """A split of a folder with pictures and masks, in one of the layouts of ``segpipe.data.folder.layout``.
+    """A split of a folder with images and masks, in one of the layouts of ``segpipe.data.folder.layout``.
 
-    images, masks: two folders anywhere, instead of ``root``.
-    fractions: shares of train, val and test where there are no folders of these names; None takes FRACTIONS. A group's
-        name alone decides where it goes, by a hash: added pictures move no others, and groups stay together.
-    classes: names in the order of the masks' indices; None takes ``classes.json``, else what is found in the masks.
-    groups: pictures that belong together have the same ``prefix`` (up to the first ``_``), or lie in one ``folder``.
-    What is wrong with files is gathered in ``problems``. Raises UserError where there are no files to speak of.
+    root: the folder. images, masks: two folders anywhere, instead of ``root``.
+    fractions: shares of train, val and test if there are no folders of these names; None: FRACTIONS. A hash of its name
+        assigns each group to a split: added images do not move others, and groups stay together.
+    classes: names in the order of the masks' indices; None: from ``classes.json``, else from the values in the masks.
+    groups: images that belong together have the same ``prefix`` (up to the first ``_``), or lie in the same ``folder``;
+        ``name``: each image is a group.
+
+    ``problems`` lists the errors in the files. Raises UserError if the folders are missing or invalid.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class Folder(SegmentationDataset):
         self.problems += [problem for problem in wrong if problem]
 
     def read(self, index: int) -> Sample:
-        """Decode a picture and its mask, and translate the mask's values."""
+        """Decode an image and its mask, and convert the values of the mask to class indices."""
         pair = self.pairs[index]
         image, stored = read_image(pair.image), decode(pair.mask)
         check_sizes(image, stored.values, pair.image, pair.mask)
@@ -92,11 +94,11 @@ class Folder(SegmentationDataset):
         return Sample(image, self.encoding.translate(stored, pair.mask))
 
     def size(self, index: int) -> tuple[int, int]:
-        """From the look at the mask."""
+        """Height and width, from the summary of the mask."""
         return self.looks[index].size
 
     def fingerprint(self) -> str:
-        """A digest of names, pictures' sizes in bytes, and all masks' values with their numbers of pixels."""
+        """A digest of names, image sizes in bytes, and the pixel counts of all values of the masks."""
         table = None if isinstance(self.encoding, UserError) else sorted(self.encoding.table.items())
         lines = [json.dumps([self.classes, table])]
         for pair, group, seen in zip(self.pairs, self.groups, self.looks, strict=True):
@@ -109,7 +111,7 @@ class Folder(SegmentationDataset):
 def read_cached(
     found: Found, fractions: list[float] | None, groups: Groups, given: Classes | UserError | None
 ) -> FolderContents:
-    """What is the same for all splits: read once in a process, and again when a file below the folders changes."""
+    """The contents of all splits. A process reads them once, and again if a file below the folders changes."""
     folders = dict.fromkeys(folder for both in found.values() for folder in both)
     key = repr([found, fractions, groups, given, str(Path.cwd()), folder_digest(folders)])
     if key in _cache:
@@ -126,13 +128,13 @@ def read_cached(
         encoding = error
     whole = FolderContents(parts, notes, dict(zip(paths, looks, strict=True)), encoding)
     _cache.clear()
-    if not any(seen.error for seen in looks):  # which may be of a moment
+    if not any(seen.error for seen in looks):  # which may be temporary
         _cache[key] = whole
     return whole
 
 
 def divide(found: Found, fractions: list[float] | None, groups: Groups) -> tuple[dict[Split, SplitFiles], list[str]]:
-    """Each split's pictures, and what is to be said."""
+    """The pairs of each split, and notes. Raises UserError for ``fractions`` beside folders of splits."""
     parts: dict[Split, SplitFiles]
     if "all" in found:
         everything, problems = pairs(found["all"])
@@ -143,19 +145,19 @@ def divide(found: Found, fractions: list[float] | None, groups: Groups) -> tuple
         notes = [f"no folders train and val: split by name into {shares} (data.dataset.fractions)."]
     elif fractions is not None:
         raise UserError(
-            f"data.dataset.fractions={fractions}: there are folders {', '.join(found)}, which say what goes where. "
+            f"data.dataset.fractions={fractions}: the folders {', '.join(found)} define the splits already. "
             f"Leave it out."
         )
     else:
         parts, notes = {split: SplitFiles(*pairs(found[split])) for split in get_args(Split) if split in found}, []
     if "test" not in parts:
-        notes.append("there are no test pictures with masks: val serves as test, too, which flatters the test score.")
+        notes.append("there are no test images with masks: val is used as test too, so the test score is optimistic.")
         parts["test"] = parts["val"]
     return parts, notes
 
 
 def require_nonempty(by_name: dict[Split, list[Pair]], images: Path, groups: Groups) -> None:
-    """Raise UserError where there are pictures, and none of them goes to one of the splits."""
+    """Raise UserError if there are images, but a split gets none of them."""
     empty = next((split for split, part in by_name.items() if not part), None)
     everything = [pair for part in by_name.values() for pair in part]
     if empty is None or not everything:
@@ -163,22 +165,22 @@ def require_nonempty(by_name: dict[Split, list[Pair]], images: Path, groups: Gro
     number = len({group_of(pair.name, groups) for pair in everything})
     if groups != "name" and number < FEW:
         raise UserError(
-            f"{images}: by data.dataset.groups={groups}, its {len(everything)} pictures are {number} "
-            f"group{'s' if number > 1 else ''}, and none goes to {empty}: a group is never divided. Take another of "
-            f"{', '.join(get_args(Groups))}, or make folders train and val."
+            f"{images}: with data.dataset.groups={groups}, its {len(everything)} images form {number} "
+            f"group{'s' if number > 1 else ''}, and {empty} gets none: groups are not divided. Choose another of "
+            f"{', '.join(get_args(Groups))}, or create folders train and val."
         )
     raise UserError(
-        f"{images}: of {len(everything)} pictures in {number} groups (data.dataset.groups={groups}), none goes to "
-        f"{empty} by its name. Raise its share in data.dataset.fractions, or make folders train and val."
+        f"{images}: of {len(everything)} images in {number} groups (data.dataset.groups={groups}), the hash of "
+        f"the name assigns none to {empty}. Raise its share in data.dataset.fractions, or create folders train and val."
     )
 
 
 def by_fractions(everything: list[Pair], fractions: list[float], groups: Groups) -> dict[Split, list[Pair]]:
-    """Each pair where its group's name puts it."""
+    """Assign each pair to a split by the hash of its group's name. Raises UserError for invalid fractions."""
     if len(fractions) not in (2, 3) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise UserError(
             f"data.dataset.fractions={fractions}: allowed are two or three numbers above 0 that add up to 1 (train, "
-            f"val and test), 0.7, 0.15 and 0.15, say."
+            f"val and test), for example [0.7,0.15,0.15]."
         )
     bounds = [0.0, fractions[0], fractions[0] + fractions[1], 1.0]
     splits = get_args(Split)[: len(fractions)]
@@ -192,7 +194,7 @@ def by_fractions(everything: list[Pair], fractions: list[float], groups: Groups)
 
 
 def group_of(name: str, groups: Groups) -> str:
-    """What a picture belongs to."""
+    """The group of an image."""
     folder, _, last = name.rpartition("/")
     if groups == "folder":
         return folder or "."
@@ -200,7 +202,7 @@ def group_of(name: str, groups: Groups) -> str:
 
 
 def given_classes(names: list[str] | None, root: str | None, found: Found) -> tuple[Classes | None, list[str]]:
-    """The classes that are stated, and what is to be said; None where none are."""
+    """The classes that the user gave, or None, and notes. Raises UserError if they are invalid."""
     places = [Path(os.path.expanduser(root))] if root else []
     for split, folders in found.items():  # ROOT/train/masks, or ROOT/masks/train
         places += [] if split == "all" else [folders.masks.parent.parent]

@@ -1,4 +1,4 @@
-"""What mask files hold, before it is known what it means: kinds, sizes and values, looked at once and remembered."""
+"""Summaries of mask files: kind, size, and values, before their meaning is known. They are computed once and cached."""
 
 import hashlib
 import os
@@ -17,16 +17,16 @@ from segpipe.data import cache
 from segpipe.data.files import open_image
 from segpipe.errors import UserError
 
-FORMAT = 2  # of what is kept: a higher number where Look changes, or what a file is taken for
-MOST = 1024  # values that are told apart; class masks hold a few
-GRAY = 0x010101  # times a gray value: the same as a colour
+FORMAT = 2  # of the cache: raise it if MaskSummary changes, or the kind that decode gives a file
+MOST = 1024  # maximal number of different values; class masks have few
+GRAY = 0x010101  # a gray value times this is the colour 0xRRGGBB
 
 
 class DecodedMask(NamedTuple):
-    """A mask file decoded.
+    """A decoded mask file.
 
-    values: (H, W) uint8 for ``gray`` and ``palette`` (indices), int32 0xRRGGBB for ``colour``.
-    palette: the (256,) colours 0xRRGGBB that a palette file gives its indices.
+    values: (H, W), uint8 for ``gray`` and ``palette`` (indices), int32 0xRRGGBB for ``colour``.
+    palette: (256,) colours 0xRRGGBB of a palette file. format: of the file, as PNG.
     """
 
     kind: Literal["gray", "palette", "colour"]
@@ -37,9 +37,11 @@ class DecodedMask(NamedTuple):
 
 @dataclass(frozen=True)
 class MaskSummary:
-    """A mask file in a few words: its values with their pixels, None where there are more than MOST.
+    """A summary of a mask file.
 
-    palette: the colours of its values, in their order. error: why it cannot be read; all else is empty then.
+    kind, format: see ``DecodedMask``. size: height and width in pixels.
+    values: value to number of pixels; None if there are more than MOST values.
+    palette: the colours of the values, in their order. error: why it cannot be read; all else is empty then.
     """
 
     kind: str = ""
@@ -51,9 +53,9 @@ class MaskSummary:
 
 
 def decode(path: Path) -> DecodedMask:
-    """Decode a mask: colours that are all gray, and one bit a pixel (0 and 255), come as gray.
+    """Decode a mask. Images of gray colours only, and of one bit per pixel (as 0 and 255), have the kind ``gray``.
 
-    Raises UserError for what is no picture, or a kind that cannot hold classes.
+    Raises UserError if the file is not an image, or its mode cannot represent classes.
     """
     picture = open_image(path)
     mode, form = picture.mode, picture.format or ""
@@ -79,16 +81,16 @@ MODES = {
     **dict.fromkeys(("I;16", "I;16B", "I;16L", "I", "F"), "more than 8 bits (often numbers of objects, not classes)"),
     **dict.fromkeys(("LA", "RGBA", "PA"), "transparent pixels"),
 }
-INSTEAD = "Masks are 8-bit: class indices, 0 and 255, or colours that classes.json names. Save it so, as PNG."
+INSTEAD = "Masks must be 8-bit: class indices, 0 and 255, or colours that classes.json names. Save it so, as PNG."
 
 
 def packed(colours: NDArray) -> NDArray[np.int32]:
-    """(..., 3) RGB to (...) 0xRRGGBB."""
+    """RGB (..., 3) to 0xRRGGBB (...)."""
     return (colours.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1, dtype=np.int32)
 
 
 def look(path: Path) -> MaskSummary:
-    """Decode a mask and say what is in it."""
+    """Decode a mask and summarise it."""
     try:
         stored = decode(path)
     except UserError as error:
@@ -106,25 +108,25 @@ def look(path: Path) -> MaskSummary:
 
 
 KEPT = pydantic.TypeAdapter(dict[str, MaskSummary])
-seen: dict[str, MaskSummary] = {}  # by path and stamp; for this process, should the cache not be writable
+seen: dict[str, MaskSummary] = {}  # by path, size and time; used if the cache cannot be written
 
 
 def summarise_masks(paths: list[Path]) -> list[MaskSummary]:
-    """A look at every mask: at those that are new or changed since the last time, the others from the cache."""
+    """The summaries of all masks: from the cache, except for new and changed files."""
     absolute = [os.path.join(os.getcwd(), path) for path in paths]
     folders = sorted({os.path.dirname(path) for path in absolute})
     name = f"masks-{FORMAT}-{hashlib.blake2b(chr(10).join(folders).encode(), digest_size=8).hexdigest()}"
     found = [os.stat(path) for path in absolute]
     stamps = [f"{path} {at.st_size} {at.st_mtime_ns}" for path, at in zip(absolute, found, strict=True)]
     if not seen.keys() >= set(stamps):
-        with suppress(pydantic.ValidationError):  # a damaged cache is none
+        with suppress(pydantic.ValidationError):  # a damaged cache is ignored
             seen.update(KEPT.validate_python(cache.read(name) or {}))
     looks = {stamp: seen[stamp] for stamp in stamps if stamp in seen}
     if new := [index for index, stamp in enumerate(stamps) if stamp not in looks]:
         hidden = not sys.stdout.isatty()
-        for index in track(new, f"Looking at {len(new)} masks", transient=True, disable=hidden):
+        for index in track(new, f"Reading {len(new)} masks", transient=True, disable=hidden):
             looks[stamps[index]] = look(paths[index])
-        whole = {stamp: one for stamp, one in looks.items() if not one.error}  # errors may be of a moment
+        whole = {stamp: one for stamp, one in looks.items() if not one.error}  # errors may be temporary
         seen.update(whole)
         if any(stamps[index] in whole for index in new):
             cache.write(name, {stamp: asdict(one) for stamp, one in whole.items()})

@@ -1,4 +1,4 @@
-"""Encoders: an image becomes one map per stride. ``Encoder`` is the contract each of them keeps."""
+"""Encoders: from an image to one map per stride. ``Encoder`` is the base class and states the contract."""
 
 from segpipe.models.encoders.alexnet import AlexNet
 from segpipe.models.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Pool

@@ -10,7 +10,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Pool(NamedTuple):
-    """A max-pooling: side of its window, step, zeros around."""
+    """A max-pooling: side of its window, stride, padding on each side."""
 
     kernel: int
     stride: int
@@ -18,19 +18,20 @@ class Pool(NamedTuple):
 
 
 class Encoder(nn.Module, ABC):
-    """Turns images (N, 3, H, W) into a map for every stride.
+    """From images (N, 3, H, W) to one map for each stride.
 
-    Strides are relative to the input. ``forward`` gives, for each stride, the *last* map before the next reduction, and
-    the reduced end as the coarsest.
+    Strides are relative to the input. ``forward`` returns, for each stride, the *last* map before the next reduction.
+    The coarsest map is the result of the last reduction.
 
-    channels: stride to channels, finest first.
-    depths: stride to the number of convolutions there (0 for a coarsest map that is only pooled).
-    pools: stride to the max-pooling that leads to it from the stride before; strides reached otherwise are missing.
-    min_size: the smallest height and width it takes.
-    classifier_kernel: side of the first fully connected layer when seen as a convolution (VGG 7, AlexNet 6).
-    mean, std: of the images that it was published for, red, green, blue, values 0 to 1: ``Network`` normalises by them.
-    revision: raised by one when a fix changes what the encoder computes or how the decoder meets its maps; part of a
-        run's identity where it is not 0.
+    channels: stride to number of channels, finest first.
+    depths: stride to number of convolutions (0 for a coarsest map that is only pooled).
+    pools: stride to the max-pooling that leads to it from the finer stride; strides without max-pooling are missing.
+    min_size: the smallest height and width that the encoder accepts, in pixels.
+    classifier_kernel: side of the classifier's first fully connected layer as a convolution (VGG 7, AlexNet 6).
+    mean, std: of the images the encoder was published for: red, green, blue, values 0 to 1. ``Network`` uses them.
+    revision: raised by one when a fix changes the encoder's result, or how the decoder aligns its maps; part of a run's
+        identity where it is not 0.
+    frozen: number of stages that are not trained.
     """
 
     channels: dict[int, int]
@@ -41,12 +42,12 @@ class Encoder(nn.Module, ABC):
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     revision: int = 0
-    frozen: int = 0  # stages
+    frozen: int = 0
 
     @property
     @abstractmethod
     def stages(self) -> list[nn.Module]:
-        """What ``freeze`` counts: the layers of each stride, finest first."""
+        """The layers of each stride, finest first; ``freeze`` counts them."""
 
     @property
     def strides(self) -> list[int]:
@@ -59,27 +60,28 @@ class Encoder(nn.Module, ABC):
         return max(self.channels)
 
     def freeze(self, count: int) -> None:
-        """Keep the first stages as they are: no gradient, and norms as in evaluation."""
+        """Freeze the first ``count`` stages: no gradients, and norms in evaluation mode."""
         self.frozen = count
         for stage in self.stages[:count]:
             stage.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As any module's, but for the frozen stages."""
+        """As ``nn.Module.train``, but frozen stages stay in evaluation mode."""
         super().train(mode)
         for stage in self.stages[: self.frozen]:
             stage.eval()
         return self
 
     def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A published state dict (torchvision's, timm's) in this encoder's own names; what it has no use for stays."""
+        """Rename the keys of a published state dict (torchvision, timm) to this encoder's; unused keys may remain."""
         return published
 
     @abstractmethod
     def forward(self, image: Tensor) -> dict[int, Tensor]:
-        """(N, 3, H, W), multiples of the coarsest stride, to stride: (N, channels[stride], H/stride, W/stride).
+        """(N, 3, H, W) to a dict of stride: (N, channels[stride], H/stride, W/stride).
 
-        An encoder that does not pad everywhere (AlexNet) gives maps a little smaller, centred on the image. Cell i of a
-        map of n cells so lies around pixel ``H / 2 + stride * (i - (n - 1) / 2)``, pixels seen as areas.
+        H and W are multiples of the coarsest stride. An encoder that does not pad in all layers (AlexNet) returns
+        slightly smaller maps, centred on the image: the centre of cell i of a map of n cells lies at pixel coordinate
+        ``H / 2 + stride * (i - (n - 1) / 2)``, with pixels as areas.
         """

@@ -1,4 +1,4 @@
-"""Encoders that only convolve and pool: VGG, SegNet-Basic's, U-Net's, and our small one."""
+"""Encoders of convolutions and max-poolings only: VGG, SegNet-Basic, U-Net, and a small one."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,11 +9,13 @@ from segpipe.models.refine import ConvStack
 
 
 class PlainEncoder(Encoder):
-    """Blocks of convolutions, a 2x2 max-pooling after each; every size is an argument.
+    """Blocks of convolutions with a 2x2 max-pooling after each block.
 
     widths, depths: channels and number of convolutions of each block.
-    kernel: side of the convolutions. norm: batch normalisation after each.
+    kernel: side of the convolutions, odd. norm: batch normalisation after each convolution.
     in_channels: of the image. classifier_kernel: see ``Encoder``.
+
+    Raises UserError if ``widths`` and ``depths`` are empty or of different length, or the kernel is even.
     """
 
     def __init__(
@@ -29,10 +31,11 @@ class PlainEncoder(Encoder):
         super().__init__()
         if not widths or len(widths) != len(depths):
             raise UserError(
-                f"encoder.widths has {len(widths)} entries, encoder.depths {len(depths)}: give one for each block."
+                f"encoder.widths has {len(widths)} entries, encoder.depths has {len(depths)}: give one entry for each "
+                f"block."
             )
         if kernel < 1 or kernel % 2 == 0:
-            raise UserError(f"encoder.kernel={kernel}: allowed is an odd number of 1 or more, which has a middle.")
+            raise UserError(f"encoder.kernel={kernel}: allowed is an odd number of 1 or more (it has a centre).")
         strides = [2**i for i in range(len(widths) + 1)]
         self.channels = dict(zip(strides, [*widths, widths[-1]], strict=True))
         self.depths = dict(zip(strides, [*depths, 0], strict=True))
@@ -53,7 +56,7 @@ class PlainEncoder(Encoder):
         return list(self.blocks.values())
 
     def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        """From torchvision's VGG, which counts all layers in one row (``features.17.weight``), poolings too."""
+        """From torchvision's VGG, which numbers all layers, poolings too, in one sequence (``features.17.weight``)."""
         names: dict[str, str] = {}
         place = 0
         for stride, block in self.blocks.items():

@@ -1,4 +1,4 @@
-"""ResNet (He et al. 2016) as torchvision has it, without its classifier."""
+"""ResNet (He et al. 2016) as in torchvision, without its classifier."""
 
 from typing import Literal
 
@@ -9,9 +9,9 @@ from segpipe.models.encoders.encoder import Encoder, Pool
 
 
 class ResNet(Encoder):
-    """Strides 2 to 32; the first step is a convolution, the second a pooling, the others are in the blocks.
+    """Strides 2 to 32. The first reduction is a convolution, the second a max-pooling, the others strided blocks.
 
-    depth: layers, as the paper counts them.
+    depth: number of layers, as in the paper.
     """
 
     def __init__(self, *, depth: Literal[18, 34, 50, 101]) -> None:
@@ -20,16 +20,16 @@ class ResNet(Encoder):
         self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
         layers = [self.layer1, self.layer2, self.layer3, self.layer4]
-        per_block, wider = (2, 1) if depth < 50 else (3, 4)  # convolutions in a block; its output over its width
+        per_block, wider = (2, 1) if depth < 50 else (3, 4)  # convolutions in a block; output channels / width
         self.channels = {2: 64} | {4 << i: (64 << i) * wider for i in range(4)}
         self.depths = {2: 1} | {4 << i: per_block * len(layer) for i, layer in enumerate(layers)}
         self.pools = {4: Pool(kernel=3, stride=2, padding=1)}
         self.min_size = 32
-        self.classifier_kernel = 3  # its own classifier takes the mean of the map, and has none
+        self.classifier_kernel = 3  # its classifier averages the map and has no kernel
 
     @property
     def stages(self) -> list[nn.Module]:
-        """The first convolution, then the four rows of blocks."""
+        """The first convolution, then the four groups of blocks."""
         return [nn.Sequential(self.conv1, self.bn1), self.layer1, self.layer2, self.layer3, self.layer4]
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
