@@ -18,12 +18,12 @@ The published architectures are four settings of this step, without ``smooth``::
     DeconvNet    max-unpooling             none     the same number of 3x3 transposed convs  the encoder's    refine
     U-Net        transposed conv 2x2       concat   two 3x3 convs                            the encoder's    upsample
 
-FCN (Long et al. 2015): upsamples class scores and adds class scores that 1x1 convolutions predict from finer maps.
-SegNet (Badrinarayanan et al. 2017): puts each value back at the position of the encoder's pooling maximum, and fills
-    the gaps by convolutions. It uses these positions instead of a skip.
-DeconvNet (Noh et al. 2015): as SegNet, with transposed convolutions of stride 1, and fully connected layers between
-    encoder and decoder (``necks.Bottleneck``).
-U-Net (Ronneberger et al. 2015): concatenates the encoder's features with the upsampled features and convolves both.
+- FCN (Long et al. 2015) upsamples class scores and adds class scores that 1x1 convolutions predict from finer maps.
+- SegNet (Badrinarayanan et al. 2017) puts each value back at the position of the encoder's pooling maximum, and fills
+  the gaps by convolutions. It uses these positions instead of a skip.
+- DeconvNet (Noh et al. 2015) does the same with transposed convolutions of stride 1, and has fully connected layers
+  between encoder and decoder (``necks.Bottleneck``).
+- U-Net (Ronneberger et al. 2015) concatenates the encoder's features with the upsampled features and convolves both.
 """
 
 from collections.abc import Callable, Sequence
