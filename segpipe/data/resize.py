@@ -26,7 +26,7 @@ def to_network(image: Image, size: Sequence[int] | None, *, smallest: int = 1) -
 
 
 def resize_image(image: Image, size: Sequence[int]) -> Image:
-    """(h, w, 3) to (H, W, 3) of ``size``: area means along axes that shrink, linear interpolation along axes that grow."""
+    """(h, w, 3) to (H, W, 3) of ``size``: area means along axes that shrink, bilinear along axes that grow."""
     reduced = reduced_size(image.shape, size)
     if reduced != image.shape[:2]:
         image = cv2.resize(image, reduced[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
