@@ -135,9 +135,9 @@ def boundary_f(filled: Filled, drawn: tuple[Labels, Labels], present: NDArray[np
     image) is left out. If no class remains, the value is NaN, and the image is left out.
     Script (Scripts/computeBFmeasure.m in alexgkendall/SegNet-Tutorial): the mean over the classes with a contour in the
     truth or in the prediction; a class that is predicted by mistake counts as 0. Without such classes the value is 0.
-    Only the averaging is that of the script. The script also matches contour pixels one to one, draws contours around
-    ignored regions, and scores predictions inside them. It is not known how Csurka et al. treat the image border, and
-    how the script draws contours (by a function of the Berkeley benchmark).
+    Only the averaging follows the script. Unlike this function, the script matches contour pixels one to one, draws
+    contours around ignored regions, and scores predictions inside them. It is not known how Csurka et al. treat the
+    image border, and how the script draws contours (by a function of the Berkeley benchmark).
     Contours inside ignored regions count if they are nearer than the tolerance to a pixel that is not ignored.
     """
     if filled.far is not None:
