@@ -103,7 +103,7 @@ class LogPredictions(pl.Callback):
     count: number of images, spread evenly over the split. every: interval in epochs.
     """
 
-    changes_result: ClassVar[bool] = False  # read by identity.changes_result
+    changes_result: ClassVar[bool] = False  # read by config.identity.changes_result
 
     def __init__(self, *, count: int = 4, every: int = 1) -> None:
         self.count, self.every = count, every

@@ -52,7 +52,7 @@ def test_predict_names_what_it_cannot_read_and_goes_on(run, tmp_path, finished_r
     masks = tmp_path / "masks"
     said = run("segpipe.predict", finished_run, photos, "--out", masks, cwd=tmp_path, status=1)
     assert "broken.png: cannot be read" in said
-    assert "2 of 3 pictures" in said
+    assert "2 of 3 images" in said
     written = {path.name: read_mask(path) if "mask" in path.stem else read_image(path) for path in masks.iterdir()}
     assert sorted(written) == sorted(f"{s}_{k}.png" for s in ("turned", "gray") for k in ("mask", "colour", "overlay"))
     assert written["turned_mask.png"].shape == (64, 40)

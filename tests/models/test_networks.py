@@ -100,7 +100,7 @@ def test_enlarge_is_one_jump_or_unpooling_step_by_step_or_bilinear():
 
 
 def test_too_small_a_picture_is_refused_with_the_size_needed():
-    with pytest.raises(UserError, match=r"20 x 40.*32 x 32 and more"):
+    with pytest.raises(UserError, match=r"20 x 40.*at least 32 x 32"):
         build_tiny("fcn8s")(torch.zeros(1, 3, 20, 40))
 
 
