@@ -46,3 +46,8 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return installed_version()
     raise AttributeError(f"module 'segpipe' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """What is exported, imported so far or not."""
+    return sorted({*globals(), *__all__})

@@ -20,6 +20,7 @@ def test_what_is_public_is_there_and_documented():
     page = (ROOT / "docs" / "api" / "index.md").read_text()
     for name in segpipe.__all__:
         assert getattr(segpipe, name) is not None
+        assert name in dir(segpipe)
         assert f"`segpipe.{name}" in page
     with pytest.raises(AttributeError, match="has no attribute 'anything'"):
         _ = segpipe.anything
