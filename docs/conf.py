@@ -39,7 +39,7 @@ myst_enable_extensions = [
 myst_heading_anchors = 3  # links to headings, as on a repository's pages
 
 # Not nitpicky: the types of other libraries could only be resolved with their inventories, from the network.
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "show-inheritance": True, "special-members": "__call__"}
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # torch's and Lightning's docstrings are not repeated
