@@ -163,6 +163,53 @@ def test_a_comparison_with_a_name_would_be_found(tmp_path):
     assert len([*compared(path)]) == 3
 
 
+# ---- identities of networks that were trained when names were compared
+
+
+KEPT = {  # model, encoder, decoder, fusion, decoder.smooth, model.enlarge: the run's name
+    "fcn8s small nearest none null same": "fcn32s-nearest-none-s0-22aa6f84",
+    "fcn8s small nearest sum conv3x3 same": "fcn8s-nearest-sum-s0-0c5c4395",
+    "fcn8s small nearest none null bilinear": "fcn8s-nearest-none-s0-5043a116",
+    "fcn8s small bilinear none null same": "fcn8s-bilinear-none-s0-a1ee00c1",
+    "fcn8s small bilinear sum conv3x3 same": "fcn8s-bilinear-sum-s0-f375dcbd",
+    "fcn8s small bilinear none null bilinear": "fcn8s-bilinear-none-s0-a1ee00c1",
+    "fcn8s small deconv none null same": "fcn8s-deconv-none-s0-af8c189e",
+    "fcn8s small deconv sum conv3x3 same": "fcn8s-deconv-sum-s0-8c2d0a78",
+    "fcn8s small deconv none null bilinear": "fcn8s-deconv-none-s0-ebf15cda",
+    "fcn8s small unpool none null same": "fcn32s-unpool-none-s0-31996bbb",
+    "fcn8s small unpool sum conv3x3 same": "fcn8s-unpool-sum-s0-a311bdb5",
+    "fcn8s small unpool none null bilinear": "fcn8s-unpool-none-s0-ab6a8734",
+    "fcn8s small pixelshuffle none null same": "fcn8s-pixelshuffle-none-s0-2b8e9c4e",
+    "fcn8s small pixelshuffle sum conv3x3 same": "fcn8s-pixelshuffle-sum-s0-43085faf",
+    "fcn8s small pixelshuffle none null bilinear": "fcn8s-pixelshuffle-none-s0-9878d7b3",
+    "ladder alexnet nearest none null same": "ladder8-nearest-none-s0-de56bad1",
+    "ladder alexnet nearest sum conv3x3 same": "ladder8-nearest-sum-s0-05a754b1",
+    "ladder alexnet nearest none null bilinear": "ladder8-nearest-none-s0-0f27d5f3",
+    "ladder alexnet bilinear none null same": "ladder8-bilinear-none-s0-52b63ca8",
+    "ladder alexnet bilinear sum conv3x3 same": "ladder8-bilinear-sum-s0-f797274d",
+    "ladder alexnet bilinear none null bilinear": "ladder8-bilinear-none-s0-52b63ca8",
+    "ladder alexnet deconv none null same": "ladder8-deconv-none-s0-f75fe64e",
+    "ladder alexnet deconv sum conv3x3 same": "ladder8-deconv-sum-s0-eef2605b",
+    "ladder alexnet deconv none null bilinear": "ladder8-deconv-none-s0-11440727",
+    "ladder alexnet pixelshuffle none null same": "ladder8-pixelshuffle-none-s0-65268d44",
+    "ladder alexnet pixelshuffle sum conv3x3 same": "ladder8-pixelshuffle-sum-s0-69997f65",
+    "ladder alexnet pixelshuffle none null bilinear": "ladder8-pixelshuffle-none-s0-97d8a0ac",
+}
+
+
+@pytest.mark.parametrize("network", sorted({cell.partition(" ")[0] for cell in KEPT}))
+def test_a_network_keeps_its_name_and_identity(network):
+    found = {}
+    for cell in KEPT:
+        model, encoder, decoder, fusion, smooth, enlarge = cell.split()
+        if model == network:
+            cfg = configure(f"model={model}", f"encoder={encoder}")
+            cfg.decoder, cfg.fusion = files("decoder")[decoder].copy(), files("fusion")[fusion].copy()
+            cfg.decoder.smooth, cfg.model.enlarge = None if smooth == "null" else smooth, enlarge
+            found[cell] = Plan.of(cfg).name()
+    assert found == {cell: name for cell, name in KEPT.items() if cell in found}
+
+
 # ---- own operators
 def own(name, *overrides, **arguments):
     """A configuration with an operator of ``own_parts``."""
