@@ -91,7 +91,7 @@ def bounds(question: str, interval: Interval | None) -> Row:
     """Of the answer to one of the two questions."""
     return {
         f"{question}_{what}": getattr(interval, name, None)
-        for what, name in (("low", "low"), ("high", "high"), ("df", "freedom"), ("p", "p"), ("p_adjusted", "adjusted"))
+        for what, name in (("low", "low"), ("high", "high"), ("df", "dof"), ("p", "p"), ("p_adjusted", "adjusted"))
     }
 
 

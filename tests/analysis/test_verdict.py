@@ -28,6 +28,7 @@ def test_differences_are_those_computed_by_hand(tmp_path):
     assert float(row["new_trainings_low"]) == pytest.approx(0.12 - half, abs=1e-5)
     assert float(row["new_trainings_high"]) == pytest.approx(0.12 + half, abs=1e-5)
     assert float(row["new_trainings_p"]) == pytest.approx(0.00915, abs=1e-4)  # of t = 10.3923
+    assert float(row["new_trainings_df"]) == 2
     assert (row["real"], row["seeds"], row["pairs"]) == ("True", "0 1 2", "1")
 
 
