@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.grid import grid
 from support.paths import ROOT
 
 PAGES = sorted((ROOT / "docs" / "extending").glob("*.md"))
@@ -73,8 +74,12 @@ def run(words, folder, **given):
     return done.stdout
 
 
+WITH_DIFFS = [page for page in PAGES if blocks(page)]
+QUICK = [page for page in WITH_DIFFS if page.stem == "operator"]
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="git applies the diffs, and there is none here")
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", grid(WITH_DIFFS, quick=QUICK), ids=lambda page: page.stem)
 def test_the_diffs_apply_and_the_commands_behind_them_run(page, tree):
     kinds = [kind for kind, _ in blocks(page)]
     assert kinds[-1] == "bash", f"{page.name}: the last diff has no bash block behind it"
@@ -91,7 +96,7 @@ def test_the_diffs_apply_and_the_commands_behind_them_run(page, tree):
 ONE_FILE = {"metric", "model"}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", WITH_DIFFS, ids=lambda page: page.stem)
 def test_a_component_is_a_class_and_a_file_under_conf(page):
     names = re.findall(r"^\+\+\+ b/(\S+)", page.read_text(), re.MULTILINE)
     assert len(names) == (1 if page.stem in ONE_FILE else 2)
