@@ -179,7 +179,7 @@ def declared(regime: Regime, *, seeds: int, trials: int, count: int = 40, resamp
             collection, tallies(matrices(random, regime, test, means, seeds=seeds)), resamples=resamples
         )  # fmt: skip
         for family in ("marginal", "interactions", "cells"):
-            for question in ("declared", "general"):
+            for question in ("significant", "significant_on_new_images"):
                 wrong = any(getattr(one, question) for one in getattr(found, family))
                 errors[f"{family} {question}"] = errors.get(f"{family} {question}", 0) + wrong / trials
     return errors
@@ -220,7 +220,7 @@ def print_intervals(seeds: Sequence[int], trials: int) -> None:
 def print_equal(_: Sequence[int], trials: int) -> None:
     """Families, of equal networks, by pictures."""
     same = Regime("no picture effect", 0.05, 0.0, 0.10)
-    for regime, question in ((same, "declared"), (REGIMES[1], "general"), (REGIMES[2], "general")):
+    for regime, question in ((same, "significant"), (REGIMES[1], "significant_on_new_images"), (REGIMES[2], "significant_on_new_images")):
         found = declared(regime, seeds=5, trials=trials)
         said = ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.items() if question in name)
         print(f"equal networks, {regime.name}: {said}", flush=True)

@@ -135,7 +135,7 @@ def main() -> None:
         cfg.trainer.max_epochs = -(-(given.rounds + 1) // a_round)
         cfg.trainer.check_val_every_n_epoch = cfg.trainer.max_epochs + 1
         task: SegmentationTask = build.task(cfg, data)
-        run = start(Plan.of(cfg), data, overrides=[])
+        run = start(Plan.of_trained(cfg), data, overrides=[])
         logger = build.logger(cfg, run)
         trainer = build.trainer(cfg, run, logger)
         turns = TakeTurns(PlainLoop(cfg, data, device), steps=given.steps, rounds=given.rounds, device=device)

@@ -20,11 +20,11 @@ PLACES = (  # (where, what, the part that it is); time is the innermost part's
     ("segpipe.train", "train", "between the parts"),
     ("segpipe.config.compatibility", "validate", "refusals"),
     ("segpipe.data.module:SegmentationData", "check", "refusals"),
-    ("segpipe.config.identity", "identity", "identity"),
+    ("segpipe.config.identity", "digest", "identity"),
     ("segpipe.config.build", "data", "data"),
     ("segpipe.data.module:Samples", "__init__", "data"),
     ("segpipe.config.build", "task", "network"),
-    ("segpipe.train", "start", "record"),
+    ("segpipe.engine.fit", "start", "record"),
     ("segpipe.runs.run:Run", "update", "record"),
     ("segpipe.config.build", "logger", "logger starts"),
     ("segpipe.config.build", "trainer", "Lightning"),
@@ -34,10 +34,10 @@ PLACES = (  # (where, what, the part that it is); time is the innermost part's
     ("segpipe.training.callbacks:AtomicCheckpointIO", "save_checkpoint", "checkpoints"),
     ("pytorch_lightning.loops.evaluation_loop:_EvaluationLoop", "run", "validation and test"),
     ("segpipe.models.cost", "measure", "cost"),
-    ("segpipe.train", "save_sheet", "picture"),
-    ("segpipe.train", "log_result", "logger ends"),
+    ("segpipe.engine.fit", "save_prediction_grid", "picture"),
+    ("segpipe.engine.fit", "log_result", "logger ends"),
     ("segpipe.training.tracking", "finish", "logger ends"),
-    ("segpipe.train", "print_summary", "summary"),
+    ("segpipe.engine.fit", "print_summary", "summary"),
 )
 
 
