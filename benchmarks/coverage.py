@@ -220,9 +220,12 @@ def print_intervals(seeds: Sequence[int], trials: int) -> None:
 def print_equal(_: Sequence[int], trials: int) -> None:
     """Families, of equal networks, by pictures."""
     same = Regime("no picture effect", 0.05, 0.0, 0.10)
-    for regime, question in ((same, "significant"), (REGIMES[1], "significant_on_new_images"), (REGIMES[2], "significant_on_new_images")):
+    new_images = "significant_on_new_images"
+    for regime, question in ((same, "significant"), (REGIMES[1], new_images), (REGIMES[2], new_images)):
         found = declared(regime, seeds=5, trials=trials)
-        said = ", ".join(f"{name} {100 * share:.1f} %" for name, share in found.items() if question in name)
+        said = ", ".join(
+            f"{name} {100 * share:.1f} %" for name, share in found.items() if name.endswith(f" {question}")
+        )
         print(f"equal networks, {regime.name}: {said}", flush=True)
 
 
