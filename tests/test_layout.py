@@ -99,3 +99,9 @@ def test_modules_of_a_package_do_not_import_in_a_circle():
 
     for name in sorted(below):
         follow(name, [])
+
+
+@pytest.mark.parametrize("path", PATHS, ids=dotted)
+def test_functions_are_short(path):
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    assert [node.name for node in functions if node.end_lineno - node.lineno >= 65] == []

@@ -80,15 +80,7 @@ def wandb_logger(
         config=config,
         resume="allow",
         reinit="create_new",  # do not log to other runs of this process
-        settings=wandb.Settings(
-            console="off",
-            silent=True,
-            save_code=False,
-            x_disable_stats=True,
-            init_timeout=4 * timeout,
-            finish_timeout=12 * timeout,
-            finish_timeout_raises=True,
-        ),
+        settings=quiet_settings(timeout),
     )
     run = None
     try:
@@ -108,6 +100,19 @@ def wandb_logger(
     if chosen == "offline":
         print(f"W&B: offline, because {reason}. To upload later: {sync_command(run)}")
     return TolerantWandbLogger(experiment=run, save_dir=folder, log_model=False)
+
+
+def quiet_settings(timeout: float) -> wandb.Settings:
+    """Settings of a run that prints nothing and sends no code and no system statistics. timeout: in seconds."""
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        save_code=False,
+        x_disable_stats=True,
+        init_timeout=4 * timeout,
+        finish_timeout=12 * timeout,
+        finish_timeout_raises=True,
+    )
 
 
 def no_logger(**unused: Any) -> None:
