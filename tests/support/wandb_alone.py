@@ -16,6 +16,14 @@ from support import commands
 from support.configs import TINY, configure
 from support.wandb_file import wandb_files
 
+MARKS = [
+    pytest.mark.usefixtures("alone"),
+    pytest.mark.usefixtures("settings_anew"),  # Lightning's own, of workers, of log intervals and of PyTorch's pytrees
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+]
+
+
 SMALL = [override for override in TINY if not override.startswith(("logger", "trainer.max_epochs"))]
 
 

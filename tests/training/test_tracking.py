@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from support.wandb_alone import synced_later, train_tiny
+from support.wandb_alone import MARKS, synced_later, train_tiny
 from support.wandb_file import read_wandb
 
 from segpipe import report
@@ -16,12 +16,7 @@ from segpipe.data.datasets.shapes import CLASSES, Shapes
 from segpipe.metrics import confusion
 from segpipe.runs.storage import read_history
 
-pytestmark = [
-    pytest.mark.usefixtures("alone"),
-    pytest.mark.usefixtures("settings_anew"),  # Lightning's own, of workers, of log intervals and of PyTorch's pytrees
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-]
+pytestmark = MARKS
 
 
 TABLE = "test/confusion_matrix_table/path"

@@ -7,15 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.wandb_alone import SMALL, synced_later, whole
+from support.wandb_alone import MARKS, SMALL, synced_later, whole
 from support.wandb_file import read_wandb
 
-pytestmark = [
-    pytest.mark.usefixtures("alone"),
-    pytest.mark.usefixtures("settings_anew"),  # Lightning's own, of workers, of log intervals and of PyTorch's pytrees
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

@@ -17,19 +17,14 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from pytorch_lightning.utilities import rank_zero_only
 from support.configs import configure
-from support.wandb_alone import SMALL, stop_wandb, synced_later, train_tiny, whole
+from support.wandb_alone import MARKS, SMALL, stop_wandb, synced_later, train_tiny, whole
 from support.wandb_file import read_wandb, wandb_files
 
 from segpipe import train as training
 from segpipe.errors import UserError
 from segpipe.training import tracking
 
-pytestmark = [
-    pytest.mark.usefixtures("alone"),
-    pytest.mark.usefixtures("settings_anew"),  # Lightning's own, of workers, of log intervals and of PyTorch's pytrees
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-]
+pytestmark = MARKS
 
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
