@@ -2,10 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from importlib import import_module
+from contextlib import suppress
 from pathlib import Path
-
-import yaml
 
 from segpipe.analysis import spreadsheets
 from segpipe.analysis.bounds import bound_of
@@ -18,8 +16,9 @@ from segpipe.analysis.scores import MIOU, Score
 from segpipe.analysis.standings import network_results
 from segpipe.analysis.statistics.effects import analyse
 from segpipe.analysis.verdict import Paragraph
+from segpipe.config.choices import files
 from segpipe.config.messages import user_errors
-from segpipe.config.schema import CONF, options
+from segpipe.config.schema import locate
 from segpipe.errors import UserError
 from segpipe.runs.run import display_path
 from segpipe.runs.storage import write_text
@@ -87,16 +86,11 @@ def offered_classes() -> dict[str, type]:
     The report reads their attributes. Classes that only a run names are not imported, because the folder of runs may
     come from another person.
     """
+    refined = [node.model.get("refine", {}) for node in files("model").values()]
     found: dict[str, type] = {}
-    for group in ("decoder", "fusion", "model"):
-        for name in options(group):
-            node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
-            path = str((node["model"].get("refine", {}) if group == "model" else node).get("_target_"))
-            module, _, class_name = path.rpartition(".")
-            try:
-                found[path] = getattr(import_module(module), class_name)
-            except (ImportError, AttributeError, ValueError):
-                continue
+    for node in (*files("decoder").values(), *files("fusion").values(), *refined):
+        with suppress(UserError):
+            found[str(node.get("_target_"))] = locate(str(node.get("_target_")))
     return found
 
 

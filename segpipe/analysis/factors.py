@@ -105,7 +105,7 @@ def by_size(level: Level) -> tuple[bool, float, str]:
     return not number, float(level) if number else 0.0, str(level)
 
 
-SAME_WITHOUT_SKIPS = ("fusion", "model.stride", "model.taps", "model.narrow")  # made equal by naming.canonical
+SAME_WITHOUT_SKIPS = ("fusion", "model.stride", "model.taps", "model.narrow")  # made equal by identity.canonical
 DECODER = Factor(
     "decoder", "decoder", "decoders",
     path="decoder.name", merged_keys=("decoder", "model.enlarge"),

@@ -11,8 +11,6 @@ from segpipe.runs import cells
 from segpipe.runs.renames import upgrade
 from segpipe.runs.run import Run
 
-OF_A_START = ("sweep.", "resume=", "run_dir=")  # overrides that say how a run was started, not what it is
-
 
 class Problem(NamedTuple):
     """What is not in the numbers, or not as it was asked for.
@@ -41,9 +39,7 @@ def earlier(folder: Path, asked: list[cells.Cell]) -> list[cells.Cell]:
     for path in folders(folder):
         if path.name in listed or (run := Run(path)).record.get("status") != "finished":
             continue
-        given = [str(override) for override in run.record.get("overrides") or []]
-        own = tuple(one for one in given if not one.lstrip("+~").startswith(OF_A_START))
-        if own in of:
+        if (own := tuple(run.cell_overrides)) in of:
             found.append(of[own]._replace(run=path.name, refused=None, error=None))
     return found
 

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from segpipe.metrics.confusion import RatioCounts, iou_counts
-
-Matrices = NDArray[Any]
+from segpipe.metrics.confusion import SCORES, Matrices, RatioCounts, iou_counts
 
 
 @dataclass(frozen=True)
@@ -68,21 +65,10 @@ class Score:
         return float(self.of(np.asarray(matrices).sum(0)))
 
 
-def mean_iou(matrices: Matrices) -> NDArray[np.float64]:
-    """The mean of intersection over union (...), over the classes that the truth has, of matrices (..., C, C)."""
-    counts = np.asarray(matrices, np.float64)
-    hits, true = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)
-    union = true + counts.sum(-2) - hits
-    present = true > 0
-    with np.errstate(invalid="ignore"):
-        ious = np.divide(hits, union, out=np.zeros_like(hits), where=present)
-        return np.asarray(ious.sum(-1) / present.sum(-1))
-
-
 MIOU = Score(
     "miou",
-    "mIoU",
-    of=mean_iou,
+    SCORES["miou"].label,
+    of=SCORES["miou"].value,
     counts=iou_counts,
     definition="of all test pixels together, the mean over the classes that the test's masks have",
 )

@@ -140,7 +140,7 @@ def within_place(runs: list[Facts], factors: Sequence[Factor]) -> set[str]:
 
 
 def may_differ(one: Own, other: Own, factors: Sequence[Factor]) -> list[str]:
-    """Keys that may differ in cells that are one network: what ``naming.canonical`` makes equal."""
+    """Keys that may differ in cells that are one network: what ``identity.canonical`` makes equal."""
     keys: list[str] = []
     for factor, level, its in zip(factors, one.levels, other.levels, strict=True):
         keys += factor.merged_keys if level != its else ()

@@ -1,5 +1,6 @@
 """Functions that build objects from the configuration."""
 
+import inspect
 import os
 from collections.abc import Callable
 from functools import partial
@@ -9,12 +10,12 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
-from segpipe.config.schema import EXTRA_KEYS, HYDRA_KEYS
+from segpipe.config.schema import HYDRA_KEYS, arguments, locate
 from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
 from segpipe.data.module import SegmentationData
@@ -43,8 +44,8 @@ SWEEP = "SEGPIPE_SWEEP"  # environment variable with the name of the sweep, set 
 
 def strip_labels(node: DictConfig, path: str) -> DictConfig:
     """Return a node without the keys that are no arguments: its name, and keys that other nodes read."""
-    kept = {key: node[key] for key in map(str, node) if key != "name" and f"{path}.{key}" not in EXTRA_KEYS}
-    return OmegaConf.create(kept)
+    kept = {*arguments(node, path), *HYDRA_KEYS}
+    return OmegaConf.create({key: node[key] for key in map(str, node) if key in kept})
 
 
 def resolve(node: DictConfig) -> DictConfig:
@@ -59,15 +60,11 @@ def kind(node: DictConfig, base: type[P]) -> type[P]:
 
     base: ``Upsampler``, ``Fusion`` or ``Refinement``. Raises UserError for a class that is not derived from it.
     """
-    target = f"{KINDS[base]}._target_={node.get('_target_')}"
-    try:
-        found = get_class(node.get("_target_"))
-    except Exception as error:
-        raise UserError(f"{target}: this class cannot be imported ({error}).") from error
-    if not issubclass(found, base):
+    found = locate(node._target_)
+    if not (inspect.isclass(found) and issubclass(found, base)):
         raise UserError(
-            f"{target}: allowed is a class derived from {base.__module__}.{base.__name__}. The attributes of the class "
-            f"describe its objects."
+            f"{KINDS[base]}._target_={node._target_}: allowed is a class derived from "
+            f"{base.__module__}.{base.__name__}. The attributes of the class describe its objects."
         )
     return found
 
@@ -76,8 +73,8 @@ def check_parts(cfg: DictConfig) -> None:
     """Let the class of each part check the arguments. Raises the UserError of the first part that rejects them."""
     for base, path in KINDS.items():
         node = OmegaConf.select(cfg, path)
-        arguments = OmegaConf.to_container(strip_labels(resolve(node), path), resolve=True)
-        given = {str(key): value for key, value in arguments.items() if key not in HYDRA_KEYS}  # type: ignore[union-attr]
+        values: Any = OmegaConf.to_container(node, resolve=True)
+        given = {key: values[key] for key in arguments(node, path)}
         try:
             kind(node, base).check(**given)
         except UserError as error:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from segpipe.config.schema import CONF, EXTRA_KEYS, HYDRA_KEYS, locate, options
+from segpipe.config.schema import CONF, arguments, locate, options
 from segpipe.errors import UserError
 
 # Keys without a default that other nodes or the program read. The arguments of a class are in its signature.
@@ -102,11 +102,10 @@ def check_arguments(cfg: DictConfig) -> None:
 def bind(path: str, node: DictConfig) -> None:
     """See ``check_arguments``."""
     count, names = GIVEN.get(path, (0, ()))
-    said = [
-        key for key in map(str, node) if key not in HYDRA_KEYS and key != "name" and f"{path}.{key}" not in EXTRA_KEYS
-    ]
     try:
-        inspect.signature(locate(node._target_)).bind(*[None] * count, **dict.fromkeys([*said, *names]))
+        inspect.signature(locate(node._target_)).bind(
+            *[None] * count, **dict.fromkeys([*arguments(node, path), *names])
+        )
     except TypeError as error:
         given = ", ".join([*["a value"] * count, *names])
         by_program = f" ({'the program also passes ' + given if given else 'the program passes no other arguments'})"

@@ -26,7 +26,7 @@ from segpipe.models.network import ENLARGEMENTS
 from segpipe.models.refine import Refinement
 from segpipe.models.upsample import Nearest, Upsampler
 from segpipe.runs.identity_keys import ADDED_SINCE, IGNORED_IN_IDENTITY
-from segpipe.runs.renames import current, oldest
+from segpipe.runs.renames import current, map_targets, oldest
 from segpipe.training import pretrained
 
 # Lightning's callbacks that only display or log. All others, and those of users, may change the result.
@@ -134,7 +134,7 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
             resolved.callbacks.pop(name)
     resolved.model.pop("name")
     resolved.model.pop("deconv_kernel", None)  # the decoder's node contains it
-    return with_class_keys(OmegaConf.to_container(resolved))  # type: ignore[no-any-return]
+    return map_targets(OmegaConf.to_container(resolved), class_key)  # type: ignore[no-any-return]
 
 
 def changes_result(node: DictConfig) -> bool:
@@ -147,13 +147,6 @@ def changes_result(node: DictConfig) -> bool:
     if made is callbacks.Timer:
         return node.get("duration") is not None
     return getattr(made, "changes_result", made not in LOGGING) is not False
-
-
-def with_class_keys(node: Any) -> Any:
-    """Copy nested dicts and lists of a configuration, with every ``_target_`` replaced by its ``class_key``."""
-    if isinstance(node, dict):
-        return {key: class_key(value) if key == "_target_" else with_class_keys(value) for key, value in node.items()}
-    return [with_class_keys(item) for item in node] if isinstance(node, list) else node
 
 
 def class_key(target: str) -> str:

@@ -75,6 +75,13 @@ RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the sm
 }
 
 
+def arguments(node: DictConfig, path: str) -> list[str]:
+    """Return the keys of a node that are arguments of its ``_target_``: not its name, nor keys that others read."""
+    return [
+        key for key in map(str, node) if key not in HYDRA_KEYS and key != "name" and f"{path}.{key}" not in EXTRA_KEYS
+    ]
+
+
 def check(cfg: DictConfig) -> None:
     """Raise UserError for the first value of a wrong type, range or name. The message says what is allowed."""
     for path, value, allowed, (low, high) in iter_values(cfg, ""):

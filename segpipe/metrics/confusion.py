@@ -189,8 +189,7 @@ class RatioCounts(NamedTuple):
 
 def iou_counts(matrices: NDArray[np.integer]) -> RatioCounts:
     """The counts of mIoU: hits, union and true pixels of (I, C, C) confusion matrices."""
-    counts = matrices.astype(np.float64)
-    hits, true, predicted = np.diagonal(counts, axis1=1, axis2=2), counts.sum(2), counts.sum(1)
+    hits, true, predicted = class_totals(matrices)
     return RatioCounts(hits, true + predicted - hits, true)
 
 

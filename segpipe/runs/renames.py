@@ -8,6 +8,7 @@ The state of a Lightning callback is stored under its class name, not its path. 
 checkpoint itself; no class of segpipe with a state has been renamed.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 CLASSES: dict[str, str] = {  # path in the first version that had the class: path today
@@ -46,11 +47,16 @@ def oldest(target: str) -> str:
     return FIRST.get(target, target)
 
 
-def upgrade(node: Any) -> Any:
-    """Copy nested dicts and lists of a configuration, with the present path for every ``_target_``."""
+def map_targets(node: Any, change: Callable[[str], str]) -> Any:
+    """Copy nested dicts and lists of a configuration, with ``change`` applied to every ``_target_``."""
     if isinstance(node, dict):
-        return {key: current(value) if key == "_target_" else upgrade(value) for key, value in node.items()}
-    return [upgrade(item) for item in node] if isinstance(node, list) else node
+        return {key: change(value) if key == "_target_" else map_targets(value, change) for key, value in node.items()}
+    return [map_targets(item, change) for item in node] if isinstance(node, list) else node
+
+
+def upgrade(node: Any) -> Any:
+    """Copy nested dicts and lists of a configuration, with every ``_target_`` replaced by its present path."""
+    return map_targets(node, current)
 
 
 FIRST = {present: first for first, present in CLASSES.items()}

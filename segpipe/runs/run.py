@@ -13,6 +13,7 @@ from segpipe.errors import UserError
 from segpipe.runs.storage import read_json, write_json
 
 Status = Literal["running", "finished", "failed", "interrupted"]
+OF_A_START = ("hydra.", "resume=", "run_dir=", "sweep.")  # overrides of how and where a run is started
 LOCK = ".lock"  # file in a run's folder
 
 
@@ -124,16 +125,21 @@ class Run:
         """File of a checkpoint: weights and the state of the training."""
         return self.folder / "checkpoints" / f"{name}.ckpt"
 
+    @property
+    def cell_overrides(self) -> list[str]:
+        """Overrides of the record that say what the run is; those of how it was started are left out."""
+        given = [str(override) for override in self.record.get("overrides") or []]
+        return [override for override in given if not override.lstrip("+~").startswith(OF_A_START)]
+
     def best_checkpoint(self) -> Path:
         """Return the checkpoint for predictions. Raises UserError where it does not exist."""
         if not self.checkpoint("best").is_file():
             status = self.record.get("status", "without a record")
             if status == "finished":
-                left_out = ("resume=", "sweep.", "run_dir=", "hydra.")
-                given = [str(one) for one in self.record.get("overrides", []) if not str(one).startswith(left_out)]
+                given = shlex.join([*self.cell_overrides, "hydra.mode=RUN"])
                 raise UserError(
                     f"{self.folder}: the weights were not kept (sweep.keep=none, or a copy without checkpoints). To "
-                    f"get them, train it again: python -m segpipe.train {shlex.join([*given, 'hydra.mode=RUN'])}"
+                    f"get them, train it again: python -m segpipe.train {given}"
                 )
             raise UserError(
                 f"{self.folder}: no checkpoints/best.ckpt (the run is {status}). Finish its training first: "

@@ -14,7 +14,7 @@ from segpipe import report
 from segpipe.analysis.collect import collect
 from segpipe.analysis.design_points import DesignPoint, design_points
 from segpipe.analysis.factors import DECODER, FACTORS, FUSION, NOT_SET, STRIDE, Factor, by_size
-from segpipe.analysis.scores import MIOU, Score, mean_iou
+from segpipe.analysis.scores import MIOU, Score
 from segpipe.analysis.statistics.contrasts import ONLY, Design
 from segpipe.analysis.statistics.effects import analyse, counts_of
 from segpipe.analysis.statistics.resample import Matrices, ScoreCounts, score_and_resample
@@ -152,7 +152,7 @@ def test_resampling_by_matrices_and_by_ratios_is_the_same(tmp_path):
     assert isinstance(counts_of(collection), ScoreCounts)
     tallies = [MIOU.counts(counts[n, s]) for n, s in np.ndindex(2, 3)]
     present = tallies[0].present  # of the first run; here each run has a truth of its own, so one by one
-    whole = score_and_resample(Matrices(runs, (2, 3), mean_iou), list("abcdef"), resamples=40)
+    whole = score_and_resample(Matrices(runs, (2, 3), MIOU.of), list("abcdef"), resamples=40)
     for place, own in zip(np.ndindex(2, 3), tallies, strict=True):
         one = ScoreCounts(own.numerator[None, None], own.denominator[None, None], own.present)
         alone = score_and_resample(one, list("abcdef"), resamples=40)

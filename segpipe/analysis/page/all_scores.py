@@ -1,4 +1,4 @@
-"""Every score of ``metrics.SCORES``, of every run: those that a run did not record are computed from its counts."""
+"""Every score of ``confusion.SCORES``, of every run: those that a run did not record are computed from its counts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,8 +33,7 @@ def of_run(run: FinishedRun, classes: list[str]) -> dict[str, Any]:
 
     A score that metrics.json lacks is computed from the confusion matrices: the run is older than the score.
     """
-    counted = logged_scores(run.matrices, classes)
-    return {
-        name: counted[name] if metric(run, "test", path[0]) is None else metric(run, "test", *path)
-        for name, path in score_paths(classes).items()
-    }
+    paths = score_paths(classes)
+    missing = {name for name, path in paths.items() if metric(run, "test", path[0]) is None}
+    counted = logged_scores(run.matrices, classes) if missing else {}
+    return {name: counted[name] if name in missing else metric(run, "test", *path) for name, path in paths.items()}

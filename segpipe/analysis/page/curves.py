@@ -1,6 +1,7 @@
 """Figures of what networks cost, how they learned, and how they do near boundaries."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -48,7 +49,7 @@ def cost_figure(found: Sequence[NetworkResult]) -> Figure | None:
     panels = [
         figures.panel(
             f"test {score.label} against {COSTS[name][0]}",
-            lambda axes, name=name: draw(axes, name),  # type: ignore[misc]
+            partial(draw, name=name),
             width=350,
             height=260,
         )

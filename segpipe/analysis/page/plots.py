@@ -1,6 +1,7 @@
 """The figures of a factorial: heat map, lines over a quantity, forest of differences."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -55,7 +56,7 @@ def heat_maps(grid: FactorGrid) -> Figure:
     panels = [
         figures.panel(
             f"{place_of(grid, panel, others)}: mean test {score.label} by {join_words(labels(shown))}",
-            lambda axes, panel=panel: draw(axes, panel),  # type: ignore[misc]
+            partial(draw, panel=panel),
             width=110 + 90 * len(columns),
             height=62 + 30 * len(rows),
         )
@@ -132,7 +133,7 @@ def quantity_lines(grid: FactorGrid, bound: Bound | None = None) -> Figure | Non
     panels = [
         figures.panel(
             f"{place_of(grid, panel, panels_by)}: test {score.label} by {across.label}",
-            lambda axes, panel=panel: draw(axes, panel),  # type: ignore[misc]
+            partial(draw, panel=panel),
             width=350,
             height=270,
         )
