@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import warnings
 from pathlib import Path
@@ -21,7 +20,7 @@ from segpipe.config.messages import user_errors
 from segpipe.engine import ranks, scheduler
 from segpipe.engine.fit import train as train
 from segpipe.engine.processes import exit_with_parent
-from segpipe.engine.shutdown import exit_after
+from segpipe.engine.shutdown import exit_after, raise_on_signals
 from segpipe.engine.stages import run_stages
 from segpipe.engine.sweep import names_class, refuse_cells
 from segpipe.runs.run import LOCK, remove_if_empty
@@ -63,9 +62,7 @@ def main() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*|lightning_fabric\..*|torch\.optim\.lr_scheduler")
-    for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # so that records are written and children are ended
-        if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
-            signal.signal(end, raise_keyboard_interrupt)
+    raise_on_signals()
     exit_with_parent()
     devices.silence_nonzero_ranks()
     with user_errors():
@@ -75,11 +72,6 @@ def main() -> None:
         finally:
             scheduler.cancel()
     sys.exit(status)
-
-
-def raise_keyboard_interrupt(*signal_and_frame: object) -> None:
-    """Signal handler: raise KeyboardInterrupt."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

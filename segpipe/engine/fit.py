@@ -13,6 +13,7 @@ from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
 from segpipe.data.module import SegmentationData
 from segpipe.engine.resume import check_same_config, is_complete, resolve_resume, start
+from segpipe.engine.shutdown import is_interruption
 from segpipe.metrics.boundaries import boundary_scores
 from segpipe.metrics.confusion import SCORES, named_scores
 from segpipe.models import cost
@@ -85,7 +86,7 @@ def run_training(plan: Plan, overrides: list[str], place: RankInfo) -> dict[str,
         failed = False
     except BaseException as error:
         note_end(run, error, place)
-        if isinstance(error, SystemExit) and not place.rank:  # Lightning converts a KeyboardInterrupt to it
+        if is_interruption(error) and not place.rank:
             raise KeyboardInterrupt from error
         raise
     finally:
@@ -127,11 +128,14 @@ def fit(
 
 def note_end(run: Run, error: BaseException, place: RankInfo) -> None:
     """Write to a run's record why it ended. Ranks above 0 only write a note for the process that started them."""
-    interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-    devices.report_error("interrupted" if interrupted else f"{type(error).__name__}: {error}")
+    interrupted = is_interruption(error)
+    if interrupted:
+        error = KeyboardInterrupt()
+    text = f"{type(error).__name__}: {error}"
+    devices.report_error("interrupted" if interrupted else text)
     if place.rank:
         return
-    run.finish("interrupted" if interrupted else "failed", explain(error) or f"{type(error).__name__}: {error}")
+    run.finish("interrupted" if interrupted else "failed", explain(error) or text)
     if interrupted and run.checkpoint("last").is_file():
         command = f"{PYTHON} -m segpipe.train resume={display_path(run.folder)}"
         print(f"\nInterrupted. To resume: {command}", file=sys.stderr)

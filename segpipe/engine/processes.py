@@ -234,7 +234,6 @@ os.register_at_fork(after_in_child=close_inherited_pipes)
 def exit_with_parent() -> None:
     """If this process was started by ``ChildProcess``, end it when its parent is gone for any reason."""
     if patience := os.environ.pop(PARENT_PIPE, None):
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores SIGINT
         threading.Thread(target=watch_parent, args=[float(patience)], name=PARENT_PIPE, daemon=True).start()
 
 

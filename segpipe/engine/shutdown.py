@@ -1,13 +1,38 @@
-"""Fast exit of the process of a training."""
+"""The end of the process of a training: by a signal, and a fast exit."""
 
 import atexit
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 STARTED = os.getpid()  # of the process that imported this module; a forked child has another
+signals: set[int] = set()  # those that asked this process to end
+os.register_at_fork(after_in_child=signals.clear)
+
+
+def raise_on_signals() -> None:
+    """Raise KeyboardInterrupt after SIGINT, SIGTERM and SIGHUP: records are written, and children are ended."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
+            signal.signal(number, raise_keyboard_interrupt)
+
+
+def raise_keyboard_interrupt(number: int, frame: object) -> None:
+    """Signal handler: store the signal and raise KeyboardInterrupt."""
+    signals.add(number)
+    raise KeyboardInterrupt
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Return whether a training was ended by a signal.
+
+    The error may be any other: ``torch.save``, for example, turns a KeyboardInterrupt during a write into a
+    RuntimeError. Lightning turns it into SystemExit.
+    """
+    return bool(signals) or isinstance(error, KeyboardInterrupt | SystemExit)
 
 
 def exit_after(main: Callable[[], None]) -> None:

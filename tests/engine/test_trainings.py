@@ -1,8 +1,10 @@
 """Trainings of every kind: losses, accumulation, warm starts, failures."""
 
+import io
 import json
 import math
 import shutil
+import signal
 
 import pytest
 import pytorch_lightning as pl
@@ -12,6 +14,7 @@ from support.grid import slow
 from support.trainings import interrupted_in, weights
 
 from segpipe.config import build
+from segpipe.engine.shutdown import raise_on_signals, signals
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.runs.storage import read_history
@@ -128,6 +131,31 @@ def test_what_is_interrupted_says_so_and_how_to_go_on(tmp_path, monkeypatch, cap
         train(configure(*TINY, f"run_dir={tmp_path / 'run'}"))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
     assert f"resume={tmp_path / 'run'}" in capsys.readouterr().err
+
+
+def test_a_signal_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """torch.save turns a KeyboardInterrupt into a RuntimeError: the run is interrupted all the same, not failed."""
+    save = torch.save
+
+    class Interrupting(io.BufferedWriter):
+        def write(self, content):
+            if not signals:
+                signal.raise_signal(signal.SIGINT)
+            return super().write(content)
+
+    monkeypatch.setattr(torch, "save", lambda checkpoint, file: save(checkpoint, Interrupting(file.raw)))
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        raise_on_signals()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            train(configure(*TINY, f"run_dir={tmp_path}"))
+    finally:
+        signals.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["status"], record["error"]) == ("interrupted", "KeyboardInterrupt: ")
 
 
 def test_a_folder_with_a_run_is_not_written_over(finished_run):
