@@ -1,6 +1,5 @@
 """Trainings of every kind: losses, accumulation, warm starts, failures."""
 
-import io
 import json
 import math
 import shutil
@@ -134,16 +133,15 @@ def test_what_is_interrupted_says_so_and_how_to_go_on(tmp_path, monkeypatch, cap
 
 
 def test_a_signal_while_a_checkpoint_is_written(tmp_path, monkeypatch):
-    """torch.save turns a KeyboardInterrupt into a RuntimeError: the run is interrupted all the same, not failed."""
-    save = torch.save
+    """torch.save may turn a KeyboardInterrupt into a RuntimeError: the run is interrupted all the same, not failed."""
 
-    class Interrupting(io.BufferedWriter):
-        def write(self, content):
-            if not signals:
-                signal.raise_signal(signal.SIGINT)
-            return super().write(content)
+    def save(checkpoint, file):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598") from None
 
-    monkeypatch.setattr(torch, "save", lambda checkpoint, file: save(checkpoint, Interrupting(file.raw)))
+    monkeypatch.setattr(torch, "save", save)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         raise_on_signals()
