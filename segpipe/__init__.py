@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from segpipe.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from segpipe.engine.predictor import Predictor
 
     __version__: str
@@ -16,15 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["Predictor", "UserError", "__version__", "load"]
 
 
-def load(run: str | Path, *, device: str | None = None) -> "Predictor":
+def load(run: str | Path, *, device: str | None = None, trust: "Iterable[str]" = ()) -> "Predictor":
     """Load a finished run as a function: ``segpipe.load(run)(image)`` returns the image's mask.
 
-    run: the folder of a run. device: a device name of torch, such as ``cpu`` or ``cuda``; None takes a GPU if there is
-    one. Raises ``segpipe.UserError`` where the folder is not a run, or where its checkpoint is missing or damaged.
+    run: the folder of a run. It may come from a stranger: only classes of segpipe are used. device: a device name of
+    torch, such as ``cpu`` or ``cuda``; None takes a GPU if there is one. trust: packages with further classes that the
+    run may use, such as ``["mypackage"]``. Raises ``segpipe.UserError`` where the folder is not a run, or where its
+    checkpoint is missing or damaged.
     """
     from segpipe.engine.predictor import Predictor  # imported here: importing torch takes seconds
 
-    return Predictor(run, device=device)
+    return Predictor(run, device=device, trust=trust)
 
 
 def installed_version() -> str:

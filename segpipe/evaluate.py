@@ -22,9 +22,14 @@ def main() -> None:
     parser.add_argument("--split", choices=get_args(Split), default="test")
     parser.add_argument("--out", type=Path, help="the folder to write to (default: evaluations in the run's folder)")
     parser.add_argument("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the run may use"
+    )
     given = parser.parse_args()
     with user_errors():
-        result = evaluate(given.run, overrides=given.data, split=given.split, out=given.out, device=given.device)
+        result = evaluate(
+            given.run, overrides=given.data, split=given.split, out=given.out, device=given.device, trust=given.trust
+        )
     console = Console(highlight=False, soft_wrap=True)
     console.print(score_table(result, title=given.split))
     console.print(f"{given.split} mIoU [bold]{result['miou']:.3f}[/]. Written to {result['folder']}/")

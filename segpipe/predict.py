@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from segpipe.config.messages import user_errors
@@ -11,13 +12,13 @@ from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 
 
-def predict(run: Path, pictures: list[Path], out: Path, *, device: str | None = None) -> int:
+def predict(run: Path, pictures: list[Path], out: Path, *, device: str | None = None, trust: Iterable[str] = ()) -> int:
     """Write NAME_mask.png (class indices), NAME_colour.png and NAME_overlay.png for each image.
 
     Prints the three largest classes of each image, and the error of an image that cannot be read. Returns the number of
     images that failed.
     """
-    predictor = Predictor(run, device=device)
+    predictor = Predictor(run, device=device, trust=trust)
     failed = []
     for number, path in enumerate(pictures, start=1):
         try:
@@ -67,9 +68,12 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, nargs="+", help="images, or folders of images")
     parser.add_argument("--out", type=Path, default=Path("masks"), help="the folder to write to (default: masks)")
     parser.add_argument("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the run may use"
+    )
     given = parser.parse_args()
     with user_errors():
-        failed = predict(given.run, find_pictures(given.pictures), given.out, device=given.device)
+        failed = predict(given.run, find_pictures(given.pictures), given.out, device=given.device, trust=given.trust)
     sys.exit(int(failed > 0))
 
 

@@ -129,13 +129,14 @@ def augment(cfg: DictConfig) -> Augment:
     node = OmegaConf.to_container(cfg.augment, resolve=True)
     assert isinstance(node, dict)
 
-    def transforms(key: str) -> list[Any]:
-        return [
-            strict(instantiate({"_target_": "hydra.utils.get_class", "path": item.pop("_target_")}), **item)
-            for item in node[key]
-        ]
+    def transform(item: dict[str, Any]) -> Any:
+        target = instantiate({"_target_": "hydra.utils.get_class", "path": item.pop("_target_")})
+        if isinstance(item.get("transforms"), list):  # a composition, such as OneOf
+            item["transforms"] = [transform(inner) for inner in item["transforms"]]
+        return strict(target, **item)
 
-    return Augment(before_crop=transforms("before_crop"), after_crop=transforms("after_crop"), crop=node["crop"])
+    before, after = ([transform(item) for item in node[key]] for key in ("before_crop", "after_crop"))
+    return Augment(before_crop=before, after_crop=after, crop=node["crop"])
 
 
 def data(cfg: DictConfig) -> SegmentationData:

@@ -20,8 +20,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from segpipe.errors import UserError, nearest
 from segpipe.models.part import Part
-from segpipe.runs.renames import upgrade
-from segpipe.runs.run import Run, repair_hint
 
 INSTALLED = Path(__file__).parents[1] / "conf"
 CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
@@ -29,6 +27,7 @@ HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 EXTRA_KEYS: dict[str, Any] = {
     "seed": int,
     "resume": str | None,
+    "trust": str | list[str] | None,
     "warm_start": str | None,
     "stages": list[str] | None,
     "match": Literal["params", "multiply_adds"] | None,
@@ -234,17 +233,6 @@ def options(group: str) -> list[str]:
     """Return the names of the choices of a config group, sorted."""
     folder = CONF / group
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
-
-
-def read(run: Run) -> DictConfig:
-    """Read the configuration that a run was started with. Raises UserError where the file is damaged."""
-    try:
-        kept = OmegaConf.create(upgrade(OmegaConf.to_container(OmegaConf.load(run.config))))
-    except Exception:  # a damaged file may raise any error
-        kept = OmegaConf.create()
-    if not isinstance(kept, DictConfig) or not {*map(str, kept)} >= GROUPS:
-        raise UserError(f"{run.folder}: its config.yaml is damaged. {repair_hint(run.folder)}")
-    return kept
 
 
 def key_of(override: str) -> str:

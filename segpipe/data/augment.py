@@ -1,9 +1,10 @@
 """Augmentation by albumentations. Each random draw depends on (seed, epoch, sample index) only."""
 
+import inspect
 import os
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import queries the network for a newer version
@@ -36,7 +37,9 @@ class Augment:
         cropping = [PadTo(crop[0], crop[1]), A.RandomCrop(crop[0], crop[1])] if crop else []
         self.compose = A.Compose([*before_crop, *cropping, *after_crop])
         # 1: masks are aligned with their images after resizing; revision 0 shifted them.
-        self.revision = int(any(isinstance(one, Registered | A.CropAndPad) for one in [*before_crop, *after_crop]))
+        self.revision = int(
+            any(isinstance(one, Registered | A.CropAndPad) for one in flat([*before_crop, *after_crop]))
+        )
 
     def __call__(self, sample: Sample, *, seed: int, epoch: int, index: int) -> Sample:
         """The augmented sample. Equal (seed, epoch, index) give equal results in all processes."""
@@ -46,6 +49,13 @@ class Augment:
         self.compose.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
         done = self.compose(image=sample.image, mask=sample.mask)
         return Sample(done["image"], done["mask"])
+
+
+def flat(transforms: Sequence[Any]) -> Iterator[Any]:
+    """Yield transforms and those inside of compositions such as OneOf."""
+    for transform in transforms:
+        yield transform
+        yield from flat(getattr(transform, "transforms", ()))
 
 
 class PadTo(A.DualTransform):
@@ -120,7 +130,7 @@ def strict(target: type[A.BasicTransform], **arguments: Any) -> A.BasicTransform
     target = REGISTERED.get(target, target)
     if target is A.CropAndPad:  # it resizes after cropping
         arguments.setdefault("mask_interpolation", cv2.INTER_NEAREST_EXACT)
-    if "fill_mask" in target.InitSchema.model_fields:  # type: ignore[attr-defined]
+    if "fill_mask" in getattr(getattr(target, "InitSchema", None), "model_fields", ()):
         arguments.setdefault("fill_mask", IGNORE_INDEX)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -128,3 +138,18 @@ def strict(target: type[A.BasicTransform], **arguments: Any) -> A.BasicTransform
             return target(**arguments)
         except (UserWarning, ValueError, TypeError) as error:
             raise UserError(f"augment: {target.__name__} cannot be built: {error}") from error
+
+
+READS = {"read_fn", "reference_images", "metadata_key", "font_path"}  # arguments of transforms that need more than data
+
+
+def library_transforms() -> list[str]:
+    """Return the names of albumentations' transforms and compositions that call no given function and read no file."""
+    return [
+        name
+        for name, kind in vars(A).items()
+        if inspect.isclass(kind)
+        and issubclass(kind, A.BasicTransform | A.BaseCompose)
+        and kind is not A.Lambda
+        and not READS & inspect.signature(kind).parameters.keys()
+    ]

@@ -1,5 +1,6 @@
 """Evaluation of a finished run on any data set."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from hydra import compose, initialize_config_dir
 
 from segpipe.config import build
 from segpipe.config.plan import Plan
-from segpipe.config.schema import CONF, read
+from segpipe.config.schema import CONF
+from segpipe.config.stored import read, with_local_keys
 from segpipe.data.dataset import Split
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
@@ -17,25 +19,33 @@ from segpipe.metrics.boundaries import boundary_scores, concatenate, count_bound
 from segpipe.metrics.confusion import confusion_matrices, named_scores
 from segpipe.models.network import resize_logits
 from segpipe.runs.counts import write_boundaries, write_confusion
-from segpipe.runs.storage import write_json
+from segpipe.runs.storage import inside, write_json
 
 
 def evaluate(
-    run: Path, *, overrides: list[str], split: Split, out: Path | None = None, device: str | None = None
+    run: Path,
+    *,
+    overrides: list[str],
+    split: Split,
+    out: Path | None = None,
+    device: str | None = None,
+    trust: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on a split, and write the scores and the counts of every image.
 
-    overrides: of the ``data`` group, as on the command line of train; an empty list takes the data of the run.
+    overrides: of the ``data`` group, as on the command line of train; an empty list takes the data of the run, in the
+    default folder of ``conf/data``: the folder in a stored configuration is not used. trust: see ``Predictor``.
     out: the folder to write to; None takes a folder ``evaluations/DATA-SPLIT`` in the run's folder.
     device: a device name of torch; None takes a GPU if there is one.
     Returns the scores (0 to 1) and counts as written to ``metrics.json``, and the folder.
     Raises UserError where the classes of the data are not those of the run.
     """
-    predictor = Predictor(run, device=device)
-    cfg = read(predictor.run)
+    predictor = Predictor(run, device=device, trust=trust)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides])
+    cfg = with_local_keys(read(predictor.run, trust=trust), composed, predictor.run)
     if overrides:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg.data = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides]).data
+        cfg.data = composed.data
     Plan.of(cfg)
     data = build.data(cfg)
     dataset = data.split(split)
@@ -58,7 +68,7 @@ def evaluate(
         places.append(index)
         parts.append(count_boundaries(prediction.numpy(), mask.numpy(), num_classes=len(dataset.classes)))
     at_boundaries = concatenate(parts).select(np.argsort(np.concatenate(places)))
-    out = out or predictor.run.folder / "evaluations" / f"{cfg.data.name}-{split}"
+    out = out or inside(predictor.run.folder, f"evaluations/{cfg.data.name}-{split}")
     result = named_scores(matrices, dataset.classes) | {"boundaries": boundary_scores(at_boundaries)}
     result |= {"run": str(run), "data": overrides, "split": split}
     write_confusion(out / "confusion.npz", names=dataset.names, groups=dataset.groups, matrices=matrices)

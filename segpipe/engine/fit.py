@@ -19,9 +19,9 @@ from segpipe.metrics.confusion import SCORES, named_scores
 from segpipe.models import cost
 from segpipe.runs import checkpoints
 from segpipe.runs.counts import write_boundaries, write_confusion
-from segpipe.runs.run import Run, display_path
+from segpipe.runs.run import Run, display_path, resume_command
 from segpipe.runs.storage import read_json, write_json
-from segpipe.runs.summary import PYTHON, print_summary
+from segpipe.runs.summary import print_summary
 from segpipe.training import devices, pretrained, tracking
 from segpipe.training.callbacks import save_prediction_grid
 from segpipe.training.devices import RankInfo
@@ -43,7 +43,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     auto = cfg.resume == "auto"
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
     with run.lock(wait=auto):
-        if auto and run.record.get("status") == "finished" and is_complete(run):
+        if auto and run.record.get("status") == "finished" and is_complete(run, cfg):
             check_same_config(run, Plan.of(cfg))
             print(f"{display_path(run.folder)} is already finished.")
             place.broadcast_config(None)
@@ -137,8 +137,7 @@ def note_end(run: Run, error: BaseException, place: RankInfo) -> None:
         return
     run.finish("interrupted" if interrupted else "failed", explain(error) or text)
     if interrupted and run.checkpoint("last").is_file():
-        command = f"{PYTHON} -m segpipe.train resume={display_path(run.folder)}"
-        print(f"\nInterrupted. To resume: {command}", file=sys.stderr)
+        print(f"\nInterrupted. To resume: {resume_command(run)}", file=sys.stderr)
 
 
 def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any) -> int:

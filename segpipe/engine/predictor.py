@@ -1,5 +1,6 @@
 """A finished run as a function from images to masks."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -7,44 +8,69 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from segpipe.config import build, schema
+from segpipe.config import build, stored
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import read_image
 from segpipe.data.resize import to_network
 from segpipe.errors import UserError
 from segpipe.models.network import resize_logits
 from segpipe.runs import checkpoints
-from segpipe.runs.run import Run, display_path
+from segpipe.runs.run import Run, resume_command
+
+COPIES, SLACK = 4, 64 * 2**20  # a checkpoint holds weights, their average and two moments in float32, and a little more
+
+
+def meta_state(cfg: DictConfig, num_classes: int) -> dict[str, torch.Tensor]:
+    """Return the state dict of a configuration's network on the meta device, without memory for its weights.
+
+    Raises UserError where the configuration is not that of a network.
+    """
+    try:
+        encoder = build.meta_encoder(cfg)
+        with torch.device("meta"):
+            return build.network_factory(cfg, encoder, num_classes)().state_dict()  # type: ignore[no-any-return]
+    except UserError:
+        raise
+    except Exception as error:  # damaged values raise any kind of error in a constructor
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"config.yaml is damaged: its network cannot be built ({reason}).") from error
 
 
 class Predictor:
     """Predicts the mask of an image with the best checkpoint of a run.
 
-    run: the folder of a run. device: a device name of torch; None takes a GPU if there is one. Attributes: classes,
+    run: the folder of a run. device: a device name of torch; None takes a GPU if there is one. trust: packages whose
+    classes the run may use, beside those of segpipe; a run from a stranger could execute them. Attributes: classes,
     palette: names and RGB colours (0 to 255) by class index. size: [height, width] to which images are resized, as in
     the test; None where they keep their size. The logits are resized to the size of the image.
     Raises UserError where the folder is not a run, or where its record or its checkpoint is missing or damaged.
     """
 
-    def __init__(self, run: str | Path, *, device: str | None = None) -> None:
+    def __init__(self, run: str | Path, *, device: str | None = None, trust: Iterable[str] = ()) -> None:
         self.run = Run.open(run)
-        cfg = schema.read(self.run)
+        cfg = stored.read(self.run, trust=trust)
         if "classes" not in self.run.record:
             raise UserError(
                 f"{run}: run.json is missing or damaged, so the classes are not known. To write it again, resume the "
-                f"training: python -m segpipe.train resume={display_path(self.run.folder)}"
+                f"training: {resume_command(self.run)}"
             )
         self.classes: list[str] = self.run.record["classes"]
         self.palette = [tuple(colour) for colour in self.run.record["palette"]]
         self.size: list[int] | None = OmegaConf.to_container(cfg.data).get("size")  # type: ignore[union-attr, assignment]
         self.device = resolve_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        path = self.run.best_checkpoint()
+        expected = meta_state(cfg, len(self.classes))
+        checkpoint = checkpoints.read(path, limit=SLACK + COPIES * sum(4 * one.numel() for one in expected.values()))
+        state = {
+            name.removeprefix("network."): tensor
+            for name, tensor in checkpoint["state_dict"].items()
+            if name.startswith("network.")
+        }
+        checkpoints.require_fit(state, expected, path)
         self.network = build.network(cfg, len(self.classes))
-        state = checkpoints.read(self.run.best_checkpoint())["state_dict"]
-        self.network.load_state_dict(
-            {name.removeprefix("network."): state[name] for name in state if name.startswith("network.")}
-        )
+        self.network.load_state_dict(state)
         self.network.eval().to(self.device)
 
     def __call__(self, image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Mask:

@@ -21,7 +21,8 @@ from segpipe.config.schema import key_of
 from segpipe.engine.processes import ChildProcess, describe_exit, end, single_run_overrides
 from segpipe.engine.resume import resume_config
 from segpipe.runs.environment import cores
-from segpipe.runs.run import Run, Status
+from segpipe.runs.records import Status
+from segpipe.runs.run import Run
 from segpipe.training import devices
 
 DETECTION_SECONDS = 5.0  # seconds that ranks have in order to detect a failed rank themselves

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config import build
 from segpipe.config.plan import Plan
-from segpipe.config.schema import key_of, read
+from segpipe.config.schema import key_of
+from segpipe.config.stored import read, with_local_keys
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
@@ -20,7 +21,7 @@ from segpipe.runs import checkpoints
 from segpipe.runs.checkpoints import latest_intact, quarantine
 from segpipe.runs.environment import environment
 from segpipe.runs.run import Run, display_path, repair_hint
-from segpipe.runs.storage import read_history, write_text
+from segpipe.runs.storage import read_history, read_yaml, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
@@ -99,7 +100,7 @@ def identified(run: Run, plan: Plan) -> dict[str, Any]:
     if not old:
         return {"identity": plan.identity, "max_epochs": [length]}
     try:
-        kept = Plan.of_trained(read(run))
+        kept = Plan.of_trained(read(run, composed=cfg))
     except UserError:  # the file is damaged; ``check_same_config`` has compared the identity
         kept = plan
     asked = run.record.get("max_epochs", [kept.cfg.trainer.max_epochs])
@@ -131,16 +132,19 @@ def lineage(warm_start: str | None) -> list[dict[str, str]]:
     return [*parent.record.get("lineage", []), own]
 
 
-def is_complete(run: Run) -> bool:
-    """Return whether the configuration and the best checkpoint of a finished run are undamaged."""
+def is_complete(run: Run, cfg: DictConfig) -> bool:
+    """Return whether the configuration and the best checkpoint of a finished run are undamaged.
+
+    cfg: the configuration of the command line, whose classes are trusted.
+    """
     with suppress(UserError):
-        return bool(read(run)) and not checkpoints.best_is_damaged(run)
+        return bool(read(run, composed=cfg)) and not checkpoints.best_is_damaged(run)
     return False
 
 
 def check_same_config(run: Run, plan: Plan) -> None:
     """Raise UserError where a run has another identity than the plan."""
-    if (run.record.get("identity") or Plan.of_trained(read(run)).identity) != plan.identity:
+    if (run.record.get("identity") or Plan.of_trained(read(run, composed=plan.cfg)).identity) != plan.identity:
         if run.record.get("extended_from"):
             raise UserError(
                 f"{run.folder}: the run in this folder has another configuration; it was resumed with another "
@@ -216,16 +220,27 @@ def check_length(run: Run, epochs: int | None) -> None:
         )
 
 
+def check_data_given(run: Run, cfg: DictConfig) -> None:
+    """Raise UserError where the data of a resumed run lie in a folder that was not given again."""
+    stored = read_yaml(run.config)["data"].get("root")
+    if stored and not cfg.data.get("root") and not cfg.data.dataset.get("images"):
+        raise UserError(
+            f"{run.folder}: give the folder of the data again, data.root=FOLDER. The one in a stored configuration "
+            f"({str(stored)[:200]}) is not used, because a run may come from a stranger."
+        )
+
+
 def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """Return the configuration of the run to resume, with the overrides of the command line that MAY_CHANGE allows.
 
     Raises UserError for other overrides: they would make it another training.
     """
     run = Run.open(cfg.resume)
-    kept = read(run)
+    trust = [cfg.trust] if isinstance(cfg.trust, str) else cfg.trust or ()
+    kept = with_local_keys(read(run, trust=trust, composed=cfg), cfg, run)
     for override in overrides:
         path = key_of(override)
-        if path in ("resume", "run_dir", "sweep.name"):
+        if path in ("resume", "run_dir", "sweep.name", "trust"):
             continue
         if not path.startswith(MAY_CHANGE):
             raise UserError(
@@ -236,8 +251,6 @@ def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if path == "data.root":  # the stored configuration has no interpolations: set the dependent key as well
             OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
     check_length(run, kept.trainer.max_epochs)
-    folder = str(run.folder.absolute())
-    kept.update(resume=folder, run_dir=folder, warm_start=None)
-    for name in ("best", "last"):
-        kept.callbacks[name].dirpath = str(run.checkpoint("last").parent.absolute())
+    check_data_given(run, kept)
+    kept.resume = str(run.folder.absolute())
     return kept

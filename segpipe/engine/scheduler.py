@@ -19,7 +19,8 @@ from segpipe.engine.sweep import SweepCallback, refuse_cells
 from segpipe.errors import UserError
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.environment import cores
-from segpipe.runs.run import Run, Status, display_path, remove_if_empty
+from segpipe.runs.records import Status
+from segpipe.runs.run import Run, display_path, remove_if_empty
 from segpipe.runs.summary import PYTHON
 from segpipe.training import devices
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segpipe.runs.records import SweepRecord, read_record
 from segpipe.runs.run import Run, file_lock
-from segpipe.runs.storage import read_json, write_json
+from segpipe.runs.storage import inside, write_json
 
 
 class Cell(NamedTuple):
@@ -47,17 +48,17 @@ def add(folder: Path, new: Cell, *, tuning_seeds: Iterable[int] | None = None) -
             return
         kept[new.place] = new
         entries = {"name": folder.name, "tuning_seeds": seeds, "cells": [cell._asdict() for cell in kept.values()]}
-        write_json(folder / "sweep.json", entries)
+        write_json(inside(folder, "sweep.json"), entries)
 
 
 def read_tuning_seeds(folder: Path) -> list[int] | None:
     """Read the seeds that are used to tune nuisance factors, never to compare networks; None where none are given."""
-    return read_json(folder / "sweep.json").get("tuning_seeds")
+    return read_record(inside(folder, "sweep.json"), SweepRecord).get("tuning_seeds")
 
 
 def read(folder: Path) -> list[Cell]:
     """Read the cells of a sweep, in the order in which they were added; an empty list where there is no sweep."""
-    return [Cell(**entry) for entry in read_json(folder / "sweep.json").get("cells", [])]
+    return [Cell(**entry) for entry in read_record(inside(folder, "sweep.json"), SweepRecord).get("cells", [])]
 
 
 def status(folder: Path, cell: Cell) -> str:
@@ -71,8 +72,8 @@ def status(folder: Path, cell: Cell) -> str:
         return "refused"
     if cell.run is None:
         return "failed"
-    run = Run(folder / cell.run)
-    found = str(run.record.get("status", "missing"))
-    if found == "finished" and run.record.get("extended_from"):
+    run = Run(inside(folder, cell.run))
+    recorded = str(run.record.get("status", "missing"))
+    if recorded == "finished" and run.record.get("extended_from"):
         return "extended"
-    return "interrupted" if found == "running" and not run.is_running else found
+    return "interrupted" if recorded == "running" and not run.is_running else recorded

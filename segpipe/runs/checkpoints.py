@@ -1,5 +1,6 @@
 """The checkpoints of a run: atomic writing, reading with a check for damage, and which one to resume from."""
 
+import os
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from segpipe.errors import UserError
 from segpipe.runs.run import Run, display_path, repair_hint
-from segpipe.runs.storage import atomic_write
+from segpipe.runs.storage import atomic_write, open_regular
 
 Keep = Literal["all", "best", "none"]  # checkpoints to keep of a sweep's finished runs; best: its weights only
 OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # the keys of a checkpoint with weights only
@@ -29,9 +30,55 @@ def write(path: Path, checkpoint: dict[str, Any]) -> None:
     atomic_write(path, save)
 
 
-def read(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of a run to a device. Raises UserError where the file is damaged."""
-    return torch.load(require_intact(path), map_location=device, weights_only=True)
+def read(path: Path, *, device: torch.device | str = "cpu", limit: int | None = None) -> dict[str, Any]:
+    """Read a checkpoint of a run to a device. limit: the largest allowed size of the file, in bytes.
+
+    Raises UserError where the file is damaged, too large, or not a checkpoint.
+    """
+    require_intact(path)
+    size = path.stat().st_size
+    if limit is not None and size > limit:
+        raise UserError(
+            f"{display_path(path)} has {size:,} bytes; the network of this run needs at most {limit:,}. It does not "
+            f"belong to this configuration. {repair_hint(path.parent.parent)}"
+        )
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        state = checkpoint["state_dict"]
+        problem = next(filter(None, (problem_of(name, tensor) for name, tensor in state.items())), None)
+    except Exception as error:  # torch raises many kinds of errors for a file that it did not write
+        problem = str(error).partition("\n")[0] or type(error).__name__
+    if problem:
+        raise UserError(f"{display_path(path)} is damaged: {problem}. {repair_hint(path.parent.parent)}")
+    return checkpoint  # type: ignore[no-any-return]
+
+
+def problem_of(name: object, tensor: object) -> str | None:
+    """Return what is wrong with an entry of a state dict: it has to be a tensor of finite numbers. None if it is."""
+    if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        return f"its entry {str(name)[:100]} is not a tensor"
+    if not (tensor.dtype.is_floating_point or tensor.dtype in (torch.int32, torch.int64)):
+        return f"{name} holds {tensor.dtype}"
+    if tensor.dtype.is_floating_point and not torch.isfinite(tensor).all():
+        return f"{name} holds numbers that are not finite"
+    return None
+
+
+def require_fit(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path) -> None:
+    """Raise UserError where a state dict has other names, shapes or kinds of numbers than a network. path: its file."""
+    for name in sorted(state.keys() | expected.keys()):
+        if name not in state or name not in expected:
+            problem = f"{name} is {'missing' if name not in state else 'not part of the network'}"
+        elif state[name].shape != expected[name].shape:
+            problem = f"{name} has the shape {list(state[name].shape)}, not {list(expected[name].shape)}"
+        elif state[name].dtype.is_floating_point != expected[name].dtype.is_floating_point:
+            problem = f"{name} holds {state[name].dtype}"
+        else:
+            continue
+        raise UserError(
+            f"{display_path(path)} does not fit the network of config.yaml: {problem[:300]}. "
+            f"{repair_hint(path.parent.parent)}"
+        )
 
 
 def require_intact(path: Path) -> Path:
@@ -44,11 +91,16 @@ def require_intact(path: Path) -> Path:
 def is_intact(path: Path) -> bool:
     """Return whether a checkpoint is undamaged, by the checksums of the zip file. Torch writes but does not check them.
 
-    False where there is no file.
+    False where there is no regular file, and where an entry is compressed: torch does not compress, and a small file
+    could fill the memory.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            size = os.fstat(file.fileno()).st_size
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                return False
+            return sum(entry.file_size for entry in entries) <= size and archive.testzip() is None
     except Exception:  # a damaged header may raise any error in zipfile
         return False
 

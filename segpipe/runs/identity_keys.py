@@ -3,7 +3,7 @@
 from typing import Any
 
 IGNORED_IN_IDENTITY = (
-    "hydra", "run_dir", "resume", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath",
+    "hydra", "run_dir", "resume", "trust", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath",
     "callbacks.last", "callbacks.overlays", "data.root", "data.dataset.root", "data.dataset.images",
     "data.dataset.masks", "data.dataset.download", "data.workers", "data.cache", "data.eval_batch_size",
     "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",

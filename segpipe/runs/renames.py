@@ -50,7 +50,10 @@ def oldest(target: str) -> str:
 def map_targets(node: Any, change: Callable[[str], str]) -> Any:
     """Copy nested dicts and lists of a configuration, with ``change`` applied to every ``_target_``."""
     if isinstance(node, dict):
-        return {key: change(value) if key == "_target_" else map_targets(value, change) for key, value in node.items()}
+        return {
+            key: change(value) if key == "_target_" and isinstance(value, str) else map_targets(value, change)
+            for key, value in node.items()
+        }
     return [map_targets(item, change) for item in node] if isinstance(node, list) else node
 
 

@@ -1,18 +1,19 @@
 """A run: its folder, the lock that protects it during training, and its record."""
 
 import fcntl
+import os
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from segpipe.errors import UserError
-from segpipe.runs.storage import read_json, write_json
+from segpipe.runs.records import RunRecord, Status, read_record
+from segpipe.runs.storage import inside, open_regular, partial_files, write_json
 
-Status = Literal["running", "finished", "failed", "interrupted"]
 OF_A_START = ("hydra.", "resume=", "run_dir=", "sweep.")  # overrides of how and where a run is started
 LOCK = ".lock"  # file in a run's folder
 
@@ -22,9 +23,21 @@ def display_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+PYTHON = display_path(Path(sys.executable)) if ".venv" in sys.executable else "python"  # make does not activate it
+
+
 def repair_hint(folder: Path) -> str:
     """Return the advice on how to repair a damaged run."""
     return f"To repair it, run its first command again with resume=auto hydra.run.dir={display_path(folder)}."
+
+
+LOCAL_KEYS = ("data.root", "data.dataset.root", "data.dataset.images", "data.dataset.masks", "logger")
+
+
+def resume_command(run: "Run") -> str:
+    """Return the command that resumes a run. What is not read from a stored configuration is given again."""
+    local = [override for override in run.cell_overrides if override.lstrip("+~").startswith(LOCAL_KEYS)]
+    return f"{PYTHON} -m segpipe.train {shlex.join([f'resume={display_path(run.folder)}', *local])}"
 
 
 @contextmanager
@@ -35,7 +48,7 @@ def file_lock(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
     there is no protection and no waiting.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as lock:
+    with open_lock(folder) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -44,6 +57,11 @@ def file_lock(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
         except OSError:
             pass
         yield
+
+
+def open_lock(folder: Path) -> IO[bytes]:
+    """Open the lock file of a folder; create it if it does not exist. Raises UserError where it is a link."""
+    return open_regular(inside(folder, LOCK), flags=os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
 
 
 def remove_if_empty(folder: Path, *, beside: frozenset[str] = frozenset({LOCK})) -> None:
@@ -65,7 +83,7 @@ class Run:
 
     def read(self) -> None:
         """Read the record from the disk."""
-        self.record: dict[str, Any] = read_json(self.record_path)
+        self.record: dict[str, Any] = read_record(self.record_path, RunRecord)
         self.started = time.time()
         self.previous_seconds: float = self.record.get("wall_time_s", 0.0)  # seconds of earlier sessions
 
@@ -86,44 +104,44 @@ class Run:
     @property
     def config(self) -> Path:
         """File of the resolved configuration."""
-        return self.folder / "config.yaml"
+        return inside(self.folder, "config.yaml")
 
     @property
     def record_path(self) -> Path:
         """File of the record: status, seed, versions, times."""
-        return self.folder / "run.json"
+        return inside(self.folder, "run.json")
 
     @property
     def history(self) -> Path:
         """CSV file with one line per epoch."""
-        return self.folder / "history.csv"
+        return inside(self.folder, "history.csv")
 
     @property
     def metrics(self) -> Path:
         """File with the scores of every split, and the cost."""
-        return self.folder / "metrics.json"
+        return inside(self.folder, "metrics.json")
 
     @property
     def pictures(self) -> Path:
         """Folder of the images of predictions."""
-        return self.folder / "pictures"
+        return inside(self.folder, "pictures")
 
     @property
     def examples(self) -> Path:
         """Folder of a few example images, the same for every run: image, ground truth, prediction."""
-        return self.pictures / "examples"
+        return inside(self.folder, "pictures/examples")
 
     def confusion(self, split: str) -> Path:
         """File with the confusion matrix of every image of a split."""
-        return self.folder / "confusion" / f"{split}.npz"
+        return inside(self.folder, f"confusion/{split}.npz")
 
     def boundaries(self, split: str) -> Path:
         """File with the boundary and object counts of every image of a split."""
-        return self.folder / "boundaries" / f"{split}.npz"
+        return inside(self.folder, f"boundaries/{split}.npz")
 
     def checkpoint(self, name: Literal["best", "last"]) -> Path:
         """File of a checkpoint: weights and the state of the training."""
-        return self.folder / "checkpoints" / f"{name}.ckpt"
+        return inside(self.folder, f"checkpoints/{name}.ckpt")
 
     @property
     def cell_overrides(self) -> list[str]:
@@ -143,7 +161,7 @@ class Run:
                 )
             raise UserError(
                 f"{self.folder}: no checkpoints/best.ckpt (the run is {status}). Finish its training first: "
-                f"python -m segpipe.train resume={display_path(self.folder)}"
+                f"{resume_command(self)}"
             )
         return self.checkpoint("best")
 
@@ -168,13 +186,13 @@ class Run:
     def remove_partial_files(self) -> None:
         """Remove the incomplete files of a process that was killed."""
         for folder in (self.folder, self.checkpoint("last").parent):
-            for part in folder.glob(".*.part"):
-                part.unlink()
+            for path in partial_files(folder):
+                path.unlink()
 
     @property
     def is_running(self) -> bool:
         """Whether a process is training this run."""
-        with suppress(FileNotFoundError), (self.folder / LOCK).open() as lock:
+        with suppress(FileNotFoundError), open_regular(inside(self.folder, LOCK)) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -1,29 +1,86 @@
-"""Atomic writing of files, and reading that returns nothing for missing or damaged files."""
+"""Files of run and sweep folders: paths without links, atomic writing, reading with limits.
+
+A run or sweep folder may come from a stranger. Its paths are made by ``inside``, its files are read by ``read_bytes``
+and the functions that call it, and written by ``atomic_write``.
+"""
 
 import csv
 import io
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import yaml
+
+from segpipe.errors import UserError
+
+MAX_BYTES = 64 * 2**20  # of a text file
+MAX_YAML_BYTES = 2**18
+MAX_DEPTH = 40  # nested lists and dicts in a file
+PART = ".part"  # suffix of an incomplete file
+UMASK = os.umask(0)
+os.umask(UMASK)  # the mask can be read only by setting it
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file or folder inside ``folder``. name: a relative path, with ``/`` between its components.
+
+    ``folder`` itself may be a link or lie behind links: the user named it. Raises UserError where ``name`` leaves the
+    folder, and where a component below the folder is a link: a folder from a stranger could lead anywhere.
+    """
+    if not name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise UserError(f"{folder}: '{name}' is not a path inside this folder. Allowed are names without '..'.")
+    path = folder
+    for part in PurePosixPath(name).parts:
+        path = path / part
+        if path.is_symlink():
+            raise UserError(f"{path}: this is a link. Links inside a run or a sweep are not followed: copy the target.")
+    return path
+
+
+def is_component(name: object) -> bool:
+    """Return whether a value is the name of a file or folder: one component of a path, without control characters."""
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and len(name.encode(errors="replace")) <= 255
+        and "/" not in name
+        and name.isprintable()
+    )
 
 
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` write a temporary file next to ``path``, then rename it to ``path`` in one step.
 
-    A reader sees the old file or the new one, never a part. Where writing fails, the old file stays.
+    A reader sees the old file or the new one, never a part. Where writing fails, the old file stays. The temporary file
+    is new and its name cannot be predicted, so nothing is written through a link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=PART, dir=path.parent)
+    temporary = Path(name)
     try:
+        os.fchmod(descriptor, 0o666 & ~UMASK)
+        os.close(descriptor)
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def partial_files(folder: Path) -> Iterator[Path]:
+    """Yield the incomplete files that ``atomic_write`` left in a folder when its process was killed."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(".") and entry.name.endswith(PART) and entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,13 +102,85 @@ def without_nan(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
+def open_regular(path: Path, *, flags: int = os.O_RDONLY) -> IO[bytes]:
+    """Open a regular file. A named pipe or a device is not opened: reading it might never end.
+
+    flags: of ``os.open``. Raises UserError for what is not a regular file, OSError where the file cannot be opened.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{path}: not a regular file. Only regular files are read.")
+    return open(descriptor, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b")
+
+
+def read_bytes(path: Path, *, limit: int = MAX_BYTES) -> bytes:
+    """Read a regular file. Raises UserError where it is larger than ``limit`` bytes; see also ``open_regular``."""
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise UserError(f"{path}: larger than {limit:,} bytes, the limit for this kind of file.")
+    return content
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file; an empty dict where it does not exist or is damaged."""
+    """Read a JSON file; an empty dict where it does not exist or is damaged.
+
+    NaN and infinities count as damage: JSON does not have them.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        content = json.loads(read_bytes(path), parse_constant=reject_constant)
+        check_plain(content)
+    except (FileNotFoundError, ValueError, RecursionError, UserError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def reject_constant(name: str) -> Any:
+    """Raise ValueError for NaN and infinities, which ``json`` accepts."""
+    raise ValueError(f"{name} is not JSON")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping of plain data: no aliases, no tags, no dates.
+
+    Raises ValueError with the reason where the content is anything else, OSError and UserError as ``read_bytes``.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = read_bytes(path, limit=MAX_YAML_BYTES).decode("utf-8")
+    try:
+        if "*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, loader)):
+            raise ValueError("aliases are not allowed")
+        content = yaml.load(text, loader)
+    except (yaml.YAMLError, RecursionError, MemoryError) as error:
+        raise ValueError(f"not YAML ({str(error).partition(chr(10))[0]})") from error
+    check_plain(content)
+    if not isinstance(content, dict):
+        raise ValueError("not a mapping")
+    return content
+
+
+def check_plain(content: Any, depth: int = 0) -> None:
+    """Raise ValueError for content that is not made of dicts with text keys, lists, texts, numbers, booleans and null.
+
+    It also rejects a nesting deeper than MAX_DEPTH, and numbers that are not finite.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} is not a text")
+            check_plain(value, depth + 1)
+    elif isinstance(content, list):
+        for value in content:
+            check_plain(value, depth + 1)
+    elif isinstance(content, float) and not math.isfinite(content):
+        raise ValueError(f"{content} is not a finite number")
+    elif isinstance(content, str):
+        content.encode()  # raises ValueError for half a surrogate pair, which cannot be printed
+    elif not (content is None or isinstance(content, int | float)):
+        raise ValueError(f"a {type(content).__name__} is not allowed")
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -65,11 +194,16 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Read the rows that ``write_history`` wrote, unchanged; an empty list where there is no file."""
-    if not path.is_file():
+    """Read the rows that ``write_history`` wrote, unchanged; an empty list where there is no file.
+
+    Raises ValueError where a value is not a number, UserError as ``read_bytes``.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8")
+    except FileNotFoundError:
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{key: number(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [{key: number(value) for key, value in row.items() if value and key is not None} for row in rows]
 
 
 def number(text: str) -> float:

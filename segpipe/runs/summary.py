@@ -1,17 +1,14 @@
 """The summary that a finished training prints."""
 
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from segpipe.metrics.confusion import SCORES
+from segpipe.runs.run import PYTHON as PYTHON
 from segpipe.runs.run import Run, display_path
-
-PYTHON = display_path(Path(sys.executable)) if ".venv" in sys.executable else "python"  # make does not activate it
 
 
 def print_summary(run: Run, metrics: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from segpipe.data.module import SegmentationData
 from segpipe.models.network import resize_logits
 from segpipe.runs import checkpoints
 from segpipe.runs.run import Run
-from segpipe.runs.storage import read_history, write_history
+from segpipe.runs.storage import is_component, read_history, write_history
 from segpipe.training import tracking
 from segpipe.training.task import SegmentationTask
 
@@ -33,25 +33,37 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         checkpoints.write(Path(path), checkpoint)
 
     def load_checkpoint(self, path: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
-        """See TorchCheckpointIO. If the run's folder was moved, the paths in the states of callbacks are updated.
+        """See TorchCheckpointIO. The states of callbacks get the paths of the checkpoint's folder.
 
-        Otherwise Lightning would lose the best checkpoint.
+        The run's folder may have been moved, and no path is taken from a checkpoint: Lightning removes the files that
+        its ModelCheckpoint has stored. Raises UserError where the file is damaged.
         """
-        checkpoint = super().load_checkpoint(path, *arguments, **named)
+        checkpoint = checkpoints.read(Path(path))
         here = os.path.realpath(Path(path).parent)  # the form that Lightning stores
-        for name, state in checkpoint.get("callbacks", {}).items():
-            if isinstance(state, dict) and state.get("dirpath"):
-                checkpoint["callbacks"][name] = relocate_paths(state, state["dirpath"], here)
+        for state in checkpoint.get("callbacks", {}).values():
+            if isinstance(state, dict) and "dirpath" in state:
+                relocate_paths(state, here)
         return checkpoint
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint. Only a regular file is removed, never a folder."""
+        if os.path.isfile(path) and not os.path.islink(path):
+            os.unlink(path)
 
-def relocate_paths(content: Any, old: str, new: str) -> Any:
-    """The state of a callback, with ``old`` replaced by ``new`` at the start of each path."""
-    if isinstance(content, dict):
-        return {relocate_paths(key, old, new): relocate_paths(value, old, new) for key, value in content.items()}
-    if isinstance(content, str) and (content == old or content.startswith(f"{old}/")):
-        return new + content.removeprefix(old)
-    return content
+
+def relocate_paths(state: dict[str, Any], folder: str) -> None:
+    """Replace the paths in the state of a ModelCheckpoint by those of the same file names in ``folder``."""
+
+    def local(path: object) -> str:
+        name = os.path.basename(str(path))
+        return os.path.join(folder, name) if is_component(name) else ""
+
+    state["dirpath"] = folder
+    for key in ("best_model_path", "last_model_path", "kth_best_model_path"):
+        if state.get(key):
+            state[key] = local(state[key])
+    best = state.get("best_k_models")
+    state["best_k_models"] = {local(path): value for path, value in best.items()} if isinstance(best, dict) else {}
 
 
 class KeepSigtermHandler(pl.Callback):

@@ -10,9 +10,9 @@ import torch
 from support.configs import TINY, configure
 from support.paths import ROOT, STORED
 
-from segpipe.config import build, identity, schema
+from segpipe.config import build, identity, stored
 from segpipe.config.plan import Plan
-from segpipe.config.schema import options
+from segpipe.config.schema import locate, options
 from segpipe.engine.predictor import Predictor
 from segpipe.runs.renames import CLASSES, upgrade
 from segpipe.runs.run import Run
@@ -37,7 +37,7 @@ NO_NECK_WIDTH = ("ladder", "fcn_basic", "segnet", "segnet_basic", "unet", "decon
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_class_of_the_first_version_is_found_and_known_by_its_first_path(target):
-    schema.locate(CLASSES.get(target, target))
+    locate(CLASSES.get(target, target))
     assert identity.class_key(target) == target
 
 
@@ -81,7 +81,7 @@ def kept_runs():
 
 @pytest.mark.parametrize("folder", kept_runs())
 def test_the_stored_configuration_of_a_kept_run_gives_its_identity(folder):
-    assert Plan.of_trained(schema.read(Run(folder))).identity == folder.name[-8:]
+    assert Plan.of_trained(stored.read(Run(folder))).identity == folder.name[-8:]
 
 
 def test_an_old_run_predicts_as_it_did():
@@ -105,18 +105,18 @@ def test_an_old_run_is_resumed_to_the_weights_it_would_have_had(tmp_path):
 def test_an_old_run_is_a_warm_start():
     from segpipe.training.pretrained import warm_start
 
-    cfg = schema.read(Run(OLD))
+    cfg = stored.read(Run(OLD))
     network = build.network(cfg, 6)
     warm_start(network, build.weights_file(str(OLD)))
-    stored = torch.load(OLD / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-    assert all(torch.equal(tensor, stored[f"network.{name}"]) for name, tensor in network.state_dict().items())
+    state = torch.load(OLD / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(tensor, state[f"network.{name}"]) for name, tensor in network.state_dict().items())
 
 
 def test_an_old_run_is_recognised_by_the_command_that_made_it():
     tiny = [word for word in TINY if not word.startswith("neck")]
     small = ["encoder.widths=[4,4,4,4,8]", "data.dataset.train=8", "data.dataset.side=64", "data.crop=[64,64]"]
     cfg = configure(*tiny, *small, "callbacks=ema", "model=segnet", "fusion=none", "trainer.max_epochs=1")
-    assert Plan.of(cfg).identity == Plan.of_trained(schema.read(Run(OLD))).identity == Run(OLD).record["identity"]
+    assert Plan.of(cfg).identity == Plan.of_trained(stored.read(Run(OLD))).identity == Run(OLD).record["identity"]
 
 
 def first_weights(model, decoder, fusion):
