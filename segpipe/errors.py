@@ -1,7 +1,20 @@
 """The errors that the user can fix."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# Characters that a terminal obeys: control characters but for newline and tab, and those that reverse the direction of
+# writing; halves of surrogate pairs, which stand for the bytes of a file name that is not UTF-8, cannot be printed.
+NOT_PRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    r"""Return a text that can be printed. Characters that a terminal would obey are written as ``\x1b``.
+
+    Names of files and classes may come from a stranger.
+    """
+    return NOT_PRINTABLE.sub(lambda found: repr(found[0])[1:-1], str(text))
 
 
 class UserError(Exception):
@@ -9,6 +22,10 @@ class UserError(Exception):
 
     Commands print only the message and end with status 1. Python callers get the exception.
     """
+
+    def __str__(self) -> str:
+        """The message, printable."""
+        return printable(super().__str__())
 
 
 class InvalidCombination(UserError):

@@ -9,7 +9,7 @@ from segpipe.config.messages import user_errors
 from segpipe.data.files import IMAGE_SUFFIXES, read_image
 from segpipe.data.visualise import colour_mask, overlay, save_image
 from segpipe.engine.predictor import Predictor
-from segpipe.errors import UserError
+from segpipe.errors import UserError, printable
 
 
 def predict(run: Path, pictures: list[Path], out: Path, *, device: str | None = None, trust: Iterable[str] = ()) -> int:
@@ -33,7 +33,10 @@ def predict(run: Path, pictures: list[Path], out: Path, *, device: str | None = 
         save_image(overlay(image, mask, predictor.palette), out / f"{path.stem}_overlay.png")
         shares = {name: float((mask == index).mean()) for index, name in enumerate(predictor.classes)}
         largest = sorted(shares.items(), key=lambda item: -item[1])[:3]
-        print(f"[{number}/{len(pictures)}] {path.name}: " + ", ".join(f"{name} {share:.0%}" for name, share in largest))
+        print(
+            f"[{number}/{len(pictures)}] {printable(path.name)}: "
+            + ", ".join(f"{name} {share:.0%}" for name, share in largest)
+        )
     print(f"{len(pictures) - len(failed)} of {len(pictures)} images: masks in {out}/")
     return len(failed)
 

@@ -1,6 +1,7 @@
 """Short messages for errors that the user can fix. Errors in the program keep their traceback."""
 
 import errno
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,21 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf.errors import OmegaConfBaseException
 
 from segpipe.config.schema import CONF, keys, options
-from segpipe.errors import UserError, nearest
+from segpipe.errors import UserError, nearest, printable
 
+REASONS = {  # of errors of the file system, each with what to do
+    errno.EACCES: "no permission to read or write it. Change its permissions, or choose another place.",
+    errno.EPERM: "the system does not allow it. Change the permissions, or choose another place.",
+    errno.EROFS: "this place is read-only. Choose another place.",
+    errno.ENOTDIR: "a part of this path is a file, not a folder. Remove or rename the file, or choose another place.",
+    errno.EEXIST: "there is already a file where a folder is needed. Remove or rename it, or choose another place.",
+    errno.EISDIR: "this is a folder, but a file is needed. Remove or rename it, or choose another place.",
+    errno.ENAMETOOLONG: "the name is longer than this file system allows. Choose a shorter one.",
+    errno.ELOOP: "the links lead in a circle. Remove one of them.",
+    errno.EMFILE: "too many open files. Raise the limit (ulimit -n), or take fewer data.workers.",
+    errno.EIO: "the disk or the network file system reports an error. Check it, then run the same command again.",
+    errno.ESTALE: "the network file system has lost this file. Run the same command again.",
+}
 INTERRUPTED = 130  # the exit status of an interrupted program, as shells expect it
 
 
@@ -30,7 +44,7 @@ def user_errors() -> Iterator[None]:
     except Exception as error:
         if (message := explain(error)) is None:
             raise
-        print(f"segpipe: {message}", file=sys.stderr)
+        print(f"segpipe: {printable(message)}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -47,6 +61,8 @@ def explain(error: BaseException) -> str | None:
             f"{error}. Free some space, then run the same command again: a sweep with its sweep.name, a training with "
             f"resume=FOLDER. Finished runs are kept, unfinished runs are resumed."
         )
+    if isinstance(error, OSError) and error.filename is not None and error.errno in REASONS:
+        return f"{os.fsdecode(error.filename)}: {REASONS[error.errno]}"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return (
             f"Out of memory ({str(error).strip().partition(chr(10))[0]}). Take a smaller data.batch_size, or split the "

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from segpipe.errors import UserError
+from segpipe.errors import UserError, printable
 from segpipe.runs.records import RunRecord, Status, read_record
 from segpipe.runs.storage import inside, open_regular, partial_files, write_json
 
@@ -20,7 +20,7 @@ LOCK = ".lock"  # file in a run's folder
 
 def display_path(path: Path) -> str:
     """Return a path as a user would type it: relative to the working folder if it is inside."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return printable(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 PYTHON = display_path(Path(sys.executable)) if ".venv" in sys.executable else "python"  # make does not activate it
@@ -217,6 +217,6 @@ class Run:
         Without this entry the run counts as interrupted, because no process is running.
         """
         try:
-            self.update(status=status, error=error)
+            self.update(status=status, error=printable(error))
         except OSError as full:
             print(f"{display_path(self.record_path)}: the status could not be written ({full}).", file=sys.stderr)

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import yaml
 
-from segpipe.errors import UserError
+from segpipe.errors import NOT_PRINTABLE, UserError, printable
 
 MAX_BYTES = 64 * 2**20  # of a text file
 MAX_YAML_BYTES = 2**18
@@ -163,7 +163,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def check_plain(content: Any, depth: int = 0) -> None:
     """Raise ValueError for content that is not made of dicts with text keys, lists, texts, numbers, booleans and null.
 
-    It also rejects a nesting deeper than MAX_DEPTH, and numbers that are not finite.
+    It also rejects a nesting deeper than MAX_DEPTH, numbers that are not finite, and control characters.
     """
     if depth > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
@@ -171,6 +171,7 @@ def check_plain(content: Any, depth: int = 0) -> None:
         for key, value in content.items():
             if not isinstance(key, str):
                 raise ValueError(f"the key {key!r} is not a text")
+            check_plain(key, depth + 1)
             check_plain(value, depth + 1)
     elif isinstance(content, list):
         for value in content:
@@ -178,7 +179,8 @@ def check_plain(content: Any, depth: int = 0) -> None:
     elif isinstance(content, float) and not math.isfinite(content):
         raise ValueError(f"{content} is not a finite number")
     elif isinstance(content, str):
-        content.encode()  # raises ValueError for half a surrogate pair, which cannot be printed
+        if NOT_PRINTABLE.search(content):
+            raise ValueError(f"'{printable(content[:60])}' has control characters")
     elif not (content is None or isinstance(content, int | float)):
         raise ValueError(f"a {type(content).__name__} is not allowed")
 
