@@ -191,8 +191,8 @@ def logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
     )
 
 
-def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None, place: RankInfo = SINGLE_PROCESS) -> pl.Trainer:
-    """Build the trainer with its callbacks. place: this process's rank and the number of ranks."""
+def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None, rank_info: RankInfo = SINGLE_PROCESS) -> pl.Trainer:
+    """Build the trainer with its callbacks. rank_info: this process's rank and the number of ranks."""
     callbacks = [*instantiate_all(cfg.callbacks), History(run)]
     if cfg.trainer.get("enable_progress_bar", True):
         callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=PROGRESS_EVERY))
@@ -202,13 +202,13 @@ def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None, place: RankIn
         AtomicCheckpointIO(),
         LightningEnvironment(),
     ]  # set explicitly, or Lightning detects a SLURM job around this process
-    if place.world_size > 1 and cfg.trainer.sync_batchnorm:
+    if rank_info.world_size > 1 and cfg.trainer.sync_batchnorm:
         plugins.append(SyncBatchNormPlugin(gpu=devices.on_gpu(cfg)))
-    if place.world_size > 1:
+    if rank_info.world_size > 1:
         callbacks.append(KeepSigtermHandler())
     # Instances are passed to the constructor, not to Hydra: Hydra would convert them to configurations.
     maker = instantiate(strip_labels(resolve(cfg.trainer), "trainer"), _partial_=True, _convert_="all")
-    given = {"precision": precision(cfg), "sync_batchnorm": False, **devices.trainer_arguments(cfg, place)}
+    given = {"precision": precision(cfg), "sync_batchnorm": False, **devices.trainer_arguments(cfg, rank_info)}
     return maker(callbacks=callbacks, logger=logger or False, plugins=plugins, **given)
 
 

@@ -36,48 +36,48 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     configuration to the others, writes and prints; the other ranks return an empty dict.
     """
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    place = devices.connect_ranks()
-    if place.rank:
-        heard = place.receive_config()
-        return run_training(Plan.of(heard), overrides, place) if heard is not None else {}
+    rank_info = devices.connect_ranks()
+    if rank_info.rank:
+        received = rank_info.receive_config()
+        return run_training(Plan.of(received), overrides, rank_info) if received is not None else {}
     auto = cfg.resume == "auto"
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
     with run.lock(wait=auto):
         if auto and run.record.get("status") == "finished" and is_complete(run):
             check_same_config(run, Plan.of(cfg))
             print(f"{display_path(run.folder)} is already finished.")
-            place.broadcast_config(None)
+            rank_info.broadcast_config(None)
             return read_json(run.metrics)
-        return run_training(Plan.of(resolve_resume(cfg, overrides=overrides)), overrides, place)
+        return run_training(Plan.of(resolve_resume(cfg, overrides=overrides)), overrides, rank_info)
 
 
-def run_training(plan: Plan, overrides: list[str], place: RankInfo) -> dict[str, Any]:
+def run_training(plan: Plan, overrides: list[str], rank_info: RankInfo) -> dict[str, Any]:
     """See ``train``. The run is locked by these ranks, and ``resume`` is resolved."""
     cfg = plan.cfg
     for note in plan.notes:
         print(f"Note: {note}")
-    devices.check(cfg, place)
+    devices.check(cfg, rank_info)
     data = build.data(cfg)
-    data.check(smallest=plan.encoder.min_size, ranks=place.world_size, parts=cfg.task.accumulate)
+    data.check(smallest=plan.encoder.min_size, ranks=rank_info.world_size, parts=cfg.task.accumulate)
     for note in data.notes():
         print(f"Data: {note}")
     if plan.budget:
         print(f"Note: {plan.budget}")
     task = build.task(cfg, data)
     load_weights(task, cfg)
-    if place.rank:
+    if rank_info.rank:
         run = Run(Path(cfg.run_dir))
     else:
-        run = start(plan, data, overrides=overrides, world_size=place.world_size)
-        among = f" on {place.world_size} devices" if place.world_size > 1 else ""
+        run = start(plan, data, overrides=overrides, world_size=rank_info.world_size)
+        among = f" on {rank_info.world_size} devices" if rank_info.world_size > 1 else ""
         print(f"Training {run.record['name']}{among} in {display_path(run.folder)}", flush=True)
-        place.broadcast_config(cfg)
+        rank_info.broadcast_config(cfg)
     logger = None
     failed = True
     try:
-        logger = build.logger(cfg, run) if place.rank == 0 else None
-        metrics = fit(cfg, run, task, data, build.trainer(cfg, run, logger, place), rank=place.rank)
-        if place.rank == 0:
+        logger = build.logger(cfg, run) if rank_info.rank == 0 else None
+        metrics = fit(cfg, run, task, data, build.trainer(cfg, run, logger, rank_info), rank=rank_info.rank)
+        if rank_info.rank == 0:
             write_json(run.metrics, metrics)
             if logger is not None:
                 with tracking.tolerate_wandb_errors("the result"):
@@ -85,13 +85,13 @@ def run_training(plan: Plan, overrides: list[str], place: RankInfo) -> dict[str,
             run.update(status="finished")
         failed = False
     except BaseException as error:
-        note_end(run, error, place)
-        if is_interruption(error) and not place.rank:
+        note_end(run, error, rank_info)
+        if is_interruption(error) and not rank_info.rank:
             raise KeyboardInterrupt from error
         raise
     finally:
         tracking.finish(logger, failed=failed)
-    if place.rank == 0:
+    if rank_info.rank == 0:
         print_summary(run, metrics)
     return metrics
 
@@ -126,14 +126,14 @@ def fit(
     return {"best_epoch": best_epoch, **write_results(cfg, run, task, data, trainer), "training": training}
 
 
-def note_end(run: Run, error: BaseException, place: RankInfo) -> None:
+def note_end(run: Run, error: BaseException, rank_info: RankInfo) -> None:
     """Write to a run's record why it ended. Ranks above 0 only write a note for the process that started them."""
     interrupted = is_interruption(error)
     if interrupted:
         error = KeyboardInterrupt()
     text = f"{type(error).__name__}: {error}"
     devices.report_error("interrupted" if interrupted else text)
-    if place.rank:
+    if rank_info.rank:
         return
     run.finish("interrupted" if interrupted else "failed", explain(error) or text)
     if interrupted and run.checkpoint("last").is_file():
@@ -170,13 +170,13 @@ def write_results(
 def write_split_results(run: Run, task: SegmentationTask, data: SegmentationData, split: Any) -> dict[str, Any]:
     """Write the counts of every image of a split; return the scores (0 to 1), those per class by name."""
     result, dataset = task.evaluations[split], data.split(split)
-    names, groups = ([whole[index] for index in result.indices] for whole in (dataset.names, dataset.groups))
+    names, groups = ([values[index] for index in result.indices] for values in (dataset.names, dataset.groups))
     write_confusion(run.confusion(split), names=names, groups=groups, matrices=result.matrices)
-    found = named_scores(result.matrices, dataset.classes) | {"loss": result.loss}
+    scores = named_scores(result.matrices, dataset.classes) | {"loss": result.loss}
     if result.boundaries is not None:
         write_boundaries(run.boundaries(split), names=names, found=result.boundaries)
-        found["boundaries"] = boundary_scores(result.boundaries)
-    return found
+        scores["boundaries"] = boundary_scores(result.boundaries)
+    return scores
 
 
 def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> None:

@@ -102,18 +102,18 @@ def identified(run: Run, plan: Plan) -> dict[str, Any]:
         kept = Plan.of_trained(read(run))
     except UserError:  # the file is damaged; ``check_same_config`` has compared the identity
         kept = plan
-    asked = run.record.get("max_epochs", [kept.cfg.trainer.max_epochs])
-    if asked[-1] == length and kept.canonical == plan.canonical:
-        return {"identity": old, "max_epochs": asked}
-    begun = with_overrides(cfg, warm_start=run.record.get("warm_start"))
+    lengths = run.record.get("max_epochs", [kept.cfg.trainer.max_epochs])
+    if lengths[-1] == length and kept.canonical == plan.canonical:
+        return {"identity": old, "max_epochs": lengths}
+    from_start = with_overrides(cfg, warm_start=run.record.get("warm_start"))
     try:
-        new = Plan.of_trained(begun).identity
+        new = Plan.of_trained(from_start).identity
     except UserError:  # the weights of its warm start do not exist any more
         both = f"{old} {plan.identity}"
         new = hashlib.blake2b(both.encode(), digest_size=4).hexdigest()
     if new == old:
-        return {"identity": old, "max_epochs": asked}
-    return {"identity": new, "extended_from": old, "max_epochs": [*asked, length]}
+        return {"identity": old, "max_epochs": lengths}
+    return {"identity": new, "extended_from": old, "max_epochs": [*lengths, length]}
 
 
 def lineage(warm_start: str | None) -> list[dict[str, str]]:
@@ -127,8 +127,8 @@ def lineage(warm_start: str | None) -> list[dict[str, str]]:
     parent = Run(checkpoint.parent.parent)  # checkpoint: RUN/checkpoints/best.ckpt
     if not parent.record:
         return [{"checkpoint": display_path(checkpoint)}]
-    own = {key: str(parent.record.get(key)) for key in ("name", "identity")} | {"folder": display_path(parent.folder)}
-    return [*parent.record.get("lineage", []), own]
+    entry = {key: str(parent.record.get(key)) for key in ("name", "identity")} | {"folder": display_path(parent.folder)}
+    return [*parent.record.get("lineage", []), entry]
 
 
 def is_complete(run: Run) -> bool:

@@ -100,7 +100,7 @@ class ModuleCosts:
     def __init__(self) -> None:
         self.correction = 0
         self.inside = 0  # number of modules of COUNTED that are running
-        self.asked: list[tuple[nn.Module, int]] = []  # running modules with a cost, and the total before each
+        self.running: list[tuple[nn.Module, int]] = []  # running modules with a cost, and the total before each
 
     def __enter__(self) -> Self:
         """Register the hooks."""
@@ -116,14 +116,14 @@ class ModuleCosts:
         """The hook before a module's forward pass."""
         self.inside += isinstance(module, COUNTED)
         if callable(getattr(module, "cost", None)):
-            self.asked.append((module, self.total()))
+            self.running.append((module, self.total()))
 
     def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """The hook after a module's forward pass. Only the outermost module with a ``cost`` method is asked."""
+        """The hook after a module's forward pass. Only the outermost module with a ``cost`` method is called."""
         self.inside -= isinstance(module, COUNTED)
-        if self.asked and self.asked[-1][0] is module:
-            _, begun = self.asked.pop()
-            if not self.asked:
+        if self.running and self.running[-1][0] is module:
+            _, begun = self.running.pop()
+            if not self.running:
                 self.correction += int(module.cost(*inputs)) - (self.total() - begun) // 2  # type: ignore[operator]
 
     def product_operations(self, *args: Any, out_shape: Any, **kwargs: Any) -> int:

@@ -92,8 +92,8 @@ class History(pl.Callback):
             for name, value in sorted(trainer.callback_metrics.items())
             if name.startswith("train/") or (validated and name.startswith("val/"))
         }
-        place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        self.rows.append({**place, "lr": trainer.optimizers[0].param_groups[0]["lr"], **numbers})
+        position = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        self.rows.append({**position, "lr": trainer.optimizers[0].param_groups[0]["lr"], **numbers})
         write_history(self.run.history, self.rows)
 
 
