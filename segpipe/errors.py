@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+INTERRUPTED = 130  # the exit status of an interrupted program, as shells expect it
+
 
 class UserError(Exception):
     """Raised for an input that cannot be used. The message says what was given, what is allowed, and what to do.

@@ -22,8 +22,11 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+from segpipe.errors import INTERRUPTED
+
 GRACE = 20.0  # seconds that an interrupted process has in order to write its record
 MODULE = "segpipe.train"
+OOM_SCORE = 300  # of 1000: by how much a child is preferred to its parent where the system kills for memory
 PARENT_PIPE = "SEGPIPE_LEASH"  # environment variable: standard input is a pipe that closes when the parent ends
 INHERITED_ENV = (
     "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "PL_GLOBAL_SEED",
@@ -212,6 +215,8 @@ def fork(arguments: list[str], environment: dict[str, str], stdin: int, outputs:
         status = 0
     except SystemExit as exit_request:
         status = exit_request.code if isinstance(exit_request.code, int) else int(exit_request.code is not None)
+    except KeyboardInterrupt:  # before the module has set its handlers
+        status = INTERRUPTED
     except BaseException:
         traceback.print_exc()
     finally:
@@ -234,7 +239,15 @@ os.register_at_fork(after_in_child=close_inherited_pipes)
 def exit_with_parent() -> None:
     """If this process was started by ``ChildProcess``, end it when its parent is gone for any reason."""
     if patience := os.environ.pop(PARENT_PIPE, None):
+        raise_oom_score()
         threading.Thread(target=watch_parent, args=[float(patience)], name=PARENT_PIPE, daemon=True).start()
+
+
+def raise_oom_score() -> None:
+    """Let Linux choose this process before its parent where memory runs out. It would choose the largest process."""
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):
+        score.write_text(str(min(int(score.read_text()) + OOM_SCORE, 1000)))
 
 
 def watch_parent(patience: float) -> None:

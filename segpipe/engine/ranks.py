@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from segpipe.config.messages import INTERRUPTED
 from segpipe.config.schema import key_of
 from segpipe.engine.processes import ChildProcess, describe_exit, end, single_run_overrides
 from segpipe.engine.resume import resume_config
+from segpipe.errors import INTERRUPTED
 from segpipe.runs.environment import cores
 from segpipe.runs.run import Run, Status
 from segpipe.training import devices

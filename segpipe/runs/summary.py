@@ -1,6 +1,7 @@
 """The summary that a finished training prints."""
 
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from segpipe.runs.run import Run, display_path
 PYTHON = display_path(Path(sys.executable)) if ".venv" in sys.executable else "python"  # make does not activate it
 
 
-def print_summary(run: Run, metrics: dict[str, Any]) -> None:
-    """Print the scores by class, the paths of the results, and the commands to run next."""
+def print_summary(run: Run, metrics: dict[str, Any], *, another: str) -> None:
+    """Print the scores by class, the paths of the results, and the commands to run next.
+
+    another: an override that chooses another decoder, for the command that trains the same with it.
+    """
     console = Console(highlight=False, soft_wrap=True)
     console.print()
     console.print(score_table(metrics["test"], title="Test"))
@@ -24,18 +28,29 @@ def print_summary(run: Run, metrics: dict[str, Any]) -> None:
         f"Test mIoU [bold]{metrics['test']['miou']:.3f}[/], validation {metrics['val']['miou']:.3f} "
         f"(best epoch {metrics['best_epoch'] + 1} of {training['epochs']}); trained in {training['seconds']:.0f} s."
     )
-    console.print(
-        f"Cost: {cost['parameters'] / 1e6:.2f} M parameters, {cost['gmac']:.2f} G multiply-adds and "
-        f"{cost['latency_ms']:.1f} ms per image of {cost['size'][0]} x {cost['size'][1]}."
-    )
+    if cost:
+        console.print(
+            f"Cost: {cost['parameters'] / 1e6:.2f} M parameters, {cost['gmac']:.2f} G multiply-adds and "
+            f"{cost['latency_ms']:.1f} ms per image of {cost['size'][0]} x {cost['size'][1]}."
+        )
     folder = display_path(run.folder)
     console.print(f"Run:      {folder}", markup=False)
     console.print(f"Images:   {folder}/pictures/predictions.png", markup=False)
     for profile in sorted(run.folder.glob("fit-*profile*.txt")):  # debug=profile
         console.print(f"Profile:  {display_path(profile)}", markup=False)
-    console.print("Next: train another upsampling operator, or predict your own images:")
-    console.print(f"  {PYTHON} -m segpipe.train decoder=unpool fusion=concat", markup=False)
-    console.print(f"  {PYTHON} -m segpipe.predict {folder} IMAGES --out masks", markup=False)
+    console.print("Next: train the same network with another upsampling operator, or predict the masks of images:")
+    console.print(f"  {PYTHON} -m segpipe.train {shlex.join(with_decoder(run.cell_overrides, another))}", markup=False)
+    console.print(f"  {PYTHON} -m segpipe.predict {shlex.quote(folder)} IMAGES --out masks", markup=False)
+
+
+def with_decoder(overrides: list[str], another: str) -> list[str]:
+    """Return overrides with another choice of the decoder, without those of the keys of the previous one.
+
+    ``hydra.mode=RUN`` is added where an experiment may set the mode to a sweep.
+    """
+    kept = [one for one in overrides if not one.lstrip("+~").startswith(("decoder=", "decoder."))]
+    single = ["hydra.mode=RUN"] if any(one.startswith(("experiment=", "+experiment=")) for one in kept) else []
+    return [*kept, another, *single]
 
 
 def score_table(scores: dict[str, Any], *, title: str) -> Table:

@@ -116,16 +116,17 @@ class LogPredictions(pl.Callback):
             return
         assert isinstance(pl_module, SegmentationTask)
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
-        samples, predictions, names = predict_samples(pl_module, data, "val", self.count)
-        tracking.log_overlays(
-            logger,
-            key="val/predictions",
-            images=[sample.image for sample in samples],
-            truths=[sample.mask for sample in samples],
-            predictions=predictions,
-            names=names,
-            classes=pl_module.classes,
-        )
+        with tracking.tolerate_wandb_errors("val/predictions"):
+            samples, predictions, names = predict_samples(pl_module, data, "val", self.count)
+            tracking.log_overlays(
+                logger,
+                key="val/predictions",
+                images=[sample.image for sample in samples],
+                truths=[sample.mask for sample in samples],
+                predictions=predictions,
+                names=names,
+                classes=pl_module.classes,
+            )
 
 
 def predict_samples(
@@ -141,14 +142,16 @@ def predict_samples(
     kept, predictions = [], []
     training = task.training
     task.eval()
-    for index in chosen:
-        batch = samples[[(0, index)]]
-        with torch.inference_mode():
-            logits = resize_logits(task(batch["image"].to(task.device)), batch["mask"].shape[-2:])
-            image = resize_logits(batch["image"].float(), batch["mask"].shape[-2:])
-        kept.append(Sample(image[0].byte().permute(1, 2, 0).numpy(), batch["mask"][0].numpy()))
-        predictions.append(logits.argmax(1)[0].byte().cpu().numpy())
-    task.train(training)
+    try:
+        for index in chosen:
+            batch = samples[[(0, index)]]
+            with torch.inference_mode():
+                logits = resize_logits(task(batch["image"].to(task.device)), batch["mask"].shape[-2:])
+                image = resize_logits(batch["image"].float(), batch["mask"].shape[-2:])
+            kept.append(Sample(image[0].byte().permute(1, 2, 0).numpy(), batch["mask"][0].numpy()))
+            predictions.append(logits.argmax(1)[0].byte().cpu().numpy())
+    finally:
+        task.train(training)
     return kept, predictions, [data.split(split).names[index] for index in chosen]
 
 

@@ -194,6 +194,17 @@ class SegmentationTask(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         return [optimizer], [LambdaLR(optimizer, lambda step: self.schedule(step, total))]
 
+    def check_optimizer(self) -> None:
+        """Build the optimizer and call the schedule once. Raises UserError where they reject their arguments."""
+        for group, attempt in (
+            ("optimizer", lambda: self.make_optimizer(parameter_groups(self, encoder_lr=self.encoder_lr))),
+            ("scheduler", lambda: self.schedule(0, 100)),
+        ):
+            try:
+                attempt()
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{group}: {error}. Change its arguments.") from error
+
     def without_sync(self) -> Any:
         """A context without the exchange of gradients between ranks."""
         wrapped = self.trainer.strategy.model
