@@ -296,7 +296,7 @@ def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
                 f"new training from its weights, give warm_start={display_path(run.folder)}."
             )
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
-        if path == "data.root":  # the stored configuration has no interpolations: set the dependent key as well
+        if path == "data.root" and "root" in kept.data.dataset:  # stored without the interpolation between the two
             OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
     check_length(run, kept.trainer.max_epochs)
     folder = str(run.folder.absolute())
