@@ -27,7 +27,7 @@ from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio
 from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.data.samples import Samples
-from segpipe.engine.resume import start
+from segpipe.engine.resume import Start
 from segpipe.metrics.confusion import IGNORE_INDEX
 
 FILL = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
@@ -148,7 +148,7 @@ def waiting(title: str, given: argparse.Namespace, *overrides: str) -> None:
         cfg.trainer.limit_train_batches = batches
         cfg.trainer.max_epochs = -(-given.steps // batches)
         cfg.trainer.check_val_every_n_epoch = cfg.trainer.max_epochs + 1
-        trainer = build.trainer(cfg, start(Plan.of_trained(cfg), data, overrides=[]), None)
+        trainer = build.trainer(cfg, Start(Plan.of_trained(cfg), data, overrides=[]).run)
         trainer.profiler = stopwatch = Stopwatch(skip=min(10, given.steps // 2))
         trainer.fit(build.task(cfg, data), datamodule=data)
     waited, worked = (stopwatch.seconds[name][stopwatch.skip :] for name in (WAIT, WORK))

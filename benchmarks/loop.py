@@ -22,7 +22,7 @@ from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.data.module import SegmentationData
 from segpipe.data.samples import Batch
-from segpipe.engine.resume import start
+from segpipe.engine.resume import Start
 from segpipe.training import tracking
 from segpipe.training.task import SegmentationTask, parameter_groups
 
@@ -135,9 +135,12 @@ def main() -> None:
         cfg.trainer.max_epochs = -(-(given.rounds + 1) // a_round)
         cfg.trainer.check_val_every_n_epoch = cfg.trainer.max_epochs + 1
         task: SegmentationTask = build.task(cfg, data)
-        run = start(Plan.of_trained(cfg), data, overrides=[])
+        start = Start(Plan.of_trained(cfg), data, overrides=[])
+        start.write()
+        run = start.run
         logger = build.logger(cfg, run)
-        trainer = build.trainer(cfg, run, logger)
+        trainer = build.trainer(cfg, run)
+        build.attach_logger(trainer, logger)
         turns = TakeTurns(PlainLoop(cfg, data, device), steps=given.steps, rounds=given.rounds, device=device)
         trainer.callbacks.append(turns)
         try:

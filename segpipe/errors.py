@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+INTERRUPTED = 130  # the exit status of an interrupted program, as shells expect it
+
 # Characters that a terminal obeys: control characters but for newline and tab, and those that reverse the direction of
 # writing; halves of surrogate pairs, which stand for the bytes of a file name that is not UTF-8, cannot be printed.
 NOT_PRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -22,7 +22,7 @@ from segpipe.engine.fit import train as train
 from segpipe.engine.processes import exit_with_parent
 from segpipe.engine.shutdown import exit_after, raise_on_signals
 from segpipe.engine.stages import run_stages
-from segpipe.engine.sweep import names_class, refuse_cells
+from segpipe.engine.sweep import check_no_cells, names_class
 from segpipe.runs.run import LOCK, remove_if_empty
 from segpipe.training import devices
 
@@ -37,19 +37,19 @@ def hydra_main(cfg: DictConfig) -> None:
     overrides = list(context.overrides.task)
     rank = devices.detect_rank().rank
     if cfg.stages or context.mode == RunMode.MULTIRUN:
-        devices.refuse_launched("stages" if cfg.stages else "a sweep")
+        devices.check_not_launched("stages" if cfg.stages else "a sweep")
     if context.mode == RunMode.MULTIRUN:
-        alone = not names_class(context.launcher._target_, BasicLauncher)
-        scheduler.dispatch(cfg, overrides, blocking=alone)
+        blocking = not names_class(context.launcher._target_, BasicLauncher)
+        scheduler.dispatch(cfg, overrides, blocking=blocking)
         return
     try:
         with user_errors():  # also here, or Hydra would add a line to the message
-            refuse_cells(cfg)
+            check_no_cells(cfg)
             if cfg.stages:
                 sys.exit(run_stages(cfg, overrides))
-            chosen = ranks.effective_config(cfg, overrides)
-            if (number := ranks.ranks_to_start(chosen)) > 1:
-                sys.exit(ranks.supervise(number, chosen, overrides))
+            effective = ranks.effective_config(cfg, overrides)
+            if (number := ranks.ranks_to_start(effective)) > 1:
+                sys.exit(ranks.supervise(number, effective, overrides))
             train(cfg)
     finally:
         # On other ranks, a folder with a lock may belong to rank 0.

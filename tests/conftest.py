@@ -22,6 +22,7 @@ pytest_plugins = [  # fixtures that several folders use
     "support.reports",
     "support.sweeps",
     "support.wandb_alone",
+    "support.wandb_server",
 ]
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -192,25 +192,47 @@ def logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
     )
 
 
-def trainer(cfg: DictConfig, run: Run, logger: WandbLogger | None, place: RankInfo = SINGLE_PROCESS) -> pl.Trainer:
-    """Build the trainer with its callbacks. place: this process's rank and the number of ranks."""
-    callbacks = [*instantiate_all(cfg.callbacks), History(run)]
+def trainer(
+    cfg: DictConfig,
+    run: Run,
+    rank_info: RankInfo = SINGLE_PROCESS,
+    *,
+    first: Sequence[pl.Callback] = (),
+    last: Sequence[pl.Callback] = (),
+) -> pl.Trainer:
+    """Build the trainer with its callbacks, without a logger (``attach_logger``).
+
+    rank_info: this process's rank and the number of ranks. first, last: callbacks before and after those of the
+    configuration; checkpoints are written after all. Raises UserError for arguments that Lightning rejects.
+    """
+    callbacks = [*first, *instantiate_all(cfg.callbacks), History(run)]
     if cfg.trainer.get("enable_progress_bar", True):
         callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=PROGRESS_EVERY))
-    if logger is not None:
-        callbacks.append(pl.callbacks.LearningRateMonitor(logging_interval="epoch"))
     plugins: list[Any] = [
         AtomicCheckpointIO(),
         LightningEnvironment(),
     ]  # set explicitly, or Lightning detects a SLURM job around this process
-    if place.world_size > 1 and cfg.trainer.sync_batchnorm:
+    if rank_info.world_size > 1 and cfg.trainer.sync_batchnorm:
         plugins.append(SyncBatchNormPlugin(gpu=devices.on_gpu(cfg)))
-    if place.world_size > 1:
+    if rank_info.world_size > 1:
         callbacks.append(KeepSigtermHandler())
     # Instances are passed to the constructor, not to Hydra: Hydra would convert them to configurations.
     maker = instantiate(strip_labels(resolve(cfg.trainer), "trainer"), _partial_=True, _convert_="all")
-    given = {"precision": precision(cfg), "sync_batchnorm": False, **devices.trainer_arguments(cfg, place)}
-    return maker(callbacks=callbacks, logger=logger or False, plugins=plugins, **given)
+    given = {"precision": precision(cfg), "sync_batchnorm": False, **devices.trainer_arguments(cfg, rank_info)}
+    try:
+        built = maker(callbacks=callbacks, logger=False, plugins=plugins, **given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"trainer: {error}") from error
+    built.callbacks = [*built.callbacks, *last]
+    built.callbacks.sort(key=lambda callback: isinstance(callback, pl.callbacks.Checkpoint))  # stable
+    return built  # type: ignore[no-any-return]
+
+
+def attach_logger(trainer: pl.Trainer, logger: WandbLogger | None) -> None:
+    """Give a trainer its logger, after everything else was built: a logger may start a run on a server."""
+    if logger is not None:
+        trainer.logger = logger
+        trainer.callbacks.insert(0, pl.callbacks.LearningRateMonitor(logging_interval="epoch"))  # type: ignore[attr-defined]
 
 
 def instantiate_all(node: DictConfig) -> list[Any]:

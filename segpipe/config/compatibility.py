@@ -1,6 +1,11 @@
 """Checks for invalid combinations of values, and notes on combinations with an effect that may surprise the user."""
 
+import inspect
+from pathlib import Path
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from segpipe.config import budget, build, identity
 from segpipe.config.choices import files
@@ -12,6 +17,28 @@ from segpipe.models.fusion import Fusion, NoFusion
 from segpipe.models.network import ENLARGEMENTS
 from segpipe.models.upsample import Upsampler
 from segpipe.training import devices
+
+# Arguments of Lightning's Trainer that a training here does not support: the values that have no effect, what to do.
+UNSUPPORTED_TRAINER: dict[str, tuple[tuple[Any, ...], str]] = {
+    "gradient_clip_val": ((None, 0), "The task averages losses exactly: set task.clip."),
+    "accumulate_grad_batches": ((None, 1), "The task averages losses exactly: set task.accumulate."),
+    "max_steps": ((None, -1), "A training ends after an epoch: set trainer.max_epochs."),
+    "min_steps": ((None,), "A training ends after an epoch: set trainer.min_epochs."),
+    "fast_dev_run": ((None, False, 0), "To try a training out, give debug=fast."),
+    "overfit_batches": ((None, 0), "To train on one batch, give debug=overfit."),
+    "val_check_interval": ((None, 1.0), "Validation is after an epoch: set trainer.check_val_every_n_epoch."),
+    "barebones": ((None, False), "A run needs its history and its checkpoints: remove this option."),
+    "callbacks": ((None,), "Give each callback a name of its own: +callbacks.NAME._target_=CLASS."),
+    "logger": ((None, True, False), "Set the option logger, for example logger=none."),
+    "plugins": ((None,), "The program sets the plugins: remove this option."),
+}
+CHECKPOINT = {  # what the callbacks best and last need, beside their file names
+    "save_top_k": 1,
+    "save_on_train_epoch_end": True,
+    "enable_version_counter": False,
+    "every_n_train_steps": None,
+    "train_time_interval": None,
+}
 
 
 def validate(cfg: DictConfig, encoder: Encoder) -> list[str]:
@@ -84,6 +111,12 @@ def alternatives() -> str:
     decoders = (name for name, node in files("decoder").items() if works_anywhere(build.kind(node, Upsampler)))
     encoders = (name for name, node in files("encoder").items() if works_with_all(node))
     return f"decoder={next(decoders)}, or encoder={next(encoders)}"
+
+
+def another_decoder(cfg: DictConfig) -> str:
+    """Name a decoder in conf that works with any encoder and is not that of a configuration."""
+    decoders = (name for name, node in files("decoder").items() if works_anywhere(build.kind(node, Upsampler)))
+    return next(name for name in decoders if name != cfg.decoder.get("name"))
 
 
 def works_anywhere(operator: type[Upsampler]) -> bool:
@@ -170,9 +203,36 @@ def check_training(cfg: DictConfig) -> None:
         )
     if cfg.resume not in (None, "auto") and cfg.warm_start:
         raise UserError("resume and warm_start exclude each other: resume continues a training, warm_start begins one.")
-    for key, instead in (("gradient_clip_val", "task.clip"), ("accumulate_grad_batches", "task.accumulate")):
-        if trainer.get(key):
-            raise UserError(f"trainer.{key} is not used here, because the task averages losses exactly: set {instead}.")
+    for key, (unused, instead) in UNSUPPORTED_TRAINER.items():
+        if trainer.get(key) not in unused:
+            raise UserError(f"trainer.{key}={trainer[key]} is not supported. {instead}")
+    for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        if trainer.get(key) == 0:
+            raise UserError(f"trainer.{key}=0: a run needs at least one batch. Give a number of batches, or a share.")
+    for name in ("best", "last"):
+        check_checkpoint(name, cfg.callbacks[name], cfg.run_dir)
+
+
+def check_checkpoint(name: str, node: DictConfig, run_dir: str | None) -> None:
+    """Raise UserError where the callback ``best`` or ``last`` would not write NAME.ckpt, once after an epoch.
+
+    node: of the callback; a key that is missing has the default of Lightning's ModelCheckpoint.
+    """
+    default = inspect.signature(ModelCheckpoint).parameters
+    needed = CHECKPOINT | {"filename": name} | ({"save_weights_only": False} if name == "last" else {})
+    for key, value in needed.items():
+        given = node.get(key, default[key].default)
+        if given != value:
+            raise UserError(
+                f"callbacks.{name}.{key}={given}: allowed is {str(value).lower().replace('none', 'null')}. A run is "
+                f"resumed from last.ckpt and tested with best.ckpt, each written after an epoch. Give another name to "
+                f"a further checkpoint, +callbacks.NAME, with a filename of its own."
+            )
+    if run_dir and Path(node.get("dirpath") or "") != Path(run_dir) / "checkpoints":
+        raise UserError(
+            f"callbacks.{name}.dirpath={node.get('dirpath')}: allowed is the folder checkpoints of the run. To put the "
+            f"whole run elsewhere, give hydra.run.dir=FOLDER."
+        )
 
 
 def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf.errors import OmegaConfBaseException
 
 from segpipe.config.schema import CONF, keys, options
-from segpipe.errors import UserError, nearest, printable
+from segpipe.errors import INTERRUPTED, UserError, nearest, printable
 
 REASONS = {  # of errors of the file system, each with what to do
     errno.EACCES: "no permission to read or write it. Change its permissions, or choose another place.",
@@ -27,7 +27,7 @@ REASONS = {  # of errors of the file system, each with what to do
     errno.EIO: "the disk or the network file system reports an error. Check it, then run the same command again.",
     errno.ESTALE: "the network file system has lost this file. Run the same command again.",
 }
-INTERRUPTED = 130  # the exit status of an interrupted program, as shells expect it
+LOADER_FAILURES = ("DataLoader timed out", "killed by signal: Bus error")  # the beginnings of torch's messages
 
 
 @contextmanager
@@ -67,6 +67,12 @@ def explain(error: BaseException) -> str | None:
         return (
             f"Out of memory ({str(error).strip().partition(chr(10))[0]}). Take a smaller data.batch_size, or split the "
             f"batch with task.accumulate=2 or more, or take a smaller data.crop or fewer sweep.workers."
+        )
+    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOADER_FAILURES):
+        return (
+            f"The processes that load the data failed ({str(error).strip().partition(chr(10))[0]}). Often /dev/shm, "
+            f"their shared memory, is too small for the batches. Set data.workers=0 or a smaller data.batch_size, or "
+            f"give more shared memory (for a container: --shm-size)."
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, given = error.missing_cfg_file.partition("/")  # a name may have a folder: paper/fcn8s

@@ -53,7 +53,10 @@ NODES = (
 )  # fmt: skip
 NODES_OF_ANY_NAME = ("callbacks",)  # a node whose child nodes may have any name
 GROUPS = {"run_dir", "data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks"}  # in every run
-STRICTER_TYPES = {"trainer.max_epochs": int}  # stricter than the constructor: null would train without end
+STRICTER_TYPES = {  # stricter than the constructor: with null, Lightning would train or validate without epochs
+    "trainer.max_epochs": int,
+    "trainer.check_val_every_n_epoch": int,
+}
 ANY = (-math.inf, math.inf)
 SMALLEST = 1e-30  # stands for "above 0"
 RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the smallest and the largest valid value

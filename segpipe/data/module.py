@@ -17,6 +17,7 @@ from segpipe.data.samples import Batch, Samples
 from segpipe.errors import UserError
 from segpipe.runs.environment import cores
 
+LOADER_TIMEOUT = 1800  # seconds without a batch after which the loader's processes are taken to be stuck
 SHOWN = 3  # problems that an error message lists
 
 
@@ -167,6 +168,7 @@ class SegmentationData(pl.LightningDataModule):
             batch_size=None,  # the sampler returns batches
             num_workers=workers,
             persistent_workers=workers > 0,
+            timeout=LOADER_TIMEOUT if workers else 0,  # torch would wait for ever where /dev/shm is full
             generator=torch.Generator(),  # separate: an epoch must not advance the generator that dropout uses
             pin_memory=torch.cuda.is_available(),
         )

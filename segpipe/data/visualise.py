@@ -18,6 +18,7 @@ IGNORED: Colour = (0, 0, 0)
 WRONG, RIGHT = (214, 39, 40), (235, 235, 235)
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 GAP = 6
+WIDEST = 8  # largest ratio of width to height of an image in a grid
 
 
 def colour_mask(mask: Mask, palette: Sequence[Colour]) -> Image:
@@ -98,8 +99,13 @@ def legend_rows(
 
 
 def enlarge(picture: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
-    """Resize to a height. Enlargement repeats pixels, so that each pixel is visible."""
-    width = round(picture.shape[1] * height / picture.shape[0])
+    """Resize to a height. Enlargement repeats pixels, so that each pixel is visible.
+
+    The result is at least one pixel wide. If it would be wider than WIDEST times the height, it is lower instead.
+    """
+    width = max(1, round(picture.shape[1] * height / picture.shape[0]))
+    if width > WIDEST * height:
+        width, height = WIDEST * height, max(1, round(picture.shape[0] * WIDEST * height / picture.shape[1]))
     how = cv2.INTER_NEAREST if height >= picture.shape[0] else cv2.INTER_AREA
     return cv2.resize(picture, (width, height), interpolation=how)  # type: ignore[return-value]
 

@@ -2,18 +2,24 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segpipe.config import build
+from segpipe.config.compatibility import another_decoder
 from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
 from segpipe.data.module import SegmentationData
-from segpipe.engine.resume import check_same_config, is_complete, resolve_resume, start
-from segpipe.engine.shutdown import is_interruption
+from segpipe.engine.guards import FolderGuard, StopAfterEpoch, StopAfterSignal, check_folder, check_monitors
+from segpipe.engine.resume import Start, check_same_config, is_complete, resolve_resume
+from segpipe.engine.shutdown import is_interruption, restore_handlers
+from segpipe.errors import UserError
 from segpipe.metrics.boundaries import boundary_scores
 from segpipe.metrics.confusion import SCORES, named_scores
 from segpipe.models import cost
@@ -28,72 +34,102 @@ from segpipe.training.devices import RankInfo
 from segpipe.training.task import SegmentationTask
 
 
+class Training(NamedTuple):
+    """The parts of a training. All of them are built and checked before a file of the run is written.
+
+    start: None above rank 0.
+    """
+
+    plan: Plan
+    run: Run
+    data: SegmentationData
+    task: SegmentationTask
+    trainer: pl.Trainer
+    rank: int
+    start: Start | None
+
+
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Train, validate and test one network, and write all results to ``cfg.run_dir``.
 
     Returns the content of ``metrics.json``. Raises UserError for errors that the user can fix. After any error, the
-    run's record has the status ``failed`` or ``interrupted`` and the reason. With several ranks, rank 0 sends the
-    configuration to the others, writes and prints; the other ranks return an empty dict.
+    run's record has the status ``failed`` or ``interrupted`` and the reason; a run that was resumed, and for which no
+    checkpoint was written since, is left as it was. With several ranks, rank 0 sends the configuration to the others,
+    writes and prints; the other ranks return an empty dict.
     """
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    place = devices.connect_ranks()
-    if place.rank:
-        heard = place.receive_config()
-        return run_training(Plan.of(heard), overrides, place) if heard is not None else {}
+    rank_info = devices.connect_ranks()
+    if rank_info.rank:
+        received = rank_info.receive_config()
+        return run_training(Plan.of(received), overrides, rank_info) if received is not None else {}
     auto = cfg.resume == "auto"
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
     with run.lock(wait=auto):
         if auto and run.record.get("status") == "finished" and is_complete(run, cfg):
             check_same_config(run, Plan.of(cfg))
             print(f"{display_path(run.folder)} is already finished.")
-            place.broadcast_config(None)
+            rank_info.broadcast_config(None)
             return read_json(run.metrics)
-        return run_training(Plan.of(resolve_resume(cfg, overrides=overrides)), overrides, place)
+        return run_training(Plan.of(resolve_resume(cfg, overrides=overrides)), overrides, rank_info, restart=auto)
 
 
-def run_training(plan: Plan, overrides: list[str], place: RankInfo) -> dict[str, Any]:
-    """See ``train``. The run is locked by these ranks, and ``resume`` is resolved."""
+def run_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, restart: bool = False) -> dict[str, Any]:
+    """See ``train``. The run is locked by these ranks, and ``resume`` is resolved. restart: see ``Start``."""
+    training = build_training(plan, overrides, rank_info, restart=restart)
+    run = training.run
+    logger = build.logger(plan.cfg, run) if training.start else None  # last: it may start a run on W&B's server
+    failed = True
+    try:
+        if training.start:
+            training.start.write()
+            among = f" on {rank_info.world_size} devices" if rank_info.world_size > 1 else ""
+            print(f"Training {run.record['name']}{among} in {display_path(run.folder)}", flush=True)
+            rank_info.broadcast_config(plan.cfg)
+            build.attach_logger(training.trainer, logger)
+        metrics = fit(training)
+        failed = False
+        if training.start:
+            add_to_results(training, metrics, logger)
+    except BaseException as error:
+        if failed:
+            note_end(training, error)
+        if is_interruption(error) and not rank_info.rank:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        tracking.finish(logger, failed=failed)
+    if training.start:
+        with tolerate_errors("the summary"):
+            print_summary(run, metrics, another=f"decoder={another_decoder(plan.cfg)}")
+    return metrics
+
+
+def build_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, restart: bool = False) -> Training:
+    """Build and check all parts of a training. Nothing is written to the run's folder.
+
+    Raises UserError for data, devices, weights and settings with which the training would fail later, and the errors
+    of ``Start``.
+    """
     cfg = plan.cfg
     for note in plan.notes:
         print(f"Note: {note}")
-    devices.check(cfg, place)
+    devices.check(cfg, rank_info)
     data = build.data(cfg)
-    data.check(smallest=plan.encoder.min_size, ranks=place.world_size, parts=cfg.task.accumulate)
+    data.check(smallest=plan.encoder.min_size, ranks=rank_info.world_size, parts=cfg.task.accumulate)
     for note in data.notes():
         print(f"Data: {note}")
     if plan.budget:
         print(f"Note: {plan.budget}")
     task = build.task(cfg, data)
+    check_monitors(cfg, task)
+    task.check_optimizer()
     load_weights(task, cfg)
-    if place.rank:
-        run = Run(Path(cfg.run_dir))
-    else:
-        run = start(plan, data, overrides=overrides, world_size=place.world_size)
-        among = f" on {place.world_size} devices" if place.world_size > 1 else ""
-        print(f"Training {run.record['name']}{among} in {display_path(run.folder)}", flush=True)
-        place.broadcast_config(cfg)
-    logger = None
-    failed = True
-    try:
-        logger = build.logger(cfg, run) if place.rank == 0 else None
-        metrics = fit(cfg, run, task, data, build.trainer(cfg, run, logger, place), rank=place.rank)
-        if place.rank == 0:
-            write_json(run.metrics, metrics)
-            if logger is not None:
-                with tracking.tolerate_wandb_errors("the result"):
-                    log_result(logger, metrics, task)
-            run.update(status="finished")
-        failed = False
-    except BaseException as error:
-        note_end(run, error, place)
-        if is_interruption(error) and not place.rank:
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        tracking.finish(logger, failed=failed)
-    if place.rank == 0:
-        print_summary(run, metrics)
-    return metrics
+    start = None
+    if not rank_info.rank:
+        start = Start(plan, data, overrides=overrides, world_size=rank_info.world_size, restart=restart)
+    run = start.run if start else Run(Path(cfg.run_dir))
+    trainer = build.trainer(cfg, run, rank_info, first=[FolderGuard(run), StopAfterSignal()], last=[StopAfterEpoch()])
+    return Training(plan, run, data, task, trainer, rank_info.rank, start)
 
 
 def load_weights(task: SegmentationTask, cfg: DictConfig) -> None:
@@ -106,76 +142,126 @@ def load_weights(task: SegmentationTask, cfg: DictConfig) -> None:
         pretrained.load_encoder(task.network, cfg)
 
 
-def fit(
-    cfg: DictConfig, run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any, *, rank: int
-) -> dict[str, Any]:
-    """Train, and evaluate the best checkpoint. Returns the content of ``metrics.json``; an empty dict above rank 0."""
+def fit(training: Training) -> dict[str, Any]:
+    """Train, evaluate the best checkpoint, write the results, and mark the run as finished.
+
+    Returns the content of ``metrics.json``, in which ``cost`` is still None; an empty dict above rank 0.
+    """
+    run, trainer = training.run, training.trainer
     began = time.time()
-    checkpoint = checkpoints.latest_intact(run) if cfg.resume else None
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    checkpoint = checkpoints.latest_intact(run) if training.plan.cfg.resume else None
+    trainer.fit(training.task, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
     seconds = time.time() - began
-    best_epoch = evaluate_best(run, task, data, trainer)
+    best_epoch = evaluate_best(training)
     devices.leave_process_group(trainer.strategy)
-    if rank:
+    if training.rank:
         return {}
-    training = {
-        "seconds": round(run.previous_seconds + seconds, 1),
-        "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
+    check_folder(run)
+    metrics: dict[str, Any] = {
+        "best_epoch": best_epoch,
+        **{split: write_split_results(training, split) for split in ("val", "test")},
+        "cost": None,
+        "training": {
+            "seconds": round(run.previous_seconds + seconds, 1),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+        },
     }
-    return {"best_epoch": best_epoch, **write_results(cfg, run, task, data, trainer), "training": training}
+    write_json(run.metrics, metrics)
+    run.update(status="finished")
+    return metrics
 
 
-def note_end(run: Run, error: BaseException, place: RankInfo) -> None:
-    """Write to a run's record why it ended. Ranks above 0 only write a note for the process that started them."""
+def note_end(training: Training, error: BaseException) -> None:
+    """Write to a run's record why it ended. Ranks above 0 only write a note for the process that started them.
+
+    A run that was resumed is left as it was, where no checkpoint was written since.
+    """
     interrupted = is_interruption(error)
     if interrupted:
         error = KeyboardInterrupt()
+        restore_handlers()  # Lightning ignores SIGINT from now on
     text = f"{type(error).__name__}: {error}"
     devices.report_error("interrupted" if interrupted else text)
-    if place.rank:
+    if training.start is None:
         return
-    run.finish("interrupted" if interrupted else "failed", explain(error) or text)
+    run = training.run
+    if run.config.is_file() and not restored(training.start):  # its folder may have been removed
+        run.finish("interrupted" if interrupted else "failed", explain(error) or text)
     if interrupted and run.checkpoint("last").is_file():
         print(f"\nInterrupted. To resume: {resume_command(run)}", file=sys.stderr)
 
 
-def evaluate_best(run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any) -> int:
-    """Validate and test with the best checkpoint; return its epoch. Validation is skipped if the last one was of it."""
-    best = checkpoints.read(run.checkpoint("best"), device=task.device)
+def restored(start: Start) -> bool:
+    """Return whether the files of a resumed run were written back; False where the disk is full, for example."""
+    with suppress(OSError):
+        return start.restore()
+    return False
+
+
+def evaluate_best(training: Training) -> int:
+    """Validate and test with the best checkpoint; return its epoch. Validation is skipped if the last one was of it.
+
+    Raises UserError where the training has written no best checkpoint.
+    """
+    task, trainer = training.task, training.trainer
+    path = training.run.checkpoint("best")
+    if not path.is_file():
+        check_folder(training.run)
+        raise UserError(
+            f"{display_path(path)} was not written, because no epoch was validated or because a callback prevented it. "
+            f"Give callbacks.best a monitor that the validation logs, such as val/miou."
+        )
+    best = checkpoints.read(path, device=task.device)
     task.load_state_dict(best["state_dict"])
     last = task.evaluations.get("val")
     if last is None or last.epoch != best["epoch"]:
         loggers, trainer.loggers = trainer.loggers, []  # this validation is not part of the history
-        trainer.validate(task, datamodule=data, verbose=False)
+        trainer.validate(task, datamodule=training.data, verbose=False)
         trainer.loggers = loggers
-    trainer.test(task, datamodule=data, verbose=False)
+    trainer.test(task, datamodule=training.data, verbose=False)
     return int(best["epoch"])
 
 
-def write_results(
-    cfg: DictConfig, run: Run, task: SegmentationTask, data: SegmentationData, trainer: Any
-) -> dict[str, Any]:
-    """Write the counts and prediction images of the evaluated network, and measure its cost."""
-    metrics: dict[str, Any] = {split: write_split_results(run, task, data, split) for split in ("val", "test")}
-    size = tuple(cfg.data.get("size") or data.split("test").size(0))
-    task.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
-    metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
-    title = f"{run.record['name']}   validation mIoU {metrics['val']['miou']:.3f}"
-    save_prediction_grid(task, data, "val", run, title=title)
-    return metrics
-
-
-def write_split_results(run: Run, task: SegmentationTask, data: SegmentationData, split: Any) -> dict[str, Any]:
+def write_split_results(training: Training, split: Any) -> dict[str, Any]:
     """Write the counts of every image of a split; return the scores (0 to 1), those per class by name."""
-    result, dataset = task.evaluations[split], data.split(split)
-    names, groups = ([whole[index] for index in result.indices] for whole in (dataset.names, dataset.groups))
+    run, result, dataset = training.run, training.task.evaluations[split], training.data.split(split)
+    names, groups = ([values[index] for index in result.indices] for values in (dataset.names, dataset.groups))
     write_confusion(run.confusion(split), names=names, groups=groups, matrices=result.matrices)
-    found = named_scores(result.matrices, dataset.classes) | {"loss": result.loss}
+    scores = named_scores(result.matrices, dataset.classes) | {"loss": result.loss}
     if result.boundaries is not None:
         write_boundaries(run.boundaries(split), names=names, found=result.boundaries)
-        found["boundaries"] = boundary_scores(result.boundaries)
-    return found
+        scores["boundaries"] = boundary_scores(result.boundaries)
+    return scores
+
+
+@contextmanager
+def tolerate_errors(what: str) -> Iterator[None]:
+    """Context manager that turns an error into one line: the results are written, and the run is finished."""
+    try:
+        yield
+    except Exception as error:
+        with suppress(OSError, ValueError):  # the reader of the output is gone
+            print(f"Warning: {what} failed ({tracking.first_line(error)}). The run is finished, with all scores.")
+
+
+def add_to_results(training: Training, metrics: dict[str, Any], logger: Any) -> None:
+    """Add to a finished run what is not needed for its scores: the cost, images of predictions, the result on W&B.
+
+    The cost is added to ``metrics`` and to ``metrics.json``; it stays None where it cannot be measured.
+    """
+    run, task, data, cfg = training.run, training.task, training.data, training.plan.cfg
+    with tolerate_errors("measuring the cost"):
+        size = tuple(cfg.data.get("size") or data.split("test").size(0))
+        task.to(training.trainer.strategy.root_device)  # Lightning has moved it to the CPU
+        metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
+        write_json(run.metrics, metrics)
+    with tolerate_errors("drawing the predictions"):
+        title = f"{run.record['name']}   validation mIoU {metrics['val']['miou']:.3f}"
+        save_prediction_grid(task, data, "val", run, title=title)
+    if logger is not None:
+        with tracking.tolerate_wandb_errors("the result"):
+            log_result(logger, metrics, task)
 
 
 def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> None:
@@ -187,5 +273,5 @@ def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> 
             logger.experiment.summary[f"best/{split}/{name}"] = metrics[split][name]
     for name, value in metrics["test"]["boundaries"].items():
         logger.experiment.summary[f"best/test/{name}"] = value
-    for name, value in metrics["cost"].items():
+    for name, value in (metrics["cost"] or {}).items():
         logger.experiment.summary[f"cost/{name}"] = value

@@ -22,8 +22,11 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+from segpipe.errors import INTERRUPTED
+
 GRACE = 20.0  # seconds that an interrupted process has in order to write its record
 MODULE = "segpipe.train"
+OOM_SCORE = 300  # of 1000: by how much a child is preferred to its parent where the system kills for memory
 PARENT_PIPE = "SEGPIPE_LEASH"  # environment variable: standard input is a pipe that closes when the parent ends
 INHERITED_ENV = (
     "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK", "PL_GLOBAL_SEED",
@@ -64,14 +67,14 @@ class ChildProcess:
         kept = {name: value for name, value in os.environ.items() if name not in INHERITED_ENV}
         start = fork if may_fork() else spawn
         outputs = [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)] * 2 if log else [1, 2]
-        leash, self.parent_pipe = os.pipe()
+        stdin, self.parent_pipe = os.pipe()
         parent_pipes.add(self.parent_pipe)
         try:
             self.process: Process = start(
-                arguments, {**kept, **(environment or {}), PARENT_PIPE: str(patience)}, leash, outputs
+                arguments, {**kept, **(environment or {}), PARENT_PIPE: str(patience)}, stdin, outputs
             )
         finally:
-            os.close(leash)
+            os.close(stdin)
             if log:
                 os.close(outputs[0])
 
@@ -122,8 +125,8 @@ def single_run_overrides(folder: Path) -> list[str]:
 
     ``hydra.mode=RUN`` is added, because an experiment may set the mode to a sweep.
     """
-    asked = list(HydraConfig.get().overrides.hydra) if HydraConfig.initialized() else []
-    kept = [override for override in asked if not override.lstrip("+~").startswith(SWEEP_OVERRIDES)]
+    given = list(HydraConfig.get().overrides.hydra) if HydraConfig.initialized() else []
+    kept = [override for override in given if not override.lstrip("+~").startswith(SWEEP_OVERRIDES)]
     return [*kept, "hydra.mode=RUN", f"hydra.run.dir={quote_override(folder)}"]
 
 
@@ -138,7 +141,7 @@ def train_in(folder: Path, overrides: list[str]) -> int:
 
 def quote_override(value: object) -> str:
     """Quote a value for Hydra's grammar. Backslashes have a meaning only before a quote."""
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(value))
+    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), str(value))
     return f"'{escaped}'"
 
 
@@ -156,12 +159,12 @@ def may_fork() -> bool:
     return sys.platform == "linux" and alone and not torch.cuda.is_available()
 
 
-def spawn(arguments: list[str], environment: dict[str, str], leash: int, outputs: list[int]) -> Process:
-    """Start a new interpreter. leash: descriptor for standard input. outputs: descriptors for output and errors."""
+def spawn(arguments: list[str], environment: dict[str, str], stdin: int, outputs: list[int]) -> Process:
+    """Start a new interpreter. stdin: descriptor for standard input. outputs: descriptors for output and errors."""
     return subprocess.Popen(
         [sys.executable, "-m", MODULE, *arguments],
         env=environment,
-        stdin=leash,
+        stdin=stdin,
         stdout=outputs[0],
         stderr=outputs[1],
         start_new_session=True,
@@ -183,23 +186,23 @@ class Forked:
         return self.status
 
 
-def fork(arguments: list[str], environment: dict[str, str], leash: int, outputs: list[int]) -> Process:
+def fork(arguments: list[str], environment: dict[str, str], stdin: int, outputs: list[int]) -> Process:
     """Fork this process. The child runs the module like a new interpreter and never returns from this function."""
     sys.stdout.flush()
     sys.stderr.flush()
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     if pid := os.fork():
         child = Forked(pid)
         while child.poll() is None and os.getpgid(pid) != pid:  # wait for the new group: signals are sent to it
             time.sleep(0.001)
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return child
     status = 1
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        for number, descriptor in enumerate((leash, *outputs)):
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for number, descriptor in enumerate((stdin, *outputs)):
             os.dup2(descriptor, number)
         os.environ.clear()
         os.environ.update(environment)
@@ -210,8 +213,10 @@ def fork(arguments: list[str], environment: dict[str, str], leash: int, outputs:
         sys.modules.pop(MODULE, None)
         runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
         status = 0
-    except SystemExit as asked:
-        status = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
+    except SystemExit as exit_request:
+        status = exit_request.code if isinstance(exit_request.code, int) else int(exit_request.code is not None)
+    except KeyboardInterrupt:  # before the module has set its handlers
+        status = INTERRUPTED
     except BaseException:
         traceback.print_exc()
     finally:
@@ -234,7 +239,15 @@ os.register_at_fork(after_in_child=close_inherited_pipes)
 def exit_with_parent() -> None:
     """If this process was started by ``ChildProcess``, end it when its parent is gone for any reason."""
     if patience := os.environ.pop(PARENT_PIPE, None):
+        raise_oom_score()
         threading.Thread(target=watch_parent, args=[float(patience)], name=PARENT_PIPE, daemon=True).start()
+
+
+def raise_oom_score() -> None:
+    """Let Linux choose this process before its parent where memory runs out. It would choose the largest process."""
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):
+        score.write_text(str(min(int(score.read_text()) + OOM_SCORE, 1000)))
 
 
 def watch_parent(patience: float) -> None:

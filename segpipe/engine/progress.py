@@ -113,11 +113,11 @@ def print_cells(folder: Path) -> bool:
     states = [cells.status(folder, cell) for cell in listed]
     for cell, state in zip(listed, states, strict=True):
         metrics = read_json(Run(folder / cell.run).metrics) if cell.run and state == "finished" else {}
-        found = [format_score(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
+        scores = [format_score(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
         same = shown.get(cell.run or "")
         if cell.run:
             shown.setdefault(cell.run, cell.label)
-        table.add_row(escape(cell.label), f"the same network as {same}" if same else cell.run or "-", state, *found)
+        table.add_row(escape(cell.label), f"the same network as {same}" if same else cell.run or "-", state, *scores)
     console.print()
     console.print(table)
     for cell, state in zip(listed, states, strict=True):

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from omegaconf import DictConfig
 
-from segpipe.config.messages import INTERRUPTED
 from segpipe.config.schema import key_of
 from segpipe.engine.processes import ChildProcess, describe_exit, end, single_run_overrides
 from segpipe.engine.resume import resume_config
+from segpipe.errors import INTERRUPTED
 from segpipe.runs.environment import cores
 from segpipe.runs.records import Status
 from segpipe.runs.run import Run
@@ -77,15 +77,15 @@ def supervise(number: int, cfg: DictConfig, overrides: list[str]) -> int:
                 ranks.append(
                     Rank(rank, ChildProcess(arguments, environment=environment, log=log, patience=0), note, log)
                 )
-            culprit = watch(ranks)
+            failed_rank = watch(ranks)
             end([rank.child for rank in ranks], grace=GRACE)
         except KeyboardInterrupt:
             end([rank.child for rank in ranks], grace=GRACE)
             finalise_record(cfg, ranks, "interrupted", "KeyboardInterrupt: ", unless="interrupted")
             return INTERRUPTED
-        if culprit is None:
+        if failed_rank is None:
             return 0
-        return report(cfg, ranks, culprit)
+        return report(cfg, ranks, failed_rank)
 
 
 def rank_environment(rank: int, number: int, port: int, *, gpu: bool) -> dict[str, str]:
@@ -108,10 +108,10 @@ def rank_environment(rank: int, number: int, port: int, *, gpu: bool) -> dict[st
 @contextmanager
 def reserved_port() -> Iterator[int]:
     """Context manager that reserves a port for rank 0: the port is bound, but nobody listens, so rank 0 may use it."""
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("", 0))
-        yield held.getsockname()[1]
+    with socket.socket() as bound_socket:
+        bound_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound_socket.bind(("", 0))
+        yield bound_socket.getsockname()[1]
 
 
 def watch(ranks: list[Rank]) -> Rank | None:
@@ -140,16 +140,16 @@ def failure_time(rank: Rank, ended: float) -> float:
     return ended - 2 * POLL if (rank.child.poll() or 0) < 0 else ended if rank.number == 0 else float("inf")
 
 
-def report(cfg: DictConfig, ranks: list[Rank], culprit: Rank) -> int:
+def report(cfg: DictConfig, ranks: list[Rank], failed_rank: Rank) -> int:
     """Print and record what ended the training, unless rank 0 did so itself. Return the exit status."""
-    status, said = culprit.child.poll() or 0, read_error_note(culprit)
-    if said and said == read_error_note(ranks[0]):  # all ranks have the same error
-        culprit = ranks[0]
-    error = f"rank {culprit.number} {describe_exit(status)}" + (f": {said}" if said else "")
-    if culprit.log is not None:
-        lines = culprit.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        print("\n".join(f"rank {culprit.number}: {line}" for line in lines[-TAIL:]), file=sys.stderr)
-    itself = culprit.number == 0 and status > 0  # then it has written its record and printed the error
+    status, note = failed_rank.child.poll() or 0, read_error_note(failed_rank)
+    if note and note == read_error_note(ranks[0]):  # all ranks have the same error
+        failed_rank = ranks[0]
+    error = f"rank {failed_rank.number} {describe_exit(status)}" + (f": {note}" if note else "")
+    if failed_rank.log is not None:
+        lines = failed_rank.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        print("\n".join(f"rank {failed_rank.number}: {line}" for line in lines[-TAIL:]), file=sys.stderr)
+    itself = failed_rank.number == 0 and status > 0  # then it has written its record and printed the error
     if not itself:
         print(f"segpipe: {error}. The other ranks were ended.", file=sys.stderr)
     finalise_record(cfg, ranks, "failed", error, unless="interrupted failed" if itself else "")

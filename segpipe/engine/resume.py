@@ -21,7 +21,7 @@ from segpipe.runs import checkpoints
 from segpipe.runs.checkpoints import latest_intact, quarantine
 from segpipe.runs.environment import environment
 from segpipe.runs.run import Run, display_path, repair_hint
-from segpipe.runs.storage import read_history, read_yaml, write_text
+from segpipe.runs.storage import read_history, read_yaml, write_bytes, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
@@ -29,47 +29,111 @@ MAY_CHANGE = (
 )  # fmt: skip
 
 
-def start(plan: Plan, data: SegmentationData, *, overrides: list[str], world_size: int = 1) -> Run:
-    """Write the configuration and the record of a run that starts. world_size: the number of ranks.
+class Start:
+    """The start of a training in a run's folder, new or resumed. Nothing is written before ``write`` is called.
 
+    ``run`` has the record of the training that starts, in memory. world_size: the number of ranks. restart: start from
+    scratch where the folder has a run without an intact checkpoint (``resume=auto``).
     Raises UserError where the folder already has a run with a checkpoint, and where a resumed run was trained on other
     data or by a version with other results.
     """
-    cfg = plan.cfg
-    run = Run(Path(cfg.run_dir))
-    if not cfg.resume:
-        finished = run.record.get("status") == "finished"  # its checkpoints may not have been kept
-        if run.config.is_file() and (finished or run.checkpoint("last").is_file()):
-            raise UserError(
-                f"{run.folder}: there is already a run in this folder. To resume it, give "
-                f"resume={display_path(run.folder)}. To train from scratch, give another hydra.run.dir, or remove the "
-                f"folder."
-            )
-        run.reset()  # a run without a checkpoint starts again
+
+    def __init__(
+        self,
+        plan: Plan,
+        data: SegmentationData,
+        *,
+        overrides: list[str],
+        world_size: int = 1,
+        restart: bool = False,
+    ) -> None:
+        self.plan, self.run, self.restart = plan, Run(Path(plan.cfg.run_dir)), restart
+        self.previous: dict[Path, bytes] = {}  # the files of the run that is resumed, as they were before ``write``
+        self.checkpoints: list[tuple[int, int]] = []
+        if not plan.cfg.resume:
+            if not restart:
+                check_unused(self.run)
+            self.run.reset()  # a run without a checkpoint starts again
+        fingerprints = {name: data.split(name).fingerprint() for name in get_args(Split)}
+        check_same_results(self.run, plan, fingerprints)
+        self.run.record = new_record(self.run, plan, data, overrides) | {
+            "data_fingerprint": fingerprints,
+            "world_size": world_size,
+        }
+
+    def write(self) -> None:
+        """Write the configuration and the record."""
+        run, cfg = self.run, self.plan.cfg
+        if cfg.resume:
+            files = (run.config, run.record_path, run.history)
+            self.previous = {path: path.read_bytes() for path in files if path.is_file()}
+            self.checkpoints = checkpoints.stamps(run)
+        elif self.restart and (renamed := quarantine(run)):
+            print(f"No checkpoint is intact: the training starts from scratch. Renamed: {', '.join(renamed)}.")
+        write_text(run.config, OmegaConf.to_yaml(cfg, resolve=True))
+        run.update()
+
+    def restore(self) -> bool:
+        """Write back the files of the run that was resumed, if no checkpoint was written since; return whether it was.
+
+        An error before the first checkpoint leaves the run as it was, for example finished.
+        """
+        if not self.previous or checkpoints.stamps(self.run) != self.checkpoints:
+            return False
+        for path, content in self.previous.items():
+            if not path.is_file() or path.read_bytes() != content:
+                write_bytes(path, content)
+        return True
+
+
+def check_unused(run: Run) -> None:
+    """Raise UserError where a folder has a finished run or a run with a checkpoint."""
+    finished = run.record.get("status") == "finished"  # its checkpoints may not have been kept
+    if run.config.is_file() and (finished or run.checkpoint("last").is_file()):
+        raise UserError(
+            f"{run.folder}: there is already a run in this folder. To resume it, give "
+            f"resume={display_path(run.folder)}. To train from scratch, give another hydra.run.dir, or remove the "
+            f"folder."
+        )
+
+
+def check_same_results(run: Run, plan: Plan, fingerprints: dict[str, str]) -> None:
+    """Raise UserError where a run was trained on other data, or by a version with other results.
+
+    fingerprints: of the data of each split. A run without a record is not checked.
+    """
     before = run.record
-    fingerprints = {name: data.split(name).fingerprint() for name in get_args(Split)}
     if changed := [name for name, old in before.get("data_fingerprint", {}).items() if fingerprints[name] != old]:
         raise UserError(
             f"{run.folder}: the data are not those that the run was trained on ({', '.join(changed)} differ). Give "
             f"the folder of those data, data.root=FOLDER, or start a new training from the weights of this run: "
             f"warm_start={display_path(run.folder)}."
         )
-    touched = {group: revision for group, revision in plan.revisions.items() if revision}
-    if before and before.get("revisions", {}) != touched:
+    if before and before.get("revisions", {}) != changed_revisions(plan):
         raise UserError(
             f"{run.folder}: the run was started by a version of segpipe that gives other results for it (revisions "
-            f"{before.get('revisions', {})}, now {touched}; docs/architecture.md). Train from scratch in another "
-            f"folder, or start a new training from its weights: warm_start={display_path(run.folder)}."
+            f"{before.get('revisions', {})}, now {changed_revisions(plan)}; docs/architecture.md). Train from scratch "
+            f"in another folder, or start a new training from its weights: warm_start={display_path(run.folder)}."
         )
+
+
+def changed_revisions(plan: Plan) -> dict[str, int]:
+    """Return the revisions of the plan's components that are not 0."""
+    return {group: revision for group, revision in plan.revisions.items() if revision}
+
+
+def new_record(run: Run, plan: Plan, data: SegmentationData, overrides: list[str]) -> dict[str, Any]:
+    """Return the record of a run that starts, or that is resumed and has a record already."""
+    cfg, before = plan.cfg, run.record
     known = identified(run, plan)
-    record = {
+    return {
+        **before,
         "status": "running",
         "name": before.get("name") or plan.name(known["identity"]),
         "seed": cfg.seed,
         **known,
-        "revisions": touched,
+        "revisions": changed_revisions(plan),
         "match": before.get("match") or (plan.budget.record() if plan.budget else None),
-        "data_fingerprint": fingerprints,
         "classes": data.split("train").classes,
         "palette": data.split("train").palette,
         "overrides": before.get("overrides", overrides),
@@ -78,13 +142,10 @@ def start(plan: Plan, data: SegmentationData, *, overrides: list[str], world_siz
         "host": platform.node(),
         "pid": os.getpid(),
         "threads": torch.get_num_threads(),
-        "world_size": world_size,
         "global_batch": cfg.data.batch_size,
         "error": None,
+        **environment(),
     }
-    write_text(run.config, OmegaConf.to_yaml(cfg, resolve=True))
-    run.update(**record, **environment())
-    return run
 
 
 def identified(run: Run, plan: Plan) -> dict[str, Any]:
@@ -103,18 +164,18 @@ def identified(run: Run, plan: Plan) -> dict[str, Any]:
         kept = Plan.of_trained(read(run, composed=cfg))
     except UserError:  # the file is damaged; ``check_same_config`` has compared the identity
         kept = plan
-    asked = run.record.get("max_epochs", [kept.cfg.trainer.max_epochs])
-    if asked[-1] == length and kept.canonical == plan.canonical:
-        return {"identity": old, "max_epochs": asked}
-    begun = with_overrides(cfg, warm_start=run.record.get("warm_start"))
+    lengths = run.record.get("max_epochs", [kept.cfg.trainer.max_epochs])
+    if lengths[-1] == length and kept.canonical == plan.canonical:
+        return {"identity": old, "max_epochs": lengths}
+    from_start = with_overrides(cfg, warm_start=run.record.get("warm_start"))
     try:
-        new = Plan.of_trained(begun).identity
+        new = Plan.of_trained(from_start).identity
     except UserError:  # the weights of its warm start do not exist any more
         both = f"{old} {plan.identity}"
         new = hashlib.blake2b(both.encode(), digest_size=4).hexdigest()
     if new == old:
-        return {"identity": old, "max_epochs": asked}
-    return {"identity": new, "extended_from": old, "max_epochs": [*asked, length]}
+        return {"identity": old, "max_epochs": lengths}
+    return {"identity": new, "extended_from": old, "max_epochs": [*lengths, length]}
 
 
 def lineage(warm_start: str | None) -> list[dict[str, str]]:
@@ -128,8 +189,8 @@ def lineage(warm_start: str | None) -> list[dict[str, str]]:
     parent = Run(checkpoint.parent.parent)  # checkpoint: RUN/checkpoints/best.ckpt
     if not parent.record:
         return [{"checkpoint": display_path(checkpoint)}]
-    own = {key: str(parent.record.get(key)) for key in ("name", "identity")} | {"folder": display_path(parent.folder)}
-    return [*parent.record.get("lineage", []), own]
+    entry = {key: str(parent.record.get(key)) for key in ("name", "identity")} | {"folder": display_path(parent.folder)}
+    return [*parent.record.get("lineage", []), entry]
 
 
 def is_complete(run: Run, cfg: DictConfig) -> bool:
@@ -162,10 +223,7 @@ def resolve_resume(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     if cfg.resume == "auto":
         run = Run(Path(cfg.run_dir))
         path = latest_intact(run)
-        if path is None:
-            if renamed := quarantine(run):
-                print(f"No checkpoint is intact: the training starts from scratch. Renamed: {', '.join(renamed)}.")
-            run.finish("failed", "Its checkpoints were damaged and were renamed.")  # it is not finished any more
+        if path is None:  # ``Start`` renames damaged checkpoints
             return with_overrides(cfg, resume=None)
         check_same_config(run, Plan.of(cfg))
         report_checkpoint(run, path)
@@ -209,10 +267,7 @@ def report_checkpoint(run: Run, path: Path) -> None:
 
 def check_length(run: Run, epochs: int | None) -> None:
     """Raise UserError where a run has trained more epochs than ``epochs``: epochs cannot be undone."""
-    try:
-        done = max((int(row["epoch"]) + 1 for row in read_history(run.history)), default=0)
-    except (ValueError, KeyError):  # a damaged history gives no number
-        return
+    done = max(epochs_in_history(run), checkpoints.epochs_done(run))
     if epochs is not None and 0 <= epochs < done:
         raise UserError(
             f"trainer.max_epochs={epochs}: {run.folder} has already trained {done} epochs. Give {done} or more, or "
@@ -228,6 +283,14 @@ def check_data_given(run: Run, cfg: DictConfig) -> None:
             f"{run.folder}: give the folder of the data again, data.root=FOLDER. The one in a stored configuration "
             f"({str(stored)[:200]}) is not used, because a run may come from a stranger."
         )
+
+
+def epochs_in_history(run: Run) -> int:
+    """Return the number of epochs in a run's history; 0 where the file is missing or damaged."""
+    try:
+        return max((int(row["epoch"]) + 1 for row in read_history(run.history)), default=0)
+    except (ValueError, KeyError, UnicodeDecodeError):
+        return 0
 
 
 def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
@@ -248,7 +311,7 @@ def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
                 f"new training from its weights, give warm_start={display_path(run.folder)}."
             )
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
-        if path == "data.root":  # the stored configuration has no interpolations: set the dependent key as well
+        if path == "data.root" and "root" in kept.data.dataset:  # stored without the interpolation between the two
             OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
     check_length(run, kept.trainer.max_epochs)
     check_data_given(run, kept)

@@ -15,7 +15,7 @@ from segpipe.config.plan import make_cell
 from segpipe.config.schema import key_of
 from segpipe.engine.processes import ChildProcess, describe_exit, end, quote_override, training_arguments
 from segpipe.engine.progress import EXTENDED, ProgressView, print_cells
-from segpipe.engine.sweep import SweepCallback, refuse_cells
+from segpipe.engine.sweep import SweepCallback, check_no_cells
 from segpipe.errors import UserError
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.environment import cores
@@ -139,13 +139,13 @@ def split_devices(workers: int, *, gpu: bool) -> list[dict[str, str]]:
 
     Raises UserError where there are fewer devices than workers.
     """
-    there, kind = (torch.cuda.device_count(), "GPUs") if gpu else (cores(), "cores")
-    if not 1 <= workers <= there:
-        raise UserError(f"sweep.workers={workers}: allowed is 1 to {there}, the {kind} of this machine.")
-    each = there // workers
+    available, kind = (torch.cuda.device_count(), "GPUs") if gpu else (cores(), "cores")
+    if not 1 <= workers <= available:
+        raise UserError(f"sweep.workers={workers}: allowed is 1 to {available}, the {kind} of this machine.")
+    each = available // workers
     if gpu:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(there)))
-        names = visible.split(",")[:there]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(available)))
+        names = visible.split(",")[:available]
         return [{"CUDA_VISIBLE_DEVICES": ",".join(names[each * i : each * (i + 1)])} for i in range(workers)]
     return [{"OMP_NUM_THREADS": str(each if workers > 1 else torch.get_num_threads())}] * workers
 
@@ -159,14 +159,14 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool) -> None:
     """
     if any(key_of(override) == "run_dir" for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
-    refuse_cells(cfg)
+    check_no_cells(cfg)
     folder = Path(cfg.run_dir)
     SweepCallback.jobs = max(SweepCallback.jobs - 1, 0)
     cell = make_cell(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
     cells.add(folder.parent, cell, tuning_seeds=None if cell.error else cfg.sweep.tuning_seeds)
     if cell.run is None:
-        say = slots[0].board.print_line if slots else print
-        say(f"{'Invalid' if cell.refused else 'Failed'}: {cell.label}: {cell.refused or cell.error}")
+        show = slots[0].board.print_line if slots else print
+        show(f"{'Invalid' if cell.refused else 'Failed'}: {cell.label}: {cell.refused or cell.error}")
         remove_if_empty(folder)
         return
     if not slots:
@@ -183,9 +183,9 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool) -> None:
 def settle(job: Job, *, interrupted: bool = False) -> str:
     """Return the final status of a run whose process has ended. If the process did not record it, record it here."""
     run = Run(job.run.folder)
-    found = run.record.get("status")
-    if found == "finished" or (run.record != job.before and found not in (None, "running")):
-        return str(found)
+    status = run.record.get("status")
+    if status == "finished" or (run.record != job.before and status not in (None, "running")):
+        return str(status)
     error = f"Its process {describe_exit(job.child.poll() or 0)}. See {LOG}."
     if interrupted:
         error = "The run was interrupted and did not end in time."
@@ -217,9 +217,9 @@ def finish() -> int:
     if slots:
         slots[0].wait_all()
         slots[0].board.close()
-    whole = print_cells(SweepCallback.folder)
+    all_finished = print_cells(SweepCallback.folder)
     print(f"Report: {PYTHON} -m segpipe.report {display_path(SweepCallback.folder)}")
-    return int(not whole)
+    return int(not all_finished)
 
 
 def cancel() -> None:

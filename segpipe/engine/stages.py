@@ -48,12 +48,12 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
 
 def command_line(overrides: list[str], stage: str) -> list[str]:
     """Return the overrides of the command line and of a stage. Raises UserError where both set the same key."""
-    own = shlex.split(stage)
-    if not own:
+    stage_overrides = shlex.split(stage)
+    if not stage_overrides:
         raise UserError("stages: an entry is empty. Give overrides for each stage, such as model=fcn16s.")
-    set_by_stage = {schema.key_of(override) for override in own}
+    set_by_stage = {schema.key_of(override) for override in stage_overrides}
     kept = [override for override in overrides if schema.key_of(override) not in ("stages", "run_dir")]
     for override in kept:
         if schema.key_of(override) in set_by_stage:
             raise UserError(f"{override}: the stage '{stage}' sets this key. Remove it, or change stages=[...].")
-    return [*kept, *own]
+    return [*kept, *stage_overrides]

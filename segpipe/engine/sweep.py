@@ -112,7 +112,7 @@ def parse(text: str, where: str) -> list[Override]:
         if "=" not in word and not word.startswith("~"):
             raise UserError(f"{where}: '{word}' is not an override. Write KEY=VALUE, as on the command line.")
         if key.startswith(NOT_IN_A_LINE):
-            raise UserError(f"{where}: {key} is not part of a cell. Give it on the command line, for the whole sweep.")
+            raise UserError(f"{where}: {key} is not part of a cell. Give it on the command line, for the sweep.")
         if key in keys:
             raise UserError(f"{where}: {key} is given twice. Give it once.")
         try:
@@ -171,24 +171,24 @@ class CellsSweeper(Sweeper):  # type: ignore[misc]
                 )
         params = [f"{key}={value}" for key, value in self.params.items()]
         parse_overrides = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides
-        found: list[list[list[str]]] = []
+        by_line: list[list[list[str]]] = []
         for line in lines:
             overrides = parse_overrides([*params, *kept, "sweep.cells=null", *line.words])  # a job is one cell
-            found += BasicSweeper.split_arguments(overrides, None)
-            self.compose(line, found[-1][0])
-        return [job for turn in zip_longest(*found) for job in turn if job is not None]
+            by_line += BasicSweeper.split_arguments(overrides, None)
+            self.compose(line, by_line[-1][0])
+        return [job for turn in zip_longest(*by_line) for job in turn if job is not None]
 
     def compose(self, line: Line, job: Sequence[str]) -> None:
         """Raise UserError where a line is not a valid configuration, for example with a key that does not exist."""
         try:
             self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
         except Exception as error:
-            if (said := explain(error)) is None:
+            if (message := explain(error)) is None:
                 raise
-            raise UserError(f"{line.where}: {said}") from error
+            raise UserError(f"{line.where}: {message}") from error
 
 
-def refuse_cells(cfg: DictConfig) -> None:
+def check_no_cells(cfg: DictConfig) -> None:
     """Raise UserError where ``sweep.cells`` would be ignored: in a single training, or with another sweeper."""
     if cfg.sweep.cells:
         raise UserError(

@@ -55,15 +55,15 @@ def concatenate(parts: list[BoundaryCounts]) -> BoundaryCounts:
     return BoundaryCounts(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def tallies(found: BoundaryCounts) -> dict[str, RatioCounts]:
+def tallies(counts: BoundaryCounts) -> dict[str, RatioCounts]:
     """The scores as ratios of sums, in the order of NAMES. Those of AVERAGES have one column instead of classes."""
-    return {name: tally_of(array) for name, array in arrays(found).items()}
+    return {name: tally_of(array) for name, array in arrays(counts).items()}
 
 
-def arrays(found: BoundaryCounts) -> dict[str, NDArray[np.generic]]:
+def arrays(counts: BoundaryCounts) -> dict[str, NDArray[np.generic]]:
     """The counts of each score: (I,) for AVERAGES, (I, 3, C) for REGIONS."""
-    means = {name: found.averages[:, index] for index, name in enumerate(AVERAGES)}
-    return means | {name: found.counts[:, index] for index, name in enumerate(REGIONS)}
+    means = {name: counts.averages[:, index] for index, name in enumerate(AVERAGES)}
+    return means | {name: counts.counts[:, index] for index, name in enumerate(REGIONS)}
 
 
 def tally_of(array: NDArray[np.generic]) -> RatioCounts:
@@ -74,9 +74,9 @@ def tally_of(array: NDArray[np.generic]) -> RatioCounts:
     return RatioCounts(*array.astype(np.float64).swapaxes(0, 1))
 
 
-def boundary_scores(found: BoundaryCounts) -> dict[str, float]:
+def boundary_scores(counts: BoundaryCounts) -> dict[str, float]:
     """The scores of all images by name, 0 to 1; NaN where a score is not defined."""
-    return {name: mean_ratio(tally) for name, tally in tallies(found).items()}
+    return {name: mean_ratio(tally) for name, tally in tallies(counts).items()}
 
 
 def band_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) -> NDArray[np.int64]:
@@ -94,13 +94,13 @@ def band_counts(filled: Filled, drawn: tuple[Labels, Labels], num_classes: int) 
     diagonal = math.hypot(*filled.truth.shape[1:])
     depths = tuple(sorted(max(1, round(ratio * diagonal)) for ratio in RATIOS))
     shape = (len(BANDS) + 1, len(depths) + 1, len(depths) + 1)
-    place = count_within(drawn[1], BANDS, value=shape[1] * shape[2])
-    place += count_within(drawn[1], depths, value=shape[2], frame=True)
-    place += count_within(drawn[0], depths, frame=True)
-    number, end = len(place), math.prod(shape)
+    cell = count_within(drawn[1], BANDS, value=shape[1] * shape[2])
+    cell += count_within(drawn[1], depths, value=shape[2], frame=True)
+    cell += count_within(drawn[0], depths, frame=True)
+    number, end = len(cell), math.prod(shape)
     if filled.ignored is not None:
-        place[filled.ignored] = end
-    first = (place + (end + 1) * np.arange(number)[:, None, None]) * (num_classes + 1)
+        cell[filled.ignored] = end
+    first = (cell + (end + 1) * np.arange(number)[:, None, None]) * (num_classes + 1)
     missed = np.flatnonzero(filled.truth != filled.prediction)
     of_missed = first.ravel()[missed]
 

@@ -25,18 +25,18 @@ def components(labels: Labels) -> ConnectedComponents:
     numbers = np.zeros(labels.shape, np.int32)
     classes: list[int] = []
     counts = np.zeros(len(labels), np.int64)
-    for number, (picture, numbered) in enumerate(zip(labels, numbers, strict=True)):
+    for number, (image, numbered) in enumerate(zip(labels, numbers, strict=True)):
         before, first = 0, np.zeros(256, np.int32)
-        for index in np.flatnonzero(np.bincount(picture.ravel())).tolist():
-            mask = (picture == index).view(np.uint8)
+        for index in np.flatnonzero(np.bincount(image.ravel())).tolist():
+            mask = (image == index).view(np.uint8)
             left, top, width, height = cv2.boundingRect(mask)
-            mask, place = (whole[top : top + height, left : left + width] for whole in (mask, numbered))
-            count, found = cv2.connectedComponents(mask, connectivity=8)
-            place += found  # 1, 2, ...; 0 for other classes
+            mask, region = (array[top : top + height, left : left + width] for array in (mask, numbered))
+            count, numbered_mask = cv2.connectedComponents(mask, connectivity=8)
+            region += numbered_mask  # 1, 2, ...; 0 for other classes
             first[index] = before - 1
             before += count - 1
             classes += [index] * (count - 1)
-        numbered += first[picture]
+        numbered += first[image]
         counts[number] = before
     return ConnectedComponents(numbers, np.array(classes), counts)
 
@@ -61,15 +61,15 @@ def object_counts(filled: Filled, *, num_classes: int) -> NDArray[np.int64]:
     rising = np.lexsort((-covered, shared))
     sizes[covering[rising]] = true_sizes[covered[rising]]  # the last assignment holds
 
-    def cells(found: ConnectedComponents, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        picture = np.repeat(np.arange(len(found.counts)), found.counts)
-        return (picture * len(SIZES) + sizes) * num_classes + found.classes
+    def cells(objects: ConnectedComponents, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        image = np.repeat(np.arange(len(objects.counts)), objects.counts)
+        return (image * len(SIZES) + sizes) * num_classes + objects.classes
 
     shape = (len(true.counts), len(SIZES), num_classes)
-    places, end = cells(true, true_sizes), len(true.counts) * len(SIZES) * num_classes
+    true_cells, end = cells(true, true_sizes), len(true.counts) * len(SIZES) * num_classes
     wrong = areas - np.bincount(covering, shared, minlength=len(areas))
-    hits = np.bincount(places[covered], shared, minlength=end)
-    present = np.bincount(places, true_areas, minlength=end)
+    hits = np.bincount(true_cells[covered], shared, minlength=end)
+    present = np.bincount(true_cells, true_areas, minlength=end)
     union = present + np.bincount(cells(predicted, sizes), wrong, minlength=end)
     return np.stack([part.reshape(shape) for part in (hits, union, present)], axis=2).astype(np.int64)
 
@@ -84,10 +84,10 @@ def overlaps(
     index += true.numbers
     index += first[:, None, None]
     pairs, shared = unique_counts(index.ravel() if ignored is None else index[~ignored], int(of_pairs.sum()))
-    picture = np.searchsorted(first, pairs, side="right") - 1
-    row, column = np.divmod(pairs - first[picture], columns[picture])
-    before, true_before = (np.cumsum(found.counts) - found.counts for found in (predicted, true))
-    return row + before[picture], column + true_before[picture], shared
+    image = np.searchsorted(first, pairs, side="right") - 1
+    row, column = np.divmod(pairs - first[image], columns[image])
+    before, true_before = (np.cumsum(each.counts) - each.counts for each in (predicted, true))
+    return row + before[image], column + true_before[image], shared
 
 
 def unique_counts(values: NDArray[np.int64], bound: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -95,5 +95,5 @@ def unique_counts(values: NDArray[np.int64], bound: int) -> tuple[NDArray[np.int
     if bound > max(4 * len(values), 1 << 16):  # noise gives as many pairs as pixels squared
         return np.unique(values, return_counts=True)
     counts = np.bincount(values, minlength=1)
-    found = np.flatnonzero(counts)
-    return found, counts[found]
+    present = np.flatnonzero(counts)
+    return present, counts[present]

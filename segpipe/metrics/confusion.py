@@ -153,11 +153,11 @@ def scores(matrix: NDArray[np.integer], *, divide_by_all: bool = False) -> dict[
 
 def named_scores(matrices: NDArray[np.integer], classes: list[str]) -> dict[str, Any]:
     """The scores of the sum of matrices (n, C, C), per-class values by class name, and the number of images."""
-    found = {
+    values = {
         key: dict(zip(classes, value, strict=True)) if isinstance(value, list) else value
         for key, value in scores(matrices.sum(0)).items()
     }
-    return found | {"images": len(matrices)}
+    return values | {"images": len(matrices)}
 
 
 def score_paths(classes: list[str]) -> dict[str, tuple[str, ...]]:
@@ -171,8 +171,8 @@ def score_paths(classes: list[str]) -> dict[str, tuple[str, ...]]:
 
 def logged_scores(matrices: NDArray[np.integer], classes: list[str]) -> dict[str, float]:
     """The scores of the sum of matrices (n, C, C), by the names under which they are logged."""
-    found: Any = named_scores(matrices, classes)
-    return {name: reduce(getitem, path, found) for name, path in score_paths(classes).items()}
+    values: Any = named_scores(matrices, classes)
+    return {name: reduce(getitem, path, values) for name, path in score_paths(classes).items()}
 
 
 class RatioCounts(NamedTuple):
@@ -193,9 +193,9 @@ def iou_counts(matrices: NDArray[np.integer]) -> RatioCounts:
     return RatioCounts(hits, true + predicted - hits, true)
 
 
-def mean_ratio(found: RatioCounts) -> float:
+def mean_ratio(counts: RatioCounts) -> float:
     """The score of all images; NaN if no class is present."""
-    there = found.present.sum(0) > 0
-    if not there.any():
+    present = counts.present.sum(0) > 0
+    if not present.any():
         return float("nan")
-    return float((found.numerator.sum(0)[there] / found.denominator.sum(0)[there]).mean())
+    return float((counts.numerator.sum(0)[present] / counts.denominator.sum(0)[present]).mean())

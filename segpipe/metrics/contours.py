@@ -67,8 +67,8 @@ def tolerance(shape: tuple[int, ...]) -> float:
 def contours(labels: Labels) -> Labels:
     """The class of each contour pixel, NO_CONTOUR elsewhere, (N, H, W)."""
     largest, least = np.empty_like(labels), np.empty_like(labels)
-    for picture, above, below in zip(labels, largest, least, strict=True):
-        above[:], below[:] = cv2.dilate(picture, box(1)), cv2.erode(picture, box(1))
+    for image, above, below in zip(labels, largest, least, strict=True):
+        above[:], below[:] = cv2.dilate(image, box(1)), cv2.erode(image, box(1))
     return np.where(largest == least, NO_CONTOUR, labels)
 
 
@@ -106,7 +106,7 @@ def dilate_bits(bits: NDArray[np.unsignedinteger], radius: float) -> NDArray[np.
     padded = np.zeros((number, height + 2 * margin, width + 2 * margin), bits.dtype)
     padded[:, margin : margin + height, margin : margin + width] = bits
     wide, reach = padded[..., margin : margin + width].copy(), 0
-    found = np.zeros_like(bits)
+    dilated = np.zeros_like(bits)
     for row in range(margin, -1, -1):
         while (reach + 1) ** 2 + row**2 < radius**2:
             reach += 1
@@ -114,8 +114,8 @@ def dilate_bits(bits: NDArray[np.unsignedinteger], radius: float) -> NDArray[np.
                 wide |= padded[..., start : start + width]
         if row < radius:
             for start in {margin - row, margin + row}:
-                found |= wide[:, start : start + height]
-    return found
+                dilated |= wide[:, start : start + height]
+    return dilated
 
 
 class Matches(NamedTuple):
@@ -136,19 +136,19 @@ def match(first: Labels, second: Labels, *, radius: float, num_classes: int) -> 
         table = np.zeros(256, np.min_scalar_type(2**count - 1))
         table[start : start + count] = 2 ** np.arange(count, dtype=np.uint64)
         bits = [table[contours] for contours in (first, second)]
-        for found, own, other in zip(matched, bits, bits[::-1], strict=True):
-            found |= (dilate_bits(other, radius) & own) != 0
+        for hit, bits_here, other in zip(matched, bits, bits[::-1], strict=True):
+            hit |= (dilate_bits(other, radius) & bits_here) != 0
     sides = zip((first, second), matched, strict=True)
     one, two = (
-        Matches(*(count_by_image(side, kept, num_classes=num_classes) for kept in (side != NO_CONTOUR, found)))
-        for side, found in sides
+        Matches(*(count_by_image(side, kept, num_classes=num_classes) for kept in (side != NO_CONTOUR, hit)))
+        for side, hit in sides
     )
     return one, two
 
 
 def count_by_image(labels: Labels, kept: NDArray[np.bool_], *, num_classes: int) -> NDArray[np.int64]:
     """The number of pixels of each class among those kept, (N, C)."""
-    places = np.flatnonzero(kept)
-    classes = labels.ravel()[places]
-    index = places // (labels.shape[1] * labels.shape[2]) * 256 + classes
+    indices = np.flatnonzero(kept)
+    classes = labels.ravel()[indices]
+    index = indices // (labels.shape[1] * labels.shape[2]) * 256 + classes
     return np.bincount(index, minlength=256 * len(labels)).reshape(len(labels), 256)[:, :num_classes]

@@ -1,5 +1,6 @@
 """The cost of a network: parameters, multiply-adds, time, memory."""
 
+import math
 import resource
 import statistics
 import sys
@@ -20,7 +21,7 @@ aten = torch.ops.aten
 
 
 class Cost(TypedDict):
-    """The cost of one network for images of one size (height, width).
+    """The cost of one network for images of one size (height, width); see ``measure`` for the size.
 
     gmac: 10^9 multiply-adds for one image. latency_ms: for one image. images_per_s: for a batch.
     """
@@ -56,6 +57,9 @@ FORMULAS = {
     aten._grid_sampler_2d_cpu_fallback: grid_sample_operations,
     aten.cudnn_grid_sampler: per_value(4),
 }
+LARGEST_IMAGE = 2**21  # pixels: 1024 x 2048. The cost for larger images is measured for one of this size
+LARGEST_BATCH = 2**22  # pixels
+SECONDS = 20.0  # no further forward pass is timed after this time
 PRODUCTS = (aten.mul, aten.mul_, aten.addcmul, aten.addcmul_, aten.lerp, aten.lerp_)  # counted in COUNTED only
 COUNTED = (Upsampler, Fusion, Refinement)
 
@@ -100,7 +104,7 @@ class ModuleCosts:
     def __init__(self) -> None:
         self.correction = 0
         self.inside = 0  # number of modules of COUNTED that are running
-        self.asked: list[tuple[nn.Module, int]] = []  # running modules with a cost, and the total before each
+        self.running: list[tuple[nn.Module, int]] = []  # running modules with a cost, and the total before each
 
     def __enter__(self) -> Self:
         """Register the hooks."""
@@ -116,14 +120,14 @@ class ModuleCosts:
         """The hook before a module's forward pass."""
         self.inside += isinstance(module, COUNTED)
         if callable(getattr(module, "cost", None)):
-            self.asked.append((module, self.total()))
+            self.running.append((module, self.total()))
 
     def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """The hook after a module's forward pass. Only the outermost module with a ``cost`` method is asked."""
+        """The hook after a module's forward pass. Only the outermost module with a ``cost`` method is called."""
         self.inside -= isinstance(module, COUNTED)
-        if self.asked and self.asked[-1][0] is module:
-            _, begun = self.asked.pop()
-            if not self.asked:
+        if self.running and self.running[-1][0] is module:
+            _, begun = self.running.pop()
+            if not self.running:
                 self.correction += int(module.cost(*inputs)) - (self.total() - begun) // 2  # type: ignore[operator]
 
     def product_operations(self, *args: Any, out_shape: Any, **kwargs: Any) -> int:
@@ -137,10 +141,13 @@ class ModuleCosts:
 def measure(network: nn.Module, size: tuple[int, int], *, batch: int, repeats: int = 10) -> Cost:
     """Measure the cost on the network's device.
 
-    size: height and width of the images. batch: images in a batch, for the throughput. repeats: forward passes, of
-    which the median time is taken.
+    size: height and width of the images; ``measured_size`` reduces large ones, and the result has the size measured.
+    batch: images in a batch, for the throughput; fewer are taken where the batch would have more than LARGEST_BATCH
+    pixels. repeats: forward passes, of which the median time is taken; fewer where they take longer than SECONDS.
     """
     device = next(network.parameters()).device
+    size = measured_size(size)
+    batch = min(batch, max(1, LARGEST_BATCH // (size[0] * size[1])))
     images = torch.zeros(batch, 3, *size, device=device, dtype=torch.uint8)
     images = images.contiguous(memory_format=torch.channels_last)  # the format of the loader's batches
     latency = median_seconds(network, images[:1], repeats)
@@ -157,13 +164,25 @@ def measure(network: nn.Module, size: tuple[int, int], *, batch: int, repeats: i
     }
 
 
+def measured_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of an image of about the same shape with at most LARGEST_IMAGE pixels.
+
+    Smaller images keep their size. A side that is reduced is a multiple of 32.
+    """
+    scale = math.sqrt(LARGEST_IMAGE / (size[0] * size[1]))
+    if scale >= 1:
+        return size
+    height, width = (min(side, max(32, int(side * scale) // 32 * 32)) for side in size)
+    return height, width
+
+
 def median_seconds(network: nn.Module, image: torch.Tensor, repeats: int) -> float:
-    """Median time of ``repeats`` forward passes in seconds, after one warm-up pass."""
+    """Median time of ``repeats`` forward passes in seconds, after one warm-up pass; of fewer if they take SECONDS."""
     was_training = network.training
     network.eval()
-    times = []
+    times: list[float] = []
     with torch.inference_mode():
-        for _ in range(repeats + 1):
+        while len(times) <= repeats and (len(times) < 2 or sum(times) < SECONDS):
             start = time.perf_counter()
             network(image)
             if image.is_cuda:

@@ -73,21 +73,21 @@ def init_weights(module: nn.Module, *, seed: int, prefix: str) -> None:
     set_around = {parameter for _, layer in composed for parameter in layer.parameters()}
     known: set[nn.Parameter] = set()
     for name, layer in module.named_modules(prefix=prefix):
-        own = [parameter for parameter in layer.parameters(recurse=False) if parameter not in known | set_around]
+        parameters = [parameter for parameter in layer.parameters(recurse=False) if parameter not in known | set_around]
         reset = getattr(layer, "reset_parameters", None)
         if not callable(reset):
-            if own:
+            if parameters:
                 raise UserError(f"{name} ({type(layer).__name__}) has parameters but no reset_parameters. {RULE}")
             continue
         trusted = sets_its_own_start(type(layer))
-        before = [(parameter._version, None if trusted else spread(parameter)) for parameter in own]
+        before = [(parameter._version, None if trusted else spread(parameter)) for parameter in parameters]
         with seeded_by_name(seed, name):
             reset()
-        for parameter, (version, values) in zip(own, before, strict=True):
+        for parameter, (version, values) in zip(parameters, before, strict=True):
             same = trusted or (parameter._version - version == built[parameter] and alike(values, spread(parameter)))
             if version != built[parameter] or not same:
                 raise UserError(f"{name} ({type(layer).__name__}) would lose its initial weights. {RULE}")
-        known.update(own)
+        known.update(parameters)
     for name, layer in reversed(composed):
         with seeded_by_name(seed, name):
             layer._reset_parameters()  # type: ignore[operator]
@@ -124,7 +124,7 @@ def sets_its_own_start(kind: type[nn.Module]) -> bool:
     inherits ``reset_parameters`` could set initial weights in the constructor, and must be checked.
     """
     built, reset = (
-        next((place for place, base in enumerate(kind.__mro__) if method in vars(base)), -1)
+        next((index for index, base in enumerate(kind.__mro__) if method in vars(base)), -1)
         for method in ("__init__", "reset_parameters")
     )
     return reset <= built and not kind.__mro__[built].__module__.startswith("torch.")
@@ -136,7 +136,7 @@ def copy_matching(source: dict[str, Tensor], target: nn.Module) -> tuple[list[st
     FCN-32s to FCN-16s to FCN-8s (Long et al. 2015, section 4.2), and fine-tuning with another number of classes, need
     only this function.
     """
-    own = target.state_dict()
-    copied = [name for name, tensor in source.items() if name in own and own[name].shape == tensor.shape]
+    of_target = target.state_dict()
+    copied = [name for name, tensor in source.items() if name in of_target and of_target[name].shape == tensor.shape]
     target.load_state_dict({name: source[name] for name in copied}, strict=False)
-    return copied, [name for name in own if name not in set(copied)]
+    return copied, [name for name in of_target if name not in set(copied)]

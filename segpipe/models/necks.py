@@ -104,10 +104,10 @@ def from_classifier(published: dict[str, Tensor], layers: dict[str, nn.Module]) 
     weights differs from that of ``layers`` are left out.
     """
     linear = [name for name, weight in published.items() if name.startswith("classifier.") and weight.ndim == 2]
-    found: dict[str, Tensor] = {}
-    for name, (own, layer) in zip(linear, layers.items(), strict=False):
+    weights: dict[str, Tensor] = {}
+    for name, (layer_name, layer) in zip(linear, layers.items(), strict=False):
         kernel = layer.get_parameter("weight")
         if published[name].numel() == kernel.numel():
-            found[f"{own}.weight"] = published[name].view_as(kernel)
-            found[f"{own}.bias"] = published[name.replace("weight", "bias")]
-    return found
+            weights[f"{layer_name}.weight"] = published[name].view_as(kernel)
+            weights[f"{layer_name}.bias"] = published[name.replace("weight", "bias")]
+    return weights

@@ -118,6 +118,18 @@ def latest_intact(run: Run) -> Path | None:
     return next((path for path in whole_ones if not weights_only(path)), None)
 
 
+def epochs_done(run: Run) -> int:
+    """Return the number of epochs that the checkpoint to resume from has trained; 0 where there is none."""
+    path = latest_intact(run)
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1 if path else 0
+
+
+def stamps(run: Run) -> list[tuple[int, int]]:
+    """Return time of change and size of the run's checkpoints, which differ once a checkpoint was written."""
+    files = [run.checkpoint("best"), run.checkpoint("last")]
+    return [(path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else (0, 0) for path in files]
+
+
 def best_is_damaged(run: Run) -> bool:
     """Return whether there is a best checkpoint and it is damaged."""
     best = run.checkpoint("best")

@@ -88,6 +88,11 @@ def write_text(path: Path, text: str) -> None:
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))  # type: ignore[func-returns-value, arg-type]
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    atomic_write(path, lambda temporary: temporary.write_bytes(content))  # type: ignore[func-returns-value, arg-type]
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically. NaN and infinities become null, because JSON does not have them."""
     write_text(path, json.dumps(without_nan(content), indent=2, ensure_ascii=False) + "\n")

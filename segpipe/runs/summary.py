@@ -1,18 +1,24 @@
 """The summary that a finished training prints."""
 
 import math
+import shlex
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from segpipe.errors import printable
 from segpipe.metrics.confusion import SCORES
 from segpipe.runs.run import PYTHON as PYTHON
 from segpipe.runs.run import Run, display_path
 
 
-def print_summary(run: Run, metrics: dict[str, Any]) -> None:
-    """Print the scores by class, the paths of the results, and the commands to run next."""
+def print_summary(run: Run, metrics: dict[str, Any], *, another: str) -> None:
+    """Print the scores by class, the paths of the results, and the commands to run next.
+
+    another: an override that chooses another decoder, for the command that trains the same with it.
+    """
     console = Console(highlight=False, soft_wrap=True)
     console.print()
     console.print(score_table(metrics["test"], title="Test"))
@@ -21,38 +27,49 @@ def print_summary(run: Run, metrics: dict[str, Any]) -> None:
         f"Test mIoU [bold]{metrics['test']['miou']:.3f}[/], validation {metrics['val']['miou']:.3f} "
         f"(best epoch {metrics['best_epoch'] + 1} of {training['epochs']}); trained in {training['seconds']:.0f} s."
     )
-    console.print(
-        f"Cost: {cost['parameters'] / 1e6:.2f} M parameters, {cost['gmac']:.2f} G multiply-adds and "
-        f"{cost['latency_ms']:.1f} ms per image of {cost['size'][0]} x {cost['size'][1]}."
-    )
+    if cost:
+        console.print(
+            f"Cost: {cost['parameters'] / 1e6:.2f} M parameters, {cost['gmac']:.2f} G multiply-adds and "
+            f"{cost['latency_ms']:.1f} ms per image of {cost['size'][0]} x {cost['size'][1]}."
+        )
     folder = display_path(run.folder)
     console.print(f"Run:      {folder}", markup=False)
     console.print(f"Images:   {folder}/pictures/predictions.png", markup=False)
     for profile in sorted(run.folder.glob("fit-*profile*.txt")):  # debug=profile
         console.print(f"Profile:  {display_path(profile)}", markup=False)
-    console.print("Next: train another upsampling operator, or predict your own images:")
-    console.print(f"  {PYTHON} -m segpipe.train decoder=unpool fusion=concat", markup=False)
-    console.print(f"  {PYTHON} -m segpipe.predict {folder} IMAGES --out masks", markup=False)
+    console.print("Next: train the same network with another upsampling operator, or predict the masks of images:")
+    console.print(f"  {PYTHON} -m segpipe.train {shlex.join(with_decoder(run.cell_overrides, another))}", markup=False)
+    console.print(f"  {PYTHON} -m segpipe.predict {shlex.quote(folder)} IMAGES --out masks", markup=False)
 
 
-def score_table(found: dict[str, Any], *, title: str) -> Table:
+def with_decoder(overrides: list[str], another: str) -> list[str]:
+    """Return overrides with another choice of the decoder, without those of the keys of the previous one.
+
+    ``hydra.mode=RUN`` is added where an experiment may set the mode to a sweep.
+    """
+    kept = [one for one in overrides if not one.lstrip("+~").startswith(("decoder=", "decoder."))]
+    single = ["hydra.mode=RUN"] if any(one.startswith(("experiment=", "+experiment=")) for one in kept) else []
+    return [*kept, another, *single]
+
+
+def score_table(scores: dict[str, Any], *, title: str) -> Table:
     """Return a table with a column for each score per class, and their means; other scores are in the caption.
 
-    found: the scores of a split, as in ``metrics.json``. A dash stands for a class that is absent.
+    scores: the scores of a split, as in ``metrics.json``. A dash stands for a class that is absent.
     """
     by_class = {name: score for name, score in SCORES.items() if score.per_class}
-    others = [f"{score.label} {format_score(found[name])}" for name, score in SCORES.items() if not score.per_class]
+    others = [f"{score.label} {format_score(scores[name])}" for name, score in SCORES.items() if not score.per_class]
     caption = ", ".join(others) or None
-    table = Table(title=f"{title}: {found['images']} images", title_justify="left", caption=caption)
+    table = Table(title=f"{title}: {scores['images']} images", title_justify="left", caption=caption)
     table.caption_justify = "left"
     table.add_column("class")
     for heading in (*(score.class_label or score.label for score in by_class.values()), "pixels"):
         table.add_column(heading, justify="right")
-    for name, pixels in found["pixels"].items():
-        values = [found[f"per_class_{score.per_class}"][name] for score in by_class.values()]
-        table.add_row(name, *map(format_score, values), f"{pixels:,}")
+    for name, pixels in scores["pixels"].items():
+        values = [scores[f"per_class_{score.per_class}"][name] for score in by_class.values()]
+        table.add_row(escape(printable(name)), *map(format_score, values), f"{pixels:,}")
     table.add_section()
-    table.add_row("mean", *(format_score(found[name]) for name in by_class), f"{sum(found['pixels'].values()):,}")
+    table.add_row("mean", *(format_score(scores[name]) for name in by_class), f"{sum(scores['pixels'].values()):,}")
     return table
 
 

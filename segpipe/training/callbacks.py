@@ -104,8 +104,8 @@ class History(pl.Callback):
             for name, value in sorted(trainer.callback_metrics.items())
             if name.startswith("train/") or (validated and name.startswith("val/"))
         }
-        place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        self.rows.append({**place, "lr": trainer.optimizers[0].param_groups[0]["lr"], **numbers})
+        position = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        self.rows.append({**position, "lr": trainer.optimizers[0].param_groups[0]["lr"], **numbers})
         write_history(self.run.history, self.rows)
 
 
@@ -128,16 +128,17 @@ class LogPredictions(pl.Callback):
             return
         assert isinstance(pl_module, SegmentationTask)
         data: SegmentationData = trainer.datamodule  # type: ignore[attr-defined]
-        samples, predictions, names = predict_samples(pl_module, data, "val", self.count)
-        tracking.log_overlays(
-            logger,
-            key="val/predictions",
-            images=[sample.image for sample in samples],
-            truths=[sample.mask for sample in samples],
-            predictions=predictions,
-            names=names,
-            classes=pl_module.classes,
-        )
+        with tracking.tolerate_wandb_errors("val/predictions"):
+            samples, predictions, names = predict_samples(pl_module, data, "val", self.count)
+            tracking.log_overlays(
+                logger,
+                key="val/predictions",
+                images=[sample.image for sample in samples],
+                truths=[sample.mask for sample in samples],
+                predictions=predictions,
+                names=names,
+                classes=pl_module.classes,
+            )
 
 
 def predict_samples(
@@ -153,14 +154,16 @@ def predict_samples(
     kept, predictions = [], []
     training = task.training
     task.eval()
-    for index in chosen:
-        batch = samples[[(0, index)]]
-        with torch.inference_mode():
-            logits = resize_logits(task(batch["image"].to(task.device)), batch["mask"].shape[-2:])
-            image = resize_logits(batch["image"].float(), batch["mask"].shape[-2:])
-        kept.append(Sample(image[0].byte().permute(1, 2, 0).numpy(), batch["mask"][0].numpy()))
-        predictions.append(logits.argmax(1)[0].byte().cpu().numpy())
-    task.train(training)
+    try:
+        for index in chosen:
+            batch = samples[[(0, index)]]
+            with torch.inference_mode():
+                logits = resize_logits(task(batch["image"].to(task.device)), batch["mask"].shape[-2:])
+                image = resize_logits(batch["image"].float(), batch["mask"].shape[-2:])
+            kept.append(Sample(image[0].byte().permute(1, 2, 0).numpy(), batch["mask"][0].numpy()))
+            predictions.append(logits.argmax(1)[0].byte().cpu().numpy())
+    finally:
+        task.train(training)
     return kept, predictions, [data.split(split).names[index] for index in chosen]
 
 

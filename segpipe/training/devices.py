@@ -53,11 +53,11 @@ class RankInfo(NamedTuple):
         try:
             while not self.store.check([config_key()]):
                 time.sleep(POLL)
-            said = self.store.get(config_key()).decode()
+            text = self.store.get(config_key()).decode()
             self.store.add(f"{config_key()}/heard", 1)
         except RuntimeError:
             sys.exit(1)
-        cfg = OmegaConf.create(said) if said else None
+        cfg = OmegaConf.create(text) if text else None
         assert cfg is None or isinstance(cfg, DictConfig)
         return cfg
 
@@ -85,23 +85,23 @@ def detect_rank() -> RankInfo:
 
 def connect_ranks() -> RankInfo:
     """The rank of this process, with a store connected to the other ranks."""
-    found = detect_rank()
-    if found.world_size == 1:
-        return found
+    rank_info = detect_rank()
+    if rank_info.world_size == 1:
+        return rank_info
     if "RANK" not in os.environ:
-        os.environ.update(as_torchrun(found))
+        os.environ.update(as_torchrun(rank_info))
     store, _, _ = next(iter(rendezvous("env://", timeout=TIMEOUT)))
-    return found._replace(store=store)
+    return rank_info._replace(store=store)
 
 
-def as_torchrun(found: RankInfo) -> Mapping[str, str]:
+def as_torchrun(rank_info: RankInfo) -> Mapping[str, str]:
     """The environment variables of torchrun for a task of srun."""
-    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(found.local_size))  # otherwise Lightning raises an error
+    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(rank_info.local_size))  # otherwise Lightning raises an error
     slurm = SLURMEnvironment(auto_requeue=False)
     return {
-        "RANK": str(found.rank),
-        "WORLD_SIZE": str(found.world_size),
-        "LOCAL_WORLD_SIZE": str(found.local_size),
+        "RANK": str(rank_info.rank),
+        "WORLD_SIZE": str(rank_info.world_size),
+        "LOCAL_WORLD_SIZE": str(rank_info.local_size),
         "LOCAL_RANK": str(slurm.local_rank()),
         "NODE_RANK": str(slurm.node_rank()),
         "MASTER_ADDR": slurm.main_address,
@@ -121,7 +121,7 @@ def report_error(error: str) -> None:
         Path(path).write_text(error, encoding="utf-8")
 
 
-def refuse_launched(what: str) -> None:
+def check_not_launched(what: str) -> None:
     """Raise UserError if this process is one of several ranks; ``what`` starts trainings itself."""
     if detect_rank().world_size > 1:
         raise UserError(
@@ -146,52 +146,55 @@ def on_gpu(cfg: DictConfig) -> bool:
 def requested_devices(cfg: DictConfig) -> int:
     """The number of devices of this machine in ``trainer.devices``. Raises UserError if there are fewer."""
     devices = OmegaConf.to_container(cfg.trainer).get("devices", 1)  # type: ignore[union-attr]
-    there = torch.cuda.device_count() if on_gpu(cfg) else None
-    if there == 0:
+    available = torch.cuda.device_count() if on_gpu(cfg) else None
+    if available == 0:
         raise UserError(
             f"trainer.accelerator={cfg.trainer.accelerator}: torch finds no GPU here. Use trainer=ddp_cpu for several "
             f"processes, or trainer=cpu."
         )
     if devices in ("auto", -1):
-        return there or 1
-    if isinstance(devices, list) and there is not None and devices and set(devices) <= set(range(there)):
+        return available or 1
+    if isinstance(devices, list) and available is not None and devices and set(devices) <= set(range(available)):
         return len(devices)
-    if isinstance(devices, int) and 1 <= devices <= (there or sys.maxsize):
+    if isinstance(devices, int) and 1 <= devices <= (available or sys.maxsize):
         return devices
-    allowed = f"1 to {there}, auto, or a list of 0 to {there - 1}" if there else "a number of processes, or auto for 1"
+    allowed = "a number of processes, or auto for 1"
+    if available:
+        allowed = f"1 to {available}, auto, or a list of 0 to {available - 1}"
     raise UserError(f"trainer.devices={str(devices).replace(' ', '')}: allowed is {allowed}.")
 
 
-def check(cfg: DictConfig, found: RankInfo) -> None:
+def check(cfg: DictConfig, rank_info: RankInfo) -> None:
     """Raise UserError if the configured devices do not match the ranks that were started."""
     if cfg.trainer.get("strategy", "auto") not in STRATEGIES:
         raise UserError(
             f"trainer.strategy={cfg.trainer.strategy}: allowed is {' or '.join(STRATEGIES)}; the sums over ranks "
             f"need DDP."
         )
-    own, machines = requested_devices(cfg), cfg.trainer.get("num_nodes", 1)
-    asked = "auto" if cfg.trainer.devices in ("auto", -1) else own
-    if found.launched and found.world_size > 1 and asked not in ("auto", found.local_size):
+    local_devices, machines = requested_devices(cfg), cfg.trainer.get("num_nodes", 1)
+    requested = "auto" if cfg.trainer.devices in ("auto", -1) else local_devices
+    if rank_info.launched and rank_info.world_size > 1 and requested not in ("auto", rank_info.local_size):
         raise UserError(
-            f"trainer.devices={cfg.trainer.devices}, but {found.local_size} processes were started on this machine: "
-            f"set trainer.devices=auto, for example with trainer=ddp or ddp_cpu, or start that number of processes."
+            f"trainer.devices={cfg.trainer.devices}, but {rank_info.local_size} processes were started on this "
+            f"machine: set trainer.devices=auto, for example with trainer=ddp or ddp_cpu, or start that number of "
+            f"processes."
         )
-    if machines > 1 and found.world_size != machines * found.local_size:
+    if machines > 1 and rank_info.world_size != machines * rank_info.local_size:
         raise UserError(
             f"trainer.num_nodes={machines}: on several machines, torchrun or srun must start the ranks, see "
             f"docs/devices.md; they determine the number of machines: leave num_nodes out."
         )
 
 
-def trainer_arguments(cfg: DictConfig, found: RankInfo) -> dict[str, Any]:
+def trainer_arguments(cfg: DictConfig, rank_info: RankInfo) -> dict[str, Any]:
     """The arguments of Lightning's Trainer that concern devices."""
-    if found.world_size == 1:
+    if rank_info.world_size == 1:
         devices = OmegaConf.to_container(cfg.trainer).get("devices", 1)  # type: ignore[union-attr]
         return {"devices": devices if isinstance(devices, list) else 1, "strategy": "auto", "num_nodes": 1}
     listed = isinstance(cfg.trainer.devices, list) or OmegaConf.is_list(cfg.trainer.devices)
     return {
-        "devices": list(cfg.trainer.devices) if listed else found.local_size,
-        "num_nodes": found.world_size // found.local_size,
+        "devices": list(cfg.trainer.devices) if listed else rank_info.local_size,
+        "num_nodes": rank_info.world_size // rank_info.local_size,
         "strategy": DDPStrategy(
             broadcast_buffers=False,  # it runs at each step, and ranks may have unequal numbers of validation steps
             gradient_as_bucket_view=True,

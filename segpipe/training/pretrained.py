@@ -26,12 +26,12 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
     """
     given = str(cfg.encoder.weights)
     published = read_state_dict(Path(given), f"encoder.weights={given}") if is_file(given) else download(cfg, network)
-    found = {f"encoder.{name}": tensor for name, tensor in network.encoder.translate(published).items()}
+    weights = {f"encoder.{name}": tensor for name, tensor in network.encoder.translate(published).items()}
     if isinstance(network.neck, FullyConvolutional | Bottleneck):
-        found |= {f"neck.{name}": tensor for name, tensor in network.neck.translate(published).items()}
+        weights |= {f"neck.{name}": tensor for name, tensor in network.neck.translate(published).items()}
     of_encoder = tensors(network.encoder)
-    fitting = [name for name in of_encoder if f"encoder.{name}" in found]
-    fitting = [name for name in fitting if found[f"encoder.{name}"].shape == of_encoder[name].shape]
+    fitting = [name for name in of_encoder if f"encoder.{name}" in weights]
+    fitting = [name for name in fitting if weights[f"encoder.{name}"].shape == of_encoder[name].shape]
     if any(name.startswith("network.") for name in published):
         raise UserError(f"encoder.weights={given}: a checkpoint of a run. Use warm_start={given} for it.")
     if 2 * len(fitting) < len(of_encoder):
@@ -40,7 +40,7 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
             f"have a name and shape of its {len(published)}, so it belongs to another network. Give the weights of "
             f"{cfg.encoder.name}, or choose the encoder of these weights."
         )
-    copied, left = copy_matching(found, network)
+    copied, left = copy_matching(weights, network)
     in_neck = [name for name in copied if name.startswith("neck.")]
     missing = layers(name for name in left if name.startswith("encoder.") and not name.endswith("num_batches_tracked"))
     unused = len(published) - len(copied)
@@ -111,7 +111,7 @@ def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
     try:
         source = torch.load(path, map_location="cpu", weights_only=True)
         source = source.get("state_dict", source)
-        found = {str(name): tensor for name, tensor in source.items() if isinstance(tensor, Tensor)}
+        state_dict = {str(name): tensor for name, tensor in source.items() if isinstance(tensor, Tensor)}
     except FileNotFoundError as error:
         raise UserError(f"{option}: there is no such file.") from error
     except Exception as error:  # torch.load raises many kinds of errors
@@ -120,9 +120,9 @@ def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
             f"{option}: not a state dict that can be read ({first}). Give a file written by "
             f"torch.save(model.state_dict(), FILE), or a run's folder for warm_start."
         ) from error
-    if not found:
+    if not state_dict:
         raise UserError(f"{option}: contains no tensors. Give a state dict, from names to tensors.")
-    return found
+    return state_dict
 
 
 def layers(names: Iterable[str]) -> list[str]:

@@ -8,29 +8,29 @@ import torch.nn.functional as F
 from pytorch_lightning.plugins.layer_sync import LayerSync
 from torch import Tensor, nn
 
-Found = list[Tensor]
+Statistics = list[Tensor]
 
 
 class SyncBatchNormFunction(torch.autograd.Function):
-    """Normalises by the mean and variance over the values of all ranks; appends mean, variance and count to ``found``.
+    """Normalises by the mean and variance over all ranks; appends mean, variance and count to ``statistics``.
 
     The images of each rank affect the results of all ranks. The sums in the backward pass are therefore over all ranks.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, found: Found
+        ctx: Any, image: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, statistics: Statistics
     ) -> Tensor:
         """See torch.autograd.Function."""
-        own_mean, own_variance = torch.batch_norm_update_stats(image, None, None, 0.0)  # as torch's SyncBatchNorm
-        own_count = own_mean.new_tensor([image.numel() / image.shape[1]])
-        sums = total(torch.cat([own_mean * own_count, own_count]))
+        local_mean, local_variance = torch.batch_norm_update_stats(image, None, None, 0.0)  # as torch's SyncBatchNorm
+        local_count = local_mean.new_tensor([image.numel() / image.shape[1]])
+        sums = total(torch.cat([local_mean * local_count, local_count]))
         mean, count = sums[:-1] / sums[-1], sums[-1]
         # Squares of deviations from the joint mean: a difference of large sums would lose precision
-        variance = total((own_variance + (own_mean - mean).square()) * own_count) / count
+        variance = total((local_variance + (local_mean - mean).square()) * local_count) / count
         ctx.save_for_backward(image, weight, mean, variance, count)
         ctx.eps = eps
-        found.extend([mean, variance, count])
+        statistics.extend([mean, variance, count])
         return F.batch_norm(image, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
@@ -70,10 +70,10 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
 
     def over_ranks(self, image: Tensor) -> Tensor:
         """Normalise by the statistics of all ranks, and update the running statistics, as nn.BatchNorm2d does."""
-        found: Found = []
-        normalised = SyncBatchNormFunction.apply(image.float(), self.weight, self.bias, self.eps, found)
+        statistics: Statistics = []
+        normalised = SyncBatchNormFunction.apply(image.float(), self.weight, self.bias, self.eps, statistics)
         if self.track_running_stats:
-            mean, variance, count = found
+            mean, variance, count = statistics
             self.update_running_stats(mean, variance * count / (count - 1).clamp(min=1))
         return normalised.to(image.dtype)
 

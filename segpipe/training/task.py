@@ -141,25 +141,23 @@ class SegmentationTask(pl.LightningModule):
         matrices = confusion_matrices(prediction, mask, len(self.classes))
         self.eval_buffer.append((batch["index"], matrices, sums, self.loss.counts(mask)))
         if at_boundaries:
-            found = count_boundaries(
-                prediction.cpu().numpy(), batch["mask"].cpu().numpy(), num_classes=len(self.classes)
-            )
-            self.at_boundaries.append(found)
+            maps = prediction.cpu().numpy(), batch["mask"].cpu().numpy()
+            self.at_boundaries.append(count_boundaries(*maps, num_classes=len(self.classes)))
 
     def finish_evaluation(self, split: str) -> None:
         """Combine the counts of all batches and ranks, store the Evaluation, and log the scores."""
-        index, every, sums, counts = (torch.cat(parts) for parts in zip(*self.eval_buffer, strict=True))
+        index, local_matrices, sums, counts = (torch.cat(parts) for parts in zip(*self.eval_buffer, strict=True))
         terms = len(self.loss.term_weights)
         sums, counts = (self.all_reduce_sum(part.float().view(-1, terms).sum(0)) for part in (sums, counts))
-        places, matrices = self.gather_rows(index), self.gather_rows(every)
-        order = np.argsort(places)
-        found = None
+        indices, matrices = self.gather_rows(index), self.gather_rows(local_matrices)
+        order = np.argsort(indices)
+        boundaries = None
         if self.at_boundaries:
-            own = concatenate(self.at_boundaries)
-            found = BoundaryCounts(*(self.gather_rows(torch.from_numpy(part)) for part in own)).select(order)
+            local = concatenate(self.at_boundaries)
+            boundaries = BoundaryCounts(*(self.gather_rows(torch.from_numpy(part)) for part in local)).select(order)
         self.eval_buffer, self.at_boundaries = [], []
         loss = float(self.loss.combine(sums, counts))
-        self.evaluations[split] = Evaluation(places[order], matrices[order], loss, self.current_epoch, found)
+        self.evaluations[split] = Evaluation(indices[order], matrices[order], loss, self.current_epoch, boundaries)
         # Equal values on every rank: the best checkpoint and early stopping may depend on each of them.
         self.log(f"{split}/loss", loss)
         for name, value in logged_scores(matrices, self.classes).items():
@@ -196,6 +194,17 @@ class SegmentationTask(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         return [optimizer], [LambdaLR(optimizer, lambda step: self.schedule(step, total))]
 
+    def check_optimizer(self) -> None:
+        """Build the optimizer and call the schedule once. Raises UserError where they reject their arguments."""
+        for group, attempt in (
+            ("optimizer", lambda: self.make_optimizer(parameter_groups(self, encoder_lr=self.encoder_lr))),
+            ("scheduler", lambda: self.schedule(0, 100)),
+        ):
+            try:
+                attempt()
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{group}: {error}. Change its arguments.") from error
+
     def without_sync(self) -> Any:
         """A context without the exchange of gradients between ranks."""
         wrapped = self.trainer.strategy.model
@@ -210,11 +219,11 @@ class SegmentationTask(pl.LightningModule):
 
     def gather_rows(self, tensor: Tensor) -> NDArray[Any]:
         """The rows of all ranks in one array, in the order of ranks."""
-        own = tensor.cpu().numpy()
+        local = tensor.cpu().numpy()
         if self.trainer.world_size == 1:
-            return own
+            return local
         parts: list[Any] = [None] * self.trainer.world_size
-        dist.all_gather_object(parts, own)
+        dist.all_gather_object(parts, local)
         return np.concatenate(parts)
 
 

@@ -138,26 +138,26 @@ def choose_mode(mode: Literal["auto"] | Mode, timeout: float) -> tuple[Mode, str
 
 def probe_server(host: str, timeout: float) -> str:
     """The problem of a server, or an empty string if it answers HTTP within ``timeout`` seconds."""
-    found = [f"did not answer in {timeout:g} s"]
+    problem = [f"did not answer in {timeout:g} s"]
 
     def request() -> None:
         try:
             urlopen(f"{host}/healthz", timeout=timeout).close()
-            found[0] = ""
+            problem[0] = ""
         except HTTPError as error:
-            found[0] = f"answered {error.code}" if error.code >= 500 else ""
+            problem[0] = f"answered {error.code}" if error.code >= 500 else ""
         except TimeoutError:
             pass
         except URLError as error:  # W&B checks certificates by its own list
             if not isinstance(error.reason, TimeoutError):
-                found[0] = "" if isinstance(error.reason, ssl.SSLError) else f"cannot be reached ({error.reason})"
+                problem[0] = "" if isinstance(error.reason, ssl.SSLError) else f"cannot be reached ({error.reason})"
         except Exception as error:
-            found[0] = f"cannot be reached ({first_line(error)})"
+            problem[0] = f"cannot be reached ({first_line(error)})"
 
     thread = Thread(target=request, daemon=True)  # name resolution has no timeout
     thread.start()
     thread.join(timeout)
-    return found[0]
+    return problem[0]
 
 
 def online_id(folder: Path) -> str | None:

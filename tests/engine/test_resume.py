@@ -104,9 +104,7 @@ def test_a_run_from_before_a_fix_of_its_results_is_not_gone_on_with(tmp_path, fi
 
 def test_a_built_trainer_has_what_the_configuration_says(tmp_path):
     """Keys that are checked by hand must still arrive."""
-    trainer = build.trainer(
-        configure("trainer=cpu", "trainer.max_epochs=7", f"run_dir={tmp_path}"), Run(tmp_path), None
-    )
+    trainer = build.trainer(configure("trainer=cpu", "trainer.max_epochs=7", f"run_dir={tmp_path}"), Run(tmp_path))
     assert trainer.max_epochs == 7
     assert trainer.precision == "32-true"
     assert trainer.num_devices == 1

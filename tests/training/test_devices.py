@@ -100,11 +100,11 @@ def test_what_was_not_started_for_the_devices_is_refused(choices, place, says):
 
 
 def test_a_sweep_is_no_work_for_ranks(monkeypatch):
-    devices.refuse_launched("a sweep")
+    devices.check_not_launched("a sweep")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="a sweep under torchrun or srun"):
-        devices.refuse_launched("a sweep")
+        devices.check_not_launched("a sweep")
 
 
 def test_ranks_drop_out_by_draws_of_their_own(monkeypatch):

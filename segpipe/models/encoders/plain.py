@@ -58,13 +58,13 @@ class PlainEncoder(Encoder):
     def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """From torchvision's VGG, which numbers all layers, poolings too, in one sequence (``features.17.weight``)."""
         names: dict[str, str] = {}
-        place = 0
+        index = 0
         for stride, block in self.blocks.items():
             for number, layers in block.named_children():
                 for position, _ in layers.named_children():  # convolution, norm, activation
-                    names[f"features.{place}"] = f"blocks.{stride}.{number}.{position}"
-                    place += 1
-            place += 1  # the pooling
+                    names[f"features.{index}"] = f"blocks.{stride}.{number}.{position}"
+                    index += 1
+            index += 1  # the pooling
         split = {name: name.rpartition(".") for name in published}
         return {f"{names.get(layer, layer)}.{leaf}": published[name] for name, (layer, _, leaf) in split.items()}
 

@@ -16,9 +16,9 @@ class ResNet(Encoder):
 
     def __init__(self, *, depth: Literal[18, 34, 50, 101]) -> None:
         super().__init__()
-        whole = torchvision.models.get_model(f"resnet{depth}", weights=None)
-        self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
+        resnet = torchvision.models.get_model(f"resnet{depth}", weights=None)
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         layers = [self.layer1, self.layer2, self.layer3, self.layer4]
         per_block, wider = (2, 1) if depth < 50 else (3, 4)  # convolutions in a block; output channels / width
         self.channels = {2: 64} | {4 << i: (64 << i) * wider for i in range(4)}

@@ -28,7 +28,7 @@ class Timm(Encoder):
                 f'names: python -c "import timm; print(timm.list_models())"'
             ) from error
         strides, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
-        self.places = dict(zip(strides, range(len(strides)), strict=True))  # the last map of each stride
+        self.indices = dict(zip(strides, range(len(strides)), strict=True))  # the last map of each stride
         self.channels = dict(zip(strides, channels, strict=True))
         self.depths = dict.fromkeys(strides, 2)  # a mirrored decoder has two convolutions per stride
         self.pools = {}
@@ -57,11 +57,11 @@ class Timm(Encoder):
         try:
             with torch.no_grad():
                 maps = self.body.eval()(torch.zeros(1, 3, side, 2 * side, device="meta"))
-            found = {stride: tuple(maps[place].shape[-2:]) for stride, place in self.places.items()}
+            sizes = {stride: tuple(maps[index].shape[-2:]) for stride, index in self.indices.items()}
         except Exception as error:  # backbones raise many kinds of errors
-            found = {0: (str(error),)}
+            sizes = {0: (str(error),)}
         self.body.train()
-        if wrong := {s: size for s, size in found.items() if not s or size != (side // s, 2 * side // s)}:
+        if wrong := {s: size for s, size in sizes.items() if not s or size != (side // s, 2 * side // s)}:
             raise UserError(
                 f"encoder.backbone={self.backbone}: for images of {side} x {2 * side} pixels its maps do not have "
                 f"the size of the image divided by the stride ({next(iter(wrong.values()))}). Choose a backbone that "
@@ -75,14 +75,18 @@ class Timm(Encoder):
 
     def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """From timm's classifier of the same name; the version with maps writes _ for some dots in its names."""
-        own = {name.removeprefix("body."): name for name in self.state_dict()}
+        short_names = {name.removeprefix("body."): name for name in self.state_dict()}
         flat = {name.replace(".", "_"): name for name in published}
-        return {name: published[flat[key]] for short, name in own.items() if (key := short.replace(".", "_")) in flat}
+        return {
+            name: published[flat[key]]
+            for short, name in short_names.items()
+            if (key := short.replace(".", "_")) in flat
+        }
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         """See ``Encoder.forward``."""
         maps = self.body(image)
-        return {stride: maps[place] for stride, place in self.places.items()}
+        return {stride: maps[index] for stride, index in self.indices.items()}
 
 
 def library() -> Any:

@@ -1,0 +1,83 @@
+"""Guards of a training: what would end it wrongly or late is found early, or is brought to a point where it can end."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from segpipe.engine import shutdown
+from segpipe.errors import UserError, nearest
+from segpipe.metrics.confusion import score_paths
+from segpipe.runs.run import Run
+from segpipe.training.task import SegmentationTask
+
+
+class StopAfterSignal(pl.Callback):
+    """Raises KeyboardInterrupt at the next batch where a library has caught the one that a signal raised."""
+
+    def on_batch(self, *arguments: Any, **named: Any) -> None:
+        """Raise KeyboardInterrupt if a signal asked this process to end."""
+        if shutdown.signals:
+            raise KeyboardInterrupt
+
+    on_train_batch_start = on_validation_batch_start = on_test_batch_start = on_batch
+
+
+class FolderGuard(pl.Callback):
+    """Ends a training whose folder was removed, before anything is written to a new one of the same name."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the folder, on rank 0."""
+        if trainer.is_global_zero:
+            check_folder(self.run)
+
+
+class StopAfterEpoch(pl.Callback):
+    """Lets a training that a callback or ``trainer.max_time`` stops within an epoch end after this epoch.
+
+    A run has a line in its history, a validation and a checkpoint for each epoch, and is resumed between two epochs.
+    It has to be the last callback in the list, except for the checkpoints.
+    """
+
+    def __init__(self) -> None:
+        self.stop = False
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: object) -> None:
+        """Store a stop within an epoch."""
+        if trainer.should_stop and not trainer.is_last_batch:
+            self.stop, trainer.should_stop = True, False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop, if a stop was stored."""
+        trainer.should_stop = trainer.should_stop or self.stop
+
+
+def check_folder(run: Run) -> None:
+    """Raise UserError where the folder of a run that is being trained was removed or renamed."""
+    if not run.config.is_file():
+        raise UserError(
+            f"{run.folder}: the run's folder was removed or renamed while it was trained, so the run is not complete. "
+            f"Train it again, in another folder."
+        )
+
+
+def check_monitors(cfg: DictConfig, task: SegmentationTask) -> None:
+    """Raise UserError for a callback that monitors a value that is never logged.
+
+    A task or a callback of the user's own may log more values; then nothing is checked.
+    """
+    logged = ["train/loss", "val/loss", *(f"val/{name}" for name in score_paths(task.classes))]
+    known = ("pytorch_lightning.", "lightning.", "segpipe.")
+    nodes = {name: node for name, node in cfg.callbacks.items() if isinstance(node, DictConfig)}
+    if type(task) is not SegmentationTask or not all(node._target_.startswith(known) for node in nodes.values()):
+        return
+    for name, node in nodes.items():
+        monitor = node.get("monitor")
+        if isinstance(monitor, str) and monitor not in logged:
+            raise UserError(
+                f"callbacks.{name}.monitor={monitor}: this value is not logged. Allowed are {', '.join(logged[:3])} "
+                f"and the other values of validation in history.csv.{nearest(monitor, logged)}"
+            )
