@@ -37,7 +37,7 @@ class Report:
 
     @property
     def problems(self) -> list[str]:
-        """All problems, each with its splits."""
+        """Return all problems, each with its splits."""
         return [f"{', '.join(splits)}: {text}" for text, splits in self.where.items()]
 
     def read(self, split: Split, dataset: SegmentationDataset) -> None:
@@ -96,7 +96,7 @@ class Report:
                 self.problem(second, f"images that are also in {first}: {some(names)}. Keep each in one split only.")
 
     def table(self, title: str) -> Table:
-        """The share of pixels of each class in each split."""
+        """Return the share of pixels of each class in each split."""
         table = Table(title=escape(title), title_justify="left")
         table.add_column("class")
         for heading in self.pixels:
@@ -108,25 +108,25 @@ class Report:
 
 
 def contract(dataset: SegmentationDataset) -> list[str]:
-    """What a data set's attributes are otherwise than ``SegmentationDataset`` says; a fault of its class."""
+    """Return how the attributes of a data set differ from ``SegmentationDataset``: faults of its class."""
     kind, classes, count = type(dataset).__name__, dataset.classes, len(dataset)
-    found = []
+    faults = []
     if len(dataset.palette) != len(classes):
-        found.append(
+        faults.append(
             f"{kind}.palette has {len(dataset.palette)} colours for {len(classes)} classes: give one for each."
         )
     if len(classes) > IGNORE_INDEX or len(set(classes)) < len(classes):
-        found.append(f"{kind}.classes has {len(classes)} names: allowed are up to {IGNORE_INDEX}, each of them once.")
+        faults.append(f"{kind}.classes has {len(classes)} names: allowed are up to {IGNORE_INDEX}, each of them once.")
     if len(dataset.names) != count or len(dataset.groups) != count:
-        found.append(
+        faults.append(
             f"{kind} has {len(dataset.names)} names and {len(dataset.groups)} groups for {count} samples: give one of "
             f"each for every sample."
         )
-    return found
+    return faults
 
 
 def contract_of_sample(dataset: SegmentationDataset, index: int, sample: Sample) -> str | None:
-    """What a sample is otherwise than ``SegmentationDataset.read`` says; a fault of the data set's class."""
+    """Return how a sample differs from what ``SegmentationDataset.read`` promises, a fault of the class; else None."""
     name, (image, mask) = dataset.names[index], sample
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         return f"{name}: the image is {image.dtype} {image.shape}; allowed is uint8 (H, W, 3), RGB."
@@ -144,5 +144,5 @@ def contract_of_sample(dataset: SegmentationDataset, index: int, sample: Sample)
 
 
 def some(names: list[str]) -> str:
-    """The first five names, and the number of the others."""
+    """Return the first five names, and the number of the others."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -15,26 +15,26 @@ Counts = NDArray[np.int64]  # (K,)
 
 
 def cached_class_counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
-    """For each class its pixels (K,), and the labelled pixels of all images that contain the class (K,).
+    """Return for each class its pixels (K,), and the labelled pixels of all images that contain it (K,).
 
     They come from the cache if it has them. Its key contains the data set's fingerprint: changed data are counted
     again.
     """
-    known = f"{dataset.fingerprint()} {len(dataset)} {dataset.classes}"
-    name = f"pixels-{hashlib.blake2b(known.encode(), digest_size=8).hexdigest()}"
-    if (kept := cache.read(name)) is not None and is_whole(kept, len(dataset.classes)):
-        return np.array(kept["pixels"]), np.array(kept["around"])
+    key = f"{dataset.fingerprint()} {len(dataset)} {dataset.classes}"
+    name = f"pixels-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+    if (stored := cache.read(name)) is not None and is_whole(stored, len(dataset.classes)):
+        return np.array(stored["pixels"]), np.array(stored["around"])
     pixels, pixels_of_images_with_class = counts(dataset)
     cache.write(name, {"pixels": pixels.tolist(), "around": pixels_of_images_with_class.tolist()})
     return pixels, pixels_of_images_with_class
 
 
-def is_whole(kept: Any, num_classes: int) -> bool:
-    """Whether the cached content is a valid set of counts for ``num_classes`` classes."""
-    lists = [kept.get(key) for key in ("pixels", "around")] if isinstance(kept, dict) else [None]
+def is_whole(content: Any, num_classes: int) -> bool:
+    """Return whether the cached content is a valid set of counts for ``num_classes`` classes."""
+    lists = [content.get(key) for key in ("pixels", "around")] if isinstance(content, dict) else [None]
     return all(
-        isinstance(found, list) and len(found) == num_classes and all(type(n) is int and n >= 0 for n in found)
-        for found in lists
+        isinstance(numbers, list) and len(numbers) == num_classes and all(type(n) is int and n >= 0 for n in numbers)
+        for numbers in lists
     )
 
 
@@ -44,7 +44,7 @@ def counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
     pixels, pixels_of_images_with_class = np.zeros(number, np.int64), np.zeros(number, np.int64)
     hidden = not sys.stdout.isatty()
     for index in track(range(len(dataset)), f"Counting {len(dataset)} masks", transient=True, disable=hidden):
-        found = np.bincount(dataset.read(index).mask.ravel(), minlength=256)[:number]
-        pixels += found
-        pixels_of_images_with_class += (found > 0) * found.sum()
+        histogram = np.bincount(dataset.read(index).mask.ravel(), minlength=256)[:number]
+        pixels += histogram
+        pixels_of_images_with_class += (histogram > 0) * histogram.sum()
     return pixels, pixels_of_images_with_class

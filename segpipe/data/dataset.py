@@ -42,20 +42,20 @@ class SegmentationDataset(ABC):
     problems: Sequence[str] = ()
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.names)
 
     @abstractmethod
     def read(self, index: int) -> Sample:
-        """The stored sample; unlabelled pixels are IGNORE_INDEX. Raises UserError with the name of an invalid file."""
+        """Return the stored sample; unlabelled pixels are IGNORE_INDEX. Raises UserError that names an invalid file."""
 
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width of a sample in pixels, without decoding it."""
+        """Return the height and width of a sample in pixels, without decoding it."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A string that changes when the data change."""
+        """Return a string that changes when the data change."""
 
 
 class FirstN(SegmentationDataset):
@@ -75,5 +75,5 @@ class FirstN(SegmentationDataset):
         return self.whole.size(index)
 
     def fingerprint(self) -> str:
-        """The fingerprint of the other data set and the number of samples."""
+        """Return the fingerprint of the other data set and the number of samples."""
         return f"{self.whole.fingerprint()}-first-{len(self)}"

@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".p
 
 
 def pair(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]:
-    """Images and masks of two folders, matched by stem and sorted. Raises UserError for files without a partner."""
+    """Return the images and masks of two folders, paired by stem and sorted. Raises UserError for a file alone."""
     images, masks = pictures(image_folder), pictures(mask_folder)
     if lonely := sorted(images.keys() ^ masks.keys()):
         path, other = (images[lonely[0]], mask_folder) if lonely[0] in images else (masks[lonely[0]], image_folder)
@@ -27,12 +27,12 @@ def pair(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]
 
 
 def pictures(folder: Path) -> dict[str, Path]:
-    """Stem to path of all images in a folder. Raises UserError if the folder does not exist or has no image."""
+    """Return the paths of all images in a folder by stem. Raises UserError if there are none."""
     if not folder.is_dir():
-        around = folder.parent
-        found = ", ".join(sorted(path.name for path in around.iterdir())[:8]) if around.is_dir() else "no such folder"
+        parent = folder.parent
+        present = ", ".join(sorted(path.name for path in parent.iterdir())[:8]) if parent.is_dir() else "no such folder"
         raise UserError(
-            f"{folder}: there is no such folder (in {around}: {found or 'nothing'}). Give the folder of the data set "
+            f"{folder}: there is no such folder (in {parent}: {present or 'nothing'}). Give the folder of the data set "
             f"as data.root=FOLDER, or its parent folder in the environment variable SEGPIPE_DATA."
         )
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -47,13 +47,13 @@ def pictures(folder: Path) -> dict[str, Path]:
 
 
 def fingerprint(paths: list[Path]) -> str:
-    """A digest of the names and sizes of files. It is fast and does not depend on the location of the folder."""
+    """Return a digest of the names and sizes of files, which does not depend on the location of the folder."""
     lines = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in paths]
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
 def read_image(path: Path) -> Image:
-    """An image file as RGB (H, W, 3), rotated by its EXIF orientation. Raises UserError if it cannot be decoded.
+    """Return an image file as RGB (H, W, 3), rotated by its EXIF orientation. Raises UserError if it cannot be decoded.
 
     The format is determined by the content, not by the extension.
     """
@@ -68,7 +68,7 @@ def read_image(path: Path) -> Image:
 
 
 def open_image(path: Path) -> PIL.Image.Image:
-    """An image file as a decoded Pillow image. Raises UserError if it cannot be decoded."""
+    """Return an image file as a decoded Pillow image. Raises UserError if it cannot be decoded."""
     try:
         with PIL.Image.open(path) as picture:
             picture.load()
@@ -78,7 +78,7 @@ def open_image(path: Path) -> PIL.Image.Image:
 
 
 def read_mask(path: Path) -> Mask:
-    """A mask file as class indices (H, W); for a palette image its indices, not its colours.
+    """Return a mask file as class indices (H, W); for a palette image its indices, not its colours.
 
     This function is for data sets of known format; ``survey.decode`` is for others. Raises UserError for other modes.
     """
@@ -92,7 +92,7 @@ def read_mask(path: Path) -> Mask:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Height and width from the header of an image file. Raises UserError if it cannot be read."""
+    """Return the height and width from the header of an image file. Raises UserError if it cannot be read."""
     try:
         with PIL.Image.open(path) as picture:
             return picture.height, picture.width
@@ -101,7 +101,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def unreadable(path: Path, reason: object) -> UserError:
-    """The error for a file that cannot be read."""
+    """Return the error for a file that cannot be read."""
     size = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
     return UserError(f"{path}: cannot be read as an image ({reason}; {size}). Replace or remove it.")
 

@@ -27,9 +27,9 @@ class PairedFiles(SegmentationDataset):
         return Sample(image, mask)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width, from the header of the mask."""
+        """Return the height and width, from the header of the mask."""
         return read_size(self.masks[index])
 
     def fingerprint(self) -> str:
-        """A digest of the files' names and sizes."""
+        """Return a digest of the files' names and sizes."""
         return fingerprint([*self.images, *self.masks])

@@ -56,5 +56,5 @@ class Pets(PairedFiles):
         )
 
     def fingerprint(self) -> str:
-        """A digest of the files, and the number of classes, which depends on ``border``."""
+        """Return a digest of the files, and the number of classes, which depends on ``border``."""
         return f"{super().fingerprint()}-{len(self.classes)}"

@@ -13,7 +13,7 @@ HELD_OUT = 0.1  # share of the official training images that becomes val
 
 
 def open_or_explain(make: Callable[[], T], *, title: str, root: str, hint: str) -> T:
-    """The result of ``make``, a reader of torchvision. Raises UserError if data are missing or the download fails."""
+    """Return the result of ``make``, a torchvision reader. Raises UserError if data are missing or unreadable."""
     try:
         return make()
     except RuntimeError as error:  # torchvision's message is advice for its own callers
@@ -24,7 +24,7 @@ def open_or_explain(make: Callable[[], T], *, title: str, root: str, hint: str) 
 
 
 def require_files(paths: list[Path], *, title: str) -> list[Path]:
-    """The same paths. Raises UserError if files are missing that the lists of the data set name."""
+    """Return the same paths. Raises UserError if files are missing that the lists of the data set name."""
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise UserError(
@@ -35,5 +35,5 @@ def require_files(paths: list[Path], *, title: str) -> list[Path]:
 
 
 def split_names(names: list[str], split: Split) -> list[str]:
-    """The names of an official training split that belong to ``split``: HELD_OUT of them to val, others to train."""
+    """Return the official training names that belong to ``split``: HELD_OUT of them to val, others to train."""
     return [name for name in names if (hash_fraction(name) < HELD_OUT) == (split == "val")]

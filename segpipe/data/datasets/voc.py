@@ -91,16 +91,16 @@ class VOC(SegmentationDataset):
         return Sample(image, mask)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width, from the header of the image."""
+        """Return the height and width, from the header of the image."""
         return read_size(self.images[index])
 
     def fingerprint(self) -> str:
-        """A digest of the files' names and sizes."""
+        """Return a digest of the files' names and sizes."""
         return fingerprint([*self.images, *self.masks])
 
 
 def sbd_files(root: Path, *, download: bool) -> dict[str, tuple[Path, Path]]:
-    """Name to the paths of image and mask, for all of SBD. Raises UserError if it is missing."""
+    """Return the paths of image and mask of each name of SBD. Raises UserError if SBD is missing."""
     make = partial(SBDataset, str(root), mode="segmentation")
     fetch = download and not (root / "cls").is_dir()
     if fetch:
@@ -119,7 +119,7 @@ def sbd_files(root: Path, *, download: bool) -> dict[str, tuple[Path, Path]]:
 
 
 def read_sbd(path: Path) -> Mask:
-    """A mask (H, W) of SBD, a Matlab file. Raises UserError if it cannot be read."""
+    """Return a mask (H, W) of SBD, a Matlab file. Raises UserError if it cannot be read."""
     from scipy.io import loadmat  # slow to import, and rarely needed
 
     try:

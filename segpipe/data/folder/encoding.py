@@ -37,7 +37,7 @@ class Encoding:
     note: str = ""
 
     def translate(self, stored: DecodedMask, path: Path) -> Mask:
-        """Class indices (H, W). Raises UserError for values without a class."""
+        """Return class indices (H, W). Raises UserError for values without a class."""
         values = stored.values
         if self.by_colour and stored.kind != "colour":
             values = values.astype(np.int32) * GRAY if stored.palette is None else stored.palette[values]
@@ -55,7 +55,7 @@ class Encoding:
         return mask
 
     def wrong(self, seen: MaskSummary, path: Path) -> str | None:
-        """The error message for a mask, from its summary; None if the mask is valid."""
+        """Return the error message for a mask, from its summary; None if the mask is valid."""
         if seen.error:
             return seen.error
         if seen.values is None:
@@ -72,12 +72,12 @@ class Encoding:
         )
 
     def codes(self, seen: MaskSummary) -> list[int]:
-        """The values of a mask as keys of the table."""
+        """Return the values of a mask as keys of the table."""
         return colours(seen) if self.by_colour else list(seen.values or {})
 
 
 def lossy(seen: MaskSummary, *, many: bool) -> str:
-    """Advice for values without a class."""
+    """Return advice for values without a class."""
     if seen.format in ("JPEG", "WEBP"):
         return f". It is a {seen.format}, which does not store exact values: save masks as PNG."
     if many:
@@ -86,7 +86,7 @@ def lossy(seen: MaskSummary, *, many: bool) -> str:
 
 
 def no_colours(looks: Sequence[MaskSummary]) -> str:
-    """Advice for masks in colours if no colours are named."""
+    """Return advice for masks in colours if no colours are named."""
     codes = sorted({code for seen in looks for code in colours(seen)})
     if len(codes) > MOST_FOUND or any(seen.values is None for seen in looks):
         most = max(looks, key=lambda seen: MOST if seen.values is None else len(seen.values))
@@ -120,12 +120,12 @@ def decide(looks: Sequence[MaskSummary], paths: Sequence[Path], given: Classes |
 
 
 def values_of(looks: Sequence[MaskSummary]) -> list[int]:
-    """All values that occur in the masks, sorted."""
+    """Return all values that occur in the masks, sorted."""
     return sorted(set().union(*{tuple(seen.values or ()) for seen in looks}))
 
 
 def is_binary(flat: Sequence[MaskSummary], number: int | None) -> bool:
-    """Whether 255 is the foreground: more masks contain only 0 and 255 than other values.
+    """Return whether 255 is the foreground: more masks contain only 0 and 255 than other values.
 
     Raises UserError if some masks use 1 and others 255 for the foreground.
     """
@@ -144,7 +144,7 @@ def is_binary(flat: Sequence[MaskSummary], number: int | None) -> bool:
 
 
 def binary(flat: Sequence[MaskSummary], given: Classes | None) -> Encoding:
-    """The encoding of masks of 0 and 255. 0 is the first class, or that with 0 or black in classes.json."""
+    """Return the encoding of masks of 0 and 255. 0 is the first class, or that with 0 or black in classes.json."""
     names = given.names if given else NAMES
     names = names if len(names) == 2 else [NAMES[0], names[0]]
     if len(values := values_of(flat)) == 1:
@@ -159,7 +159,7 @@ def binary(flat: Sequence[MaskSummary], given: Classes | None) -> Encoding:
 def indexed(
     flat: Sequence[MaskSummary], paths: Sequence[Path], looks: Sequence[MaskSummary], given: Classes | None
 ) -> Encoding:
-    """The encoding of masks of class indices, with 255 for ignored."""
+    """Return the encoding of masks of class indices, with 255 for ignored."""
     values = values_of(flat)
     labels = [value for value in values if value != IGNORE_INDEX]
     if given is not None:
@@ -190,7 +190,7 @@ def indexed(
 
 
 def by_values(flat: Sequence[MaskSummary], given: Classes) -> Encoding:
-    """The encoding of masks whose values classes.json names; 255 is ignored unless it is named.
+    """Return the encoding of masks whose values classes.json names; 255 is ignored unless it is named.
 
     If classes.json names 0 and 1, and all masks contain only 0 and 255, 255 means 1.
     """
@@ -201,7 +201,7 @@ def by_values(flat: Sequence[MaskSummary], given: Classes) -> Encoding:
 
 
 def by_colours(usable: Sequence[MaskSummary], given: Classes) -> Encoding:
-    """The encoding if classes.json names colours; the masks contain these colours, or indices, or 0 and 255."""
+    """Return the encoding if classes.json names colours; the masks contain these colours, or indices, or 0 and 255."""
     number, palette, table = len(given.names), [rgb(code) for code in given.codes], table_of(given)
     fits = [seen for seen in usable if seen.values is not None and all(code in table for code in colours(seen))]
     flat = [seen for seen in usable if seen.kind != "colour" and seen.values is not None]
@@ -218,7 +218,7 @@ def by_colours(usable: Sequence[MaskSummary], given: Classes) -> Encoding:
 
 
 def table_of(given: Classes) -> dict[int, int]:
-    """From the values or colours of classes.json to class indices. Raises UserError for a single class."""
+    """Return the class index of each value or colour in classes.json. Raises UserError for a single class."""
     if len(given.names) < 2:
         raise UserError(f"classes.json names only {given.names[0]}: name the other pixels too, for example background.")
     table = {code: label for label, code in enumerate(given.codes)}
@@ -226,7 +226,7 @@ def table_of(given: Classes) -> dict[int, int]:
 
 
 def told_apart(encoding: Encoding, usable: Sequence[MaskSummary]) -> Encoding:
-    """The same encoding. Raises UserError if all values of the masks are named, but are fewer than two classes."""
+    """Return the encoding. Raises UserError if all values of the masks are named, but are fewer than two classes."""
     codes = sorted(set().union(*{tuple(encoding.codes(seen)) for seen in usable}))
     labels = {encoding.table.get(code, UNKNOWN) for code in codes}
     if any(seen.values is None for seen in usable) or UNKNOWN in labels or len(labels - {IGNORE_INDEX}) > 1:
@@ -239,7 +239,7 @@ def told_apart(encoding: Encoding, usable: Sequence[MaskSummary]) -> Encoding:
 
 
 def colours(seen: MaskSummary) -> list[int]:
-    """The values of a mask as colours 0xRRGGBB."""
+    """Return the values of a mask as colours 0xRRGGBB."""
     values = list(seen.values or {})
     if seen.palette is not None:
         return seen.palette
@@ -247,9 +247,11 @@ def colours(seen: MaskSummary) -> list[int]:
 
 
 def shown_palette(flat: Sequence[MaskSummary], number: int) -> list[tuple[int, int, int]]:
-    """The palette of the mask files if it has a different colour for each class, else default colours."""
-    found: dict[int, int] = {}
+    """Return the palette of the mask files if it has a different colour for each class, else default colours."""
+    colour_by_value: dict[int, int] = {}
     for seen in flat:
-        found |= dict(zip(seen.values or {}, seen.palette or [], strict=False))
-    own = [found.get(label) for label in range(number)]
-    return [rgb(code) for code in own if code is not None] if len({*own} - {None}) == number else colours_for(number)
+        colour_by_value |= dict(zip(seen.values or {}, seen.palette or [], strict=False))
+    chosen = [colour_by_value.get(label) for label in range(number)]
+    return (
+        [rgb(code) for code in chosen if code is not None] if len({*chosen} - {None}) == number else colours_for(number)
+    )

@@ -85,7 +85,7 @@ INSTEAD = "Masks must be 8-bit: class indices, 0 and 255, or colours that classe
 
 
 def packed(colours: NDArray) -> NDArray[np.int32]:
-    """RGB (..., 3) to 0xRRGGBB (...)."""
+    """Return RGB (..., 3) as 0xRRGGBB (...)."""
     return (colours.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1, dtype=np.int32)
 
 
@@ -102,9 +102,9 @@ def look(path: Path) -> MaskSummary:
         counts = np.bincount(stored.values.ravel(), minlength=256)
         values = np.flatnonzero(counts)
         counts = counts[values]
-    found = dict(zip(values.tolist(), counts.tolist(), strict=True)) if len(values) <= MOST else None
+    pixels_by_value = dict(zip(values.tolist(), counts.tolist(), strict=True)) if len(values) <= MOST else None
     palette = None if stored.palette is None else stored.palette[values].tolist()
-    return MaskSummary(stored.kind, stored.format, (height, width), found, palette)
+    return MaskSummary(stored.kind, stored.format, (height, width), pixels_by_value, palette)
 
 
 KEPT = pydantic.TypeAdapter(dict[str, MaskSummary])
@@ -112,12 +112,12 @@ seen: dict[str, MaskSummary] = {}  # by path, size and time; used if the cache c
 
 
 def summarise_masks(paths: list[Path]) -> list[MaskSummary]:
-    """The summaries of all masks: from the cache, except for new and changed files."""
+    """Return the summaries of all masks: from the cache, except for new and changed files."""
     absolute = [os.path.join(os.getcwd(), path) for path in paths]
     folders = sorted({os.path.dirname(path) for path in absolute})
     name = f"masks-{FORMAT}-{hashlib.blake2b(chr(10).join(folders).encode(), digest_size=8).hexdigest()}"
-    found = [os.stat(path) for path in absolute]
-    stamps = [f"{path} {at.st_size} {at.st_mtime_ns}" for path, at in zip(absolute, found, strict=True)]
+    statuses = [os.stat(path) for path in absolute]
+    stamps = [f"{path} {status.st_size} {status.st_mtime_ns}" for path, status in zip(absolute, statuses, strict=True)]
     if not seen.keys() >= set(stamps):
         with suppress(pydantic.ValidationError):  # a damaged cache is ignored
             seen.update(KEPT.validate_python(cache.read(name) or {}))
@@ -126,8 +126,8 @@ def summarise_masks(paths: list[Path]) -> list[MaskSummary]:
         hidden = not sys.stdout.isatty()
         for index in track(new, f"Reading {len(new)} masks", transient=True, disable=hidden):
             looks[stamps[index]] = look(paths[index])
-        whole = {stamp: one for stamp, one in looks.items() if not one.error}  # errors may be temporary
-        seen.update(whole)
-        if any(stamps[index] in whole for index in new):
-            cache.write(name, {stamp: asdict(one) for stamp, one in whole.items()})
+        readable = {stamp: one for stamp, one in looks.items() if not one.error}  # errors may be temporary
+        seen.update(readable)
+        if any(stamps[index] in readable for index in new):
+            cache.write(name, {stamp: asdict(one) for stamp, one in readable.items()})
     return [looks[stamp] for stamp in stamps]
