@@ -20,13 +20,31 @@ def cached_class_counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
     They come from the cache if it has them. Its key contains the data set's fingerprint: changed data are counted
     again.
     """
-    key = f"{dataset.fingerprint()} {len(dataset)} {dataset.classes}"
-    name = f"pixels-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
-    if (stored := cache.read(name)) is not None and is_whole(stored, len(dataset.classes)):
+    if (stored := cache.read(cache_name(dataset))) is not None and is_whole(stored, len(dataset.classes)):
         return np.array(stored["pixels"]), np.array(stored["around"])
     pixels, pixels_of_images_with_class = counts(dataset)
-    cache.write(name, {"pixels": pixels.tolist(), "around": pixels_of_images_with_class.tolist()})
+    remember(dataset, pixels, pixels_of_images_with_class)
     return pixels, pixels_of_images_with_class
+
+
+def known_class_pixels(dataset: SegmentationDataset) -> Counts | None:
+    """Return the pixels of each class (K,) if no mask has to be read for it: known, or in the cache. Else None."""
+    if (pixels := dataset.class_pixels()) is not None:
+        return pixels
+    content = cache.read(cache_name(dataset))
+    return np.array(content["pixels"]) if is_whole(content, len(dataset.classes)) else None
+
+
+def remember(dataset: SegmentationDataset, pixels: Counts, pixels_of_images_with_class: Counts) -> None:
+    """Store counts in the cache."""
+    around = pixels_of_images_with_class.tolist()
+    cache.write(cache_name(dataset), {"pixels": pixels.tolist(), "around": around})
+
+
+def cache_name(dataset: SegmentationDataset) -> str:
+    """Return the name of a data set's counts in the cache. It changes when the data change."""
+    key = f"{dataset.fingerprint()} {len(dataset)} {dataset.classes}"
+    return f"pixels-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
 
 def is_whole(content: Any, num_classes: int) -> bool:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import cv2
@@ -56,6 +57,14 @@ class SegmentationDataset(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a string that changes when the data change."""
+
+    def class_pixels(self) -> NDArray[np.int64] | None:
+        """Return the pixels of each class (K,) if they are known without decoding anything, else None."""
+        return None
+
+    def image_files(self) -> list[Path]:
+        """Return the path of each sample's image file; an empty list if the images are not files."""
+        return []
 
 
 class FirstN(SegmentationDataset):

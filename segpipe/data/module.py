@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segpipe.data.augment import Augment
-from segpipe.data.class_counts import cached_class_counts
+from segpipe.data.class_counts import cached_class_counts, known_class_pixels
 from segpipe.data.dataset import FirstN, SegmentationDataset, Split
+from segpipe.data.findings import find_notes, find_problems
 from segpipe.data.samplers import EvalBatches, TrainBatches
 from segpipe.data.samples import Batch, Samples
 from segpipe.errors import UserError
@@ -87,8 +88,18 @@ class SegmentationData(pl.LightningDataModule):
         return self.read_sizes[name]
 
     def notes(self) -> list[str]:
-        """Return the notes of all splits, without repetitions."""
-        return list(dict.fromkeys(note for name in get_args(Split) for note in self.split(name).notes))
+        """Return the notes of all splits, and what is wrong with their classes and numbers of images.
+
+        Masks are not read for it: data sets whose pixels of each class are not known yet are left out.
+        """
+        splits = {name: self.split(name) for name in get_args(Split)}
+        notes = [note for dataset in splits.values() for note in dataset.notes]
+        if not self.overfit:
+            known = {name: known_class_pixels(dataset) for name, dataset in splits.items()}
+            pixels = {name: counts for name, counts in known.items() if counts is not None}
+            notes += [f"{name}: {text}" for name, text in find_problems(splits["train"].classes, pixels)]
+            notes += find_notes({name: len(dataset) for name, dataset in splits.items()})
+        return list(dict.fromkeys(notes))
 
     def check(self, *, smallest: int = 1, ranks: int = 1, parts: int = 1) -> None:
         """Raise UserError for data or settings with which a training would fail later.

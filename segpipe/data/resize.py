@@ -12,17 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.data.dataset import Image, Mask
+from segpipe.data.files import check_pixels
 
 
 def to_network(image: Image, size: Sequence[int] | None, *, smallest: int = 1) -> Image:
     """Return the image (H, W, 3), uint8, as the network receives it in training, validation, test and prediction.
 
     size: height and width in pixels; the aspect ratio may change. None keeps the size, but enlarges an image with a
-    side below ``smallest`` and keeps its aspect ratio. ``models.network.resize_logits`` resizes the scores back.
+    side below ``smallest`` and keeps its aspect ratio; raises UserError if it gets too large then.
+    ``models.network.resize_logits`` resizes the scores back.
     """
-    height, width = image.shape[:2]
-    scale = max(1.0, smallest / min(height, width))
-    return resize_image(image, size or (max(round(height * scale), smallest), max(round(width * scale), smallest)))
+    if size is None:
+        height, width = image.shape[:2]
+        scale = max(1.0, smallest / min(height, width))
+        size = max(round(height * scale), smallest), max(round(width * scale), smallest)
+        if scale > 1:
+            check_pixels(*size, f"an image of {height} x {width}, enlarged to the encoder's minimum of {smallest}")
+    return resize_image(image, size)
 
 
 def resize_image(image: Image, size: Sequence[int]) -> Image:

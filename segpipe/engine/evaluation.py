@@ -10,13 +10,15 @@ from hydra import compose, initialize_config_dir
 from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, read
-from segpipe.data.dataset import Split
+from segpipe.data.dataset import SegmentationDataset, Split
+from segpipe.data.files import file_digest
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
 from segpipe.metrics.confusion import confusion_matrices, named_scores
 from segpipe.models.network import resize_logits
 from segpipe.runs.counts import write_boundaries, write_confusion
+from segpipe.runs.run import Run
 from segpipe.runs.storage import write_json
 
 
@@ -45,7 +47,7 @@ def evaluate(
             f"{', '.join(dataset.classes)}. Give data of the same classes, in the same order (data=folder takes their "
             f"names as data.dataset.classes=[NAME,NAME])."
         )
-    for note in dataset.notes:
+    for note in [*dataset.notes, *trained_images(predictor.run, dataset)]:
         print(f"Data: {note}")
     matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
     places, parts = [], []
@@ -65,3 +67,36 @@ def evaluate(
     write_boundaries(out / "boundaries.npz", names=dataset.names, found=at_boundaries)
     write_json(out / "metrics.json", result)
     return result | {"folder": str(out)}
+
+
+def trained_images(run: Run, dataset: SegmentationDataset) -> list[str]:
+    """Return a note if a data set has images that the run was trained on, or if this cannot be found out.
+
+    Files are compared by size, and by content where sizes are equal; drawn data by their fingerprint.
+    """
+    try:
+        trained = build.data(read(run)).split("train")
+        if trained.fingerprint() == dataset.fingerprint():
+            names = list(dataset.names)
+        else:
+            files = dict(zip(dataset.image_files(), dataset.names, strict=False))
+            names = [files[path] for path in same_content(list(files), trained.image_files())]
+    except (UserError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        return [f"whether the network was trained on some of these images is not known, as its data are gone: {reason}"]
+    if not names:
+        return []
+    return [
+        f"the network was trained on {len(names)} of these {len(dataset)} images ({', '.join(names[:3])}"
+        f"{', ...' if len(names) > 3 else ''}): the scores say nothing about new images."
+    ]
+
+
+def same_content(paths: list[Path], others: list[Path]) -> list[Path]:
+    """Return those of ``paths`` whose content is that of one of ``others``. Only files of equal size are read."""
+    sizes = {path: path.stat().st_size for path in others}
+    digests: dict[int, set[bytes]] = {}
+    for size in {path.stat().st_size for path in paths} & {*sizes.values()}:
+        digests[size] = {file_digest(path) for path in others if sizes[path] == size}
+    same_size = [path for path in paths if path.stat().st_size in digests]
+    return [path for path in same_size if file_digest(path) in digests[path.stat().st_size]]

@@ -30,6 +30,10 @@ class PairedFiles(SegmentationDataset):
         """Return the height and width, from the header of the mask."""
         return read_size(self.masks[index])
 
+    def image_files(self) -> list[Path]:
+        """Return the paths of the images."""
+        return self.images
+
     def fingerprint(self) -> str:
         """Return a digest of the files' names and sizes."""
         return fingerprint([*self.images, *self.masks])

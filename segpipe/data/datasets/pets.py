@@ -9,6 +9,7 @@ from torchvision.datasets import OxfordIIITPet
 from segpipe.data.dataset import IGNORE_INDEX, Split
 from segpipe.data.datasets.paired import PairedFiles
 from segpipe.data.datasets.public import open_or_explain, require_files, split_names
+from segpipe.data.files import read_text
 
 COLOURS = {"background": (60, 60, 60), "pet": (230, 120, 40), "border": (240, 240, 240)}
 BACKGROUND, PET, BORDER = 2, 1, 3  # labels in the trimap files
@@ -45,7 +46,7 @@ class Pets(PairedFiles):
         self.table[[0, *labels]] = [IGNORE_INDEX - 1, *labels.values()]  # 0 is not a label: rejected when read
         folder = Path(root) / FOLDER
         path = folder / "annotations" / ("test.txt" if split == "test" else "trainval.txt")
-        lines = require_files([path], title="Oxford-IIIT Pet")[0].read_text(encoding="utf-8").splitlines()
+        lines = read_text(require_files([path], title="Oxford-IIIT Pet")[0]).splitlines()
         names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
         self.names = names if split == "test" else split_names(names, split)
         self.groups = self.names

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from segpipe.data.dataset import Split
+from segpipe.data.find import is_stray
 from segpipe.data.folder.layout import hash_fraction
 from segpipe.errors import UserError
 
 T = TypeVar("T")
+BOM = "\ufeff"  # the byte order mark that some editors write at the start of a text file
 HELD_OUT = 0.1  # share of the official training images that becomes val
 
 
@@ -21,6 +23,14 @@ def open_or_explain(make: Callable[[], T], *, title: str, root: str, hint: str) 
     except OSError as error:  # no network, no list of images
         reason = str(error).partition("\n")[0]
         raise UserError(f"data.root={root}: {title} cannot be read there ({reason}). {hint}") from error
+
+
+def listed_files(images: list[str], masks: list[str]) -> list[tuple[Path, Path]]:
+    """Return the images and masks that a list file names, without a byte order mark and blank lines of the list."""
+    files = [
+        (Path(image.replace(BOM, "")), Path(mask.replace(BOM, ""))) for image, mask in zip(images, masks, strict=True)
+    ]
+    return [(image, mask) for image, mask in files if not is_stray(image.name)]  # a blank line names the file .jpg
 
 
 def require_files(paths: list[Path], *, title: str) -> list[Path]:

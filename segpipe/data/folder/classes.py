@@ -7,10 +7,12 @@ The name ``ignored`` is not a class: loss and scores leave out pixels of its val
 
 import colorsys
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from segpipe.data.files import read_text
 from segpipe.errors import UserError
 
 IGNORED = "ignored"
@@ -37,32 +39,35 @@ class Classes(NamedTuple):
 def from_names(names: list[str], where: str) -> Classes:
     """Return classes of which only the names are given. Raises UserError for invalid or repeated names."""
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise UserError(f"{where}: {names}; allowed is {ALLOWED}.")
+        raise UserError(f"{where}: {numbers(names) or 'nothing'}; allowed is {ALLOWED}.")
     if IGNORED in names:
         raise UserError(f"{where}: 'ignored' is not a class; pixels of value 255 are ignored. Leave it out.")
     if len(set(names)) < len(names) or len(names) > MOST_CLASSES:
-        raise UserError(f"{where}: {names}; allowed are up to {MOST_CLASSES} different names.")
+        raise UserError(
+            f"{where}: {len(names)} names ({numbers(names)}); allowed are up to {MOST_CLASSES} different names."
+        )
     return Classes(list(names), "index", list(range(len(names))))
 
 
 def read_classes(path: Path) -> Classes:
     """Read a ``classes.json``. Raises UserError if it does not have one of the forms described above."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_twins)
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path), object_pairs_hook=without_twins)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}). Allowed is {ALLOWED}.") from error
     if isinstance(content, list):
         return from_names(content, str(path))
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: contains {content!r}; allowed is {ALLOWED}.")
+        raise UserError(f"{path}: contains {str(content)[:80]}; allowed is {ALLOWED}.")
     by_colour = all(isinstance(value, list) for value in content.values())
     codes = {name: code(value, by_colour=by_colour) for name, value in content.items()}
     if wrong := [name for name, number in codes.items() if number is None]:
         raise UserError(
-            f"{path}: {wrong[0]} is {content[wrong[0]]!r}; allowed is one integer from 0 to 255 for every class, "
-            f"or three ([red, green, blue]) for every class."
+            f"{path}: {wrong[0]} is {str(content[wrong[0]])[:80]}; allowed is one integer from 0 to 255 for every "
+            f"class, or three ([red, green, blue]) for every class."
         )
-    if twins := [name for name, number in codes.items() if list(codes.values()).count(number) > 1]:
+    occurrences = Counter(codes.values())
+    if twins := [name for name, number in codes.items() if occurrences[number] > 1]:
         raise UserError(f"{path}: {' and '.join(twins[:2])} have the same value. Give each a different one.")
     ignored = codes.pop(IGNORED, None)
     from_names(list(codes), str(path))
@@ -71,9 +76,8 @@ def read_classes(path: Path) -> Classes:
 
 def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object as a dict. Raises ValueError for a repeated name; a dict would keep only the last."""
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
+    for name, number in Counter(name for name, _ in pairs).items():
+        if number > 1:
             raise ValueError(f"{name!r} occurs twice")
     return dict(pairs)
 

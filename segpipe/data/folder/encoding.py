@@ -14,12 +14,14 @@ import numpy as np
 
 from segpipe.data.dataset import IGNORE_INDEX, Mask
 from segpipe.data.folder.classes import Classes, colours_for, numbers, rgb, shown
-from segpipe.data.folder.survey import GRAY, MOST, DecodedMask, MaskSummary, look
+from segpipe.data.folder.survey import GRAY, DecodedMask, MaskSummary, look
 from segpipe.errors import UserError
 
 UNKNOWN = 254  # during conversion: a value without a class
 MANY = 8  # values without a class in a mask; more indicate lossy compression
 MOST_FOUND = 64  # maximal number of classes without a list of names
+MOST_UNNAMED = 30  # with more classes without names, the values may be numbers of objects
+FEW_OBJECTS = 4  # with fewer objects in every mask, the values are taken for classes
 NAMES = ["background", "foreground"]
 
 
@@ -59,7 +61,7 @@ class Encoding:
         if seen.error:
             return seen.error
         if seen.values is None:
-            return f"{path}: more than a thousand colours, so it is not a mask{lossy(seen, many=True)}"
+            return f"{path}: more than a thousand colours, so it is not a mask{advice(many=True)}"
         if seen.kind == "colour" and not self.by_colour:
             return f"{path}: a mask in colours, but other masks contain values. Save it in the format of the others."
         unknown = sorted(code for code in self.codes(seen) if code not in self.table)
@@ -68,7 +70,7 @@ class Encoding:
         allowed = shown([code for code, label in self.table.items() if label != IGNORE_INDEX], colour=self.by_colour)
         return (
             f"{path}: {shown(unknown, colour=self.by_colour)} in a mask of {len(self.classes)} classes "
-            f"({allowed}){lossy(seen, many=len(unknown) > MANY)}"
+            f"({allowed}){advice(many=len(unknown) > MANY)}"
         )
 
     def codes(self, seen: MaskSummary) -> list[int]:
@@ -76,12 +78,13 @@ class Encoding:
         return colours(seen) if self.by_colour else list(seen.values or {})
 
 
-def lossy(seen: MaskSummary, *, many: bool) -> str:
+def advice(*, many: bool) -> str:
     """Return advice for values without a class."""
-    if seen.format in ("JPEG", "WEBP"):
-        return f". It is a {seen.format}, which does not store exact values: save masks as PNG."
     if many:
-        return ". It may have been a JPEG, or resized with interpolation: create it again, as PNG."
+        return (
+            ". It may hold numbers of objects, have been a JPEG, or have been resized with interpolation: create it "
+            "again, as a PNG of class indices."
+        )
     return ". Correct the mask, or name the class in data.dataset.classes or classes.json."
 
 
@@ -89,8 +92,7 @@ def no_colours(looks: Sequence[MaskSummary]) -> str:
     """Return advice for masks in colours if no colours are named."""
     codes = sorted({code for seen in looks for code in colours(seen)})
     if len(codes) > MOST_FOUND or any(seen.values is None for seen in looks):
-        most = max(looks, key=lambda seen: MOST if seen.values is None else len(seen.values))
-        return f", with {len(codes)} colours or more{lossy(most, many=True)}"
+        return f", with {len(codes)} colours or more{advice(many=True)}"
     table = {f"class{index}": rgb(code) for index, code in enumerate(codes)}
     return (
         f". Write in classes.json, beside the folder of masks, which colour is which class, with your own names: "
@@ -169,8 +171,10 @@ def indexed(
         most = max(flat, key=lambda seen: len(seen.values or {}))
         raise UserError(
             f"{paths[looks.index(most)]}: {len(most.values or {})} different values "
-            f"({numbers(sorted(most.values or {}))}), {len(labels)} in all masks{lossy(most, many=True)}"
+            f"({numbers(sorted(most.values or {}))}), {len(labels)} in all masks{advice(many=True)}"
         )
+    elif (reason := objects(flat, labels)) is not None:
+        raise UserError(reason)
     elif labels != list(range(len(labels))):
         table = {f"class{value}": value for value in labels}
         raise UserError(
@@ -180,6 +184,9 @@ def indexed(
     else:
         names = NAMES if len(labels) == 2 else [f"class{label}" for label in labels]
         note = f"classes found in the masks: {', '.join(names)}. To name them: data.dataset.classes=[NAME,NAME,...]"
+        if len(labels) > 2:
+            unlabelled = json.dumps({"ignored": 0} | dict(zip(names[1:], labels[1:], strict=True)))
+            note += f". 0 is read as {names[0]}; if it means not labelled, write in classes.json: {unlabelled}"
     if len(labels) < 2:
         raise UserError(
             f"All {len(flat)} masks together contain only {', '.join(map(str, values))}"
@@ -187,6 +194,20 @@ def indexed(
         )
     palette = shown_palette(flat, len(names))
     return Encoding(names, palette, {**{i: i for i in range(len(names))}, IGNORE_INDEX: IGNORE_INDEX}, note=note)
+
+
+def objects(flat: Sequence[MaskSummary], labels: Sequence[int]) -> str | None:
+    """Return the error message if the values seem to be numbers of objects: 1 to n in each mask, n by the image."""
+    numbered = [sorted({*(seen.values or {})} - {0, IGNORE_INDEX}) for seen in flat]
+    counts = [len(values) for values in numbered if values == list(range(1, len(values) + 1))]
+    many = len(counts) >= 0.9 * len(flat) and len({*counts} - {0}) >= 3 and max(counts) >= FEW_OBJECTS
+    if not many and len(labels) <= MOST_UNNAMED:
+        return None
+    how = f"most masks hold the values 1 to n, with n up to {max(counts)}" if many else f"they are {len(labels)}"
+    return (
+        f"The values of the masks may be numbers of objects, not classes: {how}. If they are, save masks of 0 and 255, "
+        f"or of class indices. If they are classes, name them: data.dataset.classes=[NAME,NAME,...]"
+    )
 
 
 def by_values(flat: Sequence[MaskSummary], given: Classes) -> Encoding:

@@ -7,12 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from segpipe.data.dataset import Sample, SegmentationDataset, Split
 from segpipe.data.files import check_sizes, read_image
-from segpipe.data.folder.classes import Classes, from_names, read_classes
+from segpipe.data.folder.classes import Classes, from_names, numbers, read_classes
 from segpipe.data.folder.encoding import Encoding, decide
 from segpipe.data.folder.layout import Layout, Pair, find_layout, folder_digest, hash_fraction, pairs
-from segpipe.data.folder.survey import MaskSummary, decode, summarise_masks
+from segpipe.data.folder.survey import ImageSummary, MaskSummary, decode, summarise_images, summarise_masks
 from segpipe.errors import UserError
 
 FRACTIONS = [0.7, 0.15, 0.15]
@@ -28,11 +31,12 @@ class SplitFiles(NamedTuple):
 
 
 class FolderContents(NamedTuple):
-    """All splits, the summaries of their masks, and the encoding of the masks, or the error of finding it."""
+    """All splits, the summaries of their files, and the encoding of the masks, or the error of finding it."""
 
     parts: dict[Split, SplitFiles]
     notes: list[str]
     looks: dict[Path, MaskSummary]
+    images: dict[Path, ImageSummary]
     encoding: Encoding | UserError
 
 
@@ -75,6 +79,8 @@ class Folder(SegmentationDataset):
         self.groups = [group_of(pair.name, groups) for pair in self.pairs]
         self.looks = [contents.looks[pair.mask] for pair in self.pairs]
         self.notes, self.problems = [*contents.notes, *class_notes], list(contents.parts[split].problems)
+        summaries = [contents.images[pair.image] for pair in self.pairs]
+        self.problems += [summary.error for summary in summaries if summary.error]
         if isinstance(self.encoding, UserError):
             self.classes, self.palette = [], []
             self.problems += [str(self.encoding)] if contents.looks or not self.problems else []
@@ -83,6 +89,7 @@ class Folder(SegmentationDataset):
         self.notes += [self.encoding.note] if self.encoding.note else []
         wrong = [self.encoding.wrong(seen, pair.mask) for pair, seen in zip(self.pairs, self.looks, strict=True)]
         self.problems += [problem for problem in wrong if problem]
+        self.notes += turned_alone(self.pairs, summaries, self.looks)
 
     def read(self, index: int) -> Sample:
         """Decode an image and its mask, and convert the values of the mask to class indices."""
@@ -97,14 +104,29 @@ class Folder(SegmentationDataset):
         """Return the height and width, from the summary of the mask."""
         return self.looks[index].size
 
+    def class_pixels(self) -> NDArray[np.int64] | None:
+        """Return the pixels of each class (K,), from the summaries of the masks."""
+        if isinstance(self.encoding, UserError) or self.problems:
+            return None
+        pixels = np.zeros(256, np.int64)
+        for seen in self.looks:
+            for code, number in zip(self.encoding.codes(seen), (seen.values or {}).values(), strict=True):
+                pixels[self.encoding.table[code]] += number
+        return pixels[: len(self.classes)]
+
+    def image_files(self) -> list[Path]:
+        """Return the paths of the images."""
+        return [pair.image for pair in self.pairs]
+
     def fingerprint(self) -> str:
         """Return a digest of names, image sizes in bytes, and the pixel counts of all values of the masks."""
         table = None if isinstance(self.encoding, UserError) else sorted(self.encoding.table.items())
         lines = [json.dumps([self.classes, table])]
         for pair, group, seen in zip(self.pairs, self.groups, self.looks, strict=True):
-            lines.append(
-                f"{pair.name} {group} {pair.image.stat().st_size} {json.dumps(asdict(seen) | {'error': None})}"
-            )
+            summary = asdict(seen) | {"error": None}
+            if seen.orientation == 1:  # masks that are not turned keep the fingerprint they had before masks were
+                del summary["orientation"]
+            lines.append(f"{pair.name} {group} {pair.image.stat().st_size} {json.dumps(summary)}")
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
@@ -126,11 +148,30 @@ def read_cached(
         encoding = decide(looks, paths, given)
     except UserError as error:
         encoding = error
-    contents = FolderContents(parts, notes, dict(zip(paths, looks, strict=True)), encoding)
+    image_paths = list(dict.fromkeys(pair.image for part in parts.values() for pair in part.pairs))
+    images = summarise_images(image_paths)
+    contents = FolderContents(
+        parts, notes, dict(zip(paths, looks, strict=True)), dict(zip(image_paths, images, strict=True)), encoding
+    )
     _cache.clear()
-    if not any(seen.error for seen in looks):  # which may be temporary
+    if not any(seen.error for seen in looks) and not any(image.error for image in images):  # which may be temporary
         _cache[key] = contents
     return contents
+
+
+def turned_alone(pairs: list[Pair], images: list[ImageSummary], masks: list[MaskSummary]) -> list[str]:
+    """Return a note if some images have an EXIF orientation and their masks have another, or none."""
+    alone = [
+        pair.image.name
+        for pair, image, mask in zip(pairs, images, masks, strict=True)
+        if image.orientation != mask.orientation and not image.error and not mask.error
+    ]
+    if not alone:
+        return []
+    return [
+        f"{numbers(alone)}: image and mask have different EXIF orientations (or one has none). Each is turned upright "
+        f"by its own. If the masks were drawn on images that were not turned, they do not fit: remove the tag."
+    ]
 
 
 def divide(layout: Layout, fractions: list[float] | None, groups: Groups) -> tuple[dict[Split, SplitFiles], list[str]]:
@@ -207,8 +248,12 @@ def given_classes(names: list[str] | None, root: str | None, layout: Layout) -> 
     for split, folders in layout.items():  # ROOT/train/masks, or ROOT/masks/train
         folders_to_search += [] if split == "all" else [folders.masks.parent.parent]
         folders_to_search += [folders.masks.parent]
-    path = next((folder / "classes.json" for folder in folders_to_search if (folder / "classes.json").is_file()), None)
+    for folders in layout.values():  # beside the files themselves
+        folders_to_search += [folders.masks, folders.images]
+    candidates = [folder / "classes.json" for folder in dict.fromkeys(folders_to_search)]
+    paths = [path for path in candidates if os.path.lexists(path)]
     if names is not None:
-        notes = [f"data.dataset.classes is given: {path} is not read."] if path else []
+        notes = [f"data.dataset.classes is given: {path} is not read." for path in paths[:1]]
         return from_names(names, "data.dataset.classes"), notes
-    return (read_classes(path) if path else None), []
+    notes = [f"{path} is not read: {paths[0]} is." for path in paths[1:2]]
+    return (read_classes(paths[0]) if paths else None), notes
