@@ -12,6 +12,8 @@ from segpipe.data.visualise import colour_mask, overlay, save_image
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 
+ENDINGS = ("_mask", "_colour", "_overlay")
+
 
 def predict(run: Path, images: dict[str, Path], out: Path, *, device: str | None = None) -> int:
     """Write NAME_mask.png (class indices), NAME_colour.png and NAME_overlay.png below ``out`` for each image.
@@ -59,6 +61,7 @@ def find_images(paths: list[Path], *, out: Path) -> tuple[dict[str, Path], list[
                 )
             new, wrong = images_below(path, IMAGE_SUFFIXES, without=out)
             problems += wrong
+            new = without_predictions(new)
             if not new:
                 raise UserError(
                     f"{path}: no images in this folder. Allowed are {', '.join(sorted(IMAGE_SUFFIXES))}."
@@ -74,6 +77,17 @@ def find_images(paths: list[Path], *, out: Path) -> tuple[dict[str, Path], list[
                     f"{image} and {other}: their masks would have the same name. Predict them into two folders."
                 )
     return images, problems
+
+
+def without_predictions(images: dict[str, Path]) -> dict[str, Path]:
+    """Return the images without those that an earlier call wrote: three of one name, with ENDINGS."""
+    names = {name.removesuffix(ENDINGS[0]) for name in images if name.endswith(ENDINGS[0])}
+    written = {
+        f"{name}{ending}" for name in names if all(f"{name}{e}" in images for e in ENDINGS) for ending in ENDINGS
+    }
+    if written:
+        print(f"{len(written)} files are left out: an earlier call wrote them.")
+    return {name: path for name, path in images.items() if name not in written}
 
 
 def main() -> None:

@@ -24,7 +24,8 @@ from segpipe.errors import UserError
 LIMIT = "SEGPIPE_MAX_MEGAPIXELS"  # environment variable with the largest size of an image
 MEGAPIXELS = 250  # its default
 MOST_TEXT = 2**24  # bytes of a text file
-FULL_RANGE = 2**14  # values of 16 bits: if all are below, fewer than 64 of 256 gray levels are left
+FULL_RANGE = 2**14  # values of 16 bits: below, fewer than 64 of 256 gray levels are left
+FEW = 0.01  # share of pixels: so many may be brighter (clouds, defects of a sensor)
 TURNS = {  # by EXIF orientation
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -113,8 +114,8 @@ def header_of(file: BinaryIO, path: Path) -> Header:
     check_pixels(*header.size, str(path))
     if header.pages > 1:
         raise UserError(
-            f"{path}: a {header.format} of {header.pages} pages; only the first would be read. Save each page as a "
-            f"file of its own, with a mask of its own."
+            f"{path}: a {header.format} of {header.pages}{' or more' * (header.format == 'GIF')} pages; only the first "
+            f"would be read. Save each page as a file of its own, with a mask of its own."
         )
     return header
 
@@ -172,18 +173,20 @@ def check_hidden_data(data: NDArray[np.uint8], header: Header, path: Path) -> No
     stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise unreadable(path, "it cannot be decoded")
-    check_levels(stored, str(path))
+    beside = stored[..., -1] if stored.ndim == 3 and stored.shape[2] in (2, 4) else None
+    check_levels(stored if beside is None else stored[..., :-1], str(path))
     if header.transparent or header.bands in (2, 4):
-        check_opaque(stored[..., -1] if stored.ndim == 3 and stored.shape[2] in (2, 4) else None, str(path))
+        check_opaque(beside, str(path))
 
 
 def check_levels(values: NDArray, what: str) -> None:
     """Raise UserError if an image of 16 bits uses so few values that the upper 8 bits hold almost nothing."""
-    if values.dtype == np.uint16 and 0 < (largest := int(values.max(initial=0))) < FULL_RANGE:
+    if values.dtype == np.uint16 and values.any() and (values >= FULL_RANGE).mean() < FEW:
+        largest = int(np.quantile(values, 1 - FEW))
         raise UserError(
-            f"{what}: an image of 16 bits with values up to {largest}. Only the upper 8 bits are read, which leaves "
-            f"{(largest >> 8) + 1} of 256 gray levels. Scale the values to 0..255 (the same scale for all images), and "
-            f"save them with 8 bits."
+            f"{what}: an image of 16 bits in which {1 - FEW:.0%} of the values are at most {largest}. Only the upper 8 "
+            f"bits are read, which leaves them {(largest >> 8) + 1} of 256 gray levels. Scale all images to 0..255 "
+            f"by the same factor, and save them with 8 bits."
         )
 
 

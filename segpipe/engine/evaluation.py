@@ -12,6 +12,7 @@ from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, read
 from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.data.files import file_digest
+from segpipe.data.findings import find_notes, find_problems
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
@@ -60,6 +61,9 @@ def evaluate(
         places.append(index)
         parts.append(count_boundaries(prediction.numpy(), mask.numpy(), num_classes=len(dataset.classes)))
     at_boundaries = concatenate(parts).select(np.argsort(np.concatenate(places)))
+    present = {split: matrices.sum((0, 2))}  # pixels of each class
+    for text in [*(text for _, text in find_problems(dataset.classes, present)), *find_notes({split: len(dataset)})]:
+        print(f"Data: {text}")
     out = out or predictor.run.folder / "evaluations" / f"{cfg.data.name}-{split}"
     result = named_scores(matrices, dataset.classes) | {"boundaries": boundary_scores(at_boundaries)}
     result |= {"run": str(run), "data": overrides, "split": split}

@@ -59,6 +59,14 @@ def test_what_cannot_be_predicted_is_said(tmp_path, monkeypatch, finished_run, c
     assert "1 of 2 images" in said.out
 
 
+def test_predictions_of_an_earlier_call_are_left_out(tmp_path, capsys):
+    for name in ("a", "a_mask", "a_colour", "a_overlay", "b_mask"):
+        photo(tmp_path / "sub" / f"{name}.png")
+    images, problems = predict.find_images([tmp_path], out=tmp_path / "out")
+    assert (sorted(images), problems) == (["sub/a", "sub/b_mask"], [])
+    assert "3 files are left out" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [

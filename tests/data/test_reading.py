@@ -59,7 +59,7 @@ def inverted_palette():
 ALPHA = np.concatenate([NOISE, np.where(STEPS > 1, 255, 9)[..., None].astype(np.uint8)], 2)
 REFUSED = {
     "pages": (pages("TIFF"), "2 pages"),
-    "animation": (pages("GIF"), "2 pages"),
+    "animation": (pages("GIF"), "2 or more pages"),
     "animated WebP": (pages("WEBP"), "2 pages"),
     "animated PNG": (pages("PNG"), "2 pages"),
     "hyperstack": (pil(NOISE, "TIFF", tiffinfo={270: "ImageJ=1.53t\nimages=5\nslices=5\n"}), "5 pages"),

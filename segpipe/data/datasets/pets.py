@@ -33,18 +33,19 @@ class Pets(PairedFiles):
     def __init__(
         self, *, root: str, split: Split, border: Literal["class", "ignored"] = "class", download: bool = False
     ) -> None:
-        open_or_explain(
-            lambda: OxfordIIITPet(root, target_types="segmentation", download=download),
-            title="Oxford-IIIT Pet",
-            root=root,
-            hint=HINT,
-        )
+        folder = Path(root) / FOLDER
+        if not all((folder / name).is_dir() for name in ("images", "annotations")):
+            open_or_explain(
+                lambda: OxfordIIITPet(root, target_types="segmentation", download=download),
+                title="Oxford-IIIT Pet",
+                root=root,
+                hint=HINT,
+            )
         number = 3 if border == "class" else 2
         self.classes, self.palette = list(COLOURS)[:number], list(COLOURS.values())[:number]
         labels = {BACKGROUND: 0, PET: 1, BORDER: 2 if border == "class" else IGNORE_INDEX}
         self.table = np.arange(256, dtype=np.uint8)
         self.table[[0, *labels]] = [IGNORE_INDEX - 1, *labels.values()]  # 0 is not a label: rejected when read
-        folder = Path(root) / FOLDER
         path = folder / "annotations" / ("test.txt" if split == "test" else "trainval.txt")
         lines = read_text(require_files([path], title="Oxford-IIIT Pet")[0]).splitlines()
         names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]

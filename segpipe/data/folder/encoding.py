@@ -85,7 +85,10 @@ def advice(*, many: bool) -> str:
             ". It may hold numbers of objects, have been a JPEG, or have been resized with interpolation: create it "
             "again, as a PNG of class indices."
         )
-    return ". Correct the mask, or name the class in data.dataset.classes or classes.json."
+    return (
+        '. Correct the mask, or name the class in data.dataset.classes or classes.json ("ignored", if it means not '
+        "labelled)."
+    )
 
 
 def no_colours(looks: Sequence[MaskSummary]) -> str:
