@@ -14,7 +14,7 @@ from segpipe.config.messages import user_errors
 from segpipe.config.schema import CONF, check
 from segpipe.data.check import Report
 from segpipe.data.dataset import Split
-from segpipe.errors import UserError
+from segpipe.errors import UserError, printable
 from segpipe.runs.summary import PYTHON
 
 SHOWN = 20  # number of problems printed without --all
@@ -48,11 +48,11 @@ def main() -> None:
     if report.pixels:
         Console().print(report.table(f"data={cfg.data.name}: share of pixels"))
     for note in report.notes:
-        print(f"Note: {note}")
+        print(printable(f"Note: {note}"))
     problems = report.problems
     printed = problems if given.all else problems[:SHOWN]
     for problem in printed:
-        print(f"- {problem}")
+        print(printable(f"- {problem}"))
     if len(problems) > len(printed):
         print(f"... and {len(problems) - len(printed)} more. Print all with --all.")
     if problems:

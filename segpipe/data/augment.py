@@ -42,13 +42,13 @@ class Augment:
         )
 
     def __call__(self, sample: Sample, *, seed: int, epoch: int, index: int) -> Sample:
-        """The augmented sample. Equal (seed, epoch, index) give equal results in all processes."""
+        """Return the augmented sample. Equal (seed, epoch, index) give equal results in all processes."""
         # One random stream for all transforms: set_random_seed would give each of them the same stream, so that
         # exactly those images would be flipped that are rotated.
         seeds = np.random.SeedSequence((seed, epoch, index))
         self.compose.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
-        done = self.compose(image=sample.image, mask=sample.mask)
-        return Sample(done["image"], done["mask"])
+        transformed = self.compose(image=sample.image, mask=sample.mask)
+        return Sample(transformed["image"], transformed["mask"])
 
 
 def flat(transforms: Sequence[Any]) -> Iterator[Any]:
@@ -71,9 +71,9 @@ class PadTo(A.DualTransform):
         super().__init__(p=p)
         self.height, self.width = height, width
 
-    def border(self, picture: np.ndarray) -> tuple[int, int, int, int]:
-        """Number of rows and columns to add: top, bottom, left, right."""
-        return 0, max(self.height - picture.shape[0], 0), 0, max(self.width - picture.shape[1], 0)
+    def border(self, array: np.ndarray) -> tuple[int, int, int, int]:
+        """Return the number of rows and columns to add: top, bottom, left, right."""
+        return 0, max(self.height - array.shape[0], 0), 0, max(self.width - array.shape[1], 0)
 
     def apply(self, img: Image, **params: Any) -> Image:
         """Pad an image (H, W, 3) by repeating its edge."""
@@ -105,12 +105,12 @@ class Registered(A.DualTransform):
         return resize_mask(self.region(mask, params), self.target_size(mask, params))
 
     def region(self, array: np.ndarray, params: dict[str, Any]) -> np.ndarray:
-        """The region of the array that the transform resizes."""
+        """Return the region of the array that the transform resizes."""
         left, top, right, bottom = params.get("crop_coords", (0, 0, array.shape[1], array.shape[0]))
         return array[top:bottom, left:right]
 
     def target_size(self, array: np.ndarray, params: dict[str, Any]) -> tuple[int, ...]:
-        """Height and width of the transform's result."""
+        """Return the height and width of the transform's result."""
         return super().apply_to_mask(np.empty(array.shape[:2], np.uint8), **params).shape
 
 

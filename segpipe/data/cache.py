@@ -12,14 +12,14 @@ from segpipe.runs.storage import atomic_write, write_json
 
 
 def folder() -> Path:
-    """The folder of the cache: ``$SEGPIPE_CACHE``, else ``$XDG_CACHE_HOME/segpipe``, else ``~/.cache/segpipe``."""
+    """Return ``$SEGPIPE_CACHE``, else ``$XDG_CACHE_HOME/segpipe``, else ``~/.cache/segpipe``: the cache's folder."""
     if given := os.environ.get("SEGPIPE_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segpipe"
 
 
 def read(name: str) -> Any:
-    """The content that ``write`` stored under a name; None if it is missing or cannot be read."""
+    """Return the content that ``write`` stored under a name; None if it is missing or cannot be read."""
     with suppress(OSError, ValueError, RuntimeError, RecursionError):  # RuntimeError: no home folder
         return json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))
     return None
@@ -32,7 +32,7 @@ def write(name: str, content: dict[str, Any]) -> None:
 
 
 def read_part(name: str, start: int, length: int, *, whole: int) -> bytearray | None:
-    """``length`` bytes from ``start`` of a file of ``write_parts``; None if the file does not have ``whole`` bytes."""
+    """Return ``length`` bytes of a file of ``write_parts``; None if the file does not have ``whole`` bytes."""
     part = bytearray(length)
     with suppress(OSError, RuntimeError), (folder() / f"{name}.parts").open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size == whole:

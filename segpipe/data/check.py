@@ -10,7 +10,9 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from segpipe.data.class_counts import remember
 from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset, Split
+from segpipe.data.findings import find_notes, find_problems
 from segpipe.errors import UserError
 
 DARK = 32  # an image whose values are all below this is suspicious
@@ -28,6 +30,8 @@ class Report:
         self.dark: list[str] = []  # names of images
         self.digests: dict[str, dict[bytes, str]] = {}  # split to the names of its images, by digest of the content
         self.read_before: dict[str, NDArray[np.int64]] = {}  # fingerprint to pixel counts
+        self.class_pixels: dict[Split, NDArray[np.int64]] = {}  # pixels of each class (K,)
+        self.numbers: dict[Split, int] = {}  # images of each split
 
     def problem(self, split: str, text: str) -> None:
         """Record a problem of a split."""
@@ -37,7 +41,7 @@ class Report:
 
     @property
     def problems(self) -> list[str]:
-        """All problems, each with its splits."""
+        """Return all problems, each with its splits."""
         return [f"{', '.join(splits)}: {text}" for text, splits in self.where.items()]
 
     def read(self, split: Split, dataset: SegmentationDataset) -> None:
@@ -47,10 +51,13 @@ class Report:
         for text in [*contract(dataset), *dataset.problems]:
             self.problem(split, text)
         heading, mark = f"{split} ({len(dataset)})", dataset.fingerprint()
+        self.numbers[split] = len(dataset)
         if mark in self.read_before:
             self.pixels[heading] = self.read_before[mark]
+            self.class_pixels[split] = self.pixels[heading][:-1]
             return
         pixels = np.zeros(len(dataset.classes) + 1, np.int64)
+        pixels_of_images_with_class, complete = np.zeros(len(dataset.classes), np.int64), True
         hidden = not sys.stdout.isatty()
         digests = self.digests.setdefault(split, {})
         for index in track(range(len(dataset)), f"Reading {split}", transient=True, disable=hidden):
@@ -61,11 +68,13 @@ class Report:
                 wrong = str(error)
             if wrong:
                 self.problem(split, wrong)
+                complete = False
                 continue
             image, mask = sample
             counts = np.bincount(mask.ravel(), minlength=256)
             counts = np.append(counts[: len(dataset.classes)], counts[IGNORE_INDEX])
             pixels += counts
+            pixels_of_images_with_class += (counts[:-1] > 0) * counts[:-1].sum()
             if np.count_nonzero(counts) == 1:
                 name = [*dataset.classes, "ignored"][int(counts.argmax())]
                 self.uniform.setdefault(name, []).append(f"{split}/{dataset.names[index]}")
@@ -74,20 +83,22 @@ class Report:
             digests[hashlib.blake2b(image.tobytes(), digest_size=16).digest()] = dataset.names[index]
         if pixels.any():
             self.pixels[heading] = self.read_before[mark] = pixels
+            self.class_pixels[split] = pixels[:-1]
+        if pixels.any() and complete:
+            remember(dataset, pixels[:-1], pixels_of_images_with_class)  # so that a training knows them
 
     def conclude(self) -> None:
         """Find what needs all splits: classes without pixels, masks of one class, images in two splits."""
-        trained = next((pixels for heading, pixels in self.pixels.items() if heading.startswith("train")), None)
-        for index, name in enumerate(self.classes if trained is not None else []):
-            if trained is not None and not trained[index]:
-                self.problem("train", f"class {name}: no mask has a pixel of it; it cannot be learned.")
+        for split, text in find_problems(self.classes, self.class_pixels):
+            self.problem(split, text)
+        self.notes += find_notes(self.numbers)
         for name, masks in self.uniform.items():
             alone = f"contain{'s' if len(masks) == 1 else ''} only {name}, which may be correct: {some(masks)}"
             self.notes.append(f"{len(masks)} mask{'s' if len(masks) > 1 else ''} {alone}")
         if self.dark:
             self.notes.append(
-                f"nearly black images: {some(self.dark)}. If this is not intended, they may have 16 bits, of which "
-                f"only the upper 8 are read: scale them to 0..255 and save them with 8 bits."
+                f"nearly black images: {some(self.dark)}. If this is not intended, scale their values to 0..255, by "
+                f"the same factor for all images."
             )
         for first, second in combinations(self.digests, 2):
             shared = self.digests[first].keys() & self.digests[second].keys()
@@ -96,7 +107,7 @@ class Report:
                 self.problem(second, f"images that are also in {first}: {some(names)}. Keep each in one split only.")
 
     def table(self, title: str) -> Table:
-        """The share of pixels of each class in each split."""
+        """Return the share of pixels of each class in each split."""
         table = Table(title=escape(title), title_justify="left")
         table.add_column("class")
         for heading in self.pixels:
@@ -108,25 +119,25 @@ class Report:
 
 
 def contract(dataset: SegmentationDataset) -> list[str]:
-    """What a data set's attributes are otherwise than ``SegmentationDataset`` says; a fault of its class."""
+    """Return how the attributes of a data set differ from ``SegmentationDataset``: faults of its class."""
     kind, classes, count = type(dataset).__name__, dataset.classes, len(dataset)
-    found = []
+    faults = []
     if len(dataset.palette) != len(classes):
-        found.append(
+        faults.append(
             f"{kind}.palette has {len(dataset.palette)} colours for {len(classes)} classes: give one for each."
         )
     if len(classes) > IGNORE_INDEX or len(set(classes)) < len(classes):
-        found.append(f"{kind}.classes has {len(classes)} names: allowed are up to {IGNORE_INDEX}, each of them once.")
+        faults.append(f"{kind}.classes has {len(classes)} names: allowed are up to {IGNORE_INDEX}, each of them once.")
     if len(dataset.names) != count or len(dataset.groups) != count:
-        found.append(
+        faults.append(
             f"{kind} has {len(dataset.names)} names and {len(dataset.groups)} groups for {count} samples: give one of "
             f"each for every sample."
         )
-    return found
+    return faults
 
 
 def contract_of_sample(dataset: SegmentationDataset, index: int, sample: Sample) -> str | None:
-    """What a sample is otherwise than ``SegmentationDataset.read`` says; a fault of the data set's class."""
+    """Return how a sample differs from what ``SegmentationDataset.read`` promises, a fault of the class; else None."""
     name, (image, mask) = dataset.names[index], sample
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         return f"{name}: the image is {image.dtype} {image.shape}; allowed is uint8 (H, W, 3), RGB."
@@ -144,5 +155,5 @@ def contract_of_sample(dataset: SegmentationDataset, index: int, sample: Sample)
 
 
 def some(names: list[str]) -> str:
-    """The first five names, and the number of the others."""
+    """Return the first five names, and the number of the others."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

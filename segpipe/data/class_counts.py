@@ -15,26 +15,44 @@ Counts = NDArray[np.int64]  # (K,)
 
 
 def cached_class_counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
-    """For each class its pixels (K,), and the labelled pixels of all images that contain the class (K,).
+    """Return for each class its pixels (K,), and the labelled pixels of all images that contain it (K,).
 
     They come from the cache if it has them. Its key contains the data set's fingerprint: changed data are counted
     again.
     """
-    known = f"{dataset.fingerprint()} {len(dataset)} {dataset.classes}"
-    name = f"pixels-{hashlib.blake2b(known.encode(), digest_size=8).hexdigest()}"
-    if (kept := cache.read(name)) is not None and is_whole(kept, len(dataset.classes)):
-        return np.array(kept["pixels"]), np.array(kept["around"])
+    if (stored := cache.read(cache_name(dataset))) is not None and is_whole(stored, len(dataset.classes)):
+        return np.array(stored["pixels"]), np.array(stored["around"])
     pixels, pixels_of_images_with_class = counts(dataset)
-    cache.write(name, {"pixels": pixels.tolist(), "around": pixels_of_images_with_class.tolist()})
+    remember(dataset, pixels, pixels_of_images_with_class)
     return pixels, pixels_of_images_with_class
 
 
-def is_whole(kept: Any, num_classes: int) -> bool:
-    """Whether the cached content is a valid set of counts for ``num_classes`` classes."""
-    lists = [kept.get(key) for key in ("pixels", "around")] if isinstance(kept, dict) else [None]
+def known_class_pixels(dataset: SegmentationDataset) -> Counts | None:
+    """Return the pixels of each class (K,) if no mask has to be read for it: known, or in the cache. Else None."""
+    if (pixels := dataset.class_pixels()) is not None:
+        return pixels
+    content = cache.read(cache_name(dataset))
+    return np.array(content["pixels"]) if is_whole(content, len(dataset.classes)) else None
+
+
+def remember(dataset: SegmentationDataset, pixels: Counts, pixels_of_images_with_class: Counts) -> None:
+    """Store counts in the cache."""
+    around = pixels_of_images_with_class.tolist()
+    cache.write(cache_name(dataset), {"pixels": pixels.tolist(), "around": around})
+
+
+def cache_name(dataset: SegmentationDataset) -> str:
+    """Return the name of a data set's counts in the cache. It changes when the data change."""
+    key = f"{dataset.fingerprint()} {len(dataset)} {dataset.classes}"
+    return f"pixels-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+
+def is_whole(content: Any, num_classes: int) -> bool:
+    """Return whether the cached content is a valid set of counts for ``num_classes`` classes."""
+    lists = [content.get(key) for key in ("pixels", "around")] if isinstance(content, dict) else [None]
     return all(
-        isinstance(found, list) and len(found) == num_classes and all(type(n) is int and n >= 0 for n in found)
-        for found in lists
+        isinstance(numbers, list) and len(numbers) == num_classes and all(type(n) is int and n >= 0 for n in numbers)
+        for numbers in lists
     )
 
 
@@ -44,7 +62,7 @@ def counts(dataset: SegmentationDataset) -> tuple[Counts, Counts]:
     pixels, pixels_of_images_with_class = np.zeros(number, np.int64), np.zeros(number, np.int64)
     hidden = not sys.stdout.isatty()
     for index in track(range(len(dataset)), f"Counting {len(dataset)} masks", transient=True, disable=hidden):
-        found = np.bincount(dataset.read(index).mask.ravel(), minlength=256)[:number]
-        pixels += found
-        pixels_of_images_with_class += (found > 0) * found.sum()
+        histogram = np.bincount(dataset.read(index).mask.ravel(), minlength=256)[:number]
+        pixels += histogram
+        pixels_of_images_with_class += (histogram > 0) * histogram.sum()
     return pixels, pixels_of_images_with_class

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import cv2
@@ -42,20 +43,28 @@ class SegmentationDataset(ABC):
     problems: Sequence[str] = ()
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.names)
 
     @abstractmethod
     def read(self, index: int) -> Sample:
-        """The stored sample; unlabelled pixels are IGNORE_INDEX. Raises UserError with the name of an invalid file."""
+        """Return the stored sample; unlabelled pixels are IGNORE_INDEX. Raises UserError that names an invalid file."""
 
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width of a sample in pixels, without decoding it."""
+        """Return the height and width of a sample in pixels, without decoding it."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A string that changes when the data change."""
+        """Return a string that changes when the data change."""
+
+    def class_pixels(self) -> NDArray[np.int64] | None:
+        """Return the pixels of each class (K,) if they are known without decoding anything, else None."""
+        return None
+
+    def image_files(self) -> list[Path]:
+        """Return the path of each sample's image file; an empty list if the images are not files."""
+        return []
 
 
 class FirstN(SegmentationDataset):
@@ -75,5 +84,5 @@ class FirstN(SegmentationDataset):
         return self.whole.size(index)
 
     def fingerprint(self) -> str:
-        """The fingerprint of the other data set and the number of samples."""
+        """Return the fingerprint of the other data set and the number of samples."""
         return f"{self.whole.fingerprint()}-first-{len(self)}"

@@ -33,23 +33,23 @@ def save_examples(
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """Unique file names for the samples, of letters, digits, underscores and dashes."""
-    found: list[str] = []
+    """Return unique file names for the samples, of letters, digits, underscores and dashes."""
+    unique: list[str] = []
     for name in names:
         safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name.replace("/", "-")).strip("-")[:80] or "picture"
-        found.append(safe if safe not in found else f"{safe}-{len(found) + 1}")
-    return found
+        unique.append(safe if safe not in unique else f"{safe}-{len(unique) + 1}")
+    return unique
 
 
 def shown_size(shape: Sequence[int]) -> tuple[int, int]:
-    """Height and width with at most SIDE as the longest side; smaller images keep their size."""
+    """Return the height and width with at most SIDE as the longest side; smaller images keep their size."""
     height, width = shape[:2]
     share = min(1.0, SIDE / max(height, width))
     return max(1, round(height * share)), max(1, round(width * share))
 
 
 def to_palette(mask: Mask, palette: Sequence[Colour]) -> PIL.Image.Image:
-    """Class indices (H, W) as a Pillow palette image."""
+    """Return class indices (H, W) as a Pillow palette image."""
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
     colours[IGNORE_INDEX] = IGNORED

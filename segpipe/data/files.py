@@ -1,88 +1,258 @@
-"""Find, pair, read and check image and mask files. Each error message names the file."""
+"""Read image and mask files. Every function opens regular files only, and each error message names the file."""
 
 import hashlib
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
+from numpy.typing import NDArray
 
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
+from segpipe.data.find import kind_of
+from segpipe.data.header import SIGNATURES, Header, open_as, read_header
 from segpipe.errors import UserError
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+LIMIT = "SEGPIPE_MAX_MEGAPIXELS"  # environment variable with the largest size of an image
+MEGAPIXELS = 250  # its default
+MOST_TEXT = 2**24  # bytes of a text file
+FULL_RANGE = 2**14  # values of 16 bits: below, fewer than 64 of 256 gray levels are left
+FEW = 0.01  # share of pixels: so many may be brighter (clouds, defects of a sensor)
+TURNS = {  # by EXIF orientation
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+AS_MASK = "Save the mask as an 8-bit PNG of class indices, or of 0 and 255."
+AS_IMAGE = "Save the image as an 8-bit PNG or TIFF, gray or RGB."
 
 
-def pair(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]:
-    """Images and masks of two folders, matched by stem and sorted. Raises UserError for files without a partner."""
-    images, masks = pictures(image_folder), pictures(mask_folder)
-    if lonely := sorted(images.keys() ^ masks.keys()):
-        path, other = (images[lonely[0]], mask_folder) if lonely[0] in images else (masks[lonely[0]], image_folder)
+def max_pixels() -> int:
+    """Return the largest number of pixels of an image, from the environment variable LIMIT (in megapixels)."""
+    text = os.environ.get(LIMIT) or str(MEGAPIXELS)
+    try:
+        megapixels = float(text)
+    except ValueError:
+        megapixels = math.nan
+    if not 0 < megapixels < 1e6:
+        raise UserError(f"{LIMIT}={text}: allowed is a number of megapixels above 0, for example {MEGAPIXELS}.")
+    return int(megapixels * 1e6)
+
+
+def check_pixels(height: int, width: int, what: str) -> None:
+    """Raise UserError if an image has more pixels than allowed. what: the image, for the message."""
+    if height * width > max_pixels():
         raise UserError(
-            f"{path}: no file of the same stem in {other} ({len(lonely)} of {len(images | masks)} stems have no "
-            f"partner). Add the missing file, or remove this one."
+            f"{what}: {height} x {width} pixels are {height * width / 1e6:.0f} megapixels; allowed are "
+            f"{max_pixels() / 1e6:g}. Cut it into tiles or reduce it, or raise the environment variable {LIMIT}."
         )
-    stems = sorted(images)
-    return [images[stem] for stem in stems], [masks[stem] for stem in stems]
 
 
-def pictures(folder: Path) -> dict[str, Path]:
-    """Stem to path of all images in a folder. Raises UserError if the folder does not exist or has no image."""
-    if not folder.is_dir():
-        around = folder.parent
-        found = ", ".join(sorted(path.name for path in around.iterdir())[:8]) if around.is_dir() else "no such folder"
+def open_file(path: Path, *, most: int) -> BinaryIO:
+    """Open a regular file for reading, at most ``most`` bytes long. Raises UserError for other kinds, and OSError.
+
+    It never waits: a named pipe without a writer would block a plain ``open``.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    number = os.open(path, flags)
+    status = os.fstat(number)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+        os.close(number)
+        if stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path}: {status.st_size} bytes; allowed are {most}. Give a smaller file.")
+        raise UserError(f"{path}: {kind_of(path)}. Give a regular file, or a link to one.")
+    return open(number, "rb")
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a UTF-8 text file, without a byte order mark. Raises UserError, OSError or ValueError."""
+    with open_file(path, most=MOST_TEXT) as file:
+        return file.read(MOST_TEXT + 1).decode("utf-8-sig")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn every error of opening and decoding an image file into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise many kinds of errors for damaged files
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, reason: object) -> UserError:
+    """Return the error for a file that cannot be read."""
+    size = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
+    return UserError(f"{path}: cannot be read as an image ({reason}; {size}). Replace or remove it.")
+
+
+def open_image_file(path: Path) -> BinaryIO:
+    """Open an image file. Raises UserError if it is not a regular file or too large."""
+    return open_file(path, most=8 * max_pixels() + 2**26)
+
+
+def header_of(file: BinaryIO, path: Path) -> Header:
+    """Return the header of an open image file. Raises UserError for files that neither image nor mask can be."""
+    header = read_header(file)
+    if header is None:
+        raise unreadable(path, f"it is not {', '.join(SIGNATURES)}")
+    if not all(header.size):
+        raise unreadable(path, "it has no pixels")
+    check_pixels(*header.size, str(path))
+    if header.pages > 1:
         raise UserError(
-            f"{folder}: there is no such folder (in {around}: {found or 'nothing'}). Give the folder of the data set "
-            f"as data.root=FOLDER, or its parent folder in the environment variable SEGPIPE_DATA."
+            f"{path}: a {header.format} of {header.pages}{' or more' * (header.format == 'GIF')} pages; only the first "
+            f"would be read. Save each page as a file of its own, with a mask of its own."
         )
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        raise UserError(f"{folder}: contains no image ({', '.join(sorted(IMAGE_SUFFIXES))}). Check data.root.")
-    by_stem: dict[str, Path] = {}
-    for path in files:
-        if path.stem in by_stem:
-            raise UserError(f"{path}: has the same stem as {by_stem[path.stem].name}. Keep only one of the two.")
-        by_stem[path.stem] = path
-    return by_stem
+    return header
 
 
-def fingerprint(paths: list[Path]) -> str:
-    """A digest of the names and sizes of files. It is fast and does not depend on the location of the folder."""
-    lines = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in paths]
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+def read_image_header(path: Path) -> Header:
+    """Return the header of an image file. Raises UserError if ``read_image`` would reject the file by its header."""
+    with reading(path), open_image_file(path) as file:
+        return image_header(file, path)
+
+
+def image_header(file: BinaryIO, path: Path) -> Header:
+    """Return the header of an open file of an image. Raises UserError if its values would not be read as they are."""
+    header = header_of(file, path)
+    if header.numbers != "unsigned" or header.bits > 16:
+        kind = "floating point numbers" if header.numbers == "float" else f"{header.numbers} {header.bits}-bit integers"
+        raise UserError(
+            f"{path}: an image of {kind}; allowed are unsigned integers of 8 or 16 bits. Scale the values to 0..255 "
+            f"(the same scale for all images), and save them with 8 bits."
+        )
+    if header.white_is_zero and header.bits > 8:
+        raise UserError(f"{path}: a TIFF of more than 8 bits with inverted values (MINISWHITE). {AS_IMAGE}")
+    if header.bands > 4:
+        raise UserError(
+            f"{path}: an image of {header.bands} bands; only three would be read. Choose three bands (or one), and "
+            f"save them with 8 bits."
+        )
+    return header
 
 
 def read_image(path: Path) -> Image:
-    """An image file as RGB (H, W, 3), rotated by its EXIF orientation. Raises UserError if it cannot be decoded.
+    """Return an image file as RGB (H, W, 3), turned upright by its EXIF orientation.
 
-    The format is determined by the content, not by the extension.
+    Gray is repeated; 16 bits are reduced to the upper 8. Raises UserError if the file cannot be read, or if reading it
+    would lose data without a word: further pages and bands, most of the values' bits.
     """
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if picture is None:
-        raise unreadable(path, "it is not an image that can be decoded")
-    return picture  # type: ignore[return-value]
+    with reading(path):
+        with open_image_file(path) as file:
+            content = file.read()
+        header = image_header(BytesIO(content), path)
+        data = np.frombuffer(content, np.uint8)
+        turned = header.format == "TIFF"  # OpenCV turns TIFFs, whatever it is asked for
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION))
+        if image is None:
+            raise unreadable(path, "it cannot be decoded")
+        if header.hides_data:
+            check_hidden_data(data, header, path)
+    image = image if turned or header.orientation == 1 else upright(image, header.orientation)
+    if image.shape[:2] != header.upright_size:
+        raise unreadable(path, f"its header says {header.upright_size}, but it has {image.shape[:2]} pixels")
+    return image  # type: ignore[return-value]
 
 
-def open_image(path: Path) -> PIL.Image.Image:
-    """An image file as a decoded Pillow image. Raises UserError if it cannot be decoded."""
-    try:
-        with PIL.Image.open(path) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:  # Pillow's, for damaged files
-        raise unreadable(path, error) from error
+def check_hidden_data(data: NDArray[np.uint8], header: Header, path: Path) -> None:
+    """Raise UserError if an image has data that are lost in 8-bit RGB: a band beside the colours, lower bits."""
+    stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise unreadable(path, "it cannot be decoded")
+    beside = stored[..., -1] if stored.ndim == 3 and stored.shape[2] in (2, 4) else None
+    check_levels(stored if beside is None else stored[..., :-1], str(path))
+    if header.transparent or header.bands in (2, 4):
+        check_opaque(beside, str(path))
+
+
+def check_levels(values: NDArray, what: str) -> None:
+    """Raise UserError if an image of 16 bits uses so few values that the upper 8 bits hold almost nothing."""
+    if values.dtype == np.uint16 and values.any() and (values >= FULL_RANGE).mean() < FEW:
+        largest = int(np.quantile(values, 1 - FEW))
+        raise UserError(
+            f"{what}: an image of 16 bits in which {1 - FEW:.0%} of the values are at most {largest}. Only the upper 8 "
+            f"bits are read, which leaves them {(largest >> 8) + 1} of 256 gray levels. Scale all images to 0..255 "
+            f"by the same factor, and save them with 8 bits."
+        )
+
+
+def check_opaque(alpha: NDArray | None, what: str) -> None:
+    """Raise UserError if the band beside the colours holds data. alpha: None if it could not be read."""
+    if alpha is None or (alpha != np.iinfo(alpha.dtype).max).any():
+        raise UserError(
+            f"{what}: the image has a band beside its colours (transparency, or infrared) that is not 255 everywhere; "
+            f"it would not be read. Save the image without it: three bands (or one) of 8 bits."
+        )
+
+
+def upright(array: NDArray, orientation: int) -> NDArray:
+    """Turn an array (H, W) or (H, W, 3) by an EXIF orientation, 1 to 8."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}.get(orientation, (1, 1))
+    return np.ascontiguousarray(array[::rows, ::columns])
+
+
+def open_mask(path: Path) -> tuple[PIL.Image.Image, Header]:
+    """Return a mask file as a decoded, upright Pillow image, and its header.
+
+    Raises UserError if it cannot be read, or if its values would not be those that its author sees.
+    """
+    with reading(path):
+        with open_image_file(path) as file:
+            data = BytesIO(file.read())
+        header = header_of(data, path)
+        if header.lossy:
+            raise UserError(
+                f"{path}: a {header.format} with lossy compression, which does not store exact values. Create the mask "
+                f"again, and save it as PNG."
+            )
+        if header.numbers != "unsigned" or header.bits > 8:
+            raise UserError(
+                f"{path}: a mask of more than 8 bits (often numbers of objects, not classes). Masks must be 8-bit: "
+                f"class indices, 0 and 255, or colours that classes.json names. Save it so, as PNG."
+            )
+        if header.white_is_zero:
+            raise UserError(
+                f"{path}: a TIFF that stores white as 0 (MINISWHITE: a boolean array, or ImageJ's inverting LUT), so "
+                f"programs disagree on what is foreground. {AS_MASK}"
+            )
+        picture = open_as(header.format, data)
+        picture.load()
+        return stand_upright(picture, header, path), header
+
+
+def stand_upright(picture: PIL.Image.Image, header: Header, path: Path) -> PIL.Image.Image:
+    """Turn a decoded Pillow image by the orientation in its header. Raises UserError for an unexpected size."""
+    orientation = header.orientation
+    if header.format == "TIFF":  # most versions of Pillow turn TIFFs while they decode them, and remove the tag
+        orientation = picture.getexif().get(274, 1)
+    picture = picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
+    if (picture.height, picture.width) != header.upright_size:
+        raise unreadable(path, f"its header says {header.upright_size}, but it has {picture.height} x {picture.width}")
     return picture
 
 
 def read_mask(path: Path) -> Mask:
-    """A mask file as class indices (H, W); for a palette image its indices, not its colours.
+    """Return a mask file as class indices (H, W); for a palette image its indices, not its colours.
 
     This function is for data sets of known format; ``survey.decode`` is for others. Raises UserError for other modes.
     """
-    picture = open_image(path)
+    picture, _ = open_mask(path)
     if picture.mode not in ("L", "P", "1"):
         raise UserError(
             f"{path}: a mask of mode {picture.mode}, {picture.height} x {picture.width} pixels; masks must be "
@@ -92,18 +262,21 @@ def read_mask(path: Path) -> Mask:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Height and width from the header of an image file. Raises UserError if it cannot be read."""
-    try:
-        with PIL.Image.open(path) as picture:
-            return picture.height, picture.width
-    except (OSError, SyntaxError, ValueError) as error:
-        raise unreadable(path, error) from error
+    """Return the height and width of an upright image, from its header. Raises UserError if it cannot be read."""
+    with reading(path), open_image_file(path) as file:
+        return header_of(file, path).upright_size
 
 
-def unreadable(path: Path, reason: object) -> UserError:
-    """The error for a file that cannot be read."""
-    size = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
-    return UserError(f"{path}: cannot be read as an image ({reason}; {size}). Replace or remove it.")
+def fingerprint(paths: list[Path]) -> str:
+    """Return a digest of the names and sizes of files, which does not depend on the location of the folder."""
+    lines = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in paths]
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def file_digest(path: Path) -> bytes:
+    """Return a digest of the content of an image file. Raises UserError if it cannot be read."""
+    with reading(path), open_image_file(path) as file:
+        return hashlib.file_digest(file, "blake2b").digest()  # type: ignore[arg-type]
 
 
 def check_sizes(image: Image, mask: np.ndarray, image_path: Path, mask_path: Path) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segpipe.data.augment import Augment
-from segpipe.data.class_counts import cached_class_counts
+from segpipe.data.class_counts import cached_class_counts, known_class_pixels
 from segpipe.data.dataset import FirstN, SegmentationDataset, Split
+from segpipe.data.findings import find_notes, find_problems
 from segpipe.data.samplers import EvalBatches, TrainBatches
 from segpipe.data.samples import Batch, Samples
 from segpipe.errors import UserError
@@ -29,7 +30,7 @@ class Loader(DataLoader[Batch]):
     """
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """One epoch."""
+        """Yield one epoch."""
         yield from super().__iter__()
 
 
@@ -67,29 +68,39 @@ class SegmentationData(pl.LightningDataModule):
         self.samples_by_split: dict[tuple[Split, bool], Samples] = {}
 
     def split(self, name: Split) -> SegmentationDataset:
-        """A split of the data set, created once. Raises UserError if it has problems."""
+        """Return a split of the data set, created once. Raises UserError if it has problems."""
         if name not in self.datasets:
-            whole = self.make_dataset(split="train" if self.overfit else name)
-            if problems := whole.problems:
+            dataset = self.make_dataset(split="train" if self.overfit else name)
+            if problems := dataset.problems:
                 more = f"\nand {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
                 raise UserError(
                     f"The {name} split has {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n"
                     + "\n".join(problems[:SHOWN])
                     + f"{more}\nTo list all: python -m segpipe.check_data, with the same data=... data.root=..."
                 )
-            self.datasets[name] = FirstN(whole, self.batch_size) if self.overfit else whole
+            self.datasets[name] = FirstN(dataset, self.batch_size) if self.overfit else dataset
         return self.datasets[name]
 
     def sizes(self, name: Split) -> list[tuple[int, int]]:
-        """Height and width of each sample of a split in pixels; they are read once."""
+        """Return the height and width of each sample of a split in pixels; they are read once."""
         if name not in self.read_sizes:
             dataset = self.split(name)
             self.read_sizes[name] = [dataset.size(index) for index in range(len(dataset))]
         return self.read_sizes[name]
 
     def notes(self) -> list[str]:
-        """The notes of all splits, without repetitions."""
-        return list(dict.fromkeys(note for name in get_args(Split) for note in self.split(name).notes))
+        """Return the notes of all splits, and what is wrong with their classes and numbers of images.
+
+        Masks are not read for it: data sets whose pixels of each class are not known yet are left out.
+        """
+        splits = {name: self.split(name) for name in get_args(Split)}
+        notes = [note for dataset in splits.values() for note in dataset.notes]
+        if not self.overfit:
+            known = {name: known_class_pixels(dataset) for name, dataset in splits.items()}
+            pixels = {name: counts for name, counts in known.items() if counts is not None}
+            notes += [f"{name}: {text}" for name, text in find_problems(splits["train"].classes, pixels)]
+            notes += find_notes({name: len(dataset) for name, dataset in splits.items()})
+        return list(dict.fromkeys(notes))
 
     def check(self, *, smallest: int = 1, ranks: int = 1, parts: int = 1) -> None:
         """Raise UserError for data or settings with which a training would fail later.
@@ -142,7 +153,7 @@ class SegmentationData(pl.LightningDataModule):
             )
 
     def samples(self, name: Split, *, train: bool = False) -> Samples:
-        """A split as ``Samples``, created once. train: with augmentation."""
+        """Return a split as ``Samples``, created once. train: with augmentation."""
         if (name, train) not in self.samples_by_split:
             augment = self.augment if train and not self.overfit else None
             self.samples_by_split[name, train] = Samples(
@@ -151,7 +162,7 @@ class SegmentationData(pl.LightningDataModule):
         return self.samples_by_split[name, train]
 
     def loader(self, name: Split, *, train: bool = False) -> DataLoader[Batch]:
-        """The loader of a split. train: shuffled and augmented."""
+        """Return the loader of a split. train: shuffled and augmented."""
         samples = self.samples(name, train=train)
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         workers = self.workers if self.workers is not None else self.default_workers(samples, world_size)
@@ -174,7 +185,7 @@ class SegmentationData(pl.LightningDataModule):
         )
 
     def default_workers(self, samples: Samples, ranks: int = 1) -> int:
-        """The number of loader processes of a rank.
+        """Return the number of loader processes of a rank.
 
         Without a GPU: 0 if all samples are in memory, else 2. With a GPU: 0 if all samples are in memory and there is
         no augmentation, else 2 to 8, by the number of cores. A GPU would wait for slow loading; without a GPU, workers
@@ -186,7 +197,7 @@ class SegmentationData(pl.LightningDataModule):
         return min(8, max(cores() // ranks, 2)) if gpu else 2
 
     def median_frequency(self) -> Tensor:
-        """Class weights (K,) of Eigen and Fergus (2015): median of all frequencies / frequency of the class.
+        """Return class weights (K,) of Eigen and Fergus (2015): median of all frequencies / frequency of the class.
 
         The frequency of a class is its share of the pixels of those training images that contain it. A class without
         pixels has weight 0.
@@ -198,13 +209,13 @@ class SegmentationData(pl.LightningDataModule):
         return torch.from_numpy(np.where(pixels > 0, median / np.maximum(frequency, 1e-12), 0.0))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled, augmented batches of the training split."""
+        """Return shuffled, augmented batches of the training split."""
         return self.loader("train", train=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Images of the split, not cropped and not augmented."""
+        """Return batches of images of the split, not cropped and not augmented."""
         return self.loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Images of the split, not cropped and not augmented."""
+        """Return batches of images of the split, not cropped and not augmented."""
         return self.loader("test")

@@ -12,21 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.data.dataset import Image, Mask
+from segpipe.data.files import check_pixels
 
 
 def to_network(image: Image, size: Sequence[int] | None, *, smallest: int = 1) -> Image:
-    """The image (H, W, 3), uint8, as the network receives it in training, validation, test and prediction.
+    """Return the image (H, W, 3), uint8, as the network receives it in training, validation, test and prediction.
 
     size: height and width in pixels; the aspect ratio may change. None keeps the size, but enlarges an image with a
-    side below ``smallest`` and keeps its aspect ratio. ``models.network.resize_logits`` resizes the scores back.
+    side below ``smallest`` and keeps its aspect ratio; raises UserError if it gets too large then.
+    ``models.network.resize_logits`` resizes the scores back.
     """
-    height, width = image.shape[:2]
-    scale = max(1.0, smallest / min(height, width))
-    return resize_image(image, size or (max(round(height * scale), smallest), max(round(width * scale), smallest)))
+    if size is None:
+        height, width = image.shape[:2]
+        scale = max(1.0, smallest / min(height, width))
+        size = max(round(height * scale), smallest), max(round(width * scale), smallest)
+        if scale > 1:
+            check_pixels(*size, f"an image of {height} x {width}, enlarged to the encoder's minimum of {smallest}")
+    return resize_image(image, size)
 
 
 def resize_image(image: Image, size: Sequence[int]) -> Image:
-    """(h, w, 3) to (H, W, 3) of ``size``: area means along axes that shrink, bilinear along axes that grow."""
+    """Resize (h, w, 3) to (H, W, 3) of ``size``: area means along axes that shrink, bilinear along axes that grow."""
     reduced = reduced_size(image.shape, size)
     if reduced != image.shape[:2]:
         image = cv2.resize(image, reduced[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
@@ -36,7 +42,7 @@ def resize_image(image: Image, size: Sequence[int]) -> Image:
 
 
 def resize_mask(mask: Mask, size: Sequence[int]) -> Mask:
-    """(h, w) to size: the most frequent class of each area along axes that shrink, else the nearest pixel."""
+    """Resize (h, w) to ``size``: the most frequent class of each area where axes shrink, else the nearest pixel."""
     reduced = reduced_size(mask.shape, size)
     if reduced != mask.shape:
         mask = largest_share(mask, reduced)
@@ -44,12 +50,12 @@ def resize_mask(mask: Mask, size: Sequence[int]) -> Mask:
 
 
 def reduced_size(shape: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
-    """The size after reducing the axes that shrink and keeping the others."""
+    """Return the size after reducing the axes that shrink and keeping the others."""
     return min(shape[0], size[0]), min(shape[1], size[1])
 
 
 def class_shares(mask: Mask, size: tuple[int, int], labels: Iterable[int]) -> Iterator[NDArray[np.float32]]:
-    """For each label its share of the pixels of each area, (height, width), 0 to 1."""
+    """Yield for each label its share of the pixels of each area, (height, width), 0 to 1."""
     plane = np.empty(mask.shape, np.float32)
     for label in labels:
         np.copyto(plane, mask == label)
@@ -57,34 +63,34 @@ def class_shares(mask: Mask, size: tuple[int, int], labels: Iterable[int]) -> It
 
 
 def largest_share(mask: Mask, size: tuple[int, int]) -> Mask:
-    """The label with the most pixels of each area; IGNORE_INDEX counts as a label.
+    """Return the label with the most pixels of each area; IGNORE_INDEX counts as a label.
 
     If two labels have equal shares, the lower and the higher label alternate from cell to cell. Equal shares are common
     at even factors; always taking the lower label would reduce the area of classes of high index.
     """
-    turn = (np.arange(size[0])[:, None] + np.arange(size[1])) % 2 == 1
+    alternate = (np.arange(size[0])[:, None] + np.arange(size[1])) % 2 == 1
     most = np.zeros(size, np.float32)
     result = np.empty(size, np.uint8)
     labels = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
     for label, share in zip(labels, class_shares(mask, size, labels), strict=True):
-        larger = (share > most) | (turn & (share == most) & (share > 0))
+        larger = (share > most) | (alternate & (share == most) & (share > 0))
         result[larger] = label
         np.maximum(most, share, out=most)
     return result
 
 
 def nearest(mask: Mask, size: tuple[int, int]) -> Mask:
-    """The label at the centre of each new pixel; on an edge between two pixels, the two alternate."""
+    """Return the label at the centre of each new pixel; on an edge between two pixels, the two alternate."""
     result = np.empty(size, np.uint8)
     (rows, row_edges), (columns, column_edges) = map(centre_cells, mask.shape, size)
     for row, column in product((0, 1), repeat=2):  # the alternation forms a checkerboard
-        turn = row != column
-        above, left = (rows - (turn & row_edges))[row::2], (columns - (turn & column_edges))[column::2]
+        alternate = row != column
+        above, left = (rows - (alternate & row_edges))[row::2], (columns - (alternate & column_edges))[column::2]
         result[row::2, column::2] = mask[above][:, left]
     return result
 
 
 def centre_cells(source: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """For each of ``length`` centres: the index of the source pixel that contains it, and whether it is on its edge."""
+    """Return for each of ``length`` centres the index of its source pixel, and whether it is on that pixel's edge."""
     cell, rest = np.divmod((2 * np.arange(length) + 1) * source, 2 * length)
     return cell, rest == 0

@@ -22,11 +22,11 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Number of batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return self.length // self.batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """The batches of one epoch."""
+        """Yield the batches of one epoch."""
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             batch = order[start : start + self.batch_size]
@@ -47,9 +47,9 @@ class EvalBatches(Sampler[list[tuple[int, int]]]):
         ]
 
     def __len__(self) -> int:
-        """Number of batches of this rank."""
+        """Return the number of batches of this rank."""
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        """The batches, in the same order in each epoch."""
+        """Yield the batches, in the same order in each epoch."""
         return iter(self.batches)

@@ -52,7 +52,7 @@ class Samples(Dataset[Batch]):
             self.kept = [self.load(index) for index in reading]
 
     def bytes(self) -> int:
-        """Memory of the decoded split in bytes: four for each pixel."""
+        """Return the memory of the decoded split in bytes: four for each pixel."""
         sizes = [self.size or self.dataset.size(index) for index in range(len(self.dataset))]
         return sum(height * width * 4 for height, width in sizes)
 
@@ -64,11 +64,11 @@ class Samples(Dataset[Batch]):
         return Sample(to_network(image, self.size), mask)
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.dataset)
 
     def __getitem__(self, keys: list[tuple[int, int]]) -> Batch:
-        """The batch of a list of (epoch, index). The augmentation of each sample depends on both.
+        """Return the batch of a list of (epoch, index). The augmentation of each sample depends on both.
 
         Images keep the memory layout of the decoder, which is torch's channels_last; this saves a copy.
         """
@@ -80,6 +80,6 @@ class Samples(Dataset[Batch]):
         }
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """One sample, augmented for ``epoch``."""
+        """Return one sample, augmented for ``epoch``."""
         sample = self.kept[index] if self.kept is not None else self.load(index)
         return self.augment(sample, seed=self.seed, epoch=epoch, index=index) if self.augment else sample

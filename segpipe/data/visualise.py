@@ -22,7 +22,7 @@ WIDEST = 8  # largest ratio of width to height of an image in a grid
 
 
 def colour_mask(mask: Mask, palette: Sequence[Colour]) -> Image:
-    """Class indices (H, W) to RGB (H, W, 3); ignored pixels are black."""
+    """Convert class indices (H, W) to RGB (H, W, 3); ignored pixels are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
     table[IGNORE_INDEX] = IGNORED
@@ -30,13 +30,13 @@ def colour_mask(mask: Mask, palette: Sequence[Colour]) -> Image:
 
 
 def overlay(image: Image, mask: Mask, palette: Sequence[Colour], *, share: float = 0.55) -> Image:
-    """The image (H, W, 3) blended with the colours of the mask (H, W); share: weight of the colours, 0 to 1."""
+    """Blend the image (H, W, 3) with the colours of the mask (H, W); share: weight of the colours, 0 to 1."""
     mixed = (1 - share) * image + share * colour_mask(mask, palette)
     return mixed.round().astype(np.uint8)
 
 
 def error_map(truth: Mask, prediction: Mask) -> Image:
-    """(H, W, 3): red where the prediction is wrong, light gray where it is correct, black where it is ignored."""
+    """Return (H, W, 3): red where the prediction is wrong, light gray where it is right, black where it is ignored."""
     picture = np.where((truth == prediction)[..., None], np.array(RIGHT, np.uint8), np.array(WRONG, np.uint8))
     picture[truth == IGNORE_INDEX] = IGNORED
     return picture.astype(np.uint8)
@@ -52,7 +52,7 @@ def prediction_grid(
     title: str,
     height: int = 180,
 ) -> PIL.Image.Image:
-    """A grid with one row per image: image, ground truth, prediction, errors.
+    """Return a grid with one row per image: image, ground truth, prediction, errors.
 
     The title is above the rows, the colours of the classes below. height: of each row, in pixels.
     """
@@ -85,7 +85,7 @@ def prediction_grid(
 def legend_rows(
     classes: Sequence[str], font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont, width: int
 ) -> list[list[tuple[int, int]]]:
-    """Positions of the legend's entries: lines of (x, class), with a line break where the next entry would not fit."""
+    """Return lines of (x, class) for the legend, with a line break where the next entry would not fit."""
     lines: list[list[tuple[int, int]]] = [[]]
     x = GAP
     for index, name in enumerate(classes):
@@ -98,16 +98,16 @@ def legend_rows(
     return lines
 
 
-def enlarge(picture: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+def enlarge(image: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
     """Resize to a height. Enlargement repeats pixels, so that each pixel is visible.
 
     The result is at least one pixel wide. If it would be wider than WIDEST times the height, it is lower instead.
     """
-    width = max(1, round(picture.shape[1] * height / picture.shape[0]))
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
     if width > WIDEST * height:
-        width, height = WIDEST * height, max(1, round(picture.shape[0] * WIDEST * height / picture.shape[1]))
-    how = cv2.INTER_NEAREST if height >= picture.shape[0] else cv2.INTER_AREA
-    return cv2.resize(picture, (width, height), interpolation=how)  # type: ignore[return-value]
+        width, height = WIDEST * height, max(1, round(image.shape[0] * WIDEST * height / image.shape[1]))
+    how = cv2.INTER_NEAREST if height >= image.shape[0] else cv2.INTER_AREA
+    return cv2.resize(image, (width, height), interpolation=how)  # type: ignore[return-value]
 
 
 def save_image(picture: PIL.Image.Image | Image, path: Path) -> None:

@@ -12,13 +12,16 @@ from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF
 from segpipe.config.stored import read, with_local_keys
-from segpipe.data.dataset import Split
+from segpipe.data.dataset import SegmentationDataset, Split
+from segpipe.data.files import file_digest
+from segpipe.data.findings import find_notes, find_problems
 from segpipe.engine.predictor import Predictor
-from segpipe.errors import UserError
+from segpipe.errors import UserError, printable
 from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
 from segpipe.metrics.confusion import confusion_matrices, named_scores
 from segpipe.models.network import resize_logits
 from segpipe.runs.counts import write_boundaries, write_confusion
+from segpipe.runs.run import Run
 from segpipe.runs.storage import inside, write_json
 
 
@@ -55,8 +58,8 @@ def evaluate(
             f"{', '.join(dataset.classes)}. Give data of the same classes, in the same order (data=folder takes their "
             f"names as data.dataset.classes=[NAME,NAME])."
         )
-    for note in dataset.notes:
-        print(f"Data: {note}")
+    for note in [*dataset.notes, *trained_images(predictor.run, dataset)]:
+        print(printable(f"Data: {note}"))
     matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
     places, parts = [], []
     for batch in data.loader(split):
@@ -68,6 +71,9 @@ def evaluate(
         places.append(index)
         parts.append(count_boundaries(prediction.numpy(), mask.numpy(), num_classes=len(dataset.classes)))
     at_boundaries = concatenate(parts).select(np.argsort(np.concatenate(places)))
+    present = {split: matrices.sum((0, 2))}  # pixels of each class
+    for text in [*(text for _, text in find_problems(dataset.classes, present)), *find_notes({split: len(dataset)})]:
+        print(printable(f"Data: {text}"))
     out = out or inside(predictor.run.folder, f"evaluations/{cfg.data.name}-{split}")
     result = named_scores(matrices, dataset.classes) | {"boundaries": boundary_scores(at_boundaries)}
     result |= {"run": str(run), "data": overrides, "split": split}
@@ -75,3 +81,36 @@ def evaluate(
     write_boundaries(out / "boundaries.npz", names=dataset.names, found=at_boundaries)
     write_json(out / "metrics.json", result)
     return result | {"folder": str(out)}
+
+
+def trained_images(run: Run, dataset: SegmentationDataset) -> list[str]:
+    """Return a note if a data set has images that the run was trained on, or if this cannot be found out.
+
+    Files are compared by size, and by content where sizes are equal; drawn data by their fingerprint.
+    """
+    try:
+        trained = build.data(read(run)).split("train")
+        if trained.fingerprint() == dataset.fingerprint():
+            names = list(dataset.names)
+        else:
+            files = dict(zip(dataset.image_files(), dataset.names, strict=False))
+            names = [files[path] for path in same_content(list(files), trained.image_files())]
+    except (UserError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        return [f"whether the network was trained on some of these images is not known, as its data are gone: {reason}"]
+    if not names:
+        return []
+    return [
+        f"the network was trained on {len(names)} of these {len(dataset)} images ({', '.join(names[:3])}"
+        f"{', ...' if len(names) > 3 else ''}): the scores say nothing about new images."
+    ]
+
+
+def same_content(paths: list[Path], others: list[Path]) -> list[Path]:
+    """Return those of ``paths`` whose content is that of one of ``others``. Only files of equal size are read."""
+    sizes = {path: path.stat().st_size for path in others}
+    digests: dict[int, set[bytes]] = {}
+    for size in {path.stat().st_size for path in paths} & {*sizes.values()}:
+        digests[size] = {file_digest(path) for path in others if sizes[path] == size}
+    same_size = [path for path in paths if path.stat().st_size in digests]
+    return [path for path in same_size if file_digest(path) in digests[path.stat().st_size]]

@@ -19,7 +19,7 @@ from segpipe.data.module import SegmentationData
 from segpipe.engine.guards import FolderGuard, StopAfterEpoch, StopAfterSignal, check_folder, check_monitors
 from segpipe.engine.resume import Start, check_same_config, is_complete, resolve_resume
 from segpipe.engine.shutdown import is_interruption, restore_handlers
-from segpipe.errors import UserError
+from segpipe.errors import UserError, printable
 from segpipe.metrics.boundaries import boundary_scores
 from segpipe.metrics.confusion import SCORES, named_scores
 from segpipe.models import cost
@@ -117,7 +117,7 @@ def build_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, res
     data = build.data(cfg)
     data.check(smallest=plan.encoder.min_size, ranks=rank_info.world_size, parts=cfg.task.accumulate)
     for note in data.notes():
-        print(f"Data: {note}")
+        print(printable(f"Data: {note}"))
     if plan.budget:
         print(f"Note: {plan.budget}")
     task = build.task(cfg, data)

@@ -106,6 +106,13 @@ def write_folder(root):
 WRITE = {name.removeprefix("write_"): value for name, value in globals().items() if name.startswith("write_")}
 
 
+def add_strays(root):
+    for below in [path for path in root.rglob("*") if path.is_dir()]:
+        for name in ("._x.png", "._x_leftImg8bit.png", ".DS_Store", "Thumbs.db"):
+            (below / name).write_bytes(b"no picture")
+        (below / "__MACOSX").mkdir()
+
+
 def of_conf(name, root, split):
     """A split of what a file under conf/data makes."""
     return build.dataset(configure(f"data={name}", *([f"data.root={root}"] if in_files(name) else [])), split)
@@ -281,3 +288,17 @@ def test_cityscapes_ids_become_train_ids_and_cities_groups(tmp_path):
     mask(parts["train"].masks[0], [40])
     with pytest.raises(UserError, match="aachen_000000"):
         parts["train"].read(0)
+
+
+@pytest.mark.parametrize("name", [name for name in WRITE if name in options("data")])
+def test_stray_files_and_marks_in_lists_change_nothing(tmp_path, name):
+    WRITE[name](tmp_path)
+    before = [of_conf(name, tmp_path, split) for split in ("train", "val", "test")]
+    add_strays(tmp_path)
+    for path in tmp_path.rglob("*.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\n\n")
+    for split, dataset in zip(("train", "val", "test"), before, strict=True):
+        again = of_conf(name, tmp_path, split)
+        assert again.names == dataset.names
+        assert again.fingerprint() == dataset.fingerprint()
+        assert list(again.problems) == []

@@ -1,14 +1,17 @@
 """data=folder: what is wrong with files, and what is remembered of them."""
 
+import os
 import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
 from omegaconf import OmegaConf
+from support.camvid import write_camvid
 from support.configs import configure
 from support.folders import RNG, SIZE, STEPS, nested, report, save, splits, write
 
+from segpipe import check_data
 from segpipe.config import build
 from segpipe.config.messages import explain
 from segpipe.data.folder import Folder, folder, survey
@@ -103,7 +106,7 @@ def test_links_to_nothing_are_problems(tmp_path):
         path.symlink_to(tmp_path / "gone.png")
     (tmp_path / "test" / "masks" / "folder.png").mkdir()
     found = report(tmp_path).problems
-    assert len([problem for problem in found if "a broken link, or a folder" in problem]) == 3
+    assert len([problem for problem in found if "a broken link" in problem or "a folder, not a file" in problem]) == 3
     for path in (tmp_path / "val" / "masks").iterdir():
         path.unlink()
         path.symlink_to(tmp_path / "gone.png")
@@ -119,7 +122,8 @@ def test_masks_that_are_named_otherwise_are_one_problem(tmp_path):
 
 def test_a_picture_that_cannot_be_read_is_a_line_from_a_worker_too(tmp_path):
     nested(tmp_path)
-    (tmp_path / "val" / "images" / "val0_0.png").write_bytes(b"no picture")
+    path = tmp_path / "val" / "images" / "val0_0.png"
+    path.write_bytes(path.read_bytes()[:200])  # a whole header
     data = build.data(configure("data=folder", f"data.root={tmp_path}", "data.cache=off", "data.workers=1"))
     with pytest.raises(UserError) as error:
         list(data.val_dataloader())
@@ -130,7 +134,7 @@ def test_a_picture_that_cannot_be_read_is_a_line_from_a_worker_too(tmp_path):
 
 def test_nearly_black_pictures_are_noted(tmp_path):
     nested(tmp_path)
-    save(tmp_path / "val" / "images" / "val0_0.png", np.full(SIZE, 4095, np.uint16))
+    save(tmp_path / "val" / "images" / "val0_0.png", np.full(SIZE, 15, np.uint8))
     found = report(tmp_path)
     assert found.problems == []
     assert any("nearly black" in note and "val/val0_0" in note for note in found.notes)
@@ -220,8 +224,8 @@ def test_a_damaged_cache_is_none(tmp_path, monkeypatch, damage):
     monkeypatch.setenv("SEGPIPE_CACHE", str(tmp_path / "cache"))
     nested(tmp_path / "data")
     first = Folder(split="train", root=str(tmp_path / "data")).fingerprint()
-    (kept,) = (tmp_path / "cache").iterdir()
-    kept.write_text(damage)
+    for kept in (tmp_path / "cache").iterdir():
+        kept.write_text(damage)
     in_another_process()
     assert Folder(split="train", root=str(tmp_path / "data")).fingerprint() == first
 
@@ -238,3 +242,114 @@ def test_nuclei_need_no_line_of_python(nuclei_root, tmp_path, capsys):
     assert list(metrics["test"]["per_class_iou"]) == ["background", "foreground"]
     assert "0 is read as background, 255 as foreground" in capsys.readouterr().out
     assert report(nuclei_root).problems == []
+
+
+# which files are found
+
+
+def test_linked_folders_are_searched_and_loops_refused(tmp_path):
+    nested(tmp_path / "set")
+    write(tmp_path / "more" / "images", tmp_path / "more" / "masks", first="more")
+    for kind in ("images", "masks"):
+        (tmp_path / "set" / "train" / kind / "linked").symlink_to(tmp_path / "more" / kind)
+    found = splits(root=str(tmp_path / "set"))
+    assert len(found[0]) == 8
+    assert found[0].problems == []
+    assert "linked/more0_0" in found[0].names
+    before = folder.folder_digest([tmp_path / "set"])
+    save(tmp_path / "more" / "images" / "more0_0.png", np.zeros(SIZE, np.uint8))
+    assert folder.folder_digest([tmp_path / "set"]) != before
+    (tmp_path / "more" / "images" / "again").symlink_to(tmp_path / "set" / "train" / "images")
+    (problem,) = splits(root=str(tmp_path / "set"))[0].problems
+    assert "linked/again: the same folder as" in problem
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem(tmp_path, monkeypatch):
+    nested(tmp_path)
+    closed = tmp_path / "train" / "images" / "closed"
+    closed.mkdir()
+    scan = os.scandir
+
+    def refuse(path):
+        if os.fspath(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(closed))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (problem,) = splits(root=str(tmp_path))[0].problems
+    assert f"{closed}: the folder cannot be listed (Permission denied)" in problem
+
+
+def add_strays(root):
+    for below in [path for path in root.rglob("*") if path.is_dir()]:
+        for name in ("._x.png", ".DS_Store", "Thumbs.db"):
+            (below / name).write_bytes(b"no picture")
+        (below / "__MACOSX").mkdir()
+        (below / "__MACOSX" / "y.png").write_bytes(b"no picture")
+
+
+def test_stray_files_are_left_out(tmp_path):
+    nested(tmp_path)
+    add_strays(tmp_path)
+    assert [len(dataset) for dataset in splits(root=str(tmp_path))] == [4, 4, 4]
+    assert report(tmp_path).problems == []
+
+
+@pytest.mark.parametrize("place", ["photos", "truth", "both"])
+def test_classes_json_beside_the_files_themselves_is_read(tmp_path, place):
+    images, masks = (tmp_path / "both",) * 2 if place == "both" else (tmp_path / "photos", tmp_path / "truth")
+    write(images, masks, count=30, values=(0, 1, 2), ending="_mask")
+    (tmp_path / place / "classes.json").write_text('["sky", "sea", "sand"]')
+    found = splits(images=str(images), masks=str(masks))
+    assert found[0].classes == ["sky", "sea", "sand"]
+    (tmp_path / "classes.json").write_text('["a", "b", "c"]')
+    again = splits(images=str(images), masks=str(masks))
+    assert again[0].classes == ["a", "b", "c"]
+    assert any(f"{tmp_path / place / 'classes.json'} is not read" in note for note in again[0].notes)
+
+
+# what the masks of all splits say
+
+
+def test_numbers_of_objects_are_no_classes(tmp_path):
+    nested(tmp_path)
+    for number, path in enumerate(sorted(tmp_path.rglob("masks/*.png"))):
+        save(path, (np.arange(20 * 24).reshape(SIZE) % (5 + number)).astype(np.uint8))
+    (problem,) = report(tmp_path).problems
+    assert "numbers of objects" in problem
+    assert "n up to 15" in problem
+    named = report(tmp_path, f"data.dataset.classes=[{','.join(f'c{n}' for n in range(16))}]").problems
+    assert not any("numbers of objects" in problem for problem in named)
+
+
+def notes_of_a_training(root):
+    return build.data(configure("data=folder", f"data.root={root}")).notes()
+
+
+def test_a_training_says_what_the_check_finds_in_the_masks(tmp_path):
+    nested(tmp_path, values=(0, 1, 2))
+    assert any('{"ignored": 0, "class1": 1, "class2": 2}' in note for note in notes_of_a_training(tmp_path))
+    for path in (tmp_path / "train" / "masks").iterdir():
+        save(path, (STEPS % 2).astype(np.uint8))
+    for path in (tmp_path / "test" / "masks").iterdir():
+        save(path, np.zeros(SIZE, np.uint8))
+    for path in list((tmp_path / "test").rglob("*.png")):
+        if path.stem != "test0_0":
+            path.unlink()
+    found, said = report(tmp_path), notes_of_a_training(tmp_path)
+    for words in ("class class2: no mask has a pixel of it, but val contains it", "all masks contain only class0"):
+        assert any(words in problem for problem in found.problems)
+        assert any(words in note for note in said)
+    assert any("test has a single image" in note for note in found.notes)
+    assert any("test has a single image" in note for note in said)
+
+
+def test_a_training_on_a_public_data_set_knows_what_check_data_found(tmp_path, cache_folder):
+    root = write_camvid(tmp_path / "camvid")
+    for path in (root / "testannot").iterdir():
+        save(path, np.zeros((40, 48), np.uint8))
+    cfg = configure("data=camvid", f"data.root={root}")
+    words = "test: all masks contain only sky"
+    assert not any(words in note for note in build.data(cfg).notes())
+    assert any(words in problem for problem in check_data.check_data(cfg).problems)
+    assert any(words in note for note in build.data(cfg).notes())

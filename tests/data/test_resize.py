@@ -196,7 +196,7 @@ def test_predicted_masks_counted_by_hand_give_the_matrices_of_the_test(tmp_path,
     dataset = build.dataset(cfg, "test")
     with np.load(Run(tmp_path / "run").confusion("test")) as file:
         tested = dict(zip(file["names"].tolist(), file["matrices"], strict=True))
-    paths = [tmp_path / "photos" / "images" / f"{name}.png" for name in tested]
+    paths = {name: tmp_path / "photos" / "images" / f"{name}.png" for name in tested}
     predict(tmp_path / "run", paths, tmp_path / "masks")
     predictor = segpipe.load(tmp_path / "run")
     differ = 0

@@ -1,16 +1,20 @@
 """A finished run as a function, and its evaluation."""
 
 import json
+import shutil
 
 import numpy as np
+import PIL.Image
 import pytest
 from support.camvid import write_camvid
+from support.configs import TINY, configure
 
 import segpipe
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.runs.counts import read_boundaries
 from segpipe.runs.run import Run
+from segpipe.train import train
 
 # a finished run as a function
 
@@ -25,9 +29,46 @@ def test_load_gives_a_mask_for_a_picture_of_any_size(finished_run):
         predictor(np.zeros((4, 4)))
 
 
+DEEP = np.full((9, 9), 4095, np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (np.random.default_rng(0).random((9, 9, 3)), r"float64 \(9, 9, 3\).*255 \* image"),
+        (np.zeros((0, 9, 3), np.uint8), "no pixels"),
+        (np.zeros((1, 9, 9, 3), np.uint8), r"uint8 \(1, 9, 9, 3\)"),
+        (np.zeros((9, 9), np.uint8), r"uint8 \(9, 9\)"),
+        (np.zeros((9, 9, 4), np.uint8), r"uint8 \(9, 9, 4\)"),
+        (None, "NoneType"),
+        ("nowhere.png", "nowhere.png: cannot be read"),
+        (PIL.Image.new("RGB", (0, 4)), "no pixels"),
+        (PIL.Image.fromarray(np.random.default_rng(0).random((9, 9)).astype(np.float32)), "floating point"),
+        (PIL.Image.fromarray(DEEP), "16 of 256 gray levels"),
+        (PIL.Image.fromarray(DEEP.astype(np.int32) * 99), "values from 405405"),
+        (PIL.Image.new("RGBA", (9, 9), (9, 9, 9, 100)), "band beside its colours"),
+        (np.zeros((1, 10_000_000, 3), np.uint8), "enlarged to the encoder's minimum"),
+    ],
+    ids=str,
+)
+def test_images_that_cannot_be_predicted_are_refused_in_a_sentence(finished_run, image, says):
+    with pytest.raises(UserError, match=says):
+        segpipe.load(finished_run, device="cpu")(image)
+
+
+def test_a_pil_image_is_predicted_as_its_file(finished_run, tmp_path):
+    predictor = segpipe.load(finished_run, device="cpu")
+    full = np.random.default_rng(0).integers(0, 65536, (40, 50)).astype(np.uint16)
+    for array in (full, (full >> 8).astype(np.uint8), np.stack([full >> 8] * 3, 2).astype(np.uint8)):
+        PIL.Image.fromarray(array).save(tmp_path / "a.png")
+        assert (predictor(PIL.Image.open(tmp_path / "a.png")) == predictor(tmp_path / "a.png")).all()
+
+
 def test_load_says_what_is_no_run(tmp_path, finished_run):
     with pytest.raises(UserError, match="no such folder"):
         segpipe.load(tmp_path / "nothing")
+    with pytest.raises(UserError, match="Give the folder"):
+        segpipe.load(Run(finished_run).best_checkpoint())
     (tmp_path / "config.yaml").write_text((finished_run / "config.yaml").read_text())
     with pytest.raises(UserError, match="no checkpoints/best"):
         Run.open(tmp_path).best_checkpoint()
@@ -53,3 +94,36 @@ def test_evaluating_again_gives_the_same_numbers(finished_run, tmp_path):
         evaluate(
             finished_run, overrides=["data=camvid", f"data.root={write_camvid(tmp_path / 'camvid')}"], split="test"
         )
+
+
+def test_evaluating_on_images_of_the_training_says_so(tmp_path, capsys):
+    write_images(tmp_path / "photos")
+    overrides = ["data=folder", f"data.root={tmp_path / 'photos'}", "data.crop=[32,32]", "data.batch_size=4"]
+    train(configure(*[one for one in TINY if not one.startswith("data.")], *overrides, f"run_dir={tmp_path / 'run'}"))
+    images = tmp_path / "photos" / "images"
+    capsys.readouterr()
+    evaluate(tmp_path / "run", overrides=[], split="test", device="cpu")
+    assert "trained on" not in capsys.readouterr().out
+    evaluate(tmp_path / "run", overrides=overrides, split="train", out=tmp_path / "again", device="cpu")
+    assert "the network was trained on" in capsys.readouterr().out
+    shutil.copytree(tmp_path / "photos", tmp_path / "others")
+    for kind in ("images", "masks"):  # other names, so another split
+        for path in (tmp_path / "others" / kind).iterdir():
+            path.rename(path.with_name(f"other{path.name}"))
+    others = ["data=folder", f"data.root={tmp_path / 'others'}"]
+    evaluate(tmp_path / "run", overrides=others, split="test", out=tmp_path / "others1", device="cpu")
+    assert "the network was trained on" in capsys.readouterr().out
+    images.rename(tmp_path / "gone")
+    evaluate(tmp_path / "run", overrides=others, split="test", out=tmp_path / "others2", device="cpu")
+    assert "is not known, as its data are gone" in capsys.readouterr().out
+
+
+def write_images(root, count=24):
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        for kind, array in (
+            ("images", rng.integers(0, 256, (40, 40, 3))),
+            ("masks", rng.integers(0, 2, (40, 40)) * 255),
+        ):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            PIL.Image.fromarray(array.astype(np.uint8)).save(root / kind / f"{number}.png")

@@ -6,7 +6,7 @@ import numpy as np
 
 from segpipe.data.dataset import IGNORE_INDEX, Split
 from segpipe.data.datasets.paired import PairedFiles
-from segpipe.data.files import pair
+from segpipe.data.find import pair
 
 VOID = 11
 COLOURS = {

@@ -8,6 +8,7 @@ from torchvision.datasets import Cityscapes as Reader
 from segpipe.data.dataset import IGNORE_INDEX, Split
 from segpipe.data.datasets.paired import PairedFiles
 from segpipe.data.datasets.public import open_or_explain, require_files
+from segpipe.data.find import is_stray
 
 TRAINED = [label for label in Reader.classes if 0 <= label.train_id < IGNORE_INDEX]  # in the order of the train ids
 HELD_OUT_CITIES = ("bochum", "krefeld", "ulm")  # 290 of the 2,975 training images
@@ -35,15 +36,14 @@ class Cityscapes(PairedFiles):
 
     def __init__(self, *, root: str, split: Split) -> None:
         official = "val" if split == "test" else "train"
-        reader = open_or_explain(
-            lambda: Reader(root, split=official, mode="fine", target_type="semantic"),
-            title="Cityscapes",
-            root=root,
-            hint=HINT,
-        )
-        files = sorted(
-            (Path(image), Path(masks[0])) for image, masks in zip(reader.images, reader.targets, strict=True)
-        )
+        if not all((Path(root) / name / official).is_dir() for name in ("leftImg8bit", "gtFine")):
+            open_or_explain(  # it unpacks the zip files
+                lambda: Reader(root, split=official, mode="fine", target_type="semantic"),
+                title="Cityscapes",
+                root=root,
+                hint=HINT,
+            )
+        files = list_files(Path(root), official)
         if split != "test":
             files = [pair for pair in files if (pair[0].parent.name in HELD_OUT_CITIES) == (split == "val")]
         self.images = [image for image, _ in files]
@@ -54,3 +54,16 @@ class Cityscapes(PairedFiles):
         self.table[len(Reader.classes) - 1 : IGNORE_INDEX] = IGNORE_INDEX - 1  # not an id: rejected when read
         for label in TRAINED:
             self.table[label.id] = label.train_id
+
+
+def list_files(root: Path, official: str) -> list[tuple[Path, Path]]:
+    """Return the images and masks of an official split, sorted. Stray files are left out."""
+    folder = root / "leftImg8bit" / official
+    cities = [city.name for city in folder.iterdir() if city.is_dir() and not is_stray(city.name)]
+    images = [path for city in cities for path in (folder / city).iterdir() if path.name.endswith("_leftImg8bit.png")]
+    masks = root / "gtFine" / official
+    return sorted(
+        (path, masks / path.parent.name / path.name.replace("_leftImg8bit.png", "_gtFine_labelIds.png"))
+        for path in images
+        if not is_stray(path.name)
+    )

@@ -27,9 +27,13 @@ class PairedFiles(SegmentationDataset):
         return Sample(image, mask)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width, from the header of the mask."""
+        """Return the height and width, from the header of the mask."""
         return read_size(self.masks[index])
 
+    def image_files(self) -> list[Path]:
+        """Return the paths of the images."""
+        return self.images
+
     def fingerprint(self) -> str:
-        """A digest of the files' names and sizes."""
+        """Return a digest of the files' names and sizes."""
         return fingerprint([*self.images, *self.masks])

@@ -9,6 +9,7 @@ from torchvision.datasets import OxfordIIITPet
 from segpipe.data.dataset import IGNORE_INDEX, Split
 from segpipe.data.datasets.paired import PairedFiles
 from segpipe.data.datasets.public import open_or_explain, require_files, split_names
+from segpipe.data.files import read_text
 
 COLOURS = {"background": (60, 60, 60), "pet": (230, 120, 40), "border": (240, 240, 240)}
 BACKGROUND, PET, BORDER = 2, 1, 3  # labels in the trimap files
@@ -32,20 +33,21 @@ class Pets(PairedFiles):
     def __init__(
         self, *, root: str, split: Split, border: Literal["class", "ignored"] = "class", download: bool = False
     ) -> None:
-        open_or_explain(
-            lambda: OxfordIIITPet(root, target_types="segmentation", download=download),
-            title="Oxford-IIIT Pet",
-            root=root,
-            hint=HINT,
-        )
+        folder = Path(root) / FOLDER
+        if not all((folder / name).is_dir() for name in ("images", "annotations")):
+            open_or_explain(
+                lambda: OxfordIIITPet(root, target_types="segmentation", download=download),
+                title="Oxford-IIIT Pet",
+                root=root,
+                hint=HINT,
+            )
         number = 3 if border == "class" else 2
         self.classes, self.palette = list(COLOURS)[:number], list(COLOURS.values())[:number]
         labels = {BACKGROUND: 0, PET: 1, BORDER: 2 if border == "class" else IGNORE_INDEX}
         self.table = np.arange(256, dtype=np.uint8)
         self.table[[0, *labels]] = [IGNORE_INDEX - 1, *labels.values()]  # 0 is not a label: rejected when read
-        folder = Path(root) / FOLDER
         path = folder / "annotations" / ("test.txt" if split == "test" else "trainval.txt")
-        lines = require_files([path], title="Oxford-IIIT Pet")[0].read_text(encoding="utf-8").splitlines()
+        lines = read_text(require_files([path], title="Oxford-IIIT Pet")[0]).splitlines()
         names = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
         self.names = names if split == "test" else split_names(names, split)
         self.groups = self.names
@@ -56,5 +58,5 @@ class Pets(PairedFiles):
         )
 
     def fingerprint(self) -> str:
-        """A digest of the files, and the number of classes, which depends on ``border``."""
+        """Return a digest of the files, and the number of classes, which depends on ``border``."""
         return f"{super().fingerprint()}-{len(self.classes)}"

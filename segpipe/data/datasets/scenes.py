@@ -30,7 +30,7 @@ class Scenes:
         self.drawn: dict[int, bytes] = {}  # until all scenes are drawn; they are written together
 
     def find(self, index: int) -> Sample | None:
-        """A scene from the cache; None if it is missing or damaged."""
+        """Return a scene from the cache; None if it is missing or damaged."""
         record = cache.read_part(self.name, index * self.length, self.length, whole=self.count * self.length)
         if record is None or zlib.crc32(record[:-CHECKSUM]).to_bytes(CHECKSUM) != record[-CHECKSUM:]:
             return None

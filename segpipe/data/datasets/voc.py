@@ -1,14 +1,23 @@
 """PASCAL VOC 2012 (Everingham et al. 2010), optionally with the masks of SBD (Hariharan et al. 2011)."""
 
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from torchvision.datasets import SBDataset, VOCSegmentation
 
 from segpipe.data.dataset import Mask, Sample, SegmentationDataset, Split
-from segpipe.data.datasets.public import open_or_explain, require_files, split_names
-from segpipe.data.files import check_pair, fingerprint, read_image, read_mask, read_size, unreadable
+from segpipe.data.datasets.public import listed_files, open_or_explain, require_files, split_names
+from segpipe.data.files import (
+    check_pair,
+    fingerprint,
+    open_image_file,
+    read_image,
+    read_mask,
+    read_size,
+    unreadable,
+)
 
 COLOURS = {
     "background": (0, 0, 0),
@@ -68,12 +77,9 @@ class VOC(SegmentationDataset):
             )
             for name in ("train", "val")
         }
-        files = {
-            Path(image).stem: (Path(image), Path(mask))
-            for reader in official.values()
-            for image, mask in zip(reader.images, reader.masks, strict=True)
-        }
-        tests, trains = ([Path(image).stem for image in official[name].images] for name in ("val", "train"))
+        listed = {name: listed_files(reader.images, reader.masks) for name, reader in official.items()}
+        files = {image.stem: (image, mask) for part in listed.values() for image, mask in part}
+        tests, trains = ([image.stem for image, _ in listed[name]] for name in ("val", "train"))
         names = tests if split == "test" else split_names(trains, split)
         if sbd and split == "train":
             more = sbd_files(Path(root) / "sbd", download=download)
@@ -91,16 +97,20 @@ class VOC(SegmentationDataset):
         return Sample(image, mask)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width, from the header of the image."""
+        """Return the height and width, from the header of the image."""
         return read_size(self.images[index])
 
+    def image_files(self) -> list[Path]:
+        """Return the paths of the images."""
+        return self.images
+
     def fingerprint(self) -> str:
-        """A digest of the files' names and sizes."""
+        """Return a digest of the files' names and sizes."""
         return fingerprint([*self.images, *self.masks])
 
 
 def sbd_files(root: Path, *, download: bool) -> dict[str, tuple[Path, Path]]:
-    """Name to the paths of image and mask, for all of SBD. Raises UserError if it is missing."""
+    """Return the paths of image and mask of each name of SBD. Raises UserError if SBD is missing."""
     make = partial(SBDataset, str(root), mode="segmentation")
     fetch = download and not (root / "cls").is_dir()
     if fetch:
@@ -112,18 +122,17 @@ def sbd_files(root: Path, *, download: bool) -> dict[str, tuple[Path, Path]]:
         for name in ("train", "val")
     ]
     return {
-        Path(image).stem: (Path(image), Path(mask))
-        for reader in readers
-        for image, mask in zip(reader.images, reader.masks, strict=True)
+        image.stem: (image, mask) for reader in readers for image, mask in listed_files(reader.images, reader.masks)
     }
 
 
 def read_sbd(path: Path) -> Mask:
-    """A mask (H, W) of SBD, a Matlab file. Raises UserError if it cannot be read."""
+    """Return a mask (H, W) of SBD, a Matlab file. Raises UserError if it cannot be read."""
     from scipy.io import loadmat  # slow to import, and rarely needed
 
     try:
-        mask = np.array(loadmat(path)["GTcls"][0]["Segmentation"][0])
+        with open_image_file(path) as file:
+            mask = np.array(loadmat(BytesIO(file.read()))["GTcls"][0]["Segmentation"][0])
     except Exception as error:  # SciPy raises many kinds of errors for damaged files
         raise unreadable(path, error) from error
     return mask.astype(np.uint8)

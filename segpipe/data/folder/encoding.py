@@ -14,12 +14,14 @@ import numpy as np
 
 from segpipe.data.dataset import IGNORE_INDEX, Mask
 from segpipe.data.folder.classes import Classes, colours_for, numbers, rgb, shown
-from segpipe.data.folder.survey import GRAY, MOST, DecodedMask, MaskSummary, look
+from segpipe.data.folder.survey import GRAY, DecodedMask, MaskSummary, look
 from segpipe.errors import UserError
 
 UNKNOWN = 254  # during conversion: a value without a class
 MANY = 8  # values without a class in a mask; more indicate lossy compression
 MOST_FOUND = 64  # maximal number of classes without a list of names
+MOST_UNNAMED = 30  # with more classes without names, the values may be numbers of objects
+FEW_OBJECTS = 4  # with fewer objects in every mask, the values are taken for classes
 NAMES = ["background", "foreground"]
 
 
@@ -37,7 +39,7 @@ class Encoding:
     note: str = ""
 
     def translate(self, stored: DecodedMask, path: Path) -> Mask:
-        """Class indices (H, W). Raises UserError for values without a class."""
+        """Return class indices (H, W). Raises UserError for values without a class."""
         values = stored.values
         if self.by_colour and stored.kind != "colour":
             values = values.astype(np.int32) * GRAY if stored.palette is None else stored.palette[values]
@@ -55,11 +57,11 @@ class Encoding:
         return mask
 
     def wrong(self, seen: MaskSummary, path: Path) -> str | None:
-        """The error message for a mask, from its summary; None if the mask is valid."""
+        """Return the error message for a mask, from its summary; None if the mask is valid."""
         if seen.error:
             return seen.error
         if seen.values is None:
-            return f"{path}: more than a thousand colours, so it is not a mask{lossy(seen, many=True)}"
+            return f"{path}: more than a thousand colours, so it is not a mask{advice(many=True)}"
         if seen.kind == "colour" and not self.by_colour:
             return f"{path}: a mask in colours, but other masks contain values. Save it in the format of the others."
         unknown = sorted(code for code in self.codes(seen) if code not in self.table)
@@ -68,29 +70,32 @@ class Encoding:
         allowed = shown([code for code, label in self.table.items() if label != IGNORE_INDEX], colour=self.by_colour)
         return (
             f"{path}: {shown(unknown, colour=self.by_colour)} in a mask of {len(self.classes)} classes "
-            f"({allowed}){lossy(seen, many=len(unknown) > MANY)}"
+            f"({allowed}){advice(many=len(unknown) > MANY)}"
         )
 
     def codes(self, seen: MaskSummary) -> list[int]:
-        """The values of a mask as keys of the table."""
+        """Return the values of a mask as keys of the table."""
         return colours(seen) if self.by_colour else list(seen.values or {})
 
 
-def lossy(seen: MaskSummary, *, many: bool) -> str:
-    """Advice for values without a class."""
-    if seen.format in ("JPEG", "WEBP"):
-        return f". It is a {seen.format}, which does not store exact values: save masks as PNG."
+def advice(*, many: bool) -> str:
+    """Return advice for values without a class."""
     if many:
-        return ". It may have been a JPEG, or resized with interpolation: create it again, as PNG."
-    return ". Correct the mask, or name the class in data.dataset.classes or classes.json."
+        return (
+            ". It may hold numbers of objects, have been a JPEG, or have been resized with interpolation: create it "
+            "again, as a PNG of class indices."
+        )
+    return (
+        '. Correct the mask, or name the class in data.dataset.classes or classes.json ("ignored", if it means not '
+        "labelled)."
+    )
 
 
 def no_colours(looks: Sequence[MaskSummary]) -> str:
-    """Advice for masks in colours if no colours are named."""
+    """Return advice for masks in colours if no colours are named."""
     codes = sorted({code for seen in looks for code in colours(seen)})
     if len(codes) > MOST_FOUND or any(seen.values is None for seen in looks):
-        most = max(looks, key=lambda seen: MOST if seen.values is None else len(seen.values))
-        return f", with {len(codes)} colours or more{lossy(most, many=True)}"
+        return f", with {len(codes)} colours or more{advice(many=True)}"
     table = {f"class{index}": rgb(code) for index, code in enumerate(codes)}
     return (
         f". Write in classes.json, beside the folder of masks, which colour is which class, with your own names: "
@@ -120,12 +125,12 @@ def decide(looks: Sequence[MaskSummary], paths: Sequence[Path], given: Classes |
 
 
 def values_of(looks: Sequence[MaskSummary]) -> list[int]:
-    """All values that occur in the masks, sorted."""
+    """Return all values that occur in the masks, sorted."""
     return sorted(set().union(*{tuple(seen.values or ()) for seen in looks}))
 
 
 def is_binary(flat: Sequence[MaskSummary], number: int | None) -> bool:
-    """Whether 255 is the foreground: more masks contain only 0 and 255 than other values.
+    """Return whether 255 is the foreground: more masks contain only 0 and 255 than other values.
 
     Raises UserError if some masks use 1 and others 255 for the foreground.
     """
@@ -144,7 +149,7 @@ def is_binary(flat: Sequence[MaskSummary], number: int | None) -> bool:
 
 
 def binary(flat: Sequence[MaskSummary], given: Classes | None) -> Encoding:
-    """The encoding of masks of 0 and 255. 0 is the first class, or that with 0 or black in classes.json."""
+    """Return the encoding of masks of 0 and 255. 0 is the first class, or that with 0 or black in classes.json."""
     names = given.names if given else NAMES
     names = names if len(names) == 2 else [NAMES[0], names[0]]
     if len(values := values_of(flat)) == 1:
@@ -159,7 +164,7 @@ def binary(flat: Sequence[MaskSummary], given: Classes | None) -> Encoding:
 def indexed(
     flat: Sequence[MaskSummary], paths: Sequence[Path], looks: Sequence[MaskSummary], given: Classes | None
 ) -> Encoding:
-    """The encoding of masks of class indices, with 255 for ignored."""
+    """Return the encoding of masks of class indices, with 255 for ignored."""
     values = values_of(flat)
     labels = [value for value in values if value != IGNORE_INDEX]
     if given is not None:
@@ -169,8 +174,10 @@ def indexed(
         most = max(flat, key=lambda seen: len(seen.values or {}))
         raise UserError(
             f"{paths[looks.index(most)]}: {len(most.values or {})} different values "
-            f"({numbers(sorted(most.values or {}))}), {len(labels)} in all masks{lossy(most, many=True)}"
+            f"({numbers(sorted(most.values or {}))}), {len(labels)} in all masks{advice(many=True)}"
         )
+    elif (reason := objects(flat, labels)) is not None:
+        raise UserError(reason)
     elif labels != list(range(len(labels))):
         table = {f"class{value}": value for value in labels}
         raise UserError(
@@ -180,6 +187,9 @@ def indexed(
     else:
         names = NAMES if len(labels) == 2 else [f"class{label}" for label in labels]
         note = f"classes found in the masks: {', '.join(names)}. To name them: data.dataset.classes=[NAME,NAME,...]"
+        if len(labels) > 2:
+            unlabelled = json.dumps({"ignored": 0} | dict(zip(names[1:], labels[1:], strict=True)))
+            note += f". 0 is read as {names[0]}; if it means not labelled, write in classes.json: {unlabelled}"
     if len(labels) < 2:
         raise UserError(
             f"All {len(flat)} masks together contain only {', '.join(map(str, values))}"
@@ -189,8 +199,22 @@ def indexed(
     return Encoding(names, palette, {**{i: i for i in range(len(names))}, IGNORE_INDEX: IGNORE_INDEX}, note=note)
 
 
+def objects(flat: Sequence[MaskSummary], labels: Sequence[int]) -> str | None:
+    """Return the error message if the values seem to be numbers of objects: 1 to n in each mask, n by the image."""
+    numbered = [sorted({*(seen.values or {})} - {0, IGNORE_INDEX}) for seen in flat]
+    counts = [len(values) for values in numbered if values == list(range(1, len(values) + 1))]
+    many = len(counts) >= 0.9 * len(flat) and len({*counts} - {0}) >= 3 and max(counts) >= FEW_OBJECTS
+    if not many and len(labels) <= MOST_UNNAMED:
+        return None
+    how = f"most masks hold the values 1 to n, with n up to {max(counts)}" if many else f"they are {len(labels)}"
+    return (
+        f"The values of the masks may be numbers of objects, not classes: {how}. If they are, save masks of 0 and 255, "
+        f"or of class indices. If they are classes, name them: data.dataset.classes=[NAME,NAME,...]"
+    )
+
+
 def by_values(flat: Sequence[MaskSummary], given: Classes) -> Encoding:
-    """The encoding of masks whose values classes.json names; 255 is ignored unless it is named.
+    """Return the encoding of masks whose values classes.json names; 255 is ignored unless it is named.
 
     If classes.json names 0 and 1, and all masks contain only 0 and 255, 255 means 1.
     """
@@ -201,7 +225,7 @@ def by_values(flat: Sequence[MaskSummary], given: Classes) -> Encoding:
 
 
 def by_colours(usable: Sequence[MaskSummary], given: Classes) -> Encoding:
-    """The encoding if classes.json names colours; the masks contain these colours, or indices, or 0 and 255."""
+    """Return the encoding if classes.json names colours; the masks contain these colours, or indices, or 0 and 255."""
     number, palette, table = len(given.names), [rgb(code) for code in given.codes], table_of(given)
     fits = [seen for seen in usable if seen.values is not None and all(code in table for code in colours(seen))]
     flat = [seen for seen in usable if seen.kind != "colour" and seen.values is not None]
@@ -218,7 +242,7 @@ def by_colours(usable: Sequence[MaskSummary], given: Classes) -> Encoding:
 
 
 def table_of(given: Classes) -> dict[int, int]:
-    """From the values or colours of classes.json to class indices. Raises UserError for a single class."""
+    """Return the class index of each value or colour in classes.json. Raises UserError for a single class."""
     if len(given.names) < 2:
         raise UserError(f"classes.json names only {given.names[0]}: name the other pixels too, for example background.")
     table = {code: label for label, code in enumerate(given.codes)}
@@ -226,7 +250,7 @@ def table_of(given: Classes) -> dict[int, int]:
 
 
 def told_apart(encoding: Encoding, usable: Sequence[MaskSummary]) -> Encoding:
-    """The same encoding. Raises UserError if all values of the masks are named, but are fewer than two classes."""
+    """Return the encoding. Raises UserError if all values of the masks are named, but are fewer than two classes."""
     codes = sorted(set().union(*{tuple(encoding.codes(seen)) for seen in usable}))
     labels = {encoding.table.get(code, UNKNOWN) for code in codes}
     if any(seen.values is None for seen in usable) or UNKNOWN in labels or len(labels - {IGNORE_INDEX}) > 1:
@@ -239,7 +263,7 @@ def told_apart(encoding: Encoding, usable: Sequence[MaskSummary]) -> Encoding:
 
 
 def colours(seen: MaskSummary) -> list[int]:
-    """The values of a mask as colours 0xRRGGBB."""
+    """Return the values of a mask as colours 0xRRGGBB."""
     values = list(seen.values or {})
     if seen.palette is not None:
         return seen.palette
@@ -247,9 +271,11 @@ def colours(seen: MaskSummary) -> list[int]:
 
 
 def shown_palette(flat: Sequence[MaskSummary], number: int) -> list[tuple[int, int, int]]:
-    """The palette of the mask files if it has a different colour for each class, else default colours."""
-    found: dict[int, int] = {}
+    """Return the palette of the mask files if it has a different colour for each class, else default colours."""
+    colour_by_value: dict[int, int] = {}
     for seen in flat:
-        found |= dict(zip(seen.values or {}, seen.palette or [], strict=False))
-    own = [found.get(label) for label in range(number)]
-    return [rgb(code) for code in own if code is not None] if len({*own} - {None}) == number else colours_for(number)
+        colour_by_value |= dict(zip(seen.values or {}, seen.palette or [], strict=False))
+    chosen = [colour_by_value.get(label) for label in range(number)]
+    return (
+        [rgb(code) for code in chosen if code is not None] if len({*chosen} - {None}) == number else colours_for(number)
+    )

@@ -7,12 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from segpipe.data.dataset import Sample, SegmentationDataset, Split
 from segpipe.data.files import check_sizes, read_image
-from segpipe.data.folder.classes import Classes, from_names, read_classes
+from segpipe.data.folder.classes import Classes, from_names, numbers, read_classes
 from segpipe.data.folder.encoding import Encoding, decide
-from segpipe.data.folder.layout import Found, Pair, find_layout, folder_digest, hash_fraction, pairs
-from segpipe.data.folder.survey import MaskSummary, decode, summarise_masks
+from segpipe.data.folder.layout import Layout, Pair, find_layout, folder_digest, hash_fraction, pairs
+from segpipe.data.folder.survey import ImageSummary, MaskSummary, decode, summarise_images, summarise_masks
 from segpipe.errors import UserError
 
 FRACTIONS = [0.7, 0.15, 0.15]
@@ -28,11 +31,12 @@ class SplitFiles(NamedTuple):
 
 
 class FolderContents(NamedTuple):
-    """All splits, the summaries of their masks, and the encoding of the masks, or the error of finding it."""
+    """All splits, the summaries of their files, and the encoding of the masks, or the error of finding it."""
 
     parts: dict[Split, SplitFiles]
     notes: list[str]
     looks: dict[Path, MaskSummary]
+    images: dict[Path, ImageSummary]
     encoding: Encoding | UserError
 
 
@@ -63,26 +67,29 @@ class Folder(SegmentationDataset):
         classes: list[str] | None = None,
         groups: Groups = "name",
     ) -> None:
-        found = find_layout(*(Path(os.path.expanduser(path)) if path else None for path in (root, images, masks)))
+        layout = find_layout(*(Path(os.path.expanduser(path)) if path else None for path in (root, images, masks)))
         given: Classes | UserError | None
         try:
-            given, said = given_classes(classes, root, found)
+            given, class_notes = given_classes(classes, root, layout)
         except UserError as error:
-            given, said = error, []
-        whole = read_cached(found, fractions, groups, given)
-        self.pairs, self.encoding = whole.parts[split].pairs, whole.encoding
+            given, class_notes = error, []
+        contents = read_cached(layout, fractions, groups, given)
+        self.pairs, self.encoding = contents.parts[split].pairs, contents.encoding
         self.names = [pair.name for pair in self.pairs]
         self.groups = [group_of(pair.name, groups) for pair in self.pairs]
-        self.looks = [whole.looks[pair.mask] for pair in self.pairs]
-        self.notes, self.problems = [*whole.notes, *said], list(whole.parts[split].problems)
+        self.looks = [contents.looks[pair.mask] for pair in self.pairs]
+        self.notes, self.problems = [*contents.notes, *class_notes], list(contents.parts[split].problems)
+        summaries = [contents.images[pair.image] for pair in self.pairs]
+        self.problems += [summary.error for summary in summaries if summary.error]
         if isinstance(self.encoding, UserError):
             self.classes, self.palette = [], []
-            self.problems += [str(self.encoding)] if whole.looks or not self.problems else []
+            self.problems += [str(self.encoding)] if contents.looks or not self.problems else []
             return
         self.classes, self.palette = self.encoding.classes, self.encoding.palette
         self.notes += [self.encoding.note] if self.encoding.note else []
         wrong = [self.encoding.wrong(seen, pair.mask) for pair, seen in zip(self.pairs, self.looks, strict=True)]
         self.problems += [problem for problem in wrong if problem]
+        self.notes += turned_alone(self.pairs, summaries, self.looks)
 
     def read(self, index: int) -> Sample:
         """Decode an image and its mask, and convert the values of the mask to class indices."""
@@ -94,29 +101,44 @@ class Folder(SegmentationDataset):
         return Sample(image, self.encoding.translate(stored, pair.mask))
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width, from the summary of the mask."""
+        """Return the height and width, from the summary of the mask."""
         return self.looks[index].size
 
+    def class_pixels(self) -> NDArray[np.int64] | None:
+        """Return the pixels of each class (K,), from the summaries of the masks."""
+        if isinstance(self.encoding, UserError) or self.problems:
+            return None
+        pixels = np.zeros(256, np.int64)
+        for seen in self.looks:
+            for code, number in zip(self.encoding.codes(seen), (seen.values or {}).values(), strict=True):
+                pixels[self.encoding.table[code]] += number
+        return pixels[: len(self.classes)]
+
+    def image_files(self) -> list[Path]:
+        """Return the paths of the images."""
+        return [pair.image for pair in self.pairs]
+
     def fingerprint(self) -> str:
-        """A digest of names, image sizes in bytes, and the pixel counts of all values of the masks."""
+        """Return a digest of names, image sizes in bytes, and the pixel counts of all values of the masks."""
         table = None if isinstance(self.encoding, UserError) else sorted(self.encoding.table.items())
         lines = [json.dumps([self.classes, table])]
         for pair, group, seen in zip(self.pairs, self.groups, self.looks, strict=True):
-            lines.append(
-                f"{pair.name} {group} {pair.image.stat().st_size} {json.dumps(asdict(seen) | {'error': None})}"
-            )
+            summary = asdict(seen) | {"error": None}
+            if seen.orientation == 1:  # masks that are not turned keep the fingerprint they had before masks were
+                del summary["orientation"]
+            lines.append(f"{pair.name} {group} {pair.image.stat().st_size} {json.dumps(summary)}")
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
 def read_cached(
-    found: Found, fractions: list[float] | None, groups: Groups, given: Classes | UserError | None
+    layout: Layout, fractions: list[float] | None, groups: Groups, given: Classes | UserError | None
 ) -> FolderContents:
-    """The contents of all splits. A process reads them once, and again if a file below the folders changes."""
-    folders = dict.fromkeys(folder for both in found.values() for folder in both)
-    key = repr([found, fractions, groups, given, str(Path.cwd()), folder_digest(folders)])
+    """Return the contents of all splits. A process reads them once, and again if a file below the folders changes."""
+    folders = dict.fromkeys(folder for both in layout.values() for folder in both)
+    key = repr([layout, fractions, groups, given, str(Path.cwd()), folder_digest(folders)])
     if key in _cache:
         return _cache[key]
-    parts, notes = divide(found, fractions, groups)
+    parts, notes = divide(layout, fractions, groups)
     paths = list(dict.fromkeys(pair.mask for part in parts.values() for pair in part.pairs))
     looks = summarise_masks(paths)
     encoding: Encoding | UserError
@@ -126,30 +148,49 @@ def read_cached(
         encoding = decide(looks, paths, given)
     except UserError as error:
         encoding = error
-    whole = FolderContents(parts, notes, dict(zip(paths, looks, strict=True)), encoding)
+    image_paths = list(dict.fromkeys(pair.image for part in parts.values() for pair in part.pairs))
+    images = summarise_images(image_paths)
+    contents = FolderContents(
+        parts, notes, dict(zip(paths, looks, strict=True)), dict(zip(image_paths, images, strict=True)), encoding
+    )
     _cache.clear()
-    if not any(seen.error for seen in looks):  # which may be temporary
-        _cache[key] = whole
-    return whole
+    if not any(seen.error for seen in looks) and not any(image.error for image in images):  # which may be temporary
+        _cache[key] = contents
+    return contents
 
 
-def divide(found: Found, fractions: list[float] | None, groups: Groups) -> tuple[dict[Split, SplitFiles], list[str]]:
-    """The pairs of each split, and notes. Raises UserError for ``fractions`` beside folders of splits."""
+def turned_alone(pairs: list[Pair], images: list[ImageSummary], masks: list[MaskSummary]) -> list[str]:
+    """Return a note if some images have an EXIF orientation and their masks have another, or none."""
+    alone = [
+        pair.image.name
+        for pair, image, mask in zip(pairs, images, masks, strict=True)
+        if image.orientation != mask.orientation and not image.error and not mask.error
+    ]
+    if not alone:
+        return []
+    return [
+        f"{numbers(alone)}: image and mask have different EXIF orientations (or one has none). Each is turned upright "
+        f"by its own. If the masks were drawn on images that were not turned, they do not fit: remove the tag."
+    ]
+
+
+def divide(layout: Layout, fractions: list[float] | None, groups: Groups) -> tuple[dict[Split, SplitFiles], list[str]]:
+    """Return the pairs of each split, and notes. Raises UserError for ``fractions`` beside folders of splits."""
     parts: dict[Split, SplitFiles]
-    if "all" in found:
-        everything, problems = pairs(found["all"])
+    if "all" in layout:
+        everything, problems = pairs(layout["all"])
         by_name = by_fractions(everything, fractions or FRACTIONS, groups)
-        require_nonempty(by_name, found["all"].images, groups)
+        require_nonempty(by_name, layout["all"].images, groups)
         parts = {split: SplitFiles(part, problems) for split, part in by_name.items()}
         shares = ", ".join(f"{split} {len(part)}" for split, part in by_name.items())
         notes = [f"no folders train and val: split by name into {shares} (data.dataset.fractions)."]
     elif fractions is not None:
         raise UserError(
-            f"data.dataset.fractions={fractions}: the folders {', '.join(found)} define the splits already. "
+            f"data.dataset.fractions={fractions}: the folders {', '.join(layout)} define the splits already. "
             f"Leave it out."
         )
     else:
-        parts, notes = {split: SplitFiles(*pairs(found[split])) for split in get_args(Split) if split in found}, []
+        parts, notes = {split: SplitFiles(*pairs(layout[split])) for split in get_args(Split) if split in layout}, []
     if "test" not in parts:
         notes.append("there are no test images with masks: val is used as test too, so the test score is optimistic.")
         parts["test"] = parts["val"]
@@ -186,29 +227,33 @@ def by_fractions(everything: list[Pair], fractions: list[float], groups: Groups)
     splits = get_args(Split)[: len(fractions)]
     if len(fractions) == 2:
         bounds[2] = 1.0
-    places = [hash_fraction(group_of(pair.name, groups)) for pair in everything]
+    hashes = [hash_fraction(group_of(pair.name, groups)) for pair in everything]
     return {
-        name: [pair for pair, at in zip(everything, places, strict=True) if low <= at < high]
+        name: [pair for pair, fraction in zip(everything, hashes, strict=True) if low <= fraction < high]
         for name, low, high in zip(splits, bounds, bounds[1:], strict=False)
     }
 
 
 def group_of(name: str, groups: Groups) -> str:
-    """The group of an image."""
+    """Return the group of an image."""
     folder, _, last = name.rpartition("/")
     if groups == "folder":
         return folder or "."
     return f"{folder}/{last.partition('_')[0]}" if groups == "prefix" else name
 
 
-def given_classes(names: list[str] | None, root: str | None, found: Found) -> tuple[Classes | None, list[str]]:
-    """The classes that the user gave, or None, and notes. Raises UserError if they are invalid."""
-    places = [Path(os.path.expanduser(root))] if root else []
-    for split, folders in found.items():  # ROOT/train/masks, or ROOT/masks/train
-        places += [] if split == "all" else [folders.masks.parent.parent]
-        places += [folders.masks.parent]
-    path = next((place / "classes.json" for place in places if (place / "classes.json").is_file()), None)
+def given_classes(names: list[str] | None, root: str | None, layout: Layout) -> tuple[Classes | None, list[str]]:
+    """Return the classes that the user gave, or None, and notes. Raises UserError if they are invalid."""
+    folders_to_search = [Path(os.path.expanduser(root))] if root else []
+    for split, folders in layout.items():  # ROOT/train/masks, or ROOT/masks/train
+        folders_to_search += [] if split == "all" else [folders.masks.parent.parent]
+        folders_to_search += [folders.masks.parent]
+    for folders in layout.values():  # beside the files themselves
+        folders_to_search += [folders.masks, folders.images]
+    candidates = [folder / "classes.json" for folder in dict.fromkeys(folders_to_search)]
+    paths = [path for path in candidates if os.path.lexists(path)]
     if names is not None:
-        said = [f"data.dataset.classes is given: {path} is not read."] if path else []
-        return from_names(names, "data.dataset.classes"), said
-    return (read_classes(path) if path else None), []
+        notes = [f"data.dataset.classes is given: {path} is not read." for path in paths[:1]]
+        return from_names(names, "data.dataset.classes"), notes
+    notes = [f"{path} is not read: {paths[0]} is." for path in paths[1:2]]
+    return (read_classes(paths[0]) if paths else None), notes

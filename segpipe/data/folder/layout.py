@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from segpipe.data.dataset import Split
-from segpipe.data.files import IMAGE_SUFFIXES
+from segpipe.data.find import IMAGE_SUFFIXES, images_below, walk
 from segpipe.errors import UserError
 
 SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -41,11 +41,11 @@ class Folders(NamedTuple):
     masks: Path
 
 
-Found = dict[Split | Literal["all"], Folders]  # "all" only, or some of the splits
+Layout = dict[Split | Literal["all"], Folders]  # "all" only, or some of the splits
 
 
-def find_layout(root: Path | None, images: Path | None, masks: Path | None) -> Found:
-    """The folders of each split, or ``all``: the folders of all images and masks. Raises UserError if not found."""
+def find_layout(root: Path | None, images: Path | None, masks: Path | None) -> Layout:
+    """Return the folders of each split, or of ``all`` images and masks. Raises UserError if there are none."""
     if (images is None) != (masks is None):
         raise UserError("data.dataset.images and data.dataset.masks belong together: give both, or only data.root.")
     if images is not None and masks is not None:
@@ -57,140 +57,115 @@ def find_layout(root: Path | None, images: Path | None, masks: Path | None) -> F
         raise UserError(f"data=folder requires data.root=FOLDER. Allowed is {LAYOUTS}.")
     if not root.is_dir():
         raise UserError(f"data.root={root}: there is no such folder.")
-    whole = image_mask_dirs(root)
-    if find_dir(root, "train") or (whole is None and (find_dir(root, "val") or find_dir(root, "test"))):
+    both = image_mask_dirs(root)
+    if find_dir(root, "train") or (both is None and (find_dir(root, "val") or find_dir(root, "test"))):
         return by_split({split: find_dir(root, split) for split in get_args(Split)}, root)
-    if whole is None:
+    if both is None:
         found = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
         raise UserError(
             f"{root}: contains neither images and masks nor train and val, but {found}. Allowed is {LAYOUTS}."
         )
-    return split_dirs(whole)
+    return split_dirs(both)
 
 
-def split_dirs(whole: Folders) -> Found:
-    """The folders of each split below those of images and masks, if there are any; else ``all``."""
-    found: Found = {}
+def split_dirs(whole: Folders) -> Layout:
+    """Return the folders of each split below those of images and masks, if there are any; else ``all``."""
+    folders_by_split: Layout = {}
     for split in get_args(Split):
-        pictures, labels = find_dir(whole.images, split), find_dir(whole.masks, split)
-        if pictures and labels:
-            found[split] = Folders(pictures, labels)
-    return require_splits(found, whole.images) if found else {"all": whole}
+        images, masks = find_dir(whole.images, split), find_dir(whole.masks, split)
+        if images and masks:
+            folders_by_split[split] = Folders(images, masks)
+    return require_splits(folders_by_split, whole.images) if folders_by_split else {"all": whole}
 
 
-def by_split(folders: dict[Split, Path | None], root: Path) -> Found:
-    """The folders of images and masks in each split's folder; a test folder without masks is not used."""
-    found: Found = {}
+def by_split(folders: dict[Split, Path | None], root: Path) -> Layout:
+    """Return the folders of images and masks in each split's folder; a test folder without masks is not used."""
+    folders_by_split: Layout = {}
     for split, folder in folders.items():
         pair = image_mask_dirs(folder) if folder else None
         if pair:
-            found[split] = pair
+            folders_by_split[split] = pair
         elif folder and split != "test":
             raise UserError(f"{folder}: does not contain folders images and masks. Allowed is {LAYOUTS}.")
-    return require_splits(found, root)
+    return require_splits(folders_by_split, root)
 
 
-def require_splits(found: Found, root: Path) -> Found:
-    """Return ``found``. Raises UserError if train or val is missing."""
+def require_splits(layout: Layout, root: Path) -> Layout:
+    """Return the layout. Raises UserError if train or val is missing."""
     for split in get_args(Split)[:2]:
-        if split not in found:
+        if split not in layout:
             raise UserError(
                 f"{root}: no folder {split}. Move some of the images and masks there; or move all to ROOT/images and "
                 f"ROOT/masks, to split them by data.dataset.fractions."
             )
-    return found
+    return layout
 
 
 def find_dir(folder: Path, name: str) -> Path | None:
-    """The folder below ``folder`` with one of the spellings of ``name``, or None."""
+    """Return the folder below ``folder`` with one of the spellings of ``name``, or None."""
     return next((folder / word for word in SPELLINGS[name] if (folder / word).is_dir()), None)
 
 
 def image_mask_dirs(folder: Path) -> Folders | None:
-    """The folders of images and masks below ``folder``, or None if one is missing."""
+    """Return the folders of images and masks below ``folder``, or None if one is missing."""
     images, masks = find_dir(folder, "images"), find_dir(folder, "masks")
     return Folders(images, masks) if images and masks else None
 
 
 def pairs(folders: Folders) -> tuple[list[Pair], list[str]]:
-    """Pair images with masks of the same relative path (or with one of ENDINGS); sorted pairs, and problems."""
-    images, problems = files_below(folders.images, IMAGE_SUFFIXES)
+    """Pair images with masks of the same relative path (or with one of ENDINGS); return sorted pairs, and problems."""
+    images, problems = images_below(folders.images, IMAGE_SUFFIXES)
     masks: dict[str, Path] = {}
     if folders.images == folders.masks:  # one folder for both: files with one of ENDINGS are masks
         masks = {name: path for name, path in images.items() if strip_mask_suffix(name) in images.keys() - {name}}
         images = {name: path for name, path in images.items() if name not in masks}
     else:
-        masks, others = files_below(folders.masks, MASK_SUFFIXES)
+        masks, others = images_below(folders.masks, MASK_SUFFIXES)
         problems += others
     if not images or not masks:
         folder = folders.masks if images else folders.images
         kind = "mask" if images else "image"
         return [], [*problems, f"{folder}: contains no {kind} ({', '.join(sorted(IMAGE_SUFFIXES))})."]
     owner = {name: name if name in images else strip_mask_suffix(name) for name in masks}
-    of = {owner[name]: path for name, path in reversed(masks.items()) if owner[name] != name}
-    of |= {owner[name]: path for name, path in masks.items() if owner[name] == name}  # an equal name has priority
-    found = [Pair(name, path, of[name]) for name, path in images.items() if name in of]
-    if not found:
+    mask_of = {owner[name]: path for name, path in reversed(masks.items()) if owner[name] != name}
+    mask_of |= {owner[name]: path for name, path in masks.items() if owner[name] == name}  # an equal name has priority
+    matched = [Pair(name, path, mask_of[name]) for name, path in images.items() if name in mask_of]
+    if not matched:
         return [], [
             *problems,
             f"{folders.masks}: none of its {len(masks)} masks has the name of an image of {folders.images} "
             f"({next(iter(masks.values())).name}, {next(iter(images.values())).name}). The mask of x.jpg is x.png or "
             f"x_mask.png: rename the masks.",
         ]
-    taken = {pair.mask for pair in found}
+    used = {pair.mask for pair in matched}
     for name, path in images.items():
-        if name not in of:
+        if name not in mask_of:
             problems.append(f"{path}: no mask of this name in {folders.masks}. Add it, or remove the image.")
     for path in masks.values():
-        if path not in taken:
+        if path not in used:
             problems.append(f"{path}: no image of this name in {folders.images}. Add it, or remove the mask.")
-    return found, problems
-
-
-def files_below(folder: Path, suffixes: set[str]) -> tuple[dict[str, Path], list[str]]:
-    """Name to path of all images in and below a folder, without hidden files; and problems: broken links, equal names.
-
-    It uses strings instead of Path objects, which is several times faster for many thousand files.
-    """
-    stems: list[tuple[list[str], str, str]] = []  # sort key; name; path
-    for around, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        parts = list(Path(around).relative_to(folder).parts)
-        for name in (*folders, *files):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in suffixes and not name.startswith("."):
-                stems.append(([*parts, name], "/".join([*parts, stem]), f"{around}{os.sep}{name}"))
-    found: dict[str, Path] = {}
-    problems = []
-    for _, name, path in sorted(stems):
-        if not os.path.isfile(path):
-            problems.append(f"{path}: a broken link, or a folder. Replace it by the file, or remove it.")
-        elif name in found:
-            problems.append(f"{path}: has the same name as {found[name].name}. Keep only one of the two.")
-        else:
-            found[name] = Path(path)
-    return found, problems
+    return matched, problems
 
 
 def folder_digest(folders: Iterable[Path]) -> str:
-    """A digest of the names, sizes and modification times of all files below the folders."""
+    """Return a digest of the names, sizes and modification times of all files below the folders."""
     digest = hashlib.blake2b(digest_size=16)
     for folder in folders:
-        for around, _, files in os.walk(folder):
-            for name in files:
-                path = f"{around}{os.sep}{name}"
+        for parent, _, names in walk(folder, []):
+            for name in names:
+                path = f"{parent}{os.sep}{name}"
                 with suppress(OSError):  # a broken link
-                    found = os.stat(path)
-                    path += f" {found.st_size} {found.st_mtime_ns}"
+                    status = os.stat(path)
+                    path += f" {status.st_size} {status.st_mtime_ns}"
                 digest.update(os.fsencode(path) + b"\n")
     return digest.hexdigest()
 
 
 def strip_mask_suffix(name: str) -> str:
-    """The name of a mask without the ending that marks masks."""
+    """Return the name of a mask without the ending that marks masks."""
     return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
 
 
 def hash_fraction(name: str) -> float:
-    """A number in [0, 1) that depends on the name only: an added image does not move others between splits."""
+    """Return a number in [0, 1) that depends on the name only: an added image does not move others between splits."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest()) / 2**48

@@ -1,12 +1,13 @@
-"""Summaries of mask files: kind, size, and values, before their meaning is known. They are computed once and cached."""
+"""Summaries of mask and image files, before the meaning of values is known. They are computed once and cached."""
 
 import hashlib
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pydantic
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from segpipe.data import cache
-from segpipe.data.files import open_image
+from segpipe.data.files import AS_MASK, open_mask, read_image, read_image_header
 from segpipe.errors import UserError
 
-FORMAT = 2  # of the cache: raise it if MaskSummary changes, or the kind that decode gives a file
+FORMAT = 3  # of the cache: raise it if a summary changes, what it says of a file, or which files are rejected
 MOST = 1024  # maximal number of different values; class masks have few
 GRAY = 0x010101  # a gray value times this is the colour 0xRRGGBB
 
@@ -26,20 +27,22 @@ class DecodedMask(NamedTuple):
     """A decoded mask file.
 
     values: (H, W), uint8 for ``gray`` and ``palette`` (indices), int32 0xRRGGBB for ``colour``.
-    palette: (256,) colours 0xRRGGBB of a palette file. format: of the file, as PNG.
+    palette: (256,) colours 0xRRGGBB of a palette file. format: of the file, as PNG. orientation: by which it was turned
+    upright, as in EXIF; 1: not turned.
     """
 
     kind: Literal["gray", "palette", "colour"]
     values: NDArray[np.uint8] | NDArray[np.int32]
     palette: NDArray[np.int32] | None
     format: str
+    orientation: int = 1
 
 
 @dataclass(frozen=True)
 class MaskSummary:
     """A summary of a mask file.
 
-    kind, format: see ``DecodedMask``. size: height and width in pixels.
+    kind, format, orientation: see ``DecodedMask``. size: height and width in pixels.
     values: value to number of pixels; None if there are more than MOST values.
     palette: the colours of the values, in their order. error: why it cannot be read; all else is empty then.
     """
@@ -50,42 +53,59 @@ class MaskSummary:
     values: dict[int, int] | None = None
     palette: list[int] | None = None
     error: str | None = None
+    orientation: int = 1
+
+
+@dataclass(frozen=True)
+class ImageSummary:
+    """A summary of an image file. orientation: EXIF's, 1 to 8; 1: upright. error: why it is rejected, or None."""
+
+    orientation: int = 1
+    error: str | None = None
 
 
 def decode(path: Path) -> DecodedMask:
     """Decode a mask. Images of gray colours only, and of one bit per pixel (as 0 and 255), have the kind ``gray``.
 
-    Raises UserError if the file is not an image, or its mode cannot represent classes.
+    Raises UserError if the file is not an image, or if its values may not mean what its author sees.
     """
-    picture = open_image(path)
-    mode, form = picture.mode, picture.format or ""
+    picture, header = open_mask(path)
+    mode, form, orientation = picture.mode, header.format, header.orientation
     pixels = np.asarray(picture.convert("L") if mode == "1" else picture)
-    colours = picture.getpalette("RGB") if mode == "P" else None
     if mode in ("LA", "RGBA") and (pixels[..., -1] == 255).all():
         mode, pixels = mode[:-1], pixels[..., :-1]
         pixels = pixels[..., 0] if mode == "L" else pixels
     if mode in ("L", "1"):
-        return DecodedMask("gray", pixels, None, form)
+        return DecodedMask("gray", pixels, None, form, orientation)
     if mode == "P":
+        colours = np.reshape(picture.getpalette("RGB") or [], (-1, 3))
+        if is_inverted(colours):
+            raise UserError(
+                f"{path}: a palette in which 0 is the brightest gray (ImageJ's inverting LUT), so programs disagree on "
+                f"what is foreground. {AS_MASK}"
+            )
         table = np.zeros((256, 3), np.int32)
-        table[: len(colours or []) // 3] = np.reshape(colours or [], (-1, 3))
-        return DecodedMask("palette", pixels, packed(table), form)
+        table[: len(colours)] = colours
+        return DecodedMask("palette", pixels, packed(table), form, orientation)
     if mode == "RGB":
         if (pixels == pixels[..., :1]).all():
-            return DecodedMask("gray", np.ascontiguousarray(pixels[..., 0]), None, form)
-        return DecodedMask("colour", packed(pixels), None, form)
-    raise UserError(f"{path}: a mask of {MODES.get(mode, f'mode {mode}')}. {INSTEAD}")
+            return DecodedMask("gray", np.ascontiguousarray(pixels[..., 0]), None, form, orientation)
+        return DecodedMask("colour", packed(pixels), None, form, orientation)
+    kind = "transparent pixels" if mode in ("LA", "RGBA", "PA") else f"mode {mode}"
+    raise UserError(
+        f"{path}: a mask of {kind}. Masks must be 8-bit: class indices, 0 and 255, or colours that classes.json names. "
+        f"Save it so, as PNG."
+    )
 
 
-MODES = {
-    **dict.fromkeys(("I;16", "I;16B", "I;16L", "I", "F"), "more than 8 bits (often numbers of objects, not classes)"),
-    **dict.fromkeys(("LA", "RGBA", "PA"), "transparent pixels"),
-}
-INSTEAD = "Masks must be 8-bit: class indices, 0 and 255, or colours that classes.json names. Save it so, as PNG."
+def is_inverted(colours: NDArray) -> bool:
+    """Return whether a palette (N, 3) is a ramp of grays from bright to dark."""
+    gray = colours[:, :1]
+    return len(colours) > 1 and bool((colours == gray).all() and (np.diff(gray[:, 0].astype(int)) < 0).all())
 
 
 def packed(colours: NDArray) -> NDArray[np.int32]:
-    """RGB (..., 3) to 0xRRGGBB (...)."""
+    """Return RGB (..., 3) as 0xRRGGBB (...)."""
     return (colours.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1, dtype=np.int32)
 
 
@@ -102,32 +122,63 @@ def look(path: Path) -> MaskSummary:
         counts = np.bincount(stored.values.ravel(), minlength=256)
         values = np.flatnonzero(counts)
         counts = counts[values]
-    found = dict(zip(values.tolist(), counts.tolist(), strict=True)) if len(values) <= MOST else None
+    pixels_by_value = dict(zip(values.tolist(), counts.tolist(), strict=True)) if len(values) <= MOST else None
     palette = None if stored.palette is None else stored.palette[values].tolist()
-    return MaskSummary(stored.kind, stored.format, (height, width), found, palette)
+    return MaskSummary(stored.kind, stored.format, (height, width), pixels_by_value, palette, None, stored.orientation)
 
 
-KEPT = pydantic.TypeAdapter(dict[str, MaskSummary])
-seen: dict[str, MaskSummary] = {}  # by path, size and time; used if the cache cannot be written
+def look_at_image(path: Path) -> ImageSummary:
+    """Summarise an image by its header; it is decoded only if it may hold data that would not be read."""
+    try:
+        header = read_image_header(path)
+        if header.hides_data:
+            read_image(path)
+    except UserError as error:
+        return ImageSummary(error=str(error))
+    return ImageSummary(header.orientation)
+
+
+Summary = TypeVar("Summary", MaskSummary, ImageSummary)
+seen: dict[str, Any] = {}  # summaries by kind, path, size and time; used if the cache cannot be written
 
 
 def summarise_masks(paths: list[Path]) -> list[MaskSummary]:
-    """The summaries of all masks: from the cache, except for new and changed files."""
+    """Return the summaries of all masks: from the cache, except for new and changed files."""
+    return summarise(paths, MaskSummary, look, "masks")
+
+
+def summarise_images(paths: list[Path]) -> list[ImageSummary]:
+    """Return the summaries of all images: from the cache, except for new and changed files."""
+    return summarise(paths, ImageSummary, look_at_image, "images")
+
+
+def summarise(
+    paths: list[Path], kind: type[Summary], summary_of: Callable[[Path], Summary], title: str
+) -> list[Summary]:
+    """Return the summaries of all files: from the cache, except for new and changed files, and those with errors."""
     absolute = [os.path.join(os.getcwd(), path) for path in paths]
     folders = sorted({os.path.dirname(path) for path in absolute})
-    name = f"masks-{FORMAT}-{hashlib.blake2b(chr(10).join(folders).encode(), digest_size=8).hexdigest()}"
-    found = [os.stat(path) for path in absolute]
-    stamps = [f"{path} {at.st_size} {at.st_mtime_ns}" for path, at in zip(absolute, found, strict=True)]
+    name = f"{title}-{FORMAT}-{hashlib.blake2b(chr(10).join(folders).encode(), digest_size=8).hexdigest()}"
+    stamps = [f"{title} {path} {stamp(path)}" for path in absolute]
     if not seen.keys() >= set(stamps):
+        stored = pydantic.TypeAdapter(dict[str, kind])  # type: ignore[valid-type]
         with suppress(pydantic.ValidationError):  # a damaged cache is ignored
-            seen.update(KEPT.validate_python(cache.read(name) or {}))
-    looks = {stamp: seen[stamp] for stamp in stamps if stamp in seen}
-    if new := [index for index, stamp in enumerate(stamps) if stamp not in looks]:
+            seen.update(stored.validate_python(cache.read(name) or {}))
+    looks = {mark: seen[mark] for mark in stamps if mark in seen}
+    if new := [index for index, mark in enumerate(stamps) if mark not in looks]:
         hidden = not sys.stdout.isatty()
-        for index in track(new, f"Reading {len(new)} masks", transient=True, disable=hidden):
-            looks[stamps[index]] = look(paths[index])
-        whole = {stamp: one for stamp, one in looks.items() if not one.error}  # errors may be temporary
-        seen.update(whole)
-        if any(stamps[index] in whole for index in new):
-            cache.write(name, {stamp: asdict(one) for stamp, one in whole.items()})
-    return [looks[stamp] for stamp in stamps]
+        for index in track(new, f"Reading {len(new)} {title}", transient=True, disable=hidden):
+            looks[stamps[index]] = summary_of(paths[index])
+        readable = {mark: one for mark, one in looks.items() if not one.error}  # errors may be temporary
+        seen.update(readable)
+        if any(stamps[index] in readable for index in new):
+            cache.write(name, {mark: asdict(one) for mark, one in readable.items()})
+    return [looks[mark] for mark in stamps]
+
+
+def stamp(path: str) -> str:
+    """Return the size and the modification time of a file; nothing if it has vanished."""
+    with suppress(OSError):
+        status = os.stat(path)
+        return f"{status.st_size} {status.st_mtime_ns}"
+    return ""
