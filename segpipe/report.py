@@ -89,8 +89,9 @@ def offered_classes() -> dict[str, type]:
     refined = [node.model.get("refine", {}) for node in files("model").values()]
     found: dict[str, type] = {}
     for node in (*files("decoder").values(), *files("fusion").values(), *refined):
-        with suppress(UserError):
-            found[str(node.get("_target_"))] = locate(str(node.get("_target_")))
+        if path := node.get("_target_"):
+            with suppress(UserError):
+                found[path] = locate(path)
     return found
 
 

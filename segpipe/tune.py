@@ -23,7 +23,7 @@ def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
     """Return a table with a row for each cell and a column for each level: mean and standard deviation over seeds."""
     found = Table(title=f"Validation mIoU over the seeds {join(sweep.seeds)}; * is chosen", title_justify="left")
     levels = [escape(" ".join(filter(None, level))) or "-" for level in sweep.levels]
-    for heading in ("cell", *levels, "another", "regret"):
+    for heading in ("cell", *levels, "changes", "regret"):
         found.add_column(heading, overflow="fold", justify="left" if heading == "cell" else "right")
     for cell, choice in zip(sweep.cells, choices, strict=True):
         row = [escape(cell.label)]

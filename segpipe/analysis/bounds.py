@@ -31,9 +31,11 @@ def bound_of(collection: Collection, given: Path | None) -> Bound | None:
             return Bound(path, found)
         if given:
             what = (
-                "it is of other test pictures than these runs" if found else "there is no such file, or no bound in it"
+                "computed for other test images than those of the runs" if found else "no such file, or no scores in it"
             )
-            raise UserError(f"--bound {given}: {what}. Give what python -m segpipe.bound wrote for the same data.")
+            raise UserError(
+                f"--bound {given}: {what}. Give a file that python -m segpipe.bound wrote for the same data."
+            )
     return None
 
 

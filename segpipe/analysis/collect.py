@@ -20,7 +20,7 @@ from segpipe.runs import cells
 from segpipe.runs.run import Run, display_path
 from segpipe.runs.storage import read_json
 
-BESIDE = {"git": "the code's commit", "versions": "versions", "data_fingerprint": "data"}  # what a record tells, too
+BESIDE = {"git": "code commit", "versions": "versions", "data_fingerprint": "data"}  # what a record tells, too
 
 
 @dataclass(eq=False)
@@ -96,28 +96,32 @@ def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: Score =
     Raises UserError where there is no finished run in it; anything less is a problem that the collection names.
     """
     if not factors:
-        raise UserError("A report needs at least one factor: what the cells of the folder differ in.")
+        raise UserError("factors is empty. Give at least one factor in which the cells of the folder differ.")
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder. Give a sweep's, outputs/sweeps/NAME, or one with runs in it.")
+        raise UserError(
+            f"{folder}: no such folder. Give the folder of a sweep, outputs/sweeps/NAME, or another folder with runs."
+        )
     if Run(folder).config.is_file():
-        raise UserError(f"{folder}: a single run. Give the folder that it lies in, {display_path(folder.parent)}.")
+        raise UserError(
+            f"{folder}: the folder of a single run. Give the folder that contains it, {display_path(folder.parent)}."
+        )
     problems: list[Problem] = []
     asked = cells.read(folder)
     listed = [*asked, *earlier(folder, asked)] if asked else loose(folder, problems, factors)
     known = {cell.run for cell in listed}
     listed = without_tuning(folder, listed, problems)
     problems += [
-        Problem("foreign", path.name, "it is no cell of this sweep, and is left out")
+        Problem("foreign", path.name, "not a cell of this sweep; excluded")
         for path in folders(folder)
         if path.name not in known and (path / "config.yaml").is_file()
     ]
     finished = same_test(read_all(folder, listed, problems, factors, score), problems)
     if not finished:
         states = Counter(problem.kind for problem in problems)
-        found = ", ".join(f"{number} {kind}" for kind, number in states.items()) or "no run at all"
+        found = ", ".join(f"{number} {kind}" for kind, number in states.items()) or "no runs"
         raise UserError(
-            f"{folder}: no finished run to report on ({found}). Give the folder that a sweep printed at its end; "
-            f"one that was interrupted goes on with the same command and sweep.name=NAME."
+            f"{folder}: no finished run ({found}). Give the folder that a sweep printed at its end. "
+            f"To resume an interrupted sweep, repeat its command with sweep.name=NAME."
         )
     first = next(iter(finished.values()))
     with np.load(first.run.confusion("test")) as file:
@@ -128,7 +132,7 @@ def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: Score =
     problems += twice
     problems += [
         Problem(
-            "extended", cell.label, f"{cell.run} was resumed with another trainer.max_epochs than this cell asks for"
+            "extended", cell.label, f"{cell.run} was resumed with another trainer.max_epochs than this cell requests"
         )
         for cell in asked
         if cell.run in finished and "extended_from" in finished[cell.run].facts.values
@@ -154,7 +158,7 @@ def without_tuning(folder: Path, listed: list[cells.Cell], problems: list[Proble
     kept = [cell for cell in listed if cell.choices["seed"] not in tuning]
     if not kept:
         return listed
-    why = "its seed is one for tuning (sweep.tuning_seeds), and is in no comparison"
+    why = "tuning seed (sweep.tuning_seeds); excluded from all comparisons"
     problems += [Problem("tuning", cell.label, why) for cell in listed if cell.choices["seed"] in tuning]
     return kept
 
@@ -172,8 +176,8 @@ def read_all(
         state = cells.status(folder, cell)
         if state not in ("finished", "extended"):
             error = cell.refused or cell.error or read_json(folder / str(cell.run) / "run.json").get("error")
-            silent = {"running": "it is still at work", "missing": "it has no run yet"}
-            why = str(error).splitlines()[0] if error else silent.get(state, "its record does not say why")
+            silent = {"running": "still running", "missing": "no run yet"}
+            why = str(error).splitlines()[0] if error else silent.get(state, "no reason recorded")
             problems.append(Problem(state, cell.label, why))
             continue
         try:
@@ -218,7 +222,7 @@ def same_test(finished: dict[str, FinishedRun], problems: list[Problem]) -> dict
     most = found.most_common(1)[0][0]
     for name, run in finished.items():
         if tested(run) != most:
-            problems.append(Problem("mixed", name, "tested on other pictures or classes than most here, and left out"))
+            problems.append(Problem("mixed", name, "tested on other images or classes than most runs; excluded"))
     return {name: run for name, run in finished.items() if tested(run) == most}
 
 
@@ -256,5 +260,7 @@ def duplicate(run: FinishedRun, first: FinishedRun) -> Problem:
     """Two runs of one configuration and seed cannot be told apart, and only one is in the numbers."""
     records = run.run.record, first.run.record
     different = [what for key, what in BESIDE.items() if records[0].get(key) != records[1].get(key)]
-    why = f"the same configuration and seed as {first.run.folder.name}, which comes first and is used; this is left out"
-    return Problem("duplicate", run.run.folder.name, why + (f". Unequal: {', '.join(different)}" if different else ""))
+    why = f"same configuration and seed as {first.run.folder.name}, which is used; this run is excluded"
+    return Problem(
+        "duplicate", run.run.folder.name, why + (f". Different: {', '.join(different)}" if different else "")
+    )

@@ -20,7 +20,7 @@ NO_SETTING = (
     "debug",
     "warm_start",
 )
-UNMATCHED, SMOOTHED = "operators as they are", "every operator smoothed"
+UNMATCHED, SMOOTHED = "unmodified operators", "every operator smoothed"
 MATCHED = {"params": "equal parameters", "multiply_adds": "equal multiply-adds"}
 FCN = r"fcn\d+s"  # models that differ in the stride alone
 

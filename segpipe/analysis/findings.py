@@ -3,8 +3,18 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from segpipe.analysis.factors import Factor, named
-from segpipe.analysis.formatting import bounds, join_words, more_digits, pluralise, points, seeds, signed
+from segpipe.analysis.factors import Factor, Level, named
+from segpipe.analysis.formatting import (
+    MINUS,
+    bounds,
+    count_of,
+    join_words,
+    more_digits,
+    pluralise,
+    points,
+    seeds,
+    signed,
+)
 from segpipe.analysis.ordering import Order, as_positive, between, order
 from segpipe.analysis.ordering import known as finite
 from segpipe.analysis.standings import FactorGrid
@@ -13,6 +23,7 @@ from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.statistics.intervals import MIN_SEEDS
 
 STATED = 6  # of a list in a sentence; the tables have all
+TOO_FEW_GROUPS = "No statement about new images: the test images form too few groups."
 
 
 class Finding(NamedTuple):
@@ -34,15 +45,22 @@ def about_factor(factor: Factor, family: Sequence[Comparison], note: str = "") -
     elif found:
         held = pluralise(max(len(one.estimate.seeds) for one in family), "seed")
         gaps = [
-            f"{one.contrast.a} is {points(one.estimate.difference, one.score)} above {one.contrast.b}" for one in found
+            f"{factor.subject(one.contrast.a)} is {points(one.estimate.difference, one.score)} above "
+            f"{factor.subject(one.contrast.b)}"
+            for one in found
         ]
-        sentences = [f"As found with {held}, without an interval: {join_words(gaps[:STATED])}{and_more(gaps)}."]
+        sentences = [
+            f"Observed with {held}, without intervals, in points of {found[0].score.label}: "
+            f"{join_words(gaps[:STATED])}{and_more(gaps)}."
+        ]
     if ordered.apart:
         names = join_words([factor.subject(name) for name in ordered.apart])
-        sentences.append(f"Not ordered: {names}. Too few runs are finished to compare with the other levels.")
+        sentences.append(f"Not ordered: {names}, because too few runs are finished to compare with the other levels.")
     left = sorted({context for one in family for context in one.contrast.dropped})
     if left:
-        sentences.append(f"Left out of some differences for missing runs: {', '.join(left[:STATED])}{and_more(left)}.")
+        sentences.append(
+            f"Excluded from some differences because runs are missing: {', '.join(left[:STATED])}{and_more(left)}."
+        )
     return Finding(factor.label.capitalize(), ordered.label, " ".join(filter(None, [*sentences, note])))
 
 
@@ -51,22 +69,31 @@ def decided(factor: Factor, ordered: Order, known: Sequence[Comparison]) -> list
     real = [one for one in known if one.significant]
     sentences = []
     if len(known) > 1:
-        many = f"All {len(known)}" if len(real) == len(known) else f"{len(real)} of {len(known)}"
-        sentences.append(f"{many} differences {'is' if len(real) == 1 else 'are'} real.")
+        all_of = len(real) == len(known)
+        many = f"All {len(known)} differences are" if all_of else count_of(len(real), len(known), "difference")
+        sentences.append(f"{many} significant.")
     best = ordered.levels[0]  # what has an interval has a difference
     from_best = [one for other in ordered.levels[1:] if (one := between(known, best, other)) and one.significant]
     if from_best:
-        parts = [f"{how_far(one)} {one.contrast.b}" for one in from_best if one.contrast.a == best]
+        parts = [f"{how_far(one)} {factor.subject(one.contrast.b)}" for one in from_best if one.contrast.a == best]
         sentences.append(
-            f"{factor.subject(best)} is, in points of {known[0].score.label}, "
-            f"{join_words(parts[:STATED])}{and_more(parts)}."
+            f"{capitalised(factor, best)} is {join_words(parts[:STATED])}{and_more(parts)}, "
+            f"in points of {known[0].score.label}."
         )
     sentences += [undecided(factor, one) for one in known if not one.significant][:STATED]
     hidden = [one for one in real if one not in from_best and within_tie(ordered, one)]
     if hidden:
-        said = [f"{one.contrast.a} {how_far(one)} {one.contrast.b}" for one in hidden]
-        sentences.append(f"Real all the same: {join_words(said[:STATED])}{and_more(said)}.")
+        said = [
+            f"{factor.subject(one.contrast.a)} is {how_far(one)} {factor.subject(one.contrast.b)}" for one in hidden
+        ]
+        sentences.append(f"Also significant: {join_words(said[:STATED])}{and_more(said)}.")
     return [*sentences, with_new_pictures(real)]
+
+
+def capitalised(factor: Factor, level: Level) -> str:
+    """Return a level as the first words of a sentence; the name of a level keeps its case."""
+    subject = factor.subject(level)
+    return subject[0].upper() + subject[1:] if factor.quantity else subject
 
 
 def how_far(one: Comparison) -> str:
@@ -78,11 +105,11 @@ def how_far(one: Comparison) -> str:
 
 def undecided(factor: Factor, one: Comparison) -> str:
     """A pair that cannot be told apart, and what it would take."""
-    a, b = factor.subject(one.contrast.a), one.contrast.b
+    a, b = capitalised(factor, one.contrast.a), factor.subject(one.contrast.b)
     gap, interval = signed(one.estimate.difference, one.score), bounds(one.estimate.trainings, one.score)
     return (
-        f"{a} and {b} cannot be told apart: {gap} ({interval}). "
-        f"To show a difference as small as this one would take {seeds(one.seeds_needed)} seeds; one of a whole point, "
+        f"{a} and {b} are not significantly different: {gap} ({interval}). "
+        f"Seeds needed to detect a difference of this size: {seeds(one.seeds_needed)}; of one point: "
         f"{seeds(one.seeds_needed_for())}."
     )
 
@@ -101,13 +128,14 @@ def with_new_pictures(real: Sequence[Comparison]) -> str:
     if not real:
         return ""
     if all(one.estimate.pictures is None for one in real):
-        return "Of new pictures nothing is said: these come in too few groups."
+        return TOO_FEW_GROUPS
     if len(general) == len(real):
-        return "This holds for new pictures too."
+        same = "difference is" if len(real) == 1 else "differences are"
+        return f"For new images, the same {same} significant."
     if not general:
-        return "None of it is sure for new pictures."
+        return "None of these differences is significant for new images."
     not_sure = [f"{one.contrast.a} above {one.contrast.b}" for one in real if not one.significant_on_new_images]
-    return f"For new pictures all but this is sure: {join_words(not_sure[:STATED])}{and_more(not_sure)}."
+    return f"Not significant for new images: {join_words(not_sure[:STATED])}{and_more(not_sure)}."
 
 
 def about_interactions(grid: FactorGrid, analysis: Analysis) -> list[Finding]:
@@ -118,19 +146,20 @@ def about_interactions(grid: FactorGrid, analysis: Analysis) -> list[Finding]:
         return []
     real = [one for one in known if one.significant]
     if not real:
-        none = "was not declared" if len(known) == 1 else "were none of them declared"
-        text = (
-            f"{pluralise(len(known), 'interaction')} {none}: nothing says that an effect depends on where it is taken."
-        )
+        none = "The 1 interaction is not" if len(known) == 1 else f"None of the {len(known)} interactions is"
+        text = f"{none} significant: there is no evidence that the effect of a factor depends on another factor."
         return [Finding("Interactions", "", text)]
     largest: dict[str, Comparison] = {}
     for one in sorted(real, key=lambda one: -abs(one.estimate.difference)):
         largest.setdefault(one.contrast.factor, one)
     ours = [as_positive(one) for one in analysis.marginal if one.contrast.stratum == grid.stratum]
     positive = {(one.contrast.a, one.contrast.b) for one in ours}
-    many = f"{len(real)} of {len(known)} interactions {'is' if len(real) == 1 else 'are'} real"
+    many = f"{count_of(len(real), len(known), 'interaction')} significant"
     changes = "; ".join(change(one, positive, grid.factors) for one in largest.values())
-    text = f"{many}: the differences above are means, and not the same everywhere. The largest changes: {changes}."
+    text = (
+        f"{many}: the differences above depend on other factors and are means over these. The largest changes: "
+        f"{changes}."
+    )
     return [Finding("Interactions", "", " ".join([text, *other_orders(grid)]))]
 
 
@@ -142,7 +171,7 @@ def change(one: Comparison, positive: set[tuple[str, str]], factors: Sequence[Fa
     if (a, b) not in positive:  # a less b at one place is b less a at the other
         a, b, there, elsewhere = b, a, elsewhere, there
     gap, interval = points(one.estimate.difference, one.score), bounds(one.estimate.trainings, one.score)
-    return f"{a} over {b} is {gap} points ({interval}) more at {other} {there} than at {elsewhere}"
+    return f"the difference {a} {MINUS} {b} is {gap} points ({interval}) larger at {other} {there} than at {elsewhere}"
 
 
 def other_orders(grid: FactorGrid) -> list[str]:
@@ -160,7 +189,7 @@ def other_orders(grid: FactorGrid) -> list[str]:
     usual = max(winners, key=winners.count)
     others = [f"{name} ({where})" for where, name in best if name != usual]
     said = f"{join_words(others[:STATED])}{and_more(others)}"
-    return [f"The highest mean, as found, is mostly that of {usual}, but here of another: {said}."]
+    return [f"The highest mean (not tested) is mostly that of {usual}, with these exceptions: {said}."]
 
 
 def and_more(items: Sequence[object]) -> str:
@@ -171,6 +200,6 @@ def and_more(items: Sequence[object]) -> str:
 def too_few(count: int) -> str:
     """Why there is no interval."""
     return (
-        f"With {pluralise(count, 'seed')} there is no interval ({MIN_SEEDS} are the least, 5 advised), and nothing is "
-        f"said about which differences are real."
+        f"With {pluralise(count, 'seed')} there are no intervals (at least {MIN_SEEDS} seeds are needed, 5 are "
+        f"recommended), so no difference is tested for significance."
     )

@@ -74,3 +74,11 @@ def join_words(words: list[str], last: str = "and") -> str:
 def pluralise(count: int, one: str, many: str | None = None) -> str:
     """1 seed, 5 seeds."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def count_of(count: int, total: int, noun: str) -> str:
+    """Return the subject and verb of a share: ``1 of 3 differences is``, ``0 of 1 difference is``, ``2 of 3 ... are``.
+
+    noun: the singular.
+    """
+    return f"{count:,} of {pluralise(total, noun)} {'is' if count == 1 or total == 1 else 'are'}"

@@ -52,7 +52,7 @@ def folders(folder: Path) -> list[Path]:
 def cell_of(path: Path, problems: list[Problem], factors: Sequence[Factor] = FACTORS) -> cells.Cell | None:
     """The cell that a run of its own would be; None, and a problem, where the folder is no run, or damaged."""
     if not (path / "config.yaml").is_file():
-        problems.append(Problem("foreign", path.name, "it has no config.yaml, so it is no run"))
+        problems.append(Problem("foreign", path.name, "no config.yaml, so it is not a run"))
         return None
     try:
         config = read_config(path)

@@ -73,7 +73,7 @@ def bound(dataset: SegmentationDataset, split: Split) -> dict[str, Any]:
     the data set has a problem.
     """
     if dataset.problems:
-        raise UserError(f"{dataset.problems[0]}\n{PYTHON} -m segpipe.check_data says all that is wrong with the data.")
+        raise UserError(f"{dataset.problems[0]}\n{PYTHON} -m segpipe.check_data lists all problems of the data.")
     count, hidden = len(dataset.classes), not sys.stdout.isatty()
     places = [(stride, way) for stride in STRIDES for way in RESAMPLERS]
     matrices = {place: np.zeros((count + 1, count + 1), np.int64) for place in places}

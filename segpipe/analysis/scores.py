@@ -51,12 +51,12 @@ class Score:
     @property
     def in_unit(self) -> str:
         """The unit in words."""
-        return {"%": "in percent", "": "as it is"}.get(self.unit, f"in {self.unit}")
+        return {"%": "in percent", "": "without a unit"}.get(self.unit, f"in {self.unit}")
 
     @property
     def units(self) -> str:
         """The units of scores and differences in words."""
-        return f"{self.in_unit}, differences in {'percentage points' if self.unit == '%' else 'the same'}"
+        return f"{self.in_unit}, differences in {'percentage points' if self.unit == '%' else 'the same unit'}"
 
     def of_all(self, matrices: Matrices) -> float:
         """The score of matrices (I, C, C) taken together. Raises ValueError where it is not computed from them."""
@@ -70,5 +70,5 @@ MIOU = Score(
     SCORES["miou"].label,
     of=SCORES["miou"].value,
     counts=iou_counts,
-    definition="of all test pixels together, the mean over the classes that the test's masks have",
+    definition="of all test pixels together, mean over the classes in the test masks",
 )

@@ -7,20 +7,28 @@ import numpy as np
 
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.design_points import MATCHED, SMOOTHED, UNMATCHED
-from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, and_more, too_few
-from segpipe.analysis.formatting import bounds, join_words, number, pluralise, points, signed, spread
+from segpipe.analysis.findings import (
+    STATED,
+    TOO_FEW_GROUPS,
+    Finding,
+    about_factor,
+    about_interactions,
+    and_more,
+    too_few,
+)
+from segpipe.analysis.formatting import bounds, count_of, join_words, number, pluralise, points, signed, spread
 from segpipe.analysis.standings import FactorGrid, NetworkResult, grids
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.statistics.intervals import MIN_SEEDS
 
 VIEWS = {
-    UNMATCHED: "Operators as they are: one that has weights keeps them, so the networks differ in size too",
-    SMOOTHED: "Every operator is followed by the same convolution, so that none is alone in having weights",
-    MATCHED["params"]: "The decoder's width is solved so that all networks have equally many parameters",
-    MATCHED["multiply_adds"]: "The decoder's width is solved so that all networks do equally many multiply-adds",
+    UNMATCHED: "The operators are unmodified: some have weights, others have none, so the networks also differ in size",
+    SMOOTHED: "The same convolution follows every operator, so that every upsampling step has weights",
+    MATCHED["params"]: "The decoder's width is chosen so that all networks have equally many parameters",
+    MATCHED["multiply_adds"]: "The decoder's width is chosen so that all networks need equally many multiply-adds",
 }
-UNPOOLING = " Unpooling, whose switches differ from channel to channel, and depthwise operators are exceptions."
+UNPOOLING = " Exceptions are unpooling, whose switches differ between channels, and depthwise operators."
 Classes = Mapping[str, type]  # by their import path: of operators, fusions and refinements, for what they say they are
 NOISY = 3  # times the usual deviation over seeds
 
@@ -50,7 +58,7 @@ def verdict(
                     about_factor(factor, looked_at, functions(grid, classes or {}) if factor.joins_skips else "")
                 )
         if not family:
-            findings.append(Finding("Differences", "", "No two networks here differ in one factor alone."))
+            findings.append(Finding("Differences", "", "No two networks differ in exactly one factor."))
         findings += about_interactions(grid, analysis)
         paragraphs.append(Paragraph(grid.label, findings))
     return paragraphs
@@ -64,17 +72,21 @@ def overall(collection: Collection, analysis: Analysis, found: Sequence[NetworkR
         return best_of(tested, found)
     chosen = analysis.reference is None
     how = f"has the best validation {own.score.label}" if chosen else "was given as the reference"
-    sentences = [f"It {how}; on the test it scores {on_the_test(own)}."]
+    sentences = [f"This network {how}. Its test score is {on_the_test(own)}."]
     if len(collection.seeds) < MIN_SEEDS:
         sentences.append(too_few(len(collection.seeds)))
     if len(found) == 1:
-        sentences.append("It is the only network here, so there is nothing to compare.")
+        sentences.append("It is the only network in the folder, so there are no comparisons.")
     elif not tested and len(collection.seeds) >= MIN_SEEDS:
-        sentences.append(f"No other has {MIN_SEEDS} seeds in common with it, so none is compared with it.")
+        sentences.append(f"No other network has {MIN_SEEDS} seeds in common with it, so there are no comparisons.")
     elif tested:
         sentences += against(tested)
         if len(tested) < len(found) - 1:
-            sentences.append(f"{len(found) - 1 - len(tested)} have too few seeds in common with it to say.")
+            few = len(found) - 1 - len(tested)
+            verb = "has" if few == 1 else "have"
+            sentences.append(
+                f"{pluralise(few, 'other network')} {verb} too few seeds in common with it to be compared."
+            )
     return Finding("Best network" if chosen else "Reference", own.network.label, " ".join(sentences))
 
 
@@ -90,30 +102,28 @@ def best_of(tested: Sequence[Comparison], found: Sequence[NetworkResult]) -> Fin
     may = sorted((one for one in tested if not one.significant), key=lambda one: -one.estimate.difference)
     others = len(tested) - len(may)
     names = [described(one) for one in may]
-    how = f"In points of test {own.score.label} less the best of the others, with intervals that all hold at once:"
+    how = f"Test {own.score.label} minus that of the best other network, in points, with simultaneous intervals:"
     if len(may) == 1:
         headline = may[0].contrast.a
-        sentences = [f"It is really better than {pluralise(others, 'other network')}. {how} {names[0]}."]
+        sentences = [f"It is significantly better than {pluralise(others, 'other network')}. {how} {names[0]}."]
     else:
         headline = f"{len(may)} of {len(tested)} networks may be the best"
         sentences = [f"{how} {join_words(names[:STATED])}{and_more(names)}."]
         if others:
-            worse = "The other one is" if others == 1 else f"The other {others} are"
-            sentences.append(f"{worse} really worse than the best.")
-        sentences += scattered(may, found)
+            worse = "The other network is" if others == 1 else f"The other {others} networks are"
+            sentences.append(f"{worse} significantly worse than the best.")
     sentences.append(of_new_pictures(tested, len(may)))
+    if len(may) > 1:
+        sentences += scattered(may, found)
     known = next((one for one in tested if one.contrast.a == own.network.label), None)
-    judged = ", and is really worse than the best there" if known is not None and known.significant else ""
+    judged = ", significantly below the best" if known is not None and known.significant else ""
     sentences.append(
-        f"The best on validation is {own.network.label}; on the test it scores {on_the_test(own)}{judged}."
+        f"The best network on validation is {own.network.label}. Its test score is {on_the_test(own)}{judged}."
     )
     compared = {one.contrast.a for one in tested}
     few = [one.network.label for one in found if one.network.label not in compared]
     if few:
-        verb = "has" if len(few) == 1 else "have"
-        sentences.append(
-            f"Nothing is said of {join_words(few[:STATED])}{and_more(few)}, which {verb} too few seeds in common."
-        )
+        sentences.append(f"Not compared, with too few seeds in common: {join_words(few[:STATED])}{and_more(few)}.")
     return Finding("Best network", headline, " ".join(filter(None, sentences)))
 
 
@@ -129,20 +139,21 @@ def scattered(may: Sequence[Comparison], found: Sequence[NetworkResult]) -> list
     if not noisy:
         return []
     return [
-        f"Far more than others (standard deviation {points(usual, found[0].score)}, the median) scatters from seed to "
-        f"seed: {join_words(noisy[:STATED])}{and_more(noisy)}; more seeds would tell whether they belong there."
+        f"Standard deviation over seeds far above the median ({points(usual, found[0].score)} points): "
+        f"{join_words(noisy[:STATED])}{and_more(noisy)}. More seeds are needed to decide whether "
+        f"{'this network' if len(noisy) == 1 else 'these networks'} may be the best."
     ]
 
 
 def of_new_pictures(tested: Sequence[Comparison], may: int) -> str:
     """How many may be the best on new pictures too."""
     if all(one.estimate.pictures is None for one in tested):
-        return "Of new pictures nothing is said: these come in too few groups."
+        return TOO_FEW_GROUPS
     more = [one for one in tested if one.significant and not one.significant_on_new_images]
     if not more:
-        return "The same holds for new pictures too." if may < len(tested) else ""
+        return "This also holds for new images." if may < len(tested) else ""
     said = join_words([one.contrast.a for one in more][:STATED])
-    return f"On new pictures {said}{and_more(more)} may be the best too."
+    return f"For new images, {said}{and_more(more)} may also be the best."
 
 
 def against(tested: Sequence[Comparison]) -> list[str]:
@@ -150,11 +161,11 @@ def against(tested: Sequence[Comparison]) -> list[str]:
     below = sum(one.significant and one.estimate.difference < 0 for one in tested)
     above = [described(one) for one in tested if one.significant and one.estimate.difference > 0]
     level = [described(one) for one in tested if not one.significant]
-    sentences = [f"Of {pluralise(len(tested), 'other network')}, {below} {'is' if below == 1 else 'are'} really worse."]
+    sentences = [f"{count_of(below, len(tested), 'other network')} significantly worse."]
     if above:
-        sentences.append(f"Really better on the test: {join_words(above[:STATED])}{and_more(above)}.")
+        sentences.append(f"Significantly better: {join_words(above[:STATED])}{and_more(above)}.")
     if level:
-        sentences.append(f"Cannot be told apart from it: {join_words(level[:STATED])}{and_more(level)}.")
+        sentences.append(f"Not significantly different: {join_words(level[:STATED])}{and_more(level)}.")
     return sentences
 
 
@@ -195,9 +206,9 @@ def functions(grid: FactorGrid, classes: Classes) -> str:
     if not says(kind, "linear") or len(starts) < 2 or len(apart) == len(operators):
         return ""
     others = [name for name in starts if name not in (*added, *joined)]
-    start = f", and the mix behind {join_words(joined)} starts as the sum" if added and joined else ""
+    start = f", and the convolution after {join_words(joined)} is initialised as the sum" if added and joined else ""
     return (
-        f"In this linear decoder {join_words([*added, *others, *joined])} are the same class of functions{start}: "
+        f"In this linear decoder, {join_words([*added, *others, *joined])} can represent the same functions{start}: "
         f"only the optimisation can make a difference.{excepted(apart)}"
     )
 
@@ -207,7 +218,7 @@ def other_functions(added: list[str], joined: list[str]) -> str:
     if not added or not joined:
         return ""
     return (
-        f"A convolution with an activation follows each fusion, so {join_words(joined)} can do here what "
+        f"A convolution with an activation follows each fusion, so {join_words(joined)} can represent functions that "
         f"{join_words(added)} cannot."
     )
 
@@ -218,7 +229,7 @@ def excepted(operators: Mapping[str, type | None]) -> str:
     text = UNPOOLING if len(others) < len(operators) else ""
     if others:
         are = "is" if len(others) == 1 else "are"
-        text += f" This does not hold for {join_words(others)}, which {are} not linear, or not known to be."
+        text += f" This does not hold for {join_words(others)}, which {are} not known to be linear."
     return text
 
 

@@ -192,7 +192,7 @@ def join(values: list[int]) -> str:
 def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
     """Return notes on the choice: the seeds, missing runs, and levels at the edge of the grid."""
     found = [
-        "another: how often resampled tuning seeds choose another level"
+        "changes: how often the choice changes when the tuning seeds are resampled"
         + (" (unknown with one seed)" if len(sweep.seeds) == 1 else "")
         + "; regret: mIoU of each seed's best level minus that of the chosen level, mean over seeds."
     ]

@@ -101,11 +101,11 @@ def test_a_second_run_of_one_training_is_named(tmp_path):
     trained(tmp_path / "b1", seed=1, miou=0.9, git="b" * 40)
     (problem,) = collect(tmp_path).problems
     assert (problem.kind, problem.what) == ("duplicate", "b1")
-    assert "as a1, which comes first and is used" in problem.why
-    assert "Unequal: the code's commit" in problem.why
+    assert "as a1, which is used; this run is excluded" in problem.why
+    assert "Different: code commit" in problem.why
     page, results, _ = written(tmp_path)
     assert "Nothing is missing" not in page
-    assert "are second runs of one training" in page
+    assert "Second runs of the same configuration and seed, excluded: 1" in page
     assert [row["run"] for row in results] == ["a0", "a1"]
 
 
@@ -152,7 +152,7 @@ def test_tuning_seeds_are_in_no_comparison(tmp_path):
     collection = collect(tmp_path)
     assert (held(collection), collection.seeds) == ({"ladder8 deconv sum": {"a0", "a1", "a2"}}, [0, 1, 2])
     assert [problem.kind for problem in collection.problems] == ["tuning", "tuning"]
-    assert "are of seeds that chose a level" in written(tmp_path)[0]
+    assert "Runs of tuning seeds (segpipe.tune), excluded from all comparisons: 2" in written(tmp_path)[0]
 
 
 def test_data_that_are_drawn_with_the_seed_are_no_difference(tmp_path):

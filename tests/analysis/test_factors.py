@@ -126,7 +126,7 @@ def test_the_verdict_names_levels_as_the_factors_do(tmp_path):
     assert found["Learning rate"].startswith("0.001 > 0.01. 1 of 1") or found["Learning rate"].startswith(
         "0.001 > 0.01. "
     )
-    assert "learning rate 0.001 is, in points of mIoU, 3." in found["Learning rate"]
+    assert "Learning rate 0.001 is 3." in found["Learning rate"]
     assert found["Decoder"].startswith("deconv > nearest. ")
     assert "ladder4 deconv sum optimizer.lr=0.001" in found["Best network"]
 
@@ -167,9 +167,9 @@ def test_resampling_by_matrices_and_by_ratios_is_the_same(tmp_path):
 
 def test_a_score_without_a_function_is_refused(tmp_path):
     folder = write_design(tmp_path / "runs", SETS["one"])
-    with pytest.raises(UserError, match="Speed: this score is no function of confusion matrices"):
+    with pytest.raises(UserError, match="Speed: this score is not computed from confusion matrices"):
         report.report(folder, factors=(LOSS,), score=Score("miou", "Speed"))
-    with pytest.raises(UserError, match="no finished run to report on"):  # val.miou is there, val.speed is not
+    with pytest.raises(UserError, match="no finished run"):  # val.miou is there, val.speed is not
         report.report(folder, factors=(LOSS,), score=Score("speed", "Speed"))
 
 
@@ -208,8 +208,8 @@ def test_a_level_comes_from_the_choices_the_overrides_or_the_configuration():
 
 
 def test_names_of_places():
-    assert DesignPoint("", "operators as they are", "fcn", ("deconv", "sum", 8)).label == "fcn8s deconv sum"
-    four = DesignPoint("", "operators as they are", "ladder", ("deconv", "sum", 8, 0.1), (*FACTORS, RATE))
+    assert DesignPoint("", "unmodified operators", "fcn", ("deconv", "sum", 8)).label == "fcn8s deconv sum"
+    four = DesignPoint("", "unmodified operators", "ladder", ("deconv", "sum", 8, 0.1), (*FACTORS, RATE))
     assert four.label == "ladder8 deconv sum optimizer.lr=0.1"
     assert four.level("stride") == 8
-    assert DesignPoint("", "operators as they are", "fcn8s", ("ce",), (LOSS,)).label == "fcn8s ce"
+    assert DesignPoint("", "unmodified operators", "fcn8s", ("ce",), (LOSS,)).label == "fcn8s ce"

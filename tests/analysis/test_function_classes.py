@@ -32,15 +32,15 @@ CLASSES = {
 }
 
 
-EXCEPTION = "Unpooling, whose switches differ from channel to channel, and depthwise operators are exceptions."
+EXCEPTION = "Exceptions are unpooling, whose switches differ between channels, and depthwise operators."
 
 
 NOT_FOR = "This does not hold for"
 
 
 SAME = (
-    "In this linear decoder plus and beside are the same class of functions, and the mix behind beside starts as the "
-    "sum: only the optimisation can make a difference."
+    "In this linear decoder, plus and beside can represent the same functions, and the convolution after beside is "
+    "initialised as the sum: only the optimisation can make a difference."
 )
 
 
@@ -70,10 +70,10 @@ REPEAT = {"repeat": "my.Repeat"}
     [
         (REPEAT, SAME),
         (REPEAT | {"switches": "my.Switches"}, f"{SAME} {EXCEPTION}"),
-        (REPEAT | {"aware": "my.Aware"}, f"{SAME} {NOT_FOR} aware, which is not linear, or not known to be."),
+        (REPEAT | {"aware": "my.Aware"}, f"{SAME} {NOT_FOR} aware, which is not known to be linear."),
         (
             REPEAT | {"aware": "my.Aware", "strange": "theirs.Strange", "switches": "my.Switches"},
-            f"{SAME} {EXCEPTION} {NOT_FOR} aware and strange, which are not linear, or not known to be.",
+            f"{SAME} {EXCEPTION} {NOT_FOR} aware and strange, which are not known to be linear.",
         ),
         ({"aware": "my.Aware"}, ""),
         ({"strange": "theirs.Strange", "bilinear": "theirs.Bilinear"}, ""),  # a known name says nothing
@@ -95,7 +95,7 @@ def test_functions_are_the_same_behind_linear_operators_alone(tmp_path, decoders
         (
             BOTH,
             "my.Blocks",
-            "A convolution with an activation follows each fusion, so beside can do here what plus cannot.",
+            "A convolution with an activation follows each fusion, so beside can represent functions that plus cannot.",
         ),
     ],
 )
@@ -106,7 +106,7 @@ def test_functions_depend_on_fusions_and_refinement(tmp_path, fusions, refine, t
 def test_a_depthwise_operator_does_not_commute(tmp_path):
     decoders = REPEAT | {"deconv": "my.Repeat"}
     text = said(tmp_path / "runs", decoders, BOTH, options={"deconv": {"depthwise": True}})
-    assert text == f"{SAME} {NOT_FOR} deconv, which is not linear, or not known to be."
+    assert text == f"{SAME} {NOT_FOR} deconv, which is not known to be linear."
 
 
 def test_the_report_asks_the_classes_that_the_configuration_offers(tmp_path):

@@ -151,11 +151,11 @@ def test_the_kept_sweeps_are_read_and_compared():
         assert everywhere.adjusted >= here.adjusted
     again = effects.analyse(ladder, reference="ladder8 deconv sum", resamples=50)
     assert ladder.networks[again.reference].label == "ladder8 deconv sum"
-    with pytest.raises(UserError, match=r"'fcn8s': no network here is called so\. There are: ladder16 bilinear concat"):
+    with pytest.raises(UserError, match=r"'fcn8s': no network has this name\. Give one of: ladder16 bilinear concat"):
         effects.analyse(ladder, reference="fcn8s", resamples=50)
 
 
 def test_a_run_itself_is_no_folder_of_runs():
     one = next(path for path in sorted((KEPT / "sweep_ladder").iterdir()) if path.is_dir())
-    with pytest.raises(UserError, match=r"a single run. Give the folder that it lies in, .*sweep_ladder\."):
+    with pytest.raises(UserError, match=r"a single run. Give the folder that contains it, .*sweep_ladder\."):
         collect(one)

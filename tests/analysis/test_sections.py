@@ -70,8 +70,8 @@ def test_pictures_stand_under_every_network_of_the_lowest_seed(tmp_path):
     page, _, _ = written(tmp_path)
     shown = re.findall(r'<img src="data:image/(\w+);base64,[^"]+" alt="([^"]*)"', page)
     assert shown == [
-        ("jpeg", "photo: first"), ("png", "truth: first"), ("png", "ladder8 deconv sum: first"),
-        ("png", "ladder8 nearest sum: first"), ("jpeg", "photo: second"), ("png", "truth: second"),
+        ("jpeg", "photo: first"), ("png", "ground truth: first"), ("png", "ladder8 deconv sum: first"),
+        ("png", "ladder8 nearest sum: first"), ("jpeg", "photo: second"), ("png", "ground truth: second"),
         ("png", "ladder8 nearest sum: second"),
     ]  # fmt: skip
     assert "trained with seed 0" in page
@@ -82,7 +82,7 @@ def test_pictures_that_do_not_fit_are_left_out_and_said(tmp_path, monkeypatch):
     monkeypatch.setattr("segpipe.analysis.page.examples.LARGEST", 6000)
     page, _, _ = written(tmp_path)
     assert page.count("alt=") in (3, 0)
-    assert "1 validation picture of 2 (the others would make the page too large)" in page
+    assert "1 validation image of 2 (the others would make the page too large)" in page
 
 
 def test_standings_name_the_pareto_front(tmp_path):
@@ -108,7 +108,7 @@ def test_boundaries_are_shown_and_compared(tmp_path):
     assert "boundary_f" in section
     assert "<svg" in section
     assert "exploratory" in section
-    assert re.search(r"boundary_f, decoder \(ladder, operators as they are\): deconv (&gt;|≈) nearest", section)
+    assert re.search(r"boundary_f, decoder \(ladder, unmodified operators\): deconv (&gt;|≈) nearest", section)
     found = next(row for row in results if row["run"] == "deconv-sum-8-s1")
     stored = json.loads((folder / "deconv-sum-8-s1" / "metrics.json").read_text())["test"]["boundaries"]
     assert float(found["test_boundary_f"]) == pytest.approx(stored["boundary_f"])
@@ -137,7 +137,7 @@ def test_a_bound_of_the_same_pictures_is_drawn(factorial, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     file.write_text(json.dumps(content | {"fingerprint": "another"}))
     assert "perfect map" not in written(factorial, out=tmp_path)[0]
-    with pytest.raises(UserError, match="of other test pictures"):
+    with pytest.raises(UserError, match="for other test images"):
         report.report(factorial, out=tmp_path, bound=file, resamples=200)
     file.write_text(json.dumps(content))
     page, _, _ = written(factorial, out=tmp_path)
@@ -145,7 +145,7 @@ def test_a_bound_of_the_same_pictures_is_drawn(factorial, tmp_path, monkeypatch)
     assert "--bound outputs/bounds/fake-test.json" in page
     file.write_text('{"fingerprint": "c", "strides": {"4": [1]}}')
     assert "perfect map" not in written(factorial, out=tmp_path)[0]
-    with pytest.raises(UserError, match="no bound in it"):
+    with pytest.raises(UserError, match="no scores in it"):
         report.report(factorial, out=tmp_path, bound=file, resamples=200)
 
 

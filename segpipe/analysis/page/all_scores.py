@@ -18,8 +18,8 @@ def section(collection: Collection, found: Sequence[NetworkResult]) -> Section:
         for standing in found
     }
     caption = (
-        "Test scores in percent, mean over seeds. Each is of all test pictures together; a score that is defined for "
-        "classes is the mean over the classes that the test's masks have."
+        "Test scores in percent, mean over seeds. Each score is computed from all test images together; a score that "
+        "is defined per class is the mean over the classes in the test masks."
     )
 
     def of_network(standing: NetworkResult, label: str) -> float | None:

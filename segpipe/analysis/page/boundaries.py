@@ -19,9 +19,8 @@ from segpipe.metrics.confusion import RatioCounts
 from segpipe.runs.counts import read_boundaries
 
 NONE = (
-    "These runs have not counted boundaries (metrics.json has no test.boundaries). "
-    "python -m segpipe.evaluate RUN counts them for a single run that has its checkpoint; new trainings do so "
-    "themselves."
+    "These runs have no boundary scores (metrics.json has no test.boundaries). New trainings compute them; "
+    "python -m segpipe.evaluate RUN computes them for a run that has its checkpoint."
 )
 COMPARED = ("boundary_f", "band_miou_2")
 RESAMPLES = 2000  # at most, for what is exploratory
@@ -38,26 +37,26 @@ def section(
         return Section("boundaries", "Boundaries and small objects", [Text(NONE)])
     lacking = sum(not counted(run) for run in collection.runs)
     if lacking:
-        blocks.append(
-            Text(f"{lacking} of {len(collection.runs)} runs have not counted boundaries and are left out here.")
-        )
+        blocks.append(Text(f"Runs without boundary scores, excluded here: {lacking} of {len(collection.runs)}."))
     caption = (
-        "Mean over seeds, in percent. boundary_f: F-measure of the boundaries (Csurka et al. 2013), boundary_f_script "
-        "as "
-        "SegNet's script averages it; boundary_iou: Cheng et al. 2021, by the share of the diagonal; band_miou: mIoU "
-        "of the "
-        "pixels at most so many pixels from a true boundary; far_miou: of those further away; object_iou: by objects' "
-        "size."
+        "Test scores in percent, mean over seeds. boundary_f: boundary F-measure (Csurka et al. 2013); "
+        "boundary_f_script: the same, averaged as in SegNet's script; boundary_iou: boundary IoU (Cheng et al. 2021), "
+        "with the depth as a share of the image diagonal; band_miou: mIoU of the pixels within the given number of "
+        "pixels of a true boundary; far_miou: mIoU of the pixels that are farther away; object_iou: mIoU by object "
+        "size (docs/boundaries.md)."
     )
     blocks.append(scores(found, names, lambda standing, name: of_network(standing, name), caption))
     for grid in grids(found):
-        about = "mIoU of the pixels at most d pixels from a true boundary: mean over seeds, and their range."
+        about = (
+            "Test mIoU in percent of the pixels within d pixels of a true boundary. Lines: mean over seeds; bands: "
+            "range over seeds."
+        )
         drawn = small_multiples(grid, band_curve, xlabel="d (pixels)", ylabel="band mIoU (%)", caption=about, log=True)
         if drawn is not None:
-            blocks.append(Fold(f"mIoU by the distance from boundaries: {grid.label}", [drawn]))
+            blocks.append(Fold(f"mIoU by distance from a boundary: {grid.label}", [drawn]))
     blocks += [Items(orders(name, compared)) for name, compared in exploratory.items()]
     for name, compared in exploratory.items():
-        summary = f"Differences of {name}: exploratory, a family of its own, of {RESAMPLES:,} resamples at most"
+        summary = f"Differences in {name}: exploratory, a separate family, at most {RESAMPLES:,} resamples"
         blocks.append(Fold(summary, [differences(compared)]))
     return Section("boundaries", "Boundaries and small objects", blocks)
 

@@ -19,10 +19,11 @@ from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.verdict import Classes, Paragraph, verdict
 
 EXPLAINED = (
-    "Real: the difference would be found again with new trainings on these pictures, all differences that were looked "
-    "at considered (Holm, 5 %). New pictures too: also with other pictures of the same kind. Intervals in brackets are "
-    "95 %. > stands for a real difference, ≈ for two levels that cannot be told apart. The ranking is by validation; "
-    "all differences and intervals are of the test."
+    "Significant: for new trainings tested on the same images, the difference is not zero (adjusted p below 5 %, by "
+    "Holm's method for all differences of the family). For new images: the same for new trainings tested on other "
+    "images of the same kind. Intervals in brackets are 95 % intervals. > marks a significant difference, ≈ two "
+    "levels that are not significantly different. Networks are ranked by validation; all differences and intervals "
+    "use test scores."
 )
 
 DRAWN = 45  # single networks; the table has all
@@ -77,9 +78,9 @@ def subtitle(collection: Collection, found: list[NetworkResult]) -> str:
     """How much was compared."""
     cells = sum(len(standing.network.places) for standing in found)
     return (
-        f"{pluralise(cells, 'cell')} that are {pluralise(len(found), 'network')}, "
+        f"{pluralise(cells, 'cell')} ({pluralise(len(found), 'distinct network')}), "
         f"{pluralise(len(collection.seeds), 'seed')}, "
-        f"{pluralise(len(collection.runs), 'finished run')}; {pluralise(len(collection.pictures), 'test picture')}, "
+        f"{pluralise(len(collection.runs), 'finished run')}; {pluralise(len(collection.pictures), 'test image')}, "
         f"{pluralise(len(collection.classes), 'class', 'classes')}."
     )
 
@@ -118,9 +119,11 @@ def differences(collection: Collection, analysis: Analysis) -> Section:
     if analysis.marginal:
         blocks.append(tables.differences(analysis.marginal))
     else:
-        blocks.append(Text("No two networks here differ in one factor alone."))
+        blocks.append(Text("No two networks differ in exactly one factor."))
     if analysis.interactions:
-        summary = f"All {len(analysis.interactions)} interactions: how a difference changes with another factor"
+        summary = (
+            f"Interactions ({len(analysis.interactions)}): how a difference depends on the level of another factor"
+        )
         blocks.append(Fold(summary, [tables.differences(analysis.interactions, interaction=True)]))
     return Section("differences", "Differences", blocks)
 
@@ -134,23 +137,28 @@ def singles(found: list[NetworkResult], analysis: Analysis) -> Section:
         name = ranked[0].contrast.b
         of_best = analysis.reference is None
         full = (
-            "An interval that ends at 0: really worse than the best; any other interval: may be the best. "
+            "An interval that ends at 0: significantly worse than the best; any other interval: may be the best. "
             if of_best
             else ""
         )
-        more = f" The {DRAWN} best of {len(analysis.cells)} are drawn." if len(analysis.cells) > DRAWN else ""
+        more = (
+            f" The figure shows the {DRAWN} best of {len(analysis.cells)} networks."
+            if len(analysis.cells) > DRAWN
+            else ""
+        )
         caption = (
-            f"Each network less {name}, the best on validation on top. Intervals hold all at once. {full}"
+            f"Test {analysis.score.label} of each network minus that of {name}, in points; the best network on "
+            f"validation is at the top. Intervals are simultaneous. {full}"
             f"{plots.forest_caption(ranked)}{more}"
         )
-        blocks.append(Figure([plots.forest(ranked, f"less {name}")], caption, []))
+        blocks.append(Figure([plots.forest(ranked, f"minus {name}")], caption, []))
     return Section("networks", "Single networks", [*blocks, tables.networks(found, analysis)])
 
 
 def costs(found: list[NetworkResult]) -> Section:
     """The score against what networks cost."""
     drawn = curves.cost_figure(found)
-    none = Text("The runs do not say what their networks cost (metrics.json has no cost).")
+    none = Text("No run recorded the cost of its network (metrics.json has no cost).")
     return Section("cost", f"{found[0].score.title} against cost", [none if drawn is None else drawn])
 
 
@@ -163,6 +171,6 @@ def learning(found: list[NetworkResult]) -> Section:
             blocks += [Text(curves.last_epochs(grid)), Fold(f"Learning curves: {grid.label}", [drawn])]
     if not blocks:
         there = any(run.run.history.is_file() for one in found for run in one.network.runs.values())
-        none = f"No history.csv of the runs has val/{found[0].score.key}, or it cannot be read."
-        blocks.append(Text(none if there else "The runs have left no history.csv."))
+        none = f"No history.csv of the runs has val/{found[0].score.key}, or the files cannot be read."
+        blocks.append(Text(none if there else "The runs have no history.csv."))
     return Section("learning", "Learning curves", blocks)

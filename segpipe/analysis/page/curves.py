@@ -68,13 +68,12 @@ def cost_caption(found: Sequence[NetworkResult], name: str) -> str:
     ]
     devices = {str(metric(run, "cost", "device")) for one in found for run in one.network.runs.values()}
     return (
-        f"A dot a network, mean over seeds. Ringed, and joined by a line: the Pareto front, networks that none "
-        f"surpasses "
-        f"on validation at the same cost or less. By {what}: {join_words(said[:8])}"
-        f"{' and more' if len(said) > 8 else ''}. "
-        f"Multiply-adds and latency are of one picture; memory is the most that the training's process held. Measured "
-        f"on: "
-        f"{join_words(sorted(devices))}, beside whatever else ran there."
+        f"Test {found[0].score.label} {found[0].score.in_unit} against the cost of the network. Each marker is a "
+        f"network, mean over seeds. Circled and connected: the Pareto front, the networks for which no other network "
+        f"has a better validation score at the same or lower cost. The front for {what}: {join_words(said[:8])}"
+        f"{' and more' if len(said) > 8 else ''}. Multiply-adds and latency are for one image; memory is the peak "
+        f"memory of the training process. Measured on: {join_words(sorted(devices))}; other processes may have run at "
+        f"the same time."
     )
 
 
@@ -181,8 +180,8 @@ def over_seeds(curves: Sequence[dict[int, float]]) -> Curve | None:
 def learning_curves(grid: FactorGrid) -> Figure | None:
     """Validation score by epoch."""
     caption = (
-        f"Validation {grid.score.label} by epoch: mean over seeds, and from the lowest seed to the highest. = joins "
-        f"what is the same networks."
+        f"Validation {grid.score.label} {grid.score.in_unit} by epoch. Lines: mean over seeds; bands: range over "
+        f"seeds. Settings joined by = have the same networks."
     )
     return small_multiples(grid, learning, xlabel="epoch", ylabel=f"val {grid.score.on_axis}", caption=caption)
 
@@ -192,5 +191,8 @@ def last_epochs(grid: FactorGrid) -> str:
     runs = {id(run): run for one in grid.of.values() for run in one.network.runs.values()}.values()
     ends = [(number_of(run, "best_epoch"), number_of(run, "training", "epochs")) for run in runs]
     still = sum(best is not None and best + 1 == count for best, count in ends)
-    longer = ": longer training would raise them, and perhaps not all alike" if still > len(ends) / 2 else ""
-    return f"{grid.label}: {100 * still / len(ends):.0f} % of the runs were best in their last epoch{longer}."
+    longer = (
+        ": longer training would probably improve them, perhaps by different amounts" if still > len(ends) / 2 else ""
+    )
+    share = f"{100 * still / len(ends):.0f} % of the runs had their best validation score in the last epoch"
+    return f"{grid.label}: {share}{longer}."

@@ -15,15 +15,14 @@ LARGEST = 6_000_000  # characters that all pictures of the page may take
 LARGEST_FILE = 400_000  # bytes; a run writes pictures of 320 pixels
 KINDS = {".jpg": ("JPEG", "image/jpeg"), ".png": ("PNG", "image/png")}
 NONE = (
-    "These runs have left no example pictures (pictures/examples). New trainings write them: photo, truth and "
-    "prediction "
-    "of the same few validation pictures."
+    "These runs have no example images (folder pictures/examples). New trainings write them: photo, ground truth and "
+    "prediction for the same few validation images."
 )
 
 
 def section(collection: Collection, found: Sequence[NetworkResult]) -> Section:
     """As many examples as fit, each under every network, ranked by validation; of the lowest seed each has."""
-    title = "The same pictures under every network"
+    title = "Example predictions"
     ranked = sorted(found, key=lambda one: -one.val)
     first = {one.number: one.network.runs[min(one.network.runs)] for one in ranked}
     names = list(dict.fromkeys(name for run in first.values() for name in examples_of(run)))
@@ -33,18 +32,18 @@ def section(collection: Collection, found: Sequence[NetworkResult]) -> Section:
         made = example(len(examples) + 1, name, ranked, first)
         size = sum(len(picture.uri) for picture in made)
         if made and spent + size <= LARGEST:
-            truth = next((picture.uri for picture in made if picture.label == "truth"), "data:,")
+            truth = next((picture.uri for picture in made if picture.label == "ground truth"), "data:,")
             examples.append(Example(len(examples) + 1, name, truth, made))
             spent += size
     if not examples:
-        why = "Their example pictures are too large for this page." if names else NONE
+        why = "The example images are too large for this page." if names else NONE
         return Section("pictures", title, [Text(why)])
     seeds = sorted({min(one.network.runs) for one in ranked})
     caption = (
-        f"{pluralise(len(examples), 'validation picture')}{of_more(len(names), len(examples))}: photo, truth, then the "
-        f"prediction of every network, the best on validation first, trained with seed {seeds[0]}"
-        f"{' or its lowest other' if len(seeds) > 1 else ''}. A click opens one, beside the truth where there is room; "
-        f"then the arrow keys or a swipe go on."
+        f"{pluralise(len(examples), 'validation image')}{of_more(len(names), len(examples))}: photo, ground truth, "
+        f"then the prediction of each network, the best on validation first. Networks are trained with seed "
+        f"{seeds[0]}{' or their lowest seed' if len(seeds) > 1 else ''}; scores are test scores over all images and "
+        f"seeds. Click an image to enlarge it beside the ground truth; the arrow keys or a swipe show the next one."
     )
     blocks: list[Block] = [Pictures(caption, legend(collection), examples)]
     return Section("pictures", title, blocks)
@@ -74,7 +73,7 @@ def example(number: int, name: str, ranked: Sequence[NetworkResult], first: dict
     """Photo, truth and predictions; none without a photo and a truth that one of the runs has left whole."""
     runs = list(first.values())
     photo = next(filter(None, (picture(run.run.examples / f"{name}.jpg", "photo") for run in runs)), None)
-    truth = next(filter(None, (picture(run.run.examples / f"{name}.truth.png", "truth") for run in runs)), None)
+    truth = next(filter(None, (picture(run.run.examples / f"{name}.truth.png", "ground truth") for run in runs)), None)
     predictions = [
         one._replace(score=f"test {with_unit(standing.test, standing.score)}")
         for standing in ranked

@@ -51,7 +51,7 @@ def table_lines(table: Table) -> list[str]:
     lines = ["| " + " | ".join(map(safe, row)) + " |" for row in [table.columns, *rows]]
     lines.insert(1, "|" + "|".join(rule) + "|")
     more = len(table.rows) - LONGEST
-    return lines + ([f"\n{more} more rows are in the page."] if more > 0 else [])
+    return lines + ([f"\n{more} more rows are in report.html."] if more > 0 else [])
 
 
 def safe(text: str) -> str:

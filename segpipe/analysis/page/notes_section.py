@@ -20,31 +20,30 @@ from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.statistics.intervals import MIN_SEEDS
 
 SHOWN = 20  # problems of a kind, before the rest is folded away
-KINDS = {
-    "missing": "have no run yet", "running": "are still at work", "interrupted": "were interrupted", "failed": "failed",
-    "refused": "were refused, since the combination means nothing", "damaged": "are damaged, and left out",
-    "foreign": "are no part of it, and left out", "mixed": "were tested on other data, and left out",
-    "tuning": "are of seeds that chose a level (segpipe.tune), and left out of every comparison",
-    "duplicate": "are second runs of one training, and left out",
-    "extended": "were trained longer than asked for, and are in the numbers as that",
+KINDS = {  # headings of the lists of problems, by kind
+    "missing": "Cells without a run", "running": "Runs in progress", "interrupted": "Interrupted runs",
+    "failed": "Failed runs", "refused": "Invalid cells, which are not trained", "damaged": "Damaged runs, excluded",
+    "foreign": "Folders that are no runs of this sweep, excluded", "mixed": "Runs tested on other data, excluded",
+    "tuning": "Runs of tuning seeds (segpipe.tune), excluded from all comparisons",
+    "duplicate": "Second runs of the same configuration and seed, excluded",
+    "extended": "Runs resumed for more epochs than the cell requests, included with their setting",
 }  # fmt: skip
 QUESTIONS = [
-    "These pictures, new trainings: would the difference be found again if the networks were trained anew and tested "
-    "on "
-    "the same pictures? Trainings of one seed are compared with each other (same batches, same first weights where the "
-    "networks agree), and the interval is Student's t over these differences.",
-    "New pictures too: would it also be found on other test pictures of the same kind? To the variance over seeds "
-    "comes "
-    "that over pictures, less what both count, with Satterthwaite's degrees of freedom; pictures are resampled in "
-    "whole "
-    "groups, with the same weights for all networks and seeds, and {score} is computed anew from the sums.",
+    "New trainings: would the difference occur again if the networks were trained again and tested on the same "
+    "images? Runs with the same seed are compared (same batches, same initial weights where the networks have the "
+    "same layers). The interval is Student's t over these paired differences.",
+    "New trainings and images: would it also occur on other test images of the same kind? The variance is that over "
+    "seeds plus that over images, minus the residual that both contain, with Satterthwaite's degrees of freedom. "
+    "Images are resampled in complete groups, with the same weights for all networks and seeds, and {score} is "
+    "computed from the resampled sums.",
 ]
 
 SKEWED = (  # python -m benchmarks.coverage --part best
-    "Noise: intervals take a training's noise for symmetric about its mean. Simulated, errors stay within 6 % for "
-    "normal and heavy-tailed noise, equal or unequal. For skewed noise (log-normal, one operator ten times as noisy) "
-    "equal networks were called worse in 5.6, 6.6 and 10.1 % of sweeps with 3, 5 and 10 seeds. More seeds do not "
-    "repair that, but ten are recommended: they show whether noise is skewed."
+    "Noise: the intervals assume that the noise of a training is symmetric about its mean. In simulations the error "
+    "is at most 6 % for normal and heavy-tailed noise, with equal or unequal variances. For skewed noise (log-normal, "
+    "one operator ten times as noisy), equal networks were called significantly worse in 5.6, 6.6 and 10.1 % of "
+    "sweeps with 3, 5 and 10 seeds. More seeds do not correct this, but ten seeds are recommended: they show whether "
+    "noise is skewed."
 )
 
 
@@ -52,18 +51,14 @@ def noise(found: Sequence[NetworkResult], analysis: Analysis) -> Section:
     """How much a score moves from seed to seed, and how many seeds would show what is not sure."""
     known = [one.deviation for one in found if np.isfinite(one.deviation)]
     if not known:
-        return Section(
-            "seeds", "Seeds", [Text("With one seed, how much a score moves from seed to seed is not known.")]
-        )
+        return Section("seeds", "Seeds", [Text("With one seed, the variation between seeds is unknown.")])
     score = analysis.score
     noisiest = max((one for one in found if np.isfinite(one.deviation)), key=lambda one: one.deviation)
     text = (
-        f"The same network, trained again with another seed, moves by {points(float(np.median(known)), score)} points "
-        f"of test {score.label} "
-        f"(standard deviation, median over networks), and by {points(noisiest.deviation, score)} where it moves most, "
-        f"{noisiest.network.label}. Differences of means are surer than that: they are of the same seeds, and of "
-        f"several "
-        f"pairs of networks."
+        f"The standard deviation of test {score.label} over seeds is {points(float(np.median(known)), score)} points "
+        f"in the median over networks, and at most {points(noisiest.deviation, score)} points "
+        f"({noisiest.network.label}). Mean differences are more precise: they compare runs with the same seed, and "
+        f"average over several pairs of networks."
     )
     blocks: list[Block] = [Text(text), by_level(found)]
     points_needed = [one.seeds_needed_for() for one in analysis.marginal if one.estimate.trainings is not None]
@@ -72,10 +67,9 @@ def noise(found: Sequence[NetworkResult], analysis: Analysis) -> Section:
         most = "more than 1,000" if len(there) < len(points_needed) else str(max(there))
         blocks.append(
             Text(
-                f"To show a true difference of one point with probability 0.8, the marginal comparisons would need "
-                f"{min(there) if there else 'more than 1,000'} to {most} seeds, each at the level that it has as one "
-                f"of "
-                f"{len(analysis.marginal)}; how many each needs stands in the table of differences."
+                f"To detect a true difference of one point with probability 0.8, the marginal comparisons need "
+                f"{min(there) if there else 'more than 1,000'} to {most} seeds, at the significance level of one of "
+                f"{pluralise(len(analysis.marginal), 'comparison')}. The table of differences has the number for each."
             )
         )
     return Section("seeds", "Seeds", blocks)
@@ -91,7 +85,7 @@ def by_level(found: Sequence[NetworkResult]) -> Table:
             rows.append(
                 [Cell(str(level)), Cell(str(len(own)), len(own)), *(scored(v, score) for v in (median, max(own)))]
             )
-    caption = f"Standard deviation of test {score.label} over seeds, in points."
+    caption = f"Standard deviation of test {score.label} over seeds, in points: median and maximum over networks."
     return Table(caption, [factor.label, "networks", "median", "largest"], rows, 3)
 
 
@@ -101,21 +95,19 @@ def left_out(collection: Collection, found: Sequence[NetworkResult]) -> Section:
     for kind in dict.fromkeys([*KINDS, *(problem.kind for problem in collection.problems)]):
         items = [f"{one.what}: {one.why}" for one in collection.problems if one.kind == kind]
         if items:
-            blocks.append(
-                Text(f"{kind.capitalize()}: {len(items)} {KINDS.get(kind, '')}.".replace(" .", "."), "heading")
-            )
+            blocks.append(Text(f"{KINDS.get(kind, kind.capitalize())}: {len(items)}", "heading"))
             blocks += shortened(items)
     if not blocks:
-        whole = "Nothing is missing: every cell that was asked for has a finished run."
-        blocks.append(Text(whole if collection.asked else "Every run in this folder is finished and in the numbers."))
+        whole = "Nothing is missing: every requested cell has a finished run."
+        blocks.append(Text(whole if collection.asked else "Every run in this folder is finished and included."))
     blocks += told_apart(collection)
     blocks += unequal_seeds(collection, found)
     same = [one for one in found if len(one.network.places) > 1]
     if same:
         rows = [[Cell(one.mark), Cell("; ".join(place.label for place in one.network.places))] for one in same]
-        caption = "Cells that are the same network: trained once a seed, shown in each place, counted once."
+        caption = "Cells that are the same network: trained once per seed, shown in each of their cells, counted once."
         blocks.append(Table(caption, ["letter", "cells"], rows, 0))
-    return Section("missing", "What is missing, and what is the same", blocks + mixed(collection))
+    return Section("missing", "Missing runs and identical cells", blocks + mixed(collection))
 
 
 def told_apart(collection: Collection) -> list[Block]:
@@ -126,7 +118,7 @@ def told_apart(collection: Collection) -> list[Block]:
     for key, count in collection.apart.items():
         parts = [f"{value} ({pluralise(times, 'run')})" for value, times in count.most_common(STATED)]
         items.append(f"{key}: {join_words(parts)}{and_more(list(count))}")
-    text = "Not one training, though no override tells: so these runs are no seeds of one another, and stand apart."
+    text = "Keys in which runs of one cell differ although no override sets them. Such runs are not pooled as seeds."
     return [Text(text), Items(items)]
 
 
@@ -135,8 +127,8 @@ def unequal_seeds(collection: Collection, found: Sequence[NetworkResult]) -> lis
     less = [one for one in found if len(one.network.runs) < len(collection.seeds)]
     if not less:
         return []
-    said = [f"{one.network.label}: seed {join_words([str(seed) for seed in sorted(one.network.runs)])}" for one in less]
-    return [Text("Networks that lack seeds which others have:"), *shortened(said)]
+    said = [f"{one.network.label}: {join_words([str(seed) for seed in sorted(one.network.runs)])}" for one in less]
+    return [Text("Networks that lack seeds which other networks have, with their seeds:"), *shortened(said)]
 
 
 def shortened(items: list[str]) -> list[Block]:
@@ -153,7 +145,7 @@ def mixed(collection: Collection) -> list[Block]:
         both = record.get("versions"), record.get("data_fingerprint")
         versions, data = (entry if isinstance(entry, dict) else {} for entry in both)
         entries = {f"version of {name}": value for name, value in versions.items()}
-        entries |= {"Python": record.get("python"), "the code's commit": short(record.get("git"))}
+        entries |= {"Python": record.get("python"), "code commit": short(record.get("git"))}
         entries |= {f"data of {split}": data.get(split) for split in ("train", "val")} | {
             "device": metric(run, "cost", "device")
         }
@@ -166,8 +158,8 @@ def mixed(collection: Collection) -> list[Block]:
             parts = [f"{value} ({pluralise(times, 'run')})" for value, times in count.most_common(STATED)]
             items.append(f"{name}: {join_words(parts)}{and_more(list(count))}")
     if not items:
-        return [Text("All runs were made with the same versions, on the same data, on the same kind of device.")]
-    return [Text("Mixed: not all runs share these. Whether that matters is yours to judge."), Items(items)]
+        return [Text("All runs used the same versions, the same data and the same kind of device.")]
+    return [Text("The runs differ in these values. Check whether this affects the comparison."), Items(items)]
 
 
 def short(commit: object) -> object:
@@ -180,14 +172,15 @@ def of_single_networks(analysis: Analysis, found: Sequence[NetworkResult]) -> st
     many = pluralise(len(analysis.cells), "single network")
     if analysis.reference is None:
         return (
-            f"Exploratory: {many}, each less the best of the others (Hsu's multiple comparisons with the best, paired "
-            f"by seed, each pair with its own standard error, Bonferroni's bound). The intervals hold all at once; no "
-            f"network that is the best, or as good as the best, is called really worse, with 95 % (Holm)."
+            f"Exploratory: {many}, each minus the best of the others (Hsu's multiple comparisons with the best, paired "
+            f"by seed, each pair with its own standard error, Bonferroni's bound). The intervals are simultaneous. "
+            f"With a probability of 95 %, no network that is the best, or as good as the best, is called significantly "
+            f"worse (Holm)."
         )
     name = next(one.network.label for one in found if one.number == analysis.reference)
     return (
-        f"Exploratory: {many} against {name}, given with --reference; intervals that all hold at once, by the largest "
-        f"|t| (Dunnett). That holds for a reference that was named before the test was looked at."
+        f"Exploratory: {many} minus {name}, which was given with --reference, with simultaneous intervals by the "
+        f"largest |t| (Dunnett). They are valid only if the reference was chosen without looking at the test scores."
     )
 
 
@@ -198,19 +191,21 @@ def method(
     seeds, score = join_words([str(seed) for seed in collection.seeds]), analysis.score
     items = [
         f"Score: {score.label} {score.definition}; {score.units}.",
-        f"Seeds: {seeds}. Fewer than {MIN_SEEDS} in common: no interval.",
+        f"Seeds: {seeds}. With fewer than {MIN_SEEDS} seeds in common there is no interval.",
         *(question.format(score=score.label) for question in QUESTIONS),
-        f"{pluralise(analysis.resamples, 'resample')} of {pluralise(len(set(collection.groups)), 'group')} of "
-        f"{pluralise(len(collection.pictures), 'test picture')}.",
-        f"Confirmatory: the {len(analysis.marginal)} marginal differences of {join_words(labels(collection.factors))}, "
-        f"each the mean over pairs of networks that differ in nothing else, each network counted once; pairs with "
-        f"fewer than {MIN_SEEDS} seeds in common are left out. p by Holm, 5 % for all together. "
-        f"The {len(analysis.interactions)} interactions are a family of their own.",
+        f"{pluralise(analysis.resamples, 'resample')} of {pluralise(len(set(collection.groups)), 'group')} with "
+        f"{pluralise(len(collection.pictures), 'test image')}.",
+        f"Confirmatory: {pluralise(len(analysis.marginal), 'marginal difference')} of "
+        f"{join_words(labels(collection.factors))}, each the mean over pairs of networks that differ in nothing else, "
+        f"with each pair counted once; pairs with fewer than {MIN_SEEDS} seeds in common are excluded. p is corrected "
+        f"by Holm's method, with 5 % for the family. Interactions ({len(analysis.interactions)}) are a separate "
+        f"family.",
         of_single_networks(analysis, found),
         SKEWED,
-        "The ranking uses validation; every difference and interval is of the test.",
-        "What the words mean and how the method was checked: docs/statistics.md. What each part shows: docs/report.md. "
-        "All numbers: results.csv and comparisons.csv, beside this page, as shares from 0 to 1.",
+        "The ranking uses validation scores; all differences and intervals use test scores.",
+        "docs/statistics.md defines the terms and shows how the method was validated; docs/report.md describes each "
+        "section. results.csv and comparisons.csv, in the folder of this page, hold all numbers, as fractions from 0 "
+        "to 1.",
     ]
-    again: list[Block] = [Text("Made with, and to be made again with:"), Text(shlex.join(command), "command")]
-    return Section("method", "How it was computed", [Items(items), *again])
+    again: list[Block] = [Text("The command that generates this report:"), Text(shlex.join(command), "command")]
+    return Section("method", "Method", [Items(items), *again])

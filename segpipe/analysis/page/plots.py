@@ -18,7 +18,7 @@ from segpipe.analysis.statistics.contrasts import CELL
 from segpipe.analysis.statistics.intervals import Interval
 
 REFERENCE = (
-    " Lines without marks: what fixed upsampling of a perfect map of that stride scores on these pictures "
+    " Lines without markers: the score of a perfect map of that stride after fixed upsampling, on the same images "
     "(segpipe.bound): a reference, not a limit."
 )
 
@@ -142,9 +142,10 @@ def quantity_lines(grid: FactorGrid, bound: Bound | None = None) -> Figure | Non
     plural = others[0].plural if others else "networks"
     return Figure(
         panels,
-        f"Mean test {score.label}; whiskers are one standard deviation over seeds. Lines that run side by side: the "
-        f"{plural} differ alike at every {across.label}. From {across.named(ticks[0])} to {ticks[-1]} the {plural} "
-        f"gain, in points, {gains(grid, across, there_are, panels_by)}.{REFERENCE if perfect else ''}",
+        f"Mean test {score.label} {score.in_unit} over seeds by {across.label}; error bars: one standard deviation "
+        f"over seeds. Where lines are parallel, the {plural} differ by the same amount at every {across.label}. Gain "
+        f"of the {plural} from {across.named(ticks[0])} to {ticks[-1]}, lowest to highest, in points: "
+        f"{gains(grid, across, there_are, panels_by)}.{REFERENCE if perfect else ''}",
         [
             *legend(list(map(level_of, lines)) if others else []),
             *((f"perfect map, {way}", 0, mark) for way, mark in zip(perfect, figures.DASHES.values(), strict=False)),
@@ -231,11 +232,11 @@ def forest_caption(comparisons: Sequence[Comparison]) -> str:
     share = ""
     if wide:
         times = float(np.median(wide))
-        added = f"make an interval {times:.2f} times as wide (median)" if times >= 1.05 else "add next to nothing here"
-        share = f" New pictures {added}."
+        added = f"{times:.2f} times as wide (median)" if times >= 1.05 else "hardly wider here"
+        share = f" The intervals for new trainings and images are {added}."
     if not any(own for _, own in both):
-        return "Differences as found: with so few seeds there are no intervals."
+        return "Observed differences; there are too few seeds for intervals."
     return (
-        f"Thick: 95 % interval for these pictures, new trainings; thin with ends: new pictures too. Full dots are "
-        f"differences that were declared, {real} of {len(comparisons)}; hollow ones were not.{share}"
+        f"Thick lines: 95 % intervals for new trainings; thin lines with end marks: for new trainings and images. "
+        f"Filled dots: significant differences ({real} of {len(comparisons)}); hollow dots: not significant.{share}"
     )

@@ -71,14 +71,20 @@ def differences(family: Sequence[Comparison], *, interaction: bool = False) -> T
             ]
         )
     columns = [
-        "difference", "factor", *(["networks"] if several else []), "real?", "points", "95 %, new trainings",
-        "p (Holm)", "95 %, new pictures too", "p (Holm)", "pairs", "seeds",
-        *([] if interaction else ["seeds to show it", "seeds to show 1 point"]),
+        "difference", "factor", *(["networks"] if several else []), "significant?", "points",
+        "95 % interval, new trainings", "p (Holm)", "95 % interval, new trainings and images", "p (Holm)",
+        "pairs", "seeds",
+        *([] if interaction else ["seeds to detect it", "seeds to detect 1 point"]),
     ]  # fmt: skip
+    kind = (
+        "Interactions: the difference between two levels of a factor at one level of another factor, minus that "
+        "difference at the other level"
+        if interaction
+        else "Differences between two levels of a factor: means over pairs of networks that differ in nothing else"
+    )
     caption = (
-        f"Differences in points of {family[0].score.label}, each the mean over its pairs of networks that differ in "
-        f"nothing else; pairs with fewer than three seeds in common are left out. p is adjusted for all differences of "
-        f"the table; the intervals are each difference's own."
+        f"{kind}, in points of test {family[0].score.label}. Pairs with fewer than three seeds in common are excluded. "
+        f"p is adjusted for all rows of the table; the intervals are not."
     )
     return Table(caption, columns, rows, 7 if interaction else 9)
 
@@ -99,7 +105,7 @@ def pairs(contrast: Contrast) -> Cell:
 def changing(contrast: Contrast) -> str:
     """An interaction in words."""
     a, b, there, elsewhere = contrast.square or ("", "", "", "")
-    return f"{a} {MINUS} {b}, at {there} less at {elsewhere}"
+    return f"{a} {MINUS} {b}, at {there} minus at {elsewhere}"
 
 
 def real(one: Comparison) -> str:
@@ -107,7 +113,7 @@ def real(one: Comparison) -> str:
     if one.estimate.trainings is None:
         return "too few seeds"
     return (
-        "yes" if one.significant_on_new_images and one.significant else "on these pictures" if one.significant else "no"
+        "yes" if one.significant_on_new_images and one.significant else "on these images" if one.significant else "no"
     )
 
 
@@ -115,7 +121,7 @@ def may_be_best(one: Comparison) -> str:
     """Of a network less the best of the others."""
     if one.estimate.trainings is None:
         return "too few seeds"
-    return "yes" if not one.significant else "no" if one.significant_on_new_images else "not on these pictures"
+    return "yes" if not one.significant else "no" if one.significant_on_new_images else "not on these images"
 
 
 def interval(found: Interval | None, score: Score) -> Cell:
@@ -164,14 +170,16 @@ def networks(found: Sequence[NetworkResult], analysis: Analysis) -> Table:
         )
     heads = [f"{what}, {unit}" for what, _, unit, _ in COSTS.values()]
     of_best = analysis.reference is None
-    columns = ["network", "may be best?" if of_best else "differs?", f"val {score.label}",
-               f"test {score.label}", "± seeds", "seeds",
-               "to the best other" if of_best else "to reference", "95 %, new trainings", "95 %, new pictures too",
+    columns = ["network", "may be the best?" if of_best else "significant?", f"val {score.label}",
+               f"test {score.label}", "std over seeds", "seeds",
+               "minus the best other" if of_best else "minus the reference", "95 % interval, new trainings",
+               "95 % interval, new trainings and images",
                *heads]  # fmt: skip
-    what = (
-        f"test {score.label} less that of the best other network" if of_best else "the differences from the reference"
+    caption = (
+        f"Networks, ranked by validation. Scores {score.in_unit}: mean over seeds, with the standard deviation of the "
+        f"test score. Differences in points of test {score.label}, with simultaneous intervals. Cost: median over "
+        f"seeds."
     )
-    caption = f"Ranked by validation. Intervals of {what} hold all at once. Cost: median of seeds."
     return Table(caption, columns, rows, len(columns) - 2)
 
 
@@ -192,8 +200,10 @@ def by_class(found: Sequence[NetworkResult], collection: Collection) -> Table:
     ]
     best = max(found, key=lambda one: one.val)
     known = {name: value for name, value in zip(collection.classes, ious(best), strict=True) if value is not None}
-    weakest = f" {best.network.label} is weakest in {min(known, key=lambda name: known[name])}." if known else ""
-    caption = f"Test IoU of every class in percent, mean over seeds.{weakest} A dash: the test's masks lack the class."
+    weakest = f" Lowest for {best.network.label}: {min(known, key=lambda name: known[name])}." if known else ""
+    caption = (
+        f"Test IoU of each class in percent, mean over seeds.{weakest} A dash: the class is not in the test masks."
+    )
     return Table(caption, ["network", collection.score.label, *collection.classes], rows, 1 + len(collection.classes))
 
 
@@ -236,7 +246,7 @@ def views(grids: Sequence[FactorGrid]) -> Table | None:
         rows.append(row)
     columns = ["networks", *labels(factors), *(f"{score.label}, {name}" for name in names)]
     columns += [f"M parameters, {name}" for name in names] + [f"M multiply-adds, {name}" for name in names]
-    caption = f"Mean test {score.label} {score.in_unit}, and what each network costs, by view."
+    caption = f"Test {score.label} {score.in_unit}, mean over seeds, and the cost of each network, by view."
     numeric = 3 * len(names) + (1 if factors[-1].quantity else 0)
     return Table(caption, columns, rows, numeric)
 

@@ -96,7 +96,10 @@ def counts_of(collection: Collection) -> ScoreCounts | Matrices:
     if counts is not None:
         return tallies_of(collection, lambda run: counts(run.matrices))
     if of is None:
-        raise UserError(f"{collection.score.label}: this score is no function of confusion matrices; name one that is.")
+        raise UserError(
+            f"{collection.score.label}: this score is not computed from confusion matrices (of=None). "
+            f"Give a score with a function of confusion matrices."
+        )
     runs = {
         (number, collection.seeds.index(seed)): run.matrices
         for number, network in enumerate(collection.networks)
@@ -131,4 +134,4 @@ def named(networks: list[TrainedNetwork], name: str) -> int:
         if network.runs and name in [place.label for place in network.places]:
             return number
     known = ", ".join(sorted(place.label for network in networks if network.runs for place in network.places))
-    raise UserError(f"--reference {name!r}: no network here is called so. There are: {known}.")
+    raise UserError(f"--reference {name!r}: no network has this name. Give one of: {known}.")
