@@ -38,24 +38,28 @@ def print_summary(run: Run, metrics: dict[str, Any]) -> None:
     console.print(f"  {PYTHON} -m segpipe.predict {folder} IMAGES --out masks", markup=False)
 
 
-def score_table(found: dict[str, Any], *, title: str) -> Table:
+def score_table(split_scores: dict[str, Any], *, title: str) -> Table:
     """Return a table with a column for each score per class, and their means; other scores are in the caption.
 
-    found: the scores of a split, as in ``metrics.json``. A dash stands for a class that is absent.
+    split_scores: the scores of a split, as in ``metrics.json``. A dash stands for a class that is absent.
     """
     by_class = {name: score for name, score in SCORES.items() if score.per_class}
-    others = [f"{score.label} {format_score(found[name])}" for name, score in SCORES.items() if not score.per_class]
+    others = [
+        f"{score.label} {format_score(split_scores[name])}" for name, score in SCORES.items() if not score.per_class
+    ]
     caption = ", ".join(others) or None
-    table = Table(title=f"{title}: {found['images']} images", title_justify="left", caption=caption)
+    table = Table(title=f"{title}: {split_scores['images']} images", title_justify="left", caption=caption)
     table.caption_justify = "left"
     table.add_column("class")
     for heading in (*(score.class_label or score.label for score in by_class.values()), "pixels"):
         table.add_column(heading, justify="right")
-    for name, pixels in found["pixels"].items():
-        values = [found[f"per_class_{score.per_class}"][name] for score in by_class.values()]
+    for name, pixels in split_scores["pixels"].items():
+        values = [split_scores[f"per_class_{score.per_class}"][name] for score in by_class.values()]
         table.add_row(name, *map(format_score, values), f"{pixels:,}")
     table.add_section()
-    table.add_row("mean", *(format_score(found[name]) for name in by_class), f"{sum(found['pixels'].values()):,}")
+    table.add_row(
+        "mean", *(format_score(split_scores[name]) for name in by_class), f"{sum(split_scores['pixels'].values()):,}"
+    )
     return table
 
 

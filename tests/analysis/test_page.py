@@ -12,7 +12,7 @@ from support.reports import FACTORIAL, written
 
 from segpipe import report
 from segpipe.analysis.page import figures
-from segpipe.analysis.page.markdown import safe
+from segpipe.analysis.page.markdown import escape
 from segpipe.errors import UserError
 
 
@@ -69,7 +69,7 @@ def test_names_from_folders_are_text(tmp_path):
     assert "<img src=x" not in page
     assert "&lt;script&gt;" in page
     assert "<script>" not in (tmp_path / "report.md").read_text()
-    assert safe("a|b\n*c*") == r"a\|b \*c\*"
+    assert escape("a|b\n*c*") == r"a\|b \*c\*"
 
 
 def test_what_is_not_in_the_numbers_is_named(tmp_path):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from support.fake_runs import write_run, write_sweep
-from support.reports import FACTORIAL, said, written
+from support.reports import FACTORIAL, verdict_texts, written
 
 
 def test_differences_are_those_computed_by_hand(tmp_path):
@@ -34,7 +34,7 @@ def test_differences_are_those_computed_by_hand(tmp_path):
 
 def test_a_clear_difference_is_called_significant(tmp_path):
     scores = {("deconv", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50, ("bilinear", "sum", 8): 0.55}
-    found = said(write_sweep(tmp_path / "clear", scores, seeds=5, noise=0.001))
+    found = verdict_texts(write_sweep(tmp_path / "clear", scores, seeds=5, noise=0.001))
     assert found["Decoder"].startswith("deconv > bilinear > nearest. All 3 differences are significant.")
     assert re.search(r"deconv is 5\.\d \(4\.\d to 5\.\d\) above bilinear", found["Decoder"])
     assert "For new images, the same differences are significant." in found["Decoder"]
@@ -50,7 +50,7 @@ def test_a_clear_difference_is_called_significant(tmp_path):
 def test_who_may_be_the_best_is_named(tmp_path):
     scores = {("deconv", "sum", 8): 0.60, ("carafe", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50}
     folder = write_sweep(tmp_path / "two", scores, seeds=6, noise=0.002)
-    found = said(folder)["Best network"]
+    found = verdict_texts(folder)["Best network"]
     assert found.startswith("2 of 3 networks may be the best. ")
     assert "The other network is significantly worse than the best. This also holds for new images." in found
     page, _, comparisons = written(folder)
@@ -74,7 +74,7 @@ def test_the_noisy_that_may_be_the_best_are_told(tmp_path):
         write_run(folder / f"x{seed}", decoder="x", seed=seed, miou=miou)
     assert re.search(
         r"far above the median \(0\.\d points\): ladder8 x sum \(1\d\.\d\)\. .* whether this network may",
-        said(folder)["Best network"],
+        verdict_texts(folder)["Best network"],
     )
 
 
@@ -82,7 +82,7 @@ def test_a_level_that_cannot_be_ordered_is_listed_apart(tmp_path):
     scores = {("deconv", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50}
     folder = write_sweep(tmp_path / "apart", scores, seeds=4, noise=0.001)
     write_run(folder / "pixelshuffle", decoder="pixelshuffle", seed=7, miou=0.9)
-    found = said(folder)
+    found = verdict_texts(folder)
     assert found["Decoder"].startswith("deconv > nearest (not ordered: pixelshuffle). ")
     assert "Not ordered: pixelshuffle, because too few runs are finished" in found["Decoder"]
     assert "Not compared, with too few seeds in common: ladder8 pixelshuffle sum." in found["Best network"]
@@ -95,7 +95,7 @@ def test_a_level_that_cannot_be_ordered_is_listed_apart(tmp_path):
 
 def test_equal_levels_are_not_significantly_different(tmp_path):
     scores = {("deconv", "sum", 8): 0.60, ("deconv", "concat", 8): 0.60}
-    found = said(write_sweep(tmp_path / "same", scores, seeds=4, noise=0.01, model="fcn"))
+    found = verdict_texts(write_sweep(tmp_path / "same", scores, seeds=4, noise=0.01, model="fcn"))
     assert re.match(
         r"(sum ≈ concat|concat ≈ sum)\. \w+ and \w+ are not significantly different: \+\d\.\d \(\u2212", found["Fusion"]
     )
@@ -107,7 +107,7 @@ def test_equal_levels_are_not_significantly_different(tmp_path):
 
 def test_where_an_activation_follows_concat_can_do_more(tmp_path):
     scores = {("deconv", "sum", 8): 0.60, ("deconv", "concat", 8): 0.60}
-    found = said(write_sweep(tmp_path / "same", scores, seeds=1))
+    found = verdict_texts(write_sweep(tmp_path / "same", scores, seeds=1))
     assert "concat can represent functions that sum cannot" in found["Fusion"]
     assert "the same functions" not in found["Fusion"]
 
@@ -115,7 +115,7 @@ def test_where_an_activation_follows_concat_can_do_more(tmp_path):
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_with_too_few_seeds_nothing_is_called_significant(tmp_path, seeds):
     folder = write_sweep(tmp_path / "few", FACTORIAL, seeds=seeds, noise=0.001)
-    found = said(folder)
+    found = verdict_texts(folder)
     assert f"With {seeds} seed" in found["Best network"]
     assert "there are no intervals (at least 3 seeds are needed" in found["Best network"]
     assert re.search(
@@ -132,7 +132,7 @@ def test_interactions_are_told(tmp_path):
     scores = dict(FACTORIAL)
     scores["deconv", "sum", 4] += 0.1  # and so deconv brings more there
     scores["deconv", "sum", 8] += 0.1
-    found = said(write_sweep(tmp_path / "more", scores, seeds=5, noise=0.001))
+    found = verdict_texts(write_sweep(tmp_path / "more", scores, seeds=5, noise=0.001))
     assert "1 of 3 interactions is significant" in found["Interactions"]
     assert re.search(
         r"the difference deconv \N{MINUS SIGN} nearest is 10\.\d points \(9\.\d to 10\.\d\) larger at fusion sum "
