@@ -125,7 +125,7 @@ def coverage(
             held += one.trainings.low <= here <= one.trainings.high
             new = pictures(random, regime, networks=2, count=count)
             two = trial(random, regime, new, means, weights, seeds=seeds, resamples=resamples)
-            general += two.pictures.low <= everywhere <= two.pictures.high
+            general += two.images.low <= everywhere <= two.images.high
             shares.append(
                 two.variance_components["seed"]
                 / max(two.variance_components["seed"] + two.variance_components["pictures"], 1e-12)
@@ -178,7 +178,7 @@ def declared(regime: Regime, *, seeds: int, trials: int, count: int = 40, resamp
         found = analyse(
             collection, tallies(matrices(random, regime, test, means, seeds=seeds)), resamples=resamples
         )  # fmt: skip
-        for family in ("marginal", "interactions", "cells"):
+        for family in ("marginal", "interactions", "single_networks"):
             for question in ("significant", "significant_on_new_images"):
                 wrong = any(getattr(one, question) for one in getattr(found, family))
                 errors[f"{family} {question}"] = errors.get(f"{family} {question}", 0) + wrong / trials
@@ -195,10 +195,10 @@ def missing_pictures(regime: Regime, *, seeds: int, trials: int, share: float = 
         test = pictures(random, regime, networks=8, count=count)
         found = tallies(matrices(random, regime, test, np.ones(8), seeds=seeds))
         gone = without(random, np.zeros((1, 8, seeds)), Missing(share))[0]
-        found = found._replace(over=found.over + gone[..., None, None])
+        found = found._replace(numerator=found.numerator + gone[..., None, None])
         there = score_and_resample(found, groups, resamples=200, seed=int(random.integers(2**31)))
-        enough = np.isfinite(by_context(contexts, there.found)).sum(1) >= MIN_SEEDS
-        interval = estimate(there, contexts[enough], list(range(seeds))).pictures
+        enough = np.isfinite(by_context(contexts, there.observed)).sum(1) >= MIN_SEEDS
+        interval = estimate(there, contexts[enough], list(range(seeds))).images
         if interval is not None:
             known += 1
             missed += not interval.low <= 0 <= interval.high
@@ -241,7 +241,7 @@ def print_best(seeds: Sequence[int], trials: int) -> None:
 def print_missing(seeds: Sequence[int], trials: int) -> None:
     """Marginal differences with runs missing, by scores; in a tenth of the trials interactions, and by pictures."""
     networks = equal_grid(5)
-    design = Design(networks, networks[0].places[0].stratum)
+    design = Design(networks, networks[0].points[0].stratum)
     few = max(trials // 10, 1)
     families = [("marginal", [*design.marginal()], trials), ("interactions", [*design.interactions()], few)]
     for (name, family, rounds), regime, missing, count in product(families, MISSED, MISSING, seeds):

@@ -21,7 +21,7 @@ def main() -> None:
     parser = arguments(__doc__, rounds=3)
     parser.add_argument("--resamples", type=int, default=10_000)
     given = parser.parse_args()
-    networks = [TrainedNetwork([place], network.runs) for network in equal_grid(5) for place in network.places]
+    networks = [TrainedNetwork([place], network.runs) for network in equal_grid(5) for place in network.points]
     random = np.random.default_rng(0)
     over = random.integers(0, 1000, (len(networks), 5, 233, 11)).astype(np.float64)
     tallies = ScoreCounts(over, over + random.integers(1, 1000, over.shape), np.ones((233, 11)))

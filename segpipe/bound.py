@@ -28,19 +28,19 @@ from segpipe.runs.summary import PYTHON, format_score
 def bound(cfg: DictConfig, split: Split) -> dict[str, Any]:
     """Return the content of the JSON file: the data set, and the scores (0 to 1) by stride and resampling method."""
     dataset = build.dataset(cfg, split)
-    about = {"data": cfg.data.name, "split": split, "fingerprint": dataset.fingerprint(), "images": len(dataset)}
-    return about | {"strides": oracle.bound(dataset, split)}
+    header = {"data": cfg.data.name, "split": split, "fingerprint": dataset.fingerprint(), "images": len(dataset)}
+    return header | {"strides": oracle.bound(dataset, split)}
 
 
-def table(found: dict[str, Any]) -> Table:
-    """Return a table of the mIoU by stride and resampling method."""
-    title = f"{found['data']} {found['split']}, {found['images']} images: mIoU of a perfect map after upsampling"
-    drawn = Table(title=escape(title), title_justify="left")
+def table(content: dict[str, Any]) -> Table:
+    """Return a table of the mIoU (0 to 1) by stride and resampling method. content: of the JSON file."""
+    title = f"{content['data']} {content['split']}, {content['images']} images: mIoU of a perfect map after upsampling"
+    table = Table(title=escape(title), title_justify="left")
     for heading in ("stride", *RESAMPLERS):
-        drawn.add_column(heading, justify="right")
-    for stride, ways in found["strides"].items():
-        drawn.add_row(stride, *[format_score(ways[way]["miou"]) for way in RESAMPLERS])
-    return drawn
+        table.add_column(heading, justify="right")
+    for stride, resamplers in content["strides"].items():
+        table.add_row(stride, *[format_score(resamplers[resampler]["miou"]) for resampler in RESAMPLERS])
+    return table
 
 
 def main() -> None:
@@ -54,10 +54,10 @@ def main() -> None:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", given.overrides)
         check(cfg)
-        found = bound(cfg, given.split)
+        content = bound(cfg, given.split)
         out = given.out or Path("outputs") / "bounds" / f"{cfg.data.name}-{given.split}.json"
-        write_json(out, found)
-    Console(highlight=False, soft_wrap=True).print(table(found))
+        write_json(out, content)
+    Console(highlight=False, soft_wrap=True).print(table(content))
     print("These scores are a reference, not a limit: a learned decoder, or one with skips, can do better.")
     print(f"Written to {display_path(out)}, with scores at boundaries. Next:")
     print(f"  {PYTHON} -m segpipe.train {shlex.join(given.overrides)}".rstrip())

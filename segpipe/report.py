@@ -9,11 +9,11 @@ from segpipe.analysis import spreadsheets
 from segpipe.analysis.bounds import bound_of
 from segpipe.analysis.collect import collect
 from segpipe.analysis.factors import FACTORS, Factor
+from segpipe.analysis.network_results import network_results
 from segpipe.analysis.page import boundaries
 from segpipe.analysis.page.content import content, render
 from segpipe.analysis.page.markdown import markdown
-from segpipe.analysis.scores import MIOU, Score
-from segpipe.analysis.standings import network_results
+from segpipe.analysis.scores import MIOU, ReportScore
 from segpipe.analysis.statistics.effects import analyse
 from segpipe.analysis.verdict import Paragraph
 from segpipe.config.choices import files
@@ -35,7 +35,7 @@ def report(
     resamples: int = RESAMPLES,
     as_markdown: bool = False,
     factors: Sequence[Factor] = FACTORS,
-    score: Score = MIOU,
+    score: ReportScore = MIOU,
 ) -> list[Paragraph]:
     """Write ``report.html``, ``results.csv`` and ``comparisons.csv`` to ``out``, or to the folder of the runs.
 
@@ -54,26 +54,26 @@ def report(
         raise UserError(f"--out {out}: this is a file. Give a folder; it is created if it does not exist.")
     collection = collect(folder, factors=factors, score=score)
     analysis = analyse(collection, reference=reference, resamples=resamples)
-    found = network_results(collection, analysis)
-    perfect = bound_of(collection, bound)
+    results = network_results(collection, analysis)
+    bound_scores = bound_of(collection, bound)
     exploratory = boundaries.exploratory(collection, resamples=resamples)
     command = ["python", "-m", "segpipe.report", display_path(folder)]
     command += ["--out", display_path(out)] if out != folder else []
     command += ["--reference", reference] if reference else []
-    command += ["--bound", display_path(perfect.path)] if perfect else []
+    command += ["--bound", display_path(bound_scores.path)] if bound_scores else []
     command += ["--resamples", str(resamples)] if resamples != RESAMPLES else []
     page = content(
         collection,
         analysis,
-        found,
+        results,
         exploratory=exploratory,
-        bound=perfect,
+        bound=bound_scores,
         command=command,
         classes=offered_classes(),
     )
     html = render(page)
-    spreadsheets.write(out / "results.csv", list(spreadsheets.results(collection)))
-    spreadsheets.write(out / "comparisons.csv", list(spreadsheets.comparisons(analysis, exploratory)))
+    spreadsheets.write(out / "results.csv", list(spreadsheets.result_rows(collection)))
+    spreadsheets.write(out / "comparisons.csv", list(spreadsheets.comparison_rows(analysis, exploratory)))
     if as_markdown:
         write_text(out / "report.md", markdown(page))
     write_text(out / "report.html", html)
@@ -86,12 +86,13 @@ def offered_classes() -> dict[str, type]:
     The report reads their attributes. Classes that only a run names are not imported, because the folder of runs may
     come from another person.
     """
-    refined = [node.model.get("refine", {}) for node in files("model").values()]
-    found: dict[str, type] = {}
-    for node in (*files("decoder").values(), *files("fusion").values(), *refined):
-        with suppress(UserError):
-            found[str(node.get("_target_"))] = locate(str(node.get("_target_")))
-    return found
+    refinements = [node.model.get("refine", {}) for node in files("model").values()]
+    classes: dict[str, type] = {}
+    for node in (*files("decoder").values(), *files("fusion").values(), *refinements):
+        if path := node.get("_target_"):
+            with suppress(UserError):
+                classes[path] = locate(path)
+    return classes
 
 
 def main() -> None:
@@ -121,7 +122,7 @@ def main() -> None:
     for paragraph in verdict:
         for finding in paragraph.findings:
             if finding.headline:
-                print(f"{finding.about}: {finding.headline}" + (f" ({paragraph.title})" if paragraph.title else ""))
+                print(f"{finding.topic}: {finding.headline}" + (f" ({paragraph.title})" if paragraph.title else ""))
     out = given.out or given.folder
     written = ["report.html", *(["report.md"] if as_markdown else []), "results.csv", "comparisons.csv"]
     print(f"Written: {', '.join(display_path(out / name) for name in written)}")

@@ -21,10 +21,10 @@ from segpipe.runs.run import display_path
 
 def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
     """Return a table with a row for each cell and a column for each level: mean and standard deviation over seeds."""
-    found = Table(title=f"Validation mIoU over the seeds {join(sweep.seeds)}; * is chosen", title_justify="left")
+    result = Table(title=f"Validation mIoU over the seeds {join(sweep.seeds)}; * is chosen", title_justify="left")
     levels = [escape(" ".join(filter(None, level))) or "-" for level in sweep.levels]
-    for heading in ("cell", *levels, "another", "regret"):
-        found.add_column(heading, overflow="fold", justify="left" if heading == "cell" else "right")
+    for heading in ("cell", *levels, "changes", "regret"):
+        result.add_column(heading, overflow="fold", justify="left" if heading == "cell" else "right")
     for cell, choice in zip(sweep.cells, choices, strict=True):
         row = [escape(cell.label)]
         for level in sweep.levels:
@@ -33,9 +33,9 @@ def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
             text += f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
             text += f" ({len(values)} of {len(sweep.seeds)})" if len(values) < len(sweep.seeds) else ""
             row.append(f"{text} *" if choice and level == choice.level else text)
-        known = [f"{choice.other:.0%}".replace("nan%", "-"), f"{choice.regret:.3f}"] if choice else ["-", "-"]
-        found.add_row(*row, *known)
-    return found
+        measures = [f"{choice.other:.0%}".replace("nan%", "-"), f"{choice.regret:.3f}"] if choice else ["-", "-"]
+        result.add_row(*row, *measures)
+    return result
 
 
 def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: bool = False) -> int:

@@ -1,1 +1,1 @@
-"""What a sweep's runs say, and how surely."""
+"""The report: which differences between the runs of a sweep are significant."""

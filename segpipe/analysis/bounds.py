@@ -1,4 +1,4 @@
-"""What fixed upsampling of a perfect map scores on the same test pictures, as ``segpipe.bound`` wrote it."""
+"""The scores of a perfect map after fixed upsampling, read from the files of ``segpipe.bound``."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,44 +7,52 @@ from segpipe.analysis.collect import Collection
 from segpipe.errors import UserError
 from segpipe.runs.storage import read_json
 
-FOLDER = Path("outputs") / "bounds"  # where segpipe.bound writes
+FOLDER = Path("outputs") / "bounds"  # default folder of segpipe.bound
 
 
 class Bound(NamedTuple):
-    """scores: the report's score of a perfect map, by the way up and the stride."""
+    """The content of a bound file.
+
+    path: the file. scores: the report's score (0 to 1) of a perfect map, by resampling method and stride.
+    """
 
     path: Path
     scores: dict[str, dict[int, float]]
 
 
-def bound_of(collection: Collection, given: Path | None) -> Bound | None:
-    """From the file given, or from one of FOLDER that is of the same test pictures; None where there is none.
+def bound_of(collection: Collection, file: Path | None) -> Bound | None:
+    """Return the bound in the given file, or in the first file of FOLDER for the same test images; None without one.
 
-    Raises UserError where the file given is none, or is of other pictures.
+    given: a file of ``segpipe.bound``; None searches in FOLDER.
+    Raises UserError if the given file has no scores, or scores of other images.
     """
-    tested = collection.runs[0].run.record.get("data_fingerprint")
-    fingerprint = tested.get("test") if isinstance(tested, dict) else None
-    for path in [given] if given else sorted(FOLDER.glob("*.json")):
+    fingerprints = collection.runs[0].run.record.get("data_fingerprint")
+    fingerprint = fingerprints.get("test") if isinstance(fingerprints, dict) else None
+    for path in [file] if file else sorted(FOLDER.glob("*.json")):
         content = read_json(path)
-        found = by_way(content, collection.score.key)
-        if found and fingerprint is not None and content.get("fingerprint") == fingerprint:
-            return Bound(path, found)
-        if given:
-            what = (
-                "it is of other test pictures than these runs" if found else "there is no such file, or no bound in it"
+        scores = scores_by_resampler(content, collection.score.key)
+        if scores and fingerprint is not None and content.get("fingerprint") == fingerprint:
+            return Bound(path, scores)
+        if file:
+            problem = (
+                "computed for other test images than those of the runs"
+                if scores
+                else "no such file, or no scores in it"
             )
-            raise UserError(f"--bound {given}: {what}. Give what python -m segpipe.bound wrote for the same data.")
+            raise UserError(
+                f"--bound {file}: {problem}. Give a file that python -m segpipe.bound wrote for the same data."
+            )
     return None
 
 
-def by_way(content: dict[str, object], key: str) -> dict[str, dict[int, float]]:
-    """A score by way and stride; nothing where the file is damaged, or another's, or has no such score."""
-    found: dict[str, dict[int, float]] = {}
+def scores_by_resampler(content: dict[str, object], key: str) -> dict[str, dict[int, float]]:
+    """Return one score (0 to 1) by resampling method and stride; empty if the content has no such score."""
+    by_resampler: dict[str, dict[int, float]] = {}
     strides = content.get("strides")
     try:
-        for stride, ways in strides.items() if isinstance(strides, dict) else []:
-            for way, scores in ways.items():
-                found.setdefault(str(way), {})[int(stride)] = float(scores[key])
+        for stride, resamplers in strides.items() if isinstance(strides, dict) else []:
+            for resampler, scores in resamplers.items():
+                by_resampler.setdefault(str(resampler), {})[int(stride)] = float(scores[key])
     except (AttributeError, KeyError, TypeError, ValueError):
         return {}
-    return found
+    return by_resampler

@@ -1,4 +1,4 @@
-"""Run folders, read into one table of networks x seeds; what cannot be used is named."""
+"""Read the run folders of a sweep into one table of networks and seeds, and list what cannot be used."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,58 +10,74 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis.design_points import DesignPoint, Spot, design_points
+from segpipe.analysis.cell_list import (
+    Problem,
+    cells_of_earlier_runs,
+    cells_of_runs,
+    first_line,
+    read_config,
+    run_folders,
+)
+from segpipe.analysis.design_points import DesignPoint, PlacedRun, design_points
 from segpipe.analysis.factors import FACTORS, Factor
-from segpipe.analysis.listed import Problem, earlier, first_line, folders, loose, read_config
-from segpipe.analysis.scores import MIOU, Score
-from segpipe.analysis.settings import Facts, apart, facts, settled
+from segpipe.analysis.scores import MIOU, ReportScore
+from segpipe.analysis.settings import TrainingFacts, point_with_setting, separating_values, training_facts
 from segpipe.errors import UserError
 from segpipe.runs import cells
 from segpipe.runs.run import Run, display_path
 from segpipe.runs.storage import read_json
 
-BESIDE = {"git": "the code's commit", "versions": "versions", "data_fingerprint": "data"}  # what a record tells, too
+COMPARED_KEYS = {
+    "git": "code commit",
+    "versions": "versions",
+    "data_fingerprint": "data",
+}  # keys of run.json, with their names
 
 
 @dataclass(eq=False)
 class FinishedRun:
-    """A run that is finished and whole; matrices: int (I, C, C), a confusion matrix for every test picture.
+    """A finished run with intact files.
 
-    facts: what it was trained as. val: the score on the validation pictures, by which networks are ranked.
+    matrices: int (I, C, C), a confusion matrix for each test image, rows true. facts: the configuration that can change
+    its result. val: the score on the validation images, by which networks are ranked.
     """
 
     run: Run
     config: dict[str, Any]
     metrics: dict[str, Any]
     matrices: NDArray[np.int32]
-    facts: Facts
+    facts: TrainingFacts
     val: float
 
 
 @dataclass(eq=False)
 class TrainedNetwork:
-    """A network with its run of every seed. places: the cells that it is."""
+    """A network and its runs by seed.
 
-    places: list[DesignPoint]
+    points: the design points (cells) that are this network.
+    """
+
+    points: list[DesignPoint]
     runs: dict[int, FinishedRun] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """The name of its first place."""
-        return self.places[0].label
+        """The label of its first design point."""
+        return self.points[0].label
 
     @property
     def val(self) -> float:
-        """Mean over seeds; NaN without runs."""
+        """The mean validation score over seeds; NaN without runs."""
         return float(np.mean([run.val for run in self.runs.values()])) if self.runs else float("nan")
 
 
 @dataclass(eq=False)
 class Collection:
-    """Everything below a folder. pictures, groups: of the I test pictures, the same for every run.
+    """All networks and runs below a folder.
 
-    apart: how often each value was found of keys in which runs differ though no override tells. asked: whether a list
-    says which cells there ought to be. factors: what cells differ in. score: what they are compared by.
+    images, groups: names of the I test images and of their groups, the same for every run. separating: for each key in
+    which runs differ although no override sets it, how often each value occurs. has_cell_list: whether a sweep's list
+    defines the requested cells. factors: the factors of the design. score: the score that is compared.
     """
 
     folder: Path
@@ -69,122 +85,135 @@ class Collection:
     seeds: list[int]
     classes: list[str]
     palette: list[tuple[int, int, int]]
-    pictures: list[str]
+    images: list[str]
     groups: list[str]
     problems: list[Problem]
-    apart: dict[str, Counter[str]] = field(default_factory=dict)
-    asked: bool = True
+    separating: dict[str, Counter[str]] = field(default_factory=dict)
+    has_cell_list: bool = True
     factors: tuple[Factor, ...] = FACTORS
-    score: Score = MIOU
+    score: ReportScore = MIOU
 
     @cached_property
-    def places(self) -> dict[DesignPoint, int]:
-        """Which network each place is, by its number."""
-        return {place: number for number, network in enumerate(self.networks) for place in network.places}
+    def points(self) -> dict[DesignPoint, int]:
+        """The index of the network of each design point."""
+        return {point: number for number, network in enumerate(self.networks) for point in network.points}
 
     @property
     def runs(self) -> list[FinishedRun]:
-        """All that are finished."""
+        """All finished runs that are used."""
         return [run for network in self.networks for run in network.runs.values()]
 
 
-def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: Score = MIOU) -> Collection:
-    """Read a sweep's folder, or any folder with runs in it.
+def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: ReportScore = MIOU) -> Collection:
+    """Read the folder of a sweep, or any folder that contains runs.
 
-    factors: what its cells differ in; whatever else was varied is part of a cell's setting. score: what networks are
-    compared by.
-    Raises UserError where there is no finished run in it; anything less is a problem that the collection names.
+    factors: the factors of the design; any other key that varies is part of a cell's setting. score: the score that is
+    compared.
+    Raises UserError if no run is finished; other faults are listed in ``problems`` of the result.
     """
     if not factors:
-        raise UserError("A report needs at least one factor: what the cells of the folder differ in.")
+        raise UserError("factors is empty. Give at least one factor in which the cells of the folder differ.")
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder. Give a sweep's, outputs/sweeps/NAME, or one with runs in it.")
+        raise UserError(
+            f"{folder}: no such folder. Give the folder of a sweep, outputs/sweeps/NAME, or another folder with runs."
+        )
     if Run(folder).config.is_file():
-        raise UserError(f"{folder}: a single run. Give the folder that it lies in, {display_path(folder.parent)}.")
+        raise UserError(
+            f"{folder}: the folder of a single run. Give the folder that contains it, {display_path(folder.parent)}."
+        )
     problems: list[Problem] = []
-    asked = cells.read(folder)
-    listed = [*asked, *earlier(folder, asked)] if asked else loose(folder, problems, factors)
-    known = {cell.run for cell in listed}
-    listed = without_tuning(folder, listed, problems)
+    requested = cells.read(folder)
+    all_cells = (
+        [*requested, *cells_of_earlier_runs(folder, requested)]
+        if requested
+        else cells_of_runs(folder, problems, factors)
+    )
+    names = {cell.run for cell in all_cells}
+    all_cells = exclude_tuning_seeds(folder, all_cells, problems)
     problems += [
-        Problem("foreign", path.name, "it is no cell of this sweep, and is left out")
-        for path in folders(folder)
-        if path.name not in known and (path / "config.yaml").is_file()
+        Problem("foreign", path.name, "not a cell of this sweep; excluded")
+        for path in run_folders(folder)
+        if path.name not in names and (path / "config.yaml").is_file()
     ]
-    finished = same_test(read_all(folder, listed, problems, factors, score), problems)
+    finished = keep_same_test_set(read_finished(folder, all_cells, problems, factors, score), problems)
     if not finished:
         states = Counter(problem.kind for problem in problems)
-        found = ", ".join(f"{number} {kind}" for kind, number in states.items()) or "no run at all"
+        summary = ", ".join(f"{number} {kind}" for kind, number in states.items()) or "no runs"
         raise UserError(
-            f"{folder}: no finished run to report on ({found}). Give the folder that a sweep printed at its end; "
-            f"one that was interrupted goes on with the same command and sweep.name=NAME."
+            f"{folder}: no finished run ({summary}). Give the folder that a sweep printed at its end. "
+            f"To resume an interrupted sweep, repeat its command with sweep.name=NAME."
         )
     first = next(iter(finished.values()))
     with np.load(first.run.confusion("test")) as file:
-        pictures, groups = file["names"].tolist(), file["groups"].tolist()
-    spots = design_points(listed, {name: run.config for name, run in finished.items()}, factors)
-    own = apart(spots, {name: run.facts for name, run in finished.items()}, factors)
-    networks, twice = merged(spots, own, finished)
-    problems += twice
+        images, groups = file["names"].tolist(), file["groups"].tolist()
+    placed_runs = design_points(all_cells, {name: run.config for name, run in finished.items()}, factors)
+    separating = separating_values(placed_runs, {name: run.facts for name, run in finished.items()}, factors)
+    networks, duplicates = group_networks(placed_runs, separating, finished)
+    problems += duplicates
     problems += [
         Problem(
-            "extended", cell.label, f"{cell.run} was resumed with another trainer.max_epochs than this cell asks for"
+            "extended", cell.label, f"{cell.run} was resumed with another trainer.max_epochs than this cell requests"
         )
-        for cell in asked
+        for cell in requested
         if cell.run in finished and "extended_from" in finished[cell.run].facts.values
     ]
     seeds = sorted({seed for network in networks for seed in network.runs})
     record = first.run.record
     palette = [tuple(colour) for colour in record.get("palette") or []]
-    values = {
-        key: Counter(each.get(key, "not set") for each in own.values()) for key in sorted(set().union(*own.values()))
+    value_counts = {
+        key: Counter(each.get(key, "not set") for each in separating.values())
+        for key in sorted(set().union(*separating.values()))
     }
     return Collection(
-        folder, networks, seeds, record["classes"], palette, pictures, groups, problems, values, bool(asked),
+        folder, networks, seeds, record["classes"], palette, images, groups, problems, value_counts, bool(requested),
         tuple(factors), score,
     )  # fmt: skip
 
 
-def without_tuning(folder: Path, listed: list[cells.Cell], problems: list[Problem]) -> list[cells.Cell]:
-    """The cells that may be compared: those of tuning seeds have chosen what the others are trained with.
+def exclude_tuning_seeds(folder: Path, all_cells: list[cells.Cell], problems: list[Problem]) -> list[cells.Cell]:
+    """Return the cells without those of tuning seeds, which were used to choose the levels of the other cells.
 
-    A sweep that has no other seeds, so far, is reported with them.
+    If a sweep has no other seeds yet, all its cells are returned. Adds a problem for each excluded cell.
     """
     tuning = set(cells.read_tuning_seeds(folder) or ())
-    kept = [cell for cell in listed if cell.choices["seed"] not in tuning]
+    kept = [cell for cell in all_cells if cell.choices["seed"] not in tuning]
     if not kept:
-        return listed
-    why = "its seed is one for tuning (sweep.tuning_seeds), and is in no comparison"
-    problems += [Problem("tuning", cell.label, why) for cell in listed if cell.choices["seed"] in tuning]
+        return all_cells
+    reason = "tuning seed (sweep.tuning_seeds); excluded from all comparisons"
+    problems += [Problem("tuning", cell.label, reason) for cell in all_cells if cell.choices["seed"] in tuning]
     return kept
 
 
-def read_all(
-    folder: Path, listed: Iterable[cells.Cell], problems: list[Problem], factors: Sequence[Factor], score: Score
+def read_finished(
+    folder: Path,
+    all_cells: Iterable[cells.Cell],
+    problems: list[Problem],
+    factors: Sequence[Factor],
+    score: ReportScore,
 ) -> dict[str, FinishedRun]:
-    """The finished runs by name; each of the others becomes a problem."""
+    """Return the finished runs by folder name. Adds a problem for each cell without one."""
     finished: dict[str, FinishedRun] = {}
     seen: set[str] = set()
-    for cell in listed:
+    for cell in all_cells:
         if cell.run in seen:
             continue
         seen.add(cell.run or "")
         state = cells.status(folder, cell)
         if state not in ("finished", "extended"):
             error = cell.refused or cell.error or read_json(folder / str(cell.run) / "run.json").get("error")
-            silent = {"running": "it is still at work", "missing": "it has no run yet"}
-            why = str(error).splitlines()[0] if error else silent.get(state, "its record does not say why")
-            problems.append(Problem(state, cell.label, why))
+            defaults = {"running": "still running", "missing": "no run yet"}
+            reason = str(error).splitlines()[0] if error else defaults.get(state, "no reason recorded")
+            problems.append(Problem(state, cell.label, reason))
             continue
         try:
             finished[str(cell.run)] = read_run(Run(folder / str(cell.run)), factors, score)
-        except Exception as error:  # of whatever kind: zlib's, zipfile's, numpy's; one file is not to cost the report
+        except Exception as error:  # errors of zlib, zipfile, numpy and others; a damaged file must not stop the report
             problems.append(Problem("damaged", cell.label, f"{cell.run}: {first_line(error)}"))
     return finished
 
 
-def read_run(run: Run, factors: Sequence[Factor] = FACTORS, score: Score = MIOU) -> FinishedRun:
-    """Raises whatever reading damaged files raises."""
+def read_run(run: Run, factors: Sequence[Factor] = FACTORS, score: ReportScore = MIOU) -> FinishedRun:
+    """Return a finished run. Damaged files raise whatever their readers raise."""
     metrics = read_json(run.metrics)
     val = val_score(run, metrics, score)
     with run.confusion("test").open("rb") as opened, np.load(opened) as file:
@@ -192,69 +221,74 @@ def read_run(run: Run, factors: Sequence[Factor] = FACTORS, score: Score = MIOU)
     if matrices.shape[1:] != (len(run.record["classes"]),) * 2:
         raise ValueError(f"confusion/test.npz is {matrices.shape} for {len(run.record['classes'])} classes")
     config = read_config(run.folder)
-    what = facts(config, run.record, name=run.folder.name, factors=factors)
-    return FinishedRun(run, config, metrics, matrices, what, val)
+    run_facts = training_facts(config, run.record, name=run.folder.name, factors=factors)
+    return FinishedRun(run, config, metrics, matrices, run_facts, val)
 
 
-def val_score(run: Run, metrics: Mapping[str, Any], score: Score) -> float:
-    """The score on validation: as recorded, or of the confusion matrices where the run is older than the score."""
+def val_score(run: Run, metrics: Mapping[str, Any], score: ReportScore) -> float:
+    """Return the validation score: as recorded, or from the confusion matrices if the run is older than the score."""
     recorded = metrics["val"]
-    if score.key not in recorded and score.of is not None and run.confusion("val").is_file():
+    if score.key not in recorded and score.compute is not None and run.confusion("val").is_file():
         with np.load(run.confusion("val")) as file:
             return score.of_all(file["matrices"])
     return float(recorded[score.key])
 
 
-def same_test(finished: dict[str, FinishedRun], problems: list[Problem]) -> dict[str, FinishedRun]:
-    """Those that were tested on the same pictures of the same classes: what most of them have."""
+def keep_same_test_set(finished: dict[str, FinishedRun], problems: list[Problem]) -> dict[str, FinishedRun]:
+    """Return the runs that were tested on the most common test set. Adds a problem for each of the others."""
 
-    def tested(run: FinishedRun) -> tuple[Any, ...]:
+    def test_key(run: FinishedRun) -> tuple[Any, ...]:
         record = run.run.record
         return record.get("data_fingerprint", {}).get("test"), tuple(record["classes"]), len(run.matrices)
 
-    found = Counter(map(tested, finished.values()))
-    if len(found) <= 1:
+    counts = Counter(map(test_key, finished.values()))
+    if len(counts) <= 1:
         return finished
-    most = found.most_common(1)[0][0]
+    commonest = counts.most_common(1)[0][0]
     for name, run in finished.items():
-        if tested(run) != most:
-            problems.append(Problem("mixed", name, "tested on other pictures or classes than most here, and left out"))
-    return {name: run for name, run in finished.items() if tested(run) == most}
+        if test_key(run) != commonest:
+            problems.append(Problem("mixed", name, "tested on other images or classes than most runs; excluded"))
+    return {name: run for name, run in finished.items() if test_key(run) == commonest}
 
 
-def merged(
-    spots: list[Spot], own: Mapping[str, Mapping[str, str]], finished: dict[str, FinishedRun]
+def group_networks(
+    placed_runs: list[PlacedRun], separating: Mapping[str, Mapping[str, str]], finished: dict[str, FinishedRun]
 ) -> tuple[list[TrainedNetwork], list[Problem]]:
-    """Networks: places with a run in common are one. A finished run is in one, or a problem says which one is instead.
+    """Return the networks, and a problem for each run that is a duplicate.
 
-    own: what tells each run apart, beside its place.
+    Design points that share a run are one network.
+    separating: for each run, the values that separate it from other runs of its design point.
     """
-    places: dict[DesignPoint, dict[int, str]] = {}
-    instead: dict[str, str] = {}
-    for spot in spots:
-        runs = places.setdefault(settled(spot, own.get(spot.run, {})), {})
-        if (first := runs.get(spot.seed)) in finished:
-            instead[spot.run] = str(first)
+    runs_of_points: dict[DesignPoint, dict[int, str]] = {}
+    used_runs: dict[str, str] = {}
+    for placed in placed_runs:
+        runs = runs_of_points.setdefault(point_with_setting(placed, separating.get(placed.run, {})), {})
+        if (first := runs.get(placed.seed)) in finished:
+            used_runs[placed.run] = str(first)
         else:
-            runs[spot.seed] = spot.run
+            runs[placed.seed] = placed.run
     owners: dict[str, TrainedNetwork] = {}
     networks: list[TrainedNetwork] = []
-    for place, runs in places.items():
+    for point, runs in runs_of_points.items():
         network = next((owners[run] for run in runs.values() if run in owners), None)
         if network is None:
             network = TrainedNetwork([])
             networks.append(network)
-        network.places.append(place)
+        network.points.append(point)
         for seed, run in runs.items():
             if owners.setdefault(run, network) is network and run in finished:
-                instead[run] = network.runs.setdefault(seed, finished[run]).run.folder.name
+                used_runs[run] = network.runs.setdefault(seed, finished[run]).run.folder.name
     used = {run.run.folder.name for network in networks for run in network.runs.values()}
-    return networks, [duplicate(run, finished[instead[name]]) for name, run in finished.items() if name not in used]
+    return networks, [
+        duplicate_problem(run, finished[used_runs[name]]) for name, run in finished.items() if name not in used
+    ]
 
 
-def duplicate(run: FinishedRun, first: FinishedRun) -> Problem:
-    """Two runs of one configuration and seed cannot be told apart, and only one is in the numbers."""
+def duplicate_problem(run: FinishedRun, first: FinishedRun) -> Problem:
+    """Return the problem of a second run with the same configuration and seed, of which only the first is used."""
     records = run.run.record, first.run.record
-    different = [what for key, what in BESIDE.items() if records[0].get(key) != records[1].get(key)]
-    why = f"the same configuration and seed as {first.run.folder.name}, which comes first and is used; this is left out"
-    return Problem("duplicate", run.run.folder.name, why + (f". Unequal: {', '.join(different)}" if different else ""))
+    different = [name for key, name in COMPARED_KEYS.items() if records[0].get(key) != records[1].get(key)]
+    reason = f"same configuration and seed as {first.run.folder.name}, which is used; this run is excluded"
+    return Problem(
+        "duplicate", run.run.folder.name, reason + (f". Different: {', '.join(different)}" if different else "")
+    )

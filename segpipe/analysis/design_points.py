@@ -1,4 +1,4 @@
-"""Where a run stands in the design: the level of each factor, and what else was varied."""
+"""The position of a run in the design: its level of each factor, and the other settings that were varied."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from segpipe.analysis.factors import FACTORS, Factor, Level, in_order_of_names
 from segpipe.runs.cells import Cell
 
-DESIGN_KEYS = {"seed", "model", "match", "budget", "decoder.smooth"}  # and the factors' own keys
+DESIGN_KEYS = {"seed", "model", "match", "budget", "decoder.smooth"}  # and the keys of the factors
 NO_SETTING = (
     "sweep.",
     "logger",
@@ -20,15 +20,16 @@ NO_SETTING = (
     "debug",
     "warm_start",
 )
-UNMATCHED, SMOOTHED = "operators as they are", "every operator smoothed"
+UNMATCHED, SMOOTHED = "unmodified operators", "every operator smoothed"
 MATCHED = {"params": "equal parameters", "multiply_adds": "equal multiply-adds"}
-FCN = r"fcn\d+s"  # models that differ in the stride alone
+FCN = r"fcn\d+s"  # models that differ only in the stride
 
 
 class DesignPoint(NamedTuple):
-    """A cell of the design, less its seed.
+    """A cell of the design without its seed.
 
-    setting: what else was varied, as on the command line. levels: one for each of the factors.
+    setting: other overrides that vary, as on the command line. view: how operators and sizes are matched.
+    levels: one for each factor.
     """
 
     setting: str
@@ -39,79 +40,88 @@ class DesignPoint(NamedTuple):
 
     @property
     def stratum(self) -> tuple[str, str, str]:
-        """Cells of one stratum differ in the factors only."""
+        """Setting, view and model: the cells of one stratum differ only in the factors."""
         return self[:3]
 
     def level(self, key: str) -> Level:
-        """The level of the factor with this key."""
+        """Return the level of the factor with this key."""
         return dict(zip((factor.key for factor in self.factors), self.levels, strict=True))[key]
 
     @property
     def label(self) -> str:
-        """A name that a reader can take apart."""
+        """The display name, for example ``fcn8s deconv sum``."""
         levels = [(factor, self.level(factor.key)) for factor in in_order_of_names(self.factors)]
-        behind = "".join(str(level) for factor, level in levels if factor.in_model_name)
-        model = f"fcn{behind}s" if self.model == "fcn" else f"{self.model}{behind}"
+        suffix = "".join(str(level) for factor, level in levels if factor.in_model_name)
+        model = f"fcn{suffix}s" if self.model == "fcn" else f"{self.model}{suffix}"
         others = [factor.in_name(level) for factor, level in levels if not factor.in_model_name]
         view = {UNMATCHED: "", SMOOTHED: "smoothed"}.get(self.view, self.view)
         return " ".join(filter(None, [model, *others, view, self.setting]))
 
 
-class Spot(NamedTuple):
-    """One of the places of a run. setting: as in the place; told: keys of the design that an override sets."""
+class PlacedRun(NamedTuple):
+    """A run at one of its design points.
 
-    place: DesignPoint
+    run: folder name. setting: as in the point. overridden: keys of the design that an override sets.
+    """
+
+    point: DesignPoint
     seed: int
     run: str
     setting: dict[str, str]
-    told: frozenset[str]
+    overridden: frozenset[str]
 
 
 def keys(overrides: Iterable[str]) -> dict[str, str]:
-    """What was overridden."""
+    """Return the values of overrides by key."""
     return {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
 
 
 def format_setting(setting: Mapping[str, str]) -> str:
-    """A setting on one line."""
+    """Return a setting on one line."""
     return " ".join(f"{key}={value}" for key, value in sorted(setting.items()))
 
 
 def design_points(
-    listed: list[Cell], configs: Mapping[str, Mapping[str, Any]], factors: Sequence[Factor] = FACTORS
-) -> list[Spot]:
-    """The places of all cells that mean something, by what their overrides say.
+    all_cells: list[Cell], configs: Mapping[str, Mapping[str, Any]], factors: Sequence[Factor] = FACTORS
+) -> list[PlacedRun]:
+    """Return the runs of all valid cells with their design points, according to the overrides of the cells.
 
-    configs: of finished runs by name, for what cells do not say themselves: what was matched, the levels of factors.
+    configs: configurations of finished runs by name. They are used for values that the cells do not contain: what was
+    matched, and levels of factors.
     """
-    by = DESIGN_KEYS | {factor.override_key for factor in factors}
-    given = [keys(cell.overrides) for cell in listed]
+    design_keys = DESIGN_KEYS | {factor.override_key for factor in factors}
+    overrides_of_cells = [keys(cell.overrides) for cell in all_cells]
     varied = [
-        {k: v for k, v in one.items() if k not in by - {"budget"} and not k.startswith(NO_SETTING)} for one in given
+        {k: v for k, v in one.items() if k not in design_keys - {"budget"} and not k.startswith(NO_SETTING)}
+        for one in overrides_of_cells
     ]
     constant = {item for item in varied[0].items() if all(item in one.items() for one in varied)} if varied else set()
-    spots = []
-    for cell, overrides, others in zip(listed, given, varied, strict=True):
+    placed_runs = []
+    for cell, overrides, others in zip(all_cells, overrides_of_cells, varied, strict=True):
         if cell.refused or cell.error:
             continue
         choices, config = cell.choices, configs.get(str(cell.run), {})
-        smoothed = overrides.get("decoder.smooth", "null") != "null"  # unpool's own smoothing is part of it
-        # A run may be of two cells, matched and not, and its configuration is that of one of them.
+        smoothed = (
+            overrides.get("decoder.smooth", "null") != "null"
+        )  # unpool's default smoothing is part of the operator
+        # A run may be two cells, matched and not matched; its configuration is that of one of them.
         match = choices["match"] if "match" in choices else config.get("match") if config else overrides.get("match")
         view = MATCHED.get(str(match), SMOOTHED if smoothed else UNMATCHED)
         setting = dict(others.items() - constant)
         if view not in MATCHED.values():
-            setting.pop("budget", None)  # which says nothing here
+            setting.pop("budget", None)  # without matching, a budget has no effect
         levels = tuple(level_of(factor, choices, overrides, config) for factor in factors)
-        place = DesignPoint(format_setting(setting), view, model_of(choices["model"], factors), levels, tuple(factors))
-        spots.append(Spot(place, choices["seed"], str(cell.run), setting, frozenset(overrides) & by))
-    return spots
+        point = DesignPoint(format_setting(setting), view, model_of(choices["model"], factors), levels, tuple(factors))
+        placed_runs.append(
+            PlacedRun(point, choices["seed"], str(cell.run), setting, frozenset(overrides) & design_keys)
+        )
+    return placed_runs
 
 
 def level_of(
     factor: Factor, choices: Mapping[str, Any], overrides: Mapping[str, str], config: Mapping[str, Any]
 ) -> Level:
-    """The level of a cell: by its choices, else by its overrides, else by the configuration of its run."""
+    """Return a level from the choices of the cell, else from its overrides, else from the configuration of its run."""
     if factor.key in choices:
         return factor.level(choices[factor.key])
     if factor.override_key in overrides:
@@ -120,5 +130,5 @@ def level_of(
 
 
 def model_of(name: str, factors: Iterable[Factor]) -> str:
-    """The model, less the stride in its name where the stride is a factor."""
+    """Return the model's name, without the stride if the stride is a factor."""
     return "fcn" if any(factor.in_model_name for factor in factors) and re.fullmatch(FCN, name) else name

@@ -1,4 +1,4 @@
-"""What fixed upsampling of a perfect coarse map would score: a reference for upsampling operators, not a limit."""
+"""The scores of a perfect coarse map after fixed upsampling: a reference for upsampling operators, not a limit."""
 
 import sys
 from collections.abc import Callable
@@ -21,10 +21,10 @@ STRIDES = (2, 4, 8, 16, 32)
 
 
 def nearest(mask: Mask, stride: int, num_classes: int) -> Mask:
-    """Every stride-th pixel, repeated: of each block of stride x stride the one right and below of its middle.
+    """Return every stride-th pixel, repeated. The pixel of a block is the one to the lower right of its centre.
 
-    Blocks that reach over the picture's end repeat its last row and column. Where the pixel is ignored, the block is of
-    none of the classes (``num_classes``): missed, and nobody's mistake.
+    mask: (H, W). Blocks that extend beyond the image repeat its last row and column. Where the pixel is ignored, the
+    block gets the value ``num_classes``: it is then no class, and counts as missed.
     """
     height, width = mask.shape
     rows, columns = (np.minimum(np.arange(side) // stride * stride + stride // 2, side - 1) for side in (height, width))
@@ -33,27 +33,26 @@ def nearest(mask: Mask, stride: int, num_classes: int) -> Mask:
 
 
 def class_fractions(mask: Mask, stride: int, num_classes: int) -> NDArray[np.float32]:
-    """Of each block, the share of its pixels that each class has: (C, ceil(H/stride), ceil(W/stride)).
+    """Return the fraction of the pixels of each block that belong to each class: (C, ceil(H/stride), ceil(W/stride)).
 
-    Ignored pixels, and those of blocks that reach over the picture's end, are none's, so that shares may sum to less
-    than 1.
+    Ignored pixels and pixels outside the image belong to no class, so fractions may sum to less than 1.
     """
     height, width = (-(-side // stride) for side in mask.shape)
-    whole = np.full((height * stride, width * stride), IGNORE_INDEX, np.uint8)
-    whole[: mask.shape[0], : mask.shape[1]] = mask
-    return np.stack([*class_shares(whole, (height, width), range(num_classes))])
+    padded = np.full((height * stride, width * stride), IGNORE_INDEX, np.uint8)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    return np.stack([*class_shares(padded, (height, width), range(num_classes))])
 
 
 def majority(mask: Mask, stride: int, num_classes: int) -> Mask:
-    """Each block's most frequent class (of two alike, the first one), repeated."""
+    """Return the most frequent class of each block, repeated. Ties give the lowest class index."""
     blocks = class_fractions(mask, stride, num_classes).argmax(0).astype(np.uint8)
     return blocks.repeat(stride, 0).repeat(stride, 1)[: mask.shape[0], : mask.shape[1]]
 
 
 def area(mask: Mask, stride: int, num_classes: int) -> Mask:
-    """The shares of each block, enlarged bilinearly; the largest wins (of two alike, the first one).
+    """Return the class with the largest bilinearly enlarged fraction, (H, W). Ties give the lowest class index.
 
-    Centres are half-pixel, as ``F.interpolate`` has them with ``align_corners=False``.
+    Centres are half-pixel, as in ``F.interpolate`` with ``align_corners=False``.
     """
     small = class_fractions(mask, stride, num_classes)
     size = (small.shape[2] * stride, small.shape[1] * stride)
@@ -67,30 +66,30 @@ RESAMPLERS: dict[str, Callable[[Mask, int, int], Mask]] = {
 
 
 def bound(dataset: SegmentationDataset, split: Split) -> dict[str, Any]:
-    """Bring down a split's true masks to each stride and up again, and score what comes of it as a prediction.
+    """Reduce the masks of a split to each stride, enlarge them again, and score the result as a prediction.
 
-    Returns stride to resampling method to scores, from 0 to 1, counted at the masks' own size. Raises UserError where
-    the data set has a problem.
+    Returns the scores (0 to 1) by stride and resampling method, at the size of the masks. Raises UserError if the data
+    set has a problem.
     """
     if dataset.problems:
-        raise UserError(f"{dataset.problems[0]}\n{PYTHON} -m segpipe.check_data says all that is wrong with the data.")
-    count, hidden = len(dataset.classes), not sys.stdout.isatty()
-    places = [(stride, way) for stride in STRIDES for way in RESAMPLERS]
-    matrices = {place: np.zeros((count + 1, count + 1), np.int64) for place in places}
-    at_boundaries: dict[tuple[int, str], list] = {place: [] for place in places}
-    for index in track(range(len(dataset)), f"Reducing {split}", transient=True, disable=hidden):
+        raise UserError(f"{dataset.problems[0]}\n{PYTHON} -m segpipe.check_data lists all problems of the data.")
+    count, no_terminal = len(dataset.classes), not sys.stdout.isatty()
+    keys = [(stride, resampler) for stride in STRIDES for resampler in RESAMPLERS]
+    matrices = {key: np.zeros((count + 1, count + 1), np.int64) for key in keys}
+    at_boundaries: dict[tuple[int, str], list] = {key: [] for key in keys}
+    for index in track(range(len(dataset)), f"Reducing {split}", transient=True, disable=no_terminal):
         mask = dataset.read(index).mask
-        for stride, way in places:
-            guess = RESAMPLERS[way](mask, stride, count)
-            pair = torch.from_numpy(guess)[None].long(), torch.from_numpy(mask)[None]
-            matrices[stride, way] += confusion_matrices(*pair, count + 1)[0].numpy()
-            at_boundaries[stride, way].append(count_boundaries(guess[None], mask[None], num_classes=count))
-    found: dict[str, Any] = {str(stride): {} for stride in STRIDES}
-    for (stride, way), matrix in matrices.items():
-        whole = scores(matrix)
-        found[str(stride)][way] = {
-            **{name: whole[name] for name in SCORES},
-            "per_class_iou": dict(zip(dataset.classes, whole["per_class_iou"], strict=False)),
-            "boundaries": boundary_scores(concatenate(at_boundaries[stride, way])),
+        for stride, resampler in keys:
+            prediction = RESAMPLERS[resampler](mask, stride, count)
+            pair = torch.from_numpy(prediction)[None].long(), torch.from_numpy(mask)[None]
+            matrices[stride, resampler] += confusion_matrices(*pair, count + 1)[0].numpy()
+            at_boundaries[stride, resampler].append(count_boundaries(prediction[None], mask[None], num_classes=count))
+    content: dict[str, Any] = {str(stride): {} for stride in STRIDES}
+    for (stride, resampler), matrix in matrices.items():
+        all_scores = scores(matrix)
+        content[str(stride)][resampler] = {
+            **{name: all_scores[name] for name in SCORES},
+            "per_class_iou": dict(zip(dataset.classes, all_scores["per_class_iou"], strict=False)),
+            "boundaries": boundary_scores(concatenate(at_boundaries[stride, resampler])),
         }
-    return found
+    return content

@@ -1,4 +1,4 @@
-"""The score by which a report compares networks: a function of confusion matrices, and how it is shown."""
+"""The score by which a report compares networks: a function of confusion matrices, and its display."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from segpipe.metrics.confusion import SCORES, Matrices, RatioCounts, iou_counts
 
 
 @dataclass(frozen=True)
-class Score:
-    """One score; higher is better.
+class ReportScore:
+    """A score of the report; higher is better.
 
     key: its name in ``metrics.json`` (below ``val`` and ``test``), in ``history.csv`` and in CSV files.
     label: its name in sentences, in tables and on axes.
-    of: the score (...) of confusion matrices (..., C, C) of counts, rows true; NaN where it is undefined. None for a
+    compute: from confusion matrices (..., C, C) of counts, rows true, to scores (...); NaN where undefined. None for a
         score that is not computed from them: the report then only shows it.
-    counts: the same score of matrices (I, C, C), one for each picture, as a mean over classes of ratios of sums.
-        Optional: resampling is faster with it (C sums for each picture instead of C x C).
-    definition: what stands behind the label in "Score: mIoU ...".
+    counts: the same score of matrices (I, C, C), one for each image, as a mean over classes of ratios of sums.
+        Optional: resampling is faster with it (C sums for each image instead of C x C).
+    definition: the text after the label in "Score: mIoU ...".
     scale, unit, digits: a stored value is multiplied by ``scale`` and shown in this unit with so many decimals. A
         difference of 1 in shown values is a point.
     """
 
     key: str
     label: str
-    of: Callable[[Matrices], Any] | None = None
+    compute: Callable[[Matrices], Any] | None = None
     counts: Callable[[Matrices], RatioCounts] | None = None
     definition: str = "of all test pixels together"
     scale: float = 100
@@ -35,40 +35,43 @@ class Score:
 
     @property
     def point(self) -> float:
-        """A point, as a stored value."""
+        """One point, as a stored value."""
         return 1 / self.scale
 
     @property
     def title(self) -> str:
-        """As a heading begins with it."""
+        """The label at the start of a heading."""
         return self.label.capitalize() if self.label.islower() else self.label
 
     @property
     def on_axis(self) -> str:
-        """As an axis is labelled."""
+        """The label of an axis."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     @property
     def in_unit(self) -> str:
-        """The unit in words."""
-        return {"%": "in percent", "": "as it is"}.get(self.unit, f"in {self.unit}")
+        """The unit in words, for example ``in percent``."""
+        return {"%": "in percent", "": "without a unit"}.get(self.unit, f"in {self.unit}")
 
     @property
     def units(self) -> str:
         """The units of scores and differences in words."""
-        return f"{self.in_unit}, differences in {'percentage points' if self.unit == '%' else 'the same'}"
+        return f"{self.in_unit}, differences in {'percentage points' if self.unit == '%' else 'the same unit'}"
 
     def of_all(self, matrices: Matrices) -> float:
-        """The score of matrices (I, C, C) taken together. Raises ValueError where it is not computed from them."""
-        if self.of is None:
+        """Return the score of matrices (I, C, C) summed over images.
+
+        Raises ValueError if it is not computed from them.
+        """
+        if self.compute is None:
             raise ValueError(f"{self.label} is not a function of confusion matrices")
-        return float(self.of(np.asarray(matrices).sum(0)))
+        return float(self.compute(np.asarray(matrices).sum(0)))
 
 
-MIOU = Score(
+MIOU = ReportScore(
     "miou",
     SCORES["miou"].label,
-    of=SCORES["miou"].value,
+    compute=SCORES["miou"].value,
     counts=iou_counts,
-    definition="of all test pixels together, the mean over the classes that the test's masks have",
+    definition="of all test pixels together, mean over the classes in the test masks",
 )

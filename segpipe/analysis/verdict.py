@@ -1,4 +1,4 @@
-"""The answer in plain words, made from the numbers."""
+"""The verdict: sentences generated from the numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,243 +7,285 @@ import numpy as np
 
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.design_points import MATCHED, SMOOTHED, UNMATCHED
-from segpipe.analysis.findings import STATED, Finding, about_factor, about_interactions, and_more, too_few
-from segpipe.analysis.formatting import bounds, join_words, number, pluralise, points, signed, spread
-from segpipe.analysis.standings import FactorGrid, NetworkResult, grids
+from segpipe.analysis.findings import (
+    STATED,
+    TOO_FEW_GROUPS,
+    Finding,
+    about_factor,
+    about_interactions,
+    and_more,
+    no_interval_text,
+)
+from segpipe.analysis.formatting import (
+    count_of,
+    format_difference,
+    format_interval,
+    format_mean_std,
+    format_number,
+    format_score,
+    join_words,
+    pluralise,
+)
+from segpipe.analysis.network_results import FactorGrid, NetworkResult, grids
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.statistics.intervals import MIN_SEEDS
 
 VIEWS = {
-    UNMATCHED: "Operators as they are: one that has weights keeps them, so the networks differ in size too",
-    SMOOTHED: "Every operator is followed by the same convolution, so that none is alone in having weights",
-    MATCHED["params"]: "The decoder's width is solved so that all networks have equally many parameters",
-    MATCHED["multiply_adds"]: "The decoder's width is solved so that all networks do equally many multiply-adds",
+    UNMATCHED: "The operators are unmodified: some have weights, others have none, so the networks also differ in size",
+    SMOOTHED: "The same convolution follows every operator, so that every upsampling step has weights",
+    MATCHED["params"]: "The decoder's width is chosen so that all networks have equally many parameters",
+    MATCHED["multiply_adds"]: "The decoder's width is chosen so that all networks need equally many multiply-adds",
 }
-UNPOOLING = " Unpooling, whose switches differ from channel to channel, and depthwise operators are exceptions."
-Classes = Mapping[str, type]  # by their import path: of operators, fusions and refinements, for what they say they are
-NOISY = 3  # times the usual deviation over seeds
+UNPOOLING = " Exceptions are unpooling, whose switches differ between channels, and depthwise operators."
+Classes = Mapping[str, type]  # operators, fusions and refinements by import path
+NOISY = 3  # times the median standard deviation over seeds
 
 
 class Paragraph(NamedTuple):
-    """What is said about one stratum, or (title empty) about all networks."""
+    """The findings on one stratum, or (with an empty title) on all networks."""
 
     title: str
     findings: list[Finding]
 
 
 def verdict(
-    collection: Collection, analysis: Analysis, found: Sequence[NetworkResult], classes: Classes | None = None
+    collection: Collection, analysis: Analysis, results: Sequence[NetworkResult], classes: Classes | None = None
 ) -> list[Paragraph]:
-    """One paragraph for all networks, then one for each stratum.
+    """Return one paragraph on all networks, then one for each stratum.
 
-    classes: of operators, fusions and refinements; of what is not among them nothing is said.
+    classes: of operators, fusions and refinements by import path; unknown classes lead to no statement.
     """
-    paragraphs = [Paragraph("", [overall(collection, analysis, found)])]
-    for grid in grids(found):
-        findings = [Finding("View", "", view_of(grid))]
+    paragraphs = [Paragraph("", [overall(collection, analysis, results)])]
+    for grid in grids(results):
+        findings = [Finding("View", "", view_text(grid))]
         family = [one for one in analysis.marginal if one.contrast.stratum == grid.stratum]
         for factor in grid.factors:
-            looked_at = [one for one in family if one.contrast.factor == factor.key]
-            if looked_at:
+            comparisons = [one for one in family if one.contrast.factor == factor.key]
+            if comparisons:
                 findings.append(
-                    about_factor(factor, looked_at, functions(grid, classes or {}) if factor.joins_skips else "")
+                    about_factor(
+                        factor, comparisons, function_sentence(grid, classes or {}) if factor.joins_skips else ""
+                    )
                 )
         if not family:
-            findings.append(Finding("Differences", "", "No two networks here differ in one factor alone."))
+            findings.append(Finding("Differences", "", "No two networks differ in exactly one factor."))
         findings += about_interactions(grid, analysis)
         paragraphs.append(Paragraph(grid.label, findings))
     return paragraphs
 
 
-def overall(collection: Collection, analysis: Analysis, found: Sequence[NetworkResult]) -> Finding:
-    """Which networks may be the best; or which differ from the reference, where one was named."""
-    tested = [one for one in analysis.cells if one.estimate.trainings is not None]
-    own = next((one for one in found if one.number == analysis.reference), max(found, key=lambda one: one.val))
+def overall(collection: Collection, analysis: Analysis, results: Sequence[NetworkResult]) -> Finding:
+    """Return the finding on which networks may be the best, or on the differences from the reference."""
+    tested = [one for one in analysis.single_networks if one.estimate.trainings is not None]
+    network = next((one for one in results if one.number == analysis.reference), max(results, key=lambda one: one.val))
     if analysis.reference is None and tested:
-        return best_of(tested, found)
+        return best_finding(tested, results)
     chosen = analysis.reference is None
-    how = f"has the best validation {own.score.label}" if chosen else "was given as the reference"
-    sentences = [f"It {how}; on the test it scores {on_the_test(own)}."]
+    role = f"has the best validation {network.score.label}" if chosen else "was given as the reference"
+    sentences = [f"This network {role}. Its test score is {test_score_text(network)}."]
     if len(collection.seeds) < MIN_SEEDS:
-        sentences.append(too_few(len(collection.seeds)))
-    if len(found) == 1:
-        sentences.append("It is the only network here, so there is nothing to compare.")
+        sentences.append(no_interval_text(len(collection.seeds)))
+    if len(results) == 1:
+        sentences.append("It is the only network in the folder, so there are no comparisons.")
     elif not tested and len(collection.seeds) >= MIN_SEEDS:
-        sentences.append(f"No other has {MIN_SEEDS} seeds in common with it, so none is compared with it.")
+        sentences.append(f"No other network has {MIN_SEEDS} seeds in common with it, so there are no comparisons.")
     elif tested:
-        sentences += against(tested)
-        if len(tested) < len(found) - 1:
-            sentences.append(f"{len(found) - 1 - len(tested)} have too few seeds in common with it to say.")
-    return Finding("Best network" if chosen else "Reference", own.network.label, " ".join(sentences))
+        sentences += reference_sentences(tested)
+        if len(tested) < len(results) - 1:
+            few = len(results) - 1 - len(tested)
+            verb = "has" if few == 1 else "have"
+            sentences.append(
+                f"{pluralise(few, 'other network')} {verb} too few seeds in common with it to be compared."
+            )
+    return Finding("Best network" if chosen else "Reference", network.network.label, " ".join(sentences))
 
 
-def on_the_test(one: NetworkResult) -> str:
-    """A network's score."""
+def test_score_text(one: NetworkResult) -> str:
+    """Return the mean and standard deviation of a network's test score."""
     trained = f"mean ± standard deviation over {one.seeds} seeds" if one.seeds > 1 else "one seed"
-    return f"{spread(one.test, one.deviation, one.score)} {one.score.unit} {one.score.label} ({trained})"
+    return f"{format_mean_std(one.test, one.std, one.score)} {one.score.unit} {one.score.label} ({trained})"
 
 
-def best_of(tested: Sequence[Comparison], found: Sequence[NetworkResult]) -> Finding:
-    """The set that may be the best, on the test alone; all others are really worse than the best."""
-    own = max(found, key=lambda one: one.val)
-    may = sorted((one for one in tested if not one.significant), key=lambda one: -one.estimate.difference)
-    others = len(tested) - len(may)
-    names = [described(one) for one in may]
-    how = f"In points of test {own.score.label} less the best of the others, with intervals that all hold at once:"
-    if len(may) == 1:
-        headline = may[0].contrast.a
-        sentences = [f"It is really better than {pluralise(others, 'other network')}. {how} {names[0]}."]
+def best_finding(tested: Sequence[Comparison], results: Sequence[NetworkResult]) -> Finding:
+    """Return the finding on the networks that may be the best. All others are significantly worse than the best."""
+    ranked_first = max(results, key=lambda one: one.val)
+    candidates = sorted((one for one in tested if not one.significant), key=lambda one: -one.estimate.difference)
+    others = len(tested) - len(candidates)
+    names = [network_text(one) for one in candidates]
+    introduction = (
+        f"Test {ranked_first.score.label} minus that of the best other network, in points, with simultaneous intervals:"
+    )
+    if len(candidates) == 1:
+        headline = candidates[0].contrast.a
+        sentences = [
+            f"It is significantly better than {pluralise(others, 'other network')}. {introduction} {names[0]}."
+        ]
     else:
-        headline = f"{len(may)} of {len(tested)} networks may be the best"
-        sentences = [f"{how} {join_words(names[:STATED])}{and_more(names)}."]
+        headline = f"{len(candidates)} of {len(tested)} networks may be the best"
+        sentences = [f"{introduction} {join_words(names[:STATED])}{and_more(names)}."]
         if others:
-            worse = "The other one is" if others == 1 else f"The other {others} are"
-            sentences.append(f"{worse} really worse than the best.")
-        sentences += scattered(may, found)
-    sentences.append(of_new_pictures(tested, len(may)))
-    known = next((one for one in tested if one.contrast.a == own.network.label), None)
-    judged = ", and is really worse than the best there" if known is not None and known.significant else ""
+            worse = "The other network is" if others == 1 else f"The other {others} networks are"
+            sentences.append(f"{worse} significantly worse than the best.")
+    sentences.append(new_image_sentence(tested, len(candidates)))
+    if len(candidates) > 1:
+        sentences += high_variance_sentences(candidates, results)
+    comparison = next((one for one in tested if one.contrast.a == ranked_first.network.label), None)
+    judgement = ", significantly below the best" if comparison is not None and comparison.significant else ""
     sentences.append(
-        f"The best on validation is {own.network.label}; on the test it scores {on_the_test(own)}{judged}."
+        f"The best network on validation is {ranked_first.network.label}. Its test score is "
+        f"{test_score_text(ranked_first)}{judgement}."
     )
     compared = {one.contrast.a for one in tested}
-    few = [one.network.label for one in found if one.network.label not in compared]
-    if few:
-        verb = "has" if len(few) == 1 else "have"
+    not_compared = [one.network.label for one in results if one.network.label not in compared]
+    if not_compared:
         sentences.append(
-            f"Nothing is said of {join_words(few[:STATED])}{and_more(few)}, which {verb} too few seeds in common."
+            f"Not compared, with too few seeds in common: {join_words(not_compared[:STATED])}{and_more(not_compared)}."
         )
     return Finding("Best network", headline, " ".join(filter(None, sentences)))
 
 
-def scattered(may: Sequence[Comparison], found: Sequence[NetworkResult]) -> list[str]:
-    """Which of those that may be the best are among them for their noise."""
-    usual = float(np.nanmedian([one.deviation for one in found]))
+def high_variance_sentences(candidates: Sequence[Comparison], results: Sequence[NetworkResult]) -> list[str]:
+    """Return a sentence on candidates whose standard deviation over seeds is far above the median; empty if none is."""
+    median = float(np.nanmedian([one.std for one in results]))
     noisy = [
-        f"{one.contrast.a} ({points(standing.deviation, one.score)})"
-        for one in may
-        for standing in found
-        if standing.network.label == one.contrast.a and standing.deviation > NOISY * usual
+        f"{one.contrast.a} ({format_score(result.std, one.score)})"
+        for one in candidates
+        for result in results
+        if result.network.label == one.contrast.a and result.std > NOISY * median
     ]
     if not noisy:
         return []
     return [
-        f"Far more than others (standard deviation {points(usual, found[0].score)}, the median) scatters from seed to "
-        f"seed: {join_words(noisy[:STATED])}{and_more(noisy)}; more seeds would tell whether they belong there."
+        f"Standard deviation over seeds far above the median ({format_score(median, results[0].score)} points): "
+        f"{join_words(noisy[:STATED])}{and_more(noisy)}. More seeds are needed to decide whether "
+        f"{'this network' if len(noisy) == 1 else 'these networks'} may be the best."
     ]
 
 
-def of_new_pictures(tested: Sequence[Comparison], may: int) -> str:
-    """How many may be the best on new pictures too."""
-    if all(one.estimate.pictures is None for one in tested):
-        return "Of new pictures nothing is said: these come in too few groups."
-    more = [one for one in tested if one.significant and not one.significant_on_new_images]
-    if not more:
-        return "The same holds for new pictures too." if may < len(tested) else ""
-    said = join_words([one.contrast.a for one in more][:STATED])
-    return f"On new pictures {said}{and_more(more)} may be the best too."
+def new_image_sentence(tested: Sequence[Comparison], num_candidates: int) -> str:
+    """Return the sentence on how many networks may be the best for new images.
+
+    num_candidates: those on these images.
+    """
+    if all(one.estimate.images is None for one in tested):
+        return TOO_FEW_GROUPS
+    only_there = [one for one in tested if one.significant and not one.significant_on_new_images]
+    if not only_there:
+        return "This also holds for new images." if num_candidates < len(tested) else ""
+    names = join_words([one.contrast.a for one in only_there][:STATED])
+    return f"For new images, {names}{and_more(only_there)} may also be the best."
 
 
-def against(tested: Sequence[Comparison]) -> list[str]:
-    """What the single cells say of a reference that was named."""
+def reference_sentences(tested: Sequence[Comparison]) -> list[str]:
+    """Return the sentences on the differences between single networks and a named reference."""
     below = sum(one.significant and one.estimate.difference < 0 for one in tested)
-    above = [described(one) for one in tested if one.significant and one.estimate.difference > 0]
-    level = [described(one) for one in tested if not one.significant]
-    sentences = [f"Of {pluralise(len(tested), 'other network')}, {below} {'is' if below == 1 else 'are'} really worse."]
+    above = [network_text(one) for one in tested if one.significant and one.estimate.difference > 0]
+    level = [network_text(one) for one in tested if not one.significant]
+    sentences = [f"{count_of(below, len(tested), 'other network')} significantly worse."]
     if above:
-        sentences.append(f"Really better on the test: {join_words(above[:STATED])}{and_more(above)}.")
+        sentences.append(f"Significantly better: {join_words(above[:STATED])}{and_more(above)}.")
     if level:
-        sentences.append(f"Cannot be told apart from it: {join_words(level[:STATED])}{and_more(level)}.")
+        sentences.append(f"Not significantly different: {join_words(level[:STATED])}{and_more(level)}.")
     return sentences
 
 
-def described(one: Comparison) -> str:
-    """A single cell, with its difference from the reference, or from the best of the others."""
-    gap, interval = signed(one.estimate.difference, one.score), bounds(one.estimate.trainings, one.score)
+def network_text(one: Comparison) -> str:
+    """Return a network with its difference from the reference, or from the best of the others, and the interval."""
+    gap, interval = (
+        format_difference(one.estimate.difference, one.score),
+        format_interval(one.estimate.trainings, one.score),
+    )
     return f"{one.contrast.a} ({gap}, {interval})"
 
 
-def view_of(grid: FactorGrid) -> str:
-    """The view taken, and what the networks in it have."""
+def view_text(grid: FactorGrid) -> str:
+    """Return the sentence on the view, with the range of the networks' parameters."""
     text = VIEWS.get(grid.stratum[1], grid.stratum[1])
-    sizes = [standing.cost["parameters"] / 1e6 for standing in grid.of.values()]
+    sizes = [result.cost["parameters"] / 1e6 for result in grid.results.values()]
     if np.isfinite(sizes).all():
-        text += f" ({number(min(sizes), 2)} to {number(max(sizes), 2)} M parameters)"
+        text += f" ({format_number(min(sizes), 2)} to {format_number(max(sizes), 2)} M parameters)"
     return f"{text}."
 
 
-def functions(grid: FactorGrid, classes: Classes) -> str:
-    """Whether fusions that use skips can differ in what the network is able to compute. An unknown class is not linear.
+def function_sentence(grid: FactorGrid, classes: Classes) -> str:
+    """Return a sentence on whether fusions that use skips can represent different functions; empty if nothing is known.
 
     A sum is a concatenation whose 1x1 convolution has the weights 1. So the two are one class of functions where each
     step is linear: the refinement is at most a 1x1 convolution, and the operator commutes with a 1x1 convolution, so
-    that it makes no difference whether channels are mixed before it or behind it.
+    that it makes no difference whether channels are mixed before it or after it. An unknown class is not linear.
     """
-    configs = [run.config for standing in grid.of.values() for run in standing.network.runs.values()]
+    configs = [run.config for result in grid.results.values() for run in result.network.runs.values()]
     refine = node_of(configs[0], "model", "refine")
     kind = class_of(refine, classes)
-    fusions = {name: cls for name, cls in parts(configs, "fusion", classes).items() if says(cls, "uses_skip")}
-    starts = {name: getattr(cls, "initial", None) for name, cls in fusions.items() if says(cls, "linear")}
-    added = [name for name, initial in starts.items() if initial == "sum"]
-    joined = [name for name, initial in starts.items() if initial == "concat"]
-    if says(kind, "convolves"):
-        return other_functions(added, joined) if refine.get("activation", True) else ""
-    operators = parts(configs, "decoder", classes)
+    fusions = {
+        name: cls for name, cls in classes_by_name(configs, "fusion", classes).items() if has_property(cls, "uses_skip")
+    }
+    initials = {name: getattr(cls, "initial", None) for name, cls in fusions.items() if has_property(cls, "linear")}
+    added = [name for name, initial in initials.items() if initial == "sum"]
+    joined = [name for name, initial in initials.items() if initial == "concat"]
+    if has_property(kind, "convolves"):
+        return nonlinear_sentence(added, joined) if refine.get("activation", True) else ""
+    operators = classes_by_name(configs, "decoder", classes)
     depthwise = {node.get("name") for config in configs if (node := node_of(config, "decoder")).get("depthwise")}
-    apart = {name: cls for name, cls in operators.items() if not says(cls, "linear") or name in depthwise}
-    if not says(kind, "linear") or len(starts) < 2 or len(apart) == len(operators):
+    exceptions = {name: cls for name, cls in operators.items() if not has_property(cls, "linear") or name in depthwise}
+    if not has_property(kind, "linear") or len(initials) < 2 or len(exceptions) == len(operators):
         return ""
-    others = [name for name in starts if name not in (*added, *joined)]
-    start = f", and the mix behind {join_words(joined)} starts as the sum" if added and joined else ""
+    other_linear = [name for name in initials if name not in (*added, *joined)]
+    initialisation = (
+        f", and the convolution after {join_words(joined)} is initialised as the sum" if added and joined else ""
+    )
     return (
-        f"In this linear decoder {join_words([*added, *others, *joined])} are the same class of functions{start}: "
-        f"only the optimisation can make a difference.{excepted(apart)}"
+        f"In this linear decoder, {join_words([*added, *other_linear, *joined])} can represent the same "
+        f"functions{initialisation}: only the optimisation can make a difference.{exceptions_text(exceptions)}"
     )
 
 
-def other_functions(added: list[str], joined: list[str]) -> str:
-    """What a concatenation can do that a sum cannot. added, joined: the names of such fusions."""
+def nonlinear_sentence(added: list[str], joined: list[str]) -> str:
+    """Return the sentence on functions of a concatenation that a sum cannot represent.
+
+    added, joined: names of fusions.
+    """
     if not added or not joined:
         return ""
     return (
-        f"A convolution with an activation follows each fusion, so {join_words(joined)} can do here what "
+        f"A convolution with an activation follows each fusion, so {join_words(joined)} can represent functions that "
         f"{join_words(added)} cannot."
     )
 
 
-def excepted(operators: Mapping[str, type | None]) -> str:
-    """For which operators this does not hold. operators: those that are not linear, or not known to be."""
-    others = [name for name, cls in operators.items() if not says(cls, "needs_pooling")]
+def exceptions_text(operators: Mapping[str, type | None]) -> str:
+    """Return the operators for which this does not hold. operators: those that are not known to be linear."""
+    others = [name for name, cls in operators.items() if not has_property(cls, "needs_pooling")]
     text = UNPOOLING if len(others) < len(operators) else ""
     if others:
         are = "is" if len(others) == 1 else "are"
-        text += f" This does not hold for {join_words(others)}, which {are} not linear, or not known to be."
+        text += f" This does not hold for {join_words(others)}, which {are} not known to be linear."
     return text
 
 
-def parts(configs: Sequence[Mapping[str, Any]], group: str, classes: Classes) -> dict[str, type | None]:
-    """The choices of a config group by name, in the order in which they occur, with their classes."""
-    found: dict[str, type | None] = {}
+def classes_by_name(configs: Sequence[Mapping[str, Any]], group: str, classes: Classes) -> dict[str, type | None]:
+    """Return the choices of a config group by name, in order of occurrence, with their classes."""
+    classes_found: dict[str, type | None] = {}
     for config in configs:
         node = node_of(config, group)
-        found.setdefault(str(node.get("name")), class_of(node, classes))
-    return found
+        classes_found.setdefault(str(node.get("name")), class_of(node, classes))
+    return classes_found
 
 
 def node_of(config: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """A node of a configuration; empty where there is none."""
-    found: Any = config
+    """Return a node of a configuration; empty if there is none."""
+    node: Any = config
     for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
 
 
 def class_of(node: Mapping[str, Any], classes: Classes) -> type | None:
-    """The class of a node's ``_target_``; None where it is not known."""
+    """Return the class of a node's ``_target_``; None if it is unknown."""
     return classes.get(str(node.get("_target_")))
 
 
-def says(cls: type | None, attribute: str) -> bool:
-    """Whether a class says so of itself; an unknown one says nothing."""
+def has_property(cls: type | None, attribute: str) -> bool:
+    """Return whether a class attribute is True; False for an unknown class."""
     return getattr(cls, attribute, False) is True

@@ -86,27 +86,27 @@ def read(folder: Path, keys: list[str]) -> Sweep:
 
     Raises UserError where the folder is no sweep, where a key is not swept, or where no cell has a tuning seed.
     """
-    listed = cells.read(folder)
-    if not listed:
+    all_cells = cells.read(folder)
+    if not all_cells:
         raise UserError(f"{folder}: no sweep.json with cells. Give the folder of a sweep, outputs/sweeps/NAME.")
-    words = [{key_of(word): word for word in cell.overrides} for cell in listed]
+    words = [{key_of(word): word for word in cell.overrides} for cell in all_cells]
     values = {key: {each.get(key, "") for each in words} for key in dict.fromkeys(itertools.chain(*words))}
-    varying = [key for key, found in values.items() if len(found) > 1 and key not in (*keys, "seed", "data.root")]
+    varying = [key for key, distinct in values.items() if len(distinct) > 1 and key not in (*keys, "seed", "data.root")]
     for key in keys:
         if key == "seed" or len(values.get(key, ())) < 2:
-            swept = [name for name, found in values.items() if len(found) > 1 and name != "seed"]
+            swept = [name for name, distinct in values.items() if len(distinct) > 1 and name != "seed"]
             raise UserError(f"{key}: not swept in {folder}. Swept keys are {', '.join(swept)}.{nearest(key, swept)}")
     named = cells.read_tuning_seeds(folder)
-    seeds = sorted(named or {cell.choices["seed"] for cell in listed})
-    found: dict[tuple[str, ...], Tuning] = {}
+    seeds = sorted(named or {cell.choices["seed"] for cell in all_cells})
+    tunings: dict[tuple[str, ...], Tuning] = {}
     levels: dict[Level, None] = {}
-    for cell, each in zip(listed, words, strict=True):
+    for cell, each in zip(all_cells, words, strict=True):
         if (seed := cell.choices["seed"]) not in seeds:
             continue
-        own = tuple(each[key] for key in varying if key in each)
+        place = tuple(each[key] for key in varying if key in each)
         level = tuple(each.get(key, "") for key in keys)
         levels[level] = None
-        tuning = found.setdefault(own, Tuning(own))
+        tuning = tunings.setdefault(place, Tuning(place))
         state = cells.status(folder, cell)
         metrics = read_json(Run(folder / str(cell.run)).metrics) if state == "finished" else {}
         miou = metrics.get("val", {}).get("miou")
@@ -114,12 +114,14 @@ def read(folder: Path, keys: list[str]) -> Sweep:
             tuning.scores.setdefault(level, {})[seed] = float(miou)
         else:
             tuning.states[level, seed] = ENDED[2] if state == "finished" else state
-    if not found:
-        said = ", ".join(map(str, seeds))
-        raise UserError(f"{folder}: no cell has one of the tuning seeds {said} yet. Run the sweep with them first.")
-    meant = [tuning for tuning in found.values() if tuning.scores or {*tuning.states.values()} != {"refused"}]
+    if not tunings:
+        seed_list = ", ".join(map(str, seeds))
+        raise UserError(
+            f"{folder}: no cell has one of the tuning seeds {seed_list} yet. Run the sweep with them first."
+        )
+    valid = [tuning for tuning in tunings.values() if tuning.scores or {*tuning.states.values()} != {"refused"}]
     fixed = [word for key, word in words[0].items() if len(values[key]) == 1 and key not in (*keys, "seed")]
-    return Sweep(folder, keys, meant, sorted(levels, key=magnitude), seeds, bool(named), fixed)
+    return Sweep(folder, keys, valid, sorted(levels, key=magnitude), seeds, bool(named), fixed)
 
 
 def magnitude(level: Level) -> tuple[tuple[float, str], ...]:
@@ -172,16 +174,16 @@ def share_of_others(scores: NDArray[np.float64], chosen: int) -> float:
 
 def beyond(level: Level, levels: list[Level]) -> dict[str, str]:
     """Return the overrides of a level at the edge of the tested grid, each with the next value beyond the edge."""
-    found: dict[str, str] = {}
+    next_words: dict[str, str] = {}
     for position, word in enumerate(level):
         numbers = sorted({number for one in levels if (number := as_number(one[position])) is not None})
-        own = as_number(word)
-        if own is None or len(numbers) < 2 or own not in (numbers[0], numbers[-1]):
+        value = as_number(word)
+        if value is None or len(numbers) < 2 or value not in (numbers[0], numbers[-1]):
             continue
-        neighbour = numbers[1] if own == numbers[0] else numbers[-2]
-        if own > 0 and neighbour > 0:
-            found[word] = f"{key_of(word)}={float(f'{own * own / neighbour:.1g}'):g}"
-    return found
+        neighbour = numbers[1] if value == numbers[0] else numbers[-2]
+        if value > 0 and neighbour > 0:
+            next_words[word] = f"{key_of(word)}={float(f'{value * value / neighbour:.1g}'):g}"
+    return next_words
 
 
 def join(values: list[int]) -> str:
@@ -191,13 +193,13 @@ def join(values: list[int]) -> str:
 
 def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
     """Return notes on the choice: the seeds, missing runs, and levels at the edge of the grid."""
-    found = [
-        "another: how often resampled tuning seeds choose another level"
+    lines = [
+        "changes: how often the choice changes when the tuning seeds are resampled"
         + (" (unknown with one seed)" if len(sweep.seeds) == 1 else "")
         + "; regret: mIoU of each seed's best level minus that of the chosen level, mean over seeds."
     ]
     if not sweep.named:
-        found.append(
+        lines.append(
             f"The sweep names no tuning seeds (sweep.tuning_seeds), so all its seeds are used: {join(sweep.seeds)}. "
             f"Compare the chosen cells only on other seeds."
         )
@@ -205,21 +207,21 @@ def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
         for level, seed in itertools.product(sweep.levels, sweep.seeds):
             if seed not in cell.seeds_of(level):
                 state = cell.states.get((level, seed), "not listed")
-                found.append(f"{state}: {cell.label} {' '.join(level)} seed={seed}")
+                lines.append(f"{state}: {cell.label} {' '.join(level)} seed={seed}")
     for cell, choice in zip(sweep.cells, choices, strict=True):
         if choice is None:
-            found.append(f"No choice: {cell.label}: no level has the runs of all tuning seeds.")
+            lines.append(f"No choice: {cell.label}: no level has the runs of all tuning seeds.")
         elif choice.seeds != sweep.seeds:
-            found.append(f"Chosen only on the seeds {join(choice.seeds)}: {cell.label}")
+            lines.append(f"Chosen only on the seeds {join(choice.seeds)}: {cell.label}")
     for level, number in Counter(choice.level for choice in choices if choice).most_common():
-        found.append(f"Chosen in {number} of {len(choices)} cells: {' '.join(level)}")
+        lines.append(f"Chosen in {number} of {len(choices)} cells: {' '.join(level)}")
     edges: dict[tuple[str, str], list[str]] = {}
     for cell, choice in zip(sweep.cells, choices, strict=True):
         for edge in beyond(choice.level, sweep.levels).items() if choice else ():
             edges.setdefault(edge, []).append(cell.label)
     for (word, more), labels in edges.items():
-        found.append(f"At the edge of the grid: {word}, chosen for {'; '.join(labels)}. Also try {more}.")
-    return found
+        lines.append(f"At the edge of the grid: {word}, chosen for {'; '.join(labels)}. Also try {more}.")
+    return lines
 
 
 def as_value(text: str) -> str:
@@ -237,9 +239,9 @@ def next_command(sweep: Sweep, file: Path) -> str:
 
 def write(sweep: Sweep, choices: list[Choice | None], file: Path) -> None:
     """Write the chosen cells as lines of overrides, after comments about their origin."""
-    about = shlex.join([display_path(sweep.folder.absolute()), *sweep.keys])
+    arguments = shlex.join([display_path(sweep.folder.absolute()), *sweep.keys])
     lines = [
-        f"# Chosen by `python -m segpipe.tune {about}` on {datetime.now():%Y-%m-%d %H:%M}:",
+        f"# Chosen by `python -m segpipe.tune {arguments}` on {datetime.now():%Y-%m-%d %H:%M}:",
         f"# the highest mean validation mIoU over the seeds {join(sweep.seeds)}. To run these cells:",
         f"# {next_command(sweep, file).replace(PYTHON, 'python', 1)}",
     ]

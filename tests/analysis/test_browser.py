@@ -1,4 +1,4 @@
-"""The report as a reader has it: opened in a browser, without JavaScript too, wide and narrow, light and dark."""
+"""The report in a browser: with and without JavaScript, wide and narrow, light and dark."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ HEADS = "document.querySelector('#networks table').tHead.rows[0].cells"
 UNFOLD = "document.querySelectorAll('details').forEach(one => one.open = true)"
 
 
-TARGET = "document.querySelector('.picture:target')?.id"
+TARGET = "document.querySelector('.image:target')?.id"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The report of a small sweep: with pictures, long names, a network without cost."""
+    """The report of a small sweep: with images, long names, a network without cost."""
     folder = tmp_path_factory.mktemp("runs") / "looked at"
     mask = np.tile(np.arange(2, dtype=np.uint8).repeat(8), (16, 1))
     for number, decoder in enumerate(("deconv", "bilinear", "nearest", "a decoder with a long name")):
@@ -139,30 +139,30 @@ def test_what_is_not_there_is_sorted_last(browser, page):
 
 
 @pytest.mark.parametrize("width", [1400, 400])
-def test_pictures_open_and_are_clicked_through(browser, page, width):
+def test_images_open_and_are_clicked_through(browser, page, width):
     browser.open(page, width=width)
     broken = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
     assert (browser.ask("document.images.length"), browser.ask(broken)) == (20, 0)
-    browser.click("document.querySelectorAll('.picture .open')[2]")
-    assert browser.ask(TARGET) == "picture-1-3"
-    box = browser.ask("(r => [r.width, r.height])(document.querySelector('.picture:target').getBoundingClientRect())")
+    browser.click("document.querySelectorAll('.image .open')[2]")
+    assert browser.ask(TARGET) == "image-1-3"
+    box = browser.ask("(r => [r.width, r.height])(document.querySelector('.image:target').getBoundingClientRect())")
     assert box == [width, 900]
-    inside = browser.ask("document.querySelector('.picture:target img').getBoundingClientRect().width")
+    inside = browser.ask("document.querySelector('.image:target img').getBoundingClientRect().width")
     assert inside > 300
     browser.press("ArrowRight", 39)
-    assert browser.ask(TARGET) == "picture-1-4"
+    assert browser.ask(TARGET) == "image-1-4"
     browser.press("ArrowLeft", 37)
     browser.press("ArrowLeft", 37)
-    assert browser.ask(TARGET) == "picture-1-2"
+    assert browser.ask(TARGET) == "image-1-2"
     browser.press("Escape", 27)
     assert browser.ask(TARGET) is None
     assert browser.complaints == []
 
 
-def test_pictures_open_without_scripts(browser, page):
+def test_images_open_without_scripts(browser, page):
     browser.open(page, scripts=False)
-    browser.open(f"{page}#picture-2-1", scripts=False)
+    browser.open(f"{page}#image-2-1", scripts=False)
     browser.call("Emulation.setScriptExecutionDisabled", value=False)
-    assert browser.ask("getComputedStyle(document.querySelector('#picture-2-1')).position") == "fixed"
-    browser.click("document.querySelector('#picture-2-1 .next')")
-    assert browser.ask(TARGET) == "picture-2-2"
+    assert browser.ask("getComputedStyle(document.querySelector('#image-2-1')).position") == "fixed"
+    browser.click("document.querySelector('#image-2-1 .next')")
+    assert browser.ask(TARGET) == "image-2-2"

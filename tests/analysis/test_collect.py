@@ -1,4 +1,4 @@
-"""Which runs are seeds of one network: never pooled otherwise, never dropped."""
+"""Which runs are seeds of one network: no other runs are pooled, and no run is dropped."""
 
 import itertools
 import json
@@ -14,9 +14,8 @@ from support.reports import written
 from segpipe.analysis.collect import collect
 
 
-# runs that were trained otherwise are never pooled as seeds, and no finished run is dropped without a word
 def trained(folder, *, keys=None, told=(), **given):
-    """A finished run whose configuration has further keys, dotted; told: overrides beside those of its cell."""
+    """Write a finished run. keys: further dotted keys of its configuration. told: overrides besides its cell's."""
     write_run(folder, **given)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     for path, value in (keys or {}).items():
@@ -33,7 +32,7 @@ def trained(folder, *, keys=None, told=(), **given):
 
 
 def cell_of_run(folder):
-    """What a sweep's list says of a run."""
+    """Return the entry of a run in a sweep's list."""
     record, config = (yaml.safe_load((folder / name).read_text()) for name in ("run.json", "config.yaml"))
     choices = {"model": config["model"]["name"], "stride": config["model"]["stride"]}
     choices |= {group: config[group]["name"] for group in ("decoder", "fusion")} | {"seed": config["seed"]}
@@ -42,13 +41,13 @@ def cell_of_run(folder):
 
 
 def listed_in_order(folder, names):
-    """A sweep's list as starts leave it: of the same overrides, the last one's run."""
+    """Write a sweep's list as several starts do: for equal overrides, it has the last run."""
     entries = {tuple(cell["overrides"]): cell for cell in (cell_of_run(folder / name) for name in names)}
     (folder / "sweep.json").write_text(json.dumps({"name": folder.name, "cells": list(entries.values())}))
 
 
 def held(collection):
-    """Networks as sets of run folders, by name."""
+    """Return the sets of run folders by network."""
     return {
         network.label: {run.run.folder.name for run in network.runs.values()}
         for network in collection.networks
@@ -70,7 +69,7 @@ def test_a_second_start_with_more_epochs_is_another_stratum(tmp_path, told, agai
         trained(tmp_path / f"a-{decoder}-{seed}", decoder=decoder, seed=seed, miou=0.5 + seed / 100, keys=keys)
     for seed in seeds:  # of one cell only
         keys = {"trainer.max_epochs": 10}
-        trained(tmp_path / f"b-deconv-{seed}", decoder="deconv", seed=seed, miou=0.8, keys=keys, told=told)
+        trained(tmp_path / f"b-deconv-{seed}", decoder="deconv", seed=seed, miou=0.8, keys=keys, overridden=told)
     if with_list:
         listed_in_order(tmp_path, sorted(path.name for path in tmp_path.iterdir()))
     collection = collect(tmp_path)
@@ -100,12 +99,12 @@ def test_a_second_run_of_one_training_is_named(tmp_path):
         trained(tmp_path / f"a{seed}", seed=seed, miou=0.5)
     trained(tmp_path / "b1", seed=1, miou=0.9, git="b" * 40)
     (problem,) = collect(tmp_path).problems
-    assert (problem.kind, problem.what) == ("duplicate", "b1")
-    assert "as a1, which comes first and is used" in problem.why
-    assert "Unequal: the code's commit" in problem.why
+    assert (problem.kind, problem.label) == ("duplicate", "b1")
+    assert "as a1, which is used; this run is excluded" in problem.reason
+    assert "Different: code commit" in problem.reason
     page, results, _ = written(tmp_path)
     assert "Nothing is missing" not in page
-    assert "are second runs of one training" in page
+    assert "Second runs of the same configuration and seed, excluded: 1" in page
     assert [row["run"] for row in results] == ["a0", "a1"]
 
 
@@ -126,7 +125,7 @@ def test_cells_that_are_one_network_stay_one_whichever_was_trained(tmp_path):
     (tmp_path / "sweep.json").write_text(json.dumps({"name": "x", "cells": cells}))
     collection = collect(tmp_path)
     assert held(collection) == {"fcn32s deconv none": {"s0", "s1"}}
-    assert (len(collection.networks[0].places), collection.problems, collection.apart) == (2, [], {})
+    assert (len(collection.networks[0].points), collection.problems, collection.separating) == (2, [], {})
 
 
 def test_runs_from_before_and_after_a_fix_of_results_are_no_seeds_of_one_another(tmp_path):
@@ -152,7 +151,7 @@ def test_tuning_seeds_are_in_no_comparison(tmp_path):
     collection = collect(tmp_path)
     assert (held(collection), collection.seeds) == ({"ladder8 deconv sum": {"a0", "a1", "a2"}}, [0, 1, 2])
     assert [problem.kind for problem in collection.problems] == ["tuning", "tuning"]
-    assert "are of seeds that chose a level" in written(tmp_path)[0]
+    assert "Runs of tuning seeds (segpipe.tune), excluded from all comparisons: 2" in written(tmp_path)[0]
 
 
 def test_data_that_are_drawn_with_the_seed_are_no_difference(tmp_path):
@@ -209,7 +208,7 @@ def test_nothing_is_pooled_and_nothing_is_dropped(tmp_path, number):
             name = f"{'zyxw'[start]}-{decoder}-{fusion}-{seed}"
             status = "failed" if random.random() < 0.1 else "finished"
             given = {"decoder": decoder, "fusion": fusion, "seed": seed, "status": status}
-            trained(tmp_path / name, keys=change | {"trainer.devices": start}, told=overrides, **given)
+            trained(tmp_path / name, keys=change | {"trainer.devices": start}, overridden=overrides, **given)
             order.append(name)
             if status == "finished":
                 truth[name] = decoder, fusion, json.dumps(change, sort_keys=True)
@@ -221,16 +220,16 @@ def test_nothing_is_pooled_and_nothing_is_dropped(tmp_path, number):
         assert len({truth[name] for name in runs}) <= 1, f"pooled: {runs}"
     used = set().union(*networks)
     assert sum(map(len, networks)) == len(used)
-    said = {problem.what: problem for problem in collection.problems if problem.kind == "duplicate"}
+    said = {problem.label: problem for problem in collection.problems if problem.kind == "duplicate"}
     assert used | said.keys() == truth.keys()
     assert not used & said.keys()
     for name, problem in said.items():
-        first = re.search(r"seed as (\S+), which", problem.why)[1]
+        first = re.search(r"seed as (\S+), which", problem.reason)[1]
         assert first in used
         assert (truth[first], first[-1]) == (truth[name], name[-1])
     strata = {}
     for network in collection.networks:
         lengths = {run.config.get("trainer", {}).get("max_epochs") for run in network.runs.values()}
-        strata.setdefault(network.places[0].stratum, set()).update(lengths)
+        strata.setdefault(network.points[0].stratum, set()).update(lengths)
     assert all(len(lengths) < 2 for lengths in strata.values())
-    assert with_list == collection.asked
+    assert with_list == collection.has_cell_list

@@ -1,4 +1,4 @@
-"""Contrasts against a grid that can be counted; networks that may be the best."""
+"""Contrasts of a grid with known counts; networks that may be the best."""
 
 import itertools
 from pathlib import Path
@@ -26,7 +26,7 @@ def of(name, design):
 
 
 def test_the_grid_has_sixteen_marginal_contrasts():
-    design = Design(GRID, GRID[0].places[0].stratum)
+    design = Design(GRID, GRID[0].points[0].stratum)
     found = list(design.marginal())
     assert [one.factor for one in found] == ["decoder"] * 10 + ["fusion"] * 3 + ["stride"] * 3
     assert len(GRID) == 35
@@ -37,30 +37,30 @@ def test_the_grid_has_sixteen_marginal_contrasts():
 
 
 def test_equal_networks_are_counted_once():
-    design = Design(GRID, GRID[0].places[0].stratum)
+    design = Design(GRID, GRID[0].points[0].stratum)
     assert of("nearest bilinear", design).contexts == 7  # stride 32 once, 16 and 8 with three fusions each
     assert of("sum concat", design).contexts == 10  # nothing to join at 32
     assert of("8 16", design).contexts == 10  # without skips, the stride is no depth of a skip
-    merged = [TrainedNetwork([*one.places], one.runs) for one in GRID]
+    merged = [TrainedNetwork([*one.points], one.runs) for one in GRID]
     alike = [
-        one for one in merged if one.places[0].level("decoder") == "nearest" and one.places[0].level("fusion") == "none"
+        one for one in merged if one.points[0].level("decoder") == "nearest" and one.points[0].level("fusion") == "none"
     ]
-    alike[0].places += alike[1].places + alike[2].places  # nearest x2 x2 x8 is nearest x32
-    alike[1].places, alike[2].places = [], []
-    design = Design(merged, GRID[0].places[0].stratum)
+    alike[0].points += alike[1].points + alike[2].points  # nearest x2 x2 x8 is nearest x32
+    alike[1].points, alike[2].points = [], []
+    design = Design(merged, GRID[0].points[0].stratum)
     assert of("nearest bilinear", design).contexts == 7  # the other side still differs
     assert of("none sum", design).contexts == 10
 
 
 def test_interactions_are_differences_of_differences():
-    design = Design(GRID, GRID[0].places[0].stratum)
+    design = Design(GRID, GRID[0].points[0].stratum)
     found = list(design.interactions())
     assert {one.factor for one in found} == {"decoder x fusion", "decoder x stride", "fusion x stride"}
     for one in found:
         assert (one.weights.sum(1) == 0).all()
         assert (np.abs(one.weights).sum(1) == 4).all()
     values = np.array([
-        float((one.places[0].level("decoder"), one.places[0].level("fusion")) == ("deconv", "concat")) for one in GRID
+        float((one.points[0].level("decoder"), one.points[0].level("fusion")) == ("deconv", "concat")) for one in GRID
     ])  # fmt: skip
     for one in (one for one in found if one.factor == "decoder x fusion"):
         deconv = {"deconv -": 1, "- deconv": -1}
@@ -70,11 +70,11 @@ def test_interactions_are_differences_of_differences():
 
 
 def test_contexts_without_runs_are_left_out_and_named():
-    networks = [TrainedNetwork(one.places, dict(one.runs)) for one in GRID]
-    gone = next(one for one in networks if one.places[0].levels == ("deconv", "sum", 8))
+    networks = [TrainedNetwork(one.points, dict(one.runs)) for one in GRID]
+    gone = next(one for one in networks if one.points[0].levels == ("deconv", "sum", 8))
     for seed in (0, 1, 2):
         del gone.runs[seed]
-    design = Design(networks, GRID[0].places[0].stratum)
+    design = Design(networks, GRID[0].points[0].stratum)
     assert of("bilinear deconv", design).contexts == 6
     assert {one.dropped for one in design.interactions() if "deconv" in one.a and "sum" in one.b} >= {("8",)}
     assert of("bilinear deconv", design).dropped == ("sum 8",)
@@ -89,14 +89,14 @@ def collection_of(runs):
         for place, given in zip(places, runs, strict=True)
     ]
     seeds = sorted({seed for given in runs for seed in given})
-    pictures = [str(number) for number in range(4)]
-    return Collection(Path(), networks, seeds, ["a"], [], pictures, pictures, [])
+    images = [str(number) for number in range(4)]
+    return Collection(Path(), networks, seeds, ["a"], [], images, images, [])
 
 
-def plain(scores, *, pictures=4):
+def plain(scores, *, images=4):
     """Tallies whose score is the given one, NaN without a run, on every picture the same."""
-    over = np.repeat(np.asarray(scores, float)[:, :, None, None], pictures, axis=2)
-    return ScoreCounts(over, np.ones_like(over), np.ones((pictures, 1)))
+    over = np.repeat(np.asarray(scores, float)[:, :, None, None], images, axis=2)
+    return ScoreCounts(over, np.ones_like(over), np.ones((images, 1)))
 
 
 def test_against_looks_at_those_with_a_seed_in_common():
@@ -112,7 +112,7 @@ def test_of_equal_networks_none_is_called_worse_though_one_is_always_the_highest
         val = scores + 0.002 * random.standard_normal(scores.shape)  # correlation 0.98
         runs = [dict(enumerate(row)) for row in val.tolist()]
         found = effects.analyse(collection_of(runs), plain(scores), resamples=2)
-        wrong += any(one.significant for one in found.cells)
+        wrong += any(one.significant for one in found.single_networks)
     assert wrong / trials <= 0.06
 
 
@@ -122,12 +122,12 @@ def test_validation_does_not_change_what_is_said_of_single_networks():
         effects.analyse(collection_of([dict.fromkeys(range(5), val) for val in order]), plain(scores), resamples=9)
         for order in (np.arange(6.0), -np.arange(6.0))
     ]
-    for one, two in zip(both[0].cells, both[1].cells, strict=True):
+    for one, two in zip(both[0].single_networks, both[1].single_networks, strict=True):
         assert (one.contrast.a, one.estimate) == (two.contrast.a, two.estimate)
         assert one.contrast.b == "the best of the others"
-    assert both[0].cells[0].significant
-    assert not both[0].cells[-1].significant
-    assert both[0].cells[0].estimate.difference == pytest.approx(scores[0].mean() - scores.mean(1).max())
+    assert both[0].single_networks[0].significant
+    assert not both[0].single_networks[-1].significant
+    assert both[0].single_networks[0].estimate.difference == pytest.approx(scores[0].mean() - scores.mean(1).max())
 
 
 @pytest.mark.parametrize(("seeds", "rounds"), [(3, 2), (5, 3), slow((3, 20)), slow((5, 20))])
@@ -162,14 +162,14 @@ def bound(alpha, values):
 def test_pairs_are_compared_as_single_contrasts_are():
     """All pairs at once, seeds missing here and there: error and degrees of freedom for both questions."""
     random = np.random.default_rng(13)
-    over = tallies(matrices(random, 4, 6, 8)).over.astype(float)
+    over = tallies(matrices(random, 4, 6, 8)).numerator.astype(float)
     over[0, 1] = over[2, 5] = np.nan
     found = score_and_resample(
         ScoreCounts(over, np.full_like(over, 100), np.ones((8, 3))), list("aabcdefg"), resamples=60
     )
     rows = np.arange(4)
-    difference, seeds = best.paired(found.found)
-    pictures = best.with_pictures(found, rows, seeds)
+    difference, seeds = best.paired(found.observed)
+    images = best.with_images(found, rows, seeds)
     for one, two in itertools.permutations(range(4), 2):
         weights = np.zeros(4)
         weights[[one, two]] = 1, -1
@@ -179,10 +179,10 @@ def test_pairs_are_compared_as_single_contrasts_are():
         assert seeds.dof[one, two] == expected.trainings.dof
         parts = expected.variance_components
         total = max(parts["seed"] + parts["pictures"] - parts["residual"], parts["seed"], parts["pictures"])
-        assert pictures.standard_error[one, two] == pytest.approx(total**0.5)
-        if pictures.standard_error[one, two] > 1.01 * seeds.standard_error[one, two] and pictures.dof[one, two] < 6:
-            assert pictures.dof[one, two] == pytest.approx(expected.pictures.dof)
-    assert best.with_pictures(found._replace(influence=found.influence[:2]), rows, seeds) is None
+        assert images.standard_error[one, two] == pytest.approx(total**0.5)
+        if images.standard_error[one, two] > 1.01 * seeds.standard_error[one, two] and images.dof[one, two] < 6:
+            assert images.dof[one, two] == pytest.approx(expected.images.dof)
+    assert best.with_images(found._replace(influence=found.influence[:2]), rows, seeds) is None
 
 
 def test_networks_without_enough_seeds_in_common_are_no_candidates():
@@ -194,4 +194,4 @@ def test_networks_without_enough_seeds_in_common_are_no_candidates():
     scores = np.where(there, np.random.default_rng(14).standard_normal((4, 8)), np.nan)
     runs = [dict.fromkeys(np.flatnonzero(row).tolist(), 0.5) for row in there]
     found = effects.analyse(collection_of(runs), plain(scores), resamples=9)
-    assert [one.estimate.trainings is None for one in found.cells] == [True, False, True, False]
+    assert [one.estimate.trainings is None for one in found.single_networks] == [True, False, True, False]

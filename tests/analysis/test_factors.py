@@ -1,4 +1,4 @@
-"""The report's factors and its score are data: other ones give a full report that names them, and no others."""
+"""Factors and score are data: a report with other factors and another score names these and no others."""
 
 import csv
 import itertools
@@ -14,9 +14,9 @@ from segpipe import report
 from segpipe.analysis.collect import collect
 from segpipe.analysis.design_points import DesignPoint, design_points
 from segpipe.analysis.factors import DECODER, FACTORS, FUSION, NOT_SET, STRIDE, Factor, by_size
-from segpipe.analysis.scores import MIOU, Score
+from segpipe.analysis.scores import MIOU, ReportScore
 from segpipe.analysis.statistics.contrasts import ONLY, Design
-from segpipe.analysis.statistics.effects import analyse, counts_of
+from segpipe.analysis.statistics.effects import analyse, score_counts
 from segpipe.analysis.statistics.resample import Matrices, ScoreCounts, score_and_resample
 from segpipe.errors import UserError
 from segpipe.metrics.confusion import scores
@@ -32,7 +32,9 @@ LOSS = Factor("loss", "loss", "losses", path="loss.name")
 RATE = Factor("optimizer.lr", "learning rate", "learning rates", quantity=True)
 
 
-ACCURACY = Score("pixel_accuracy", "pixel accuracy", of=lambda m: np.trace(m, axis1=-2, axis2=-1) / m.sum((-2, -1)))
+ACCURACY = ReportScore(
+    "pixel_accuracy", "pixel accuracy", compute=lambda m: np.trace(m, axis1=-2, axis2=-1) / m.sum((-2, -1))
+)
 
 
 SETS = {  # the levels of each factor, and what each level adds to the score
@@ -122,11 +124,11 @@ def test_other_factors_and_another_score_give_a_report_that_names_these_and_no_o
 def test_the_verdict_names_levels_as_the_factors_do(tmp_path):
     folder = write_design(tmp_path / "runs", SETS["four"])
     paragraphs = report.report(folder, resamples=100, factors=tuple(SETS["four"]))
-    found = {finding.about: f"{finding.headline}. {finding.text}" for part in paragraphs for finding in part.findings}
+    found = {finding.topic: f"{finding.headline}. {finding.text}" for part in paragraphs for finding in part.findings}
     assert found["Learning rate"].startswith("0.001 > 0.01. 1 of 1") or found["Learning rate"].startswith(
         "0.001 > 0.01. "
     )
-    assert "learning rate 0.001 is, in points of mIoU, 3." in found["Learning rate"]
+    assert "Learning rate 0.001 is 3." in found["Learning rate"]
     assert found["Decoder"].startswith("deconv > nearest. ")
     assert "ladder4 deconv sum optimizer.lr=0.001" in found["Best network"]
 
@@ -138,7 +140,7 @@ def test_a_score_is_that_of_matrices_added_up_by_hand(tmp_path):
     for number, network in enumerate(collection.networks):
         for seed, run in network.runs.items():
             expected = scores(run.matrices.sum(0))["pixel_accuracy"]
-            assert found.scored.found[number, collection.seeds.index(seed)] == pytest.approx(expected, abs=1e-12)
+            assert found.scores.observed[number, collection.seeds.index(seed)] == pytest.approx(expected, abs=1e-12)
             assert run.val == pytest.approx(expected, abs=1e-12)  # the same matrices are those of validation
 
 
@@ -149,38 +151,38 @@ def test_resampling_by_matrices_and_by_ratios_is_the_same(tmp_path):
     runs = {(n, s): counts[n, s] for n in range(2) for s in range(3) if (n, s) != (1, 2)}
     folder = write_design(tmp_path / "runs", SETS["two"])
     collection = collect(folder, factors=tuple(SETS["two"]))
-    assert isinstance(counts_of(collection), ScoreCounts)
+    assert isinstance(score_counts(collection), ScoreCounts)
     tallies = [MIOU.counts(counts[n, s]) for n, s in np.ndindex(2, 3)]
     present = tallies[0].present  # of the first run; here each run has a truth of its own, so one by one
-    whole = score_and_resample(Matrices(runs, (2, 3), MIOU.of), list("abcdef"), resamples=40)
+    whole = score_and_resample(Matrices(runs, (2, 3), MIOU.compute), list("abcdef"), resamples=40)
     for place, own in zip(np.ndindex(2, 3), tallies, strict=True):
         one = ScoreCounts(own.numerator[None, None], own.denominator[None, None], own.present)
         alone = score_and_resample(one, list("abcdef"), resamples=40)
         if place in runs:
-            assert whole.found[place] == pytest.approx(alone.found[0, 0], abs=1e-12)
+            assert whole.observed[place] == pytest.approx(alone.observed[0, 0], abs=1e-12)
             assert whole.resampled[:, *place] == pytest.approx(alone.resampled[:, 0, 0], abs=1e-12)
             assert whole.influence[:, *place] == pytest.approx(alone.influence[:, 0, 0], abs=1e-6)
         else:
-            assert np.isnan(whole.found[place])
+            assert np.isnan(whole.observed[place])
     assert present.shape == (6, 3)
 
 
 def test_a_score_without_a_function_is_refused(tmp_path):
     folder = write_design(tmp_path / "runs", SETS["one"])
-    with pytest.raises(UserError, match="Speed: this score is no function of confusion matrices"):
-        report.report(folder, factors=(LOSS,), score=Score("miou", "Speed"))
-    with pytest.raises(UserError, match="no finished run to report on"):  # val.miou is there, val.speed is not
-        report.report(folder, factors=(LOSS,), score=Score("speed", "Speed"))
+    with pytest.raises(UserError, match="Speed: this score is not computed from confusion matrices"):
+        report.report(folder, factors=(LOSS,), score=ReportScore("miou", "Speed"))
+    with pytest.raises(UserError, match="no finished run"):  # val.miou is there, val.speed is not
+        report.report(folder, factors=(LOSS,), score=ReportScore("speed", "Speed"))
 
 
 def test_what_is_no_factor_makes_strata(tmp_path):
     folder = write_design(tmp_path / "runs", SETS["four"])
     collection = collect(folder, factors=(DECODER, STRIDE, RATE))
-    assert {place.setting for network in collection.networks for place in network.places} == {
+    assert {place.setting for network in collection.networks for place in network.points} == {
         "fusion=none",
         "fusion=sum",
     }
-    design = Design(collection.networks, collection.networks[0].places[0].stratum)
+    design = Design(collection.networks, collection.networks[0].points[0].stratum)
     assert [one.factor for one in design.marginal()] == ["decoder", "stride", "optimizer.lr"]
     assert {one.contexts for one in design.marginal()} == {4}
 
@@ -188,7 +190,7 @@ def test_what_is_no_factor_makes_strata(tmp_path):
 def test_interactions_of_two_factors_have_one_context(tmp_path):
     folder = write_design(tmp_path / "runs", SETS["two"])
     collection = collect(folder, factors=tuple(SETS["two"]))
-    design = Design(collection.networks, collection.networks[0].places[0].stratum)
+    design = Design(collection.networks, collection.networks[0].points[0].stratum)
     assert [said for _, said in design.contexts(*design.factors)] == [ONLY]
     (one,) = design.interactions()
     assert (one.factor, one.square, one.contexts) == ("loss x decoder", ("ce", "dice", "deconv", "nearest"), 1)
@@ -203,13 +205,13 @@ def test_a_level_comes_from_the_choices_the_overrides_or_the_configuration():
         Cell([], choices, run="d"),
     ]
     spots = design_points(cells, {"c": {"optimizer": {"lr": 0.5}}, "d": {"optimizer": {}}}, (RATE,))
-    assert [spot.place.levels for spot in spots] == [(0.1,), (0.001,), (0.5,), (NOT_SET,)]
+    assert [spot.point.levels for spot in spots] == [(0.1,), (0.001,), (0.5,), (NOT_SET,)]
     assert sorted([NOT_SET, 0.5, 0.1], key=by_size) == [0.1, 0.5, NOT_SET]
 
 
 def test_names_of_places():
-    assert DesignPoint("", "operators as they are", "fcn", ("deconv", "sum", 8)).label == "fcn8s deconv sum"
-    four = DesignPoint("", "operators as they are", "ladder", ("deconv", "sum", 8, 0.1), (*FACTORS, RATE))
+    assert DesignPoint("", "unmodified operators", "fcn", ("deconv", "sum", 8)).label == "fcn8s deconv sum"
+    four = DesignPoint("", "unmodified operators", "ladder", ("deconv", "sum", 8, 0.1), (*FACTORS, RATE))
     assert four.label == "ladder8 deconv sum optimizer.lr=0.1"
     assert four.level("stride") == 8
-    assert DesignPoint("", "operators as they are", "fcn8s", ("ce",), (LOSS,)).label == "fcn8s ce"
+    assert DesignPoint("", "unmodified operators", "fcn8s", ("ce",), (LOSS,)).label == "fcn8s ce"

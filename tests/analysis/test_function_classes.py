@@ -1,4 +1,4 @@
-"""What the verdict says of the functions that networks can compute: from what classes say they are, not from names."""
+"""The sentence on the functions that networks can represent: it follows from class attributes, not from names."""
 
 import json
 
@@ -9,7 +9,7 @@ from support.fake_runs import write_sweep
 from segpipe import report
 from segpipe.analysis import verdict
 from segpipe.analysis.collect import collect
-from segpipe.analysis.standings import grids, network_results
+from segpipe.analysis.network_results import grids, network_results
 from segpipe.analysis.statistics import effects
 from segpipe.config.schema import CONF, options
 
@@ -32,20 +32,20 @@ CLASSES = {
 }
 
 
-EXCEPTION = "Unpooling, whose switches differ from channel to channel, and depthwise operators are exceptions."
+EXCEPTION = "Exceptions are unpooling, whose switches differ between channels, and depthwise operators."
 
 
 NOT_FOR = "This does not hold for"
 
 
 SAME = (
-    "In this linear decoder plus and beside are the same class of functions, and the mix behind beside starts as the "
-    "sum: only the optimisation can make a difference."
+    "In this linear decoder, plus and beside can represent the same functions, and the convolution after beside is "
+    "initialised as the sum: only the optimisation can make a difference."
 )
 
 
-def said(folder, decoders, fusions, *, refine="my.OneByOne", options=None):
-    """What is said about functions where these classes, by name, fill the slots. options: of the decoder, by name."""
+def function_text(folder, decoders, fusions, *, refine="my.OneByOne", options=None):
+    """Return the sentence on functions for these classes by name. options: of decoders, by name."""
     write_sweep(folder, {(decoder, fusion, 8): 0.5 for decoder in decoders for fusion in fusions}, seeds=1)
     for path in folder.iterdir():
         config = yaml.safe_load((path / "config.yaml").read_text())
@@ -56,7 +56,7 @@ def said(folder, decoders, fusions, *, refine="my.OneByOne", options=None):
         (path / "config.yaml").write_text(yaml.safe_dump(config))
     collection = collect(folder)
     found = network_results(collection, effects.analyse(collection, resamples=100))
-    return verdict.functions(grids(found)[0], CLASSES)
+    return verdict.function_sentence(grids(found)[0], CLASSES)
 
 
 BOTH = {"beside": "my.Beside", "plus": "my.Plus"}
@@ -70,17 +70,17 @@ REPEAT = {"repeat": "my.Repeat"}
     [
         (REPEAT, SAME),
         (REPEAT | {"switches": "my.Switches"}, f"{SAME} {EXCEPTION}"),
-        (REPEAT | {"aware": "my.Aware"}, f"{SAME} {NOT_FOR} aware, which is not linear, or not known to be."),
+        (REPEAT | {"aware": "my.Aware"}, f"{SAME} {NOT_FOR} aware, which is not known to be linear."),
         (
             REPEAT | {"aware": "my.Aware", "strange": "theirs.Strange", "switches": "my.Switches"},
-            f"{SAME} {EXCEPTION} {NOT_FOR} aware and strange, which are not linear, or not known to be.",
+            f"{SAME} {EXCEPTION} {NOT_FOR} aware and strange, which are not known to be linear.",
         ),
         ({"aware": "my.Aware"}, ""),
         ({"strange": "theirs.Strange", "bilinear": "theirs.Bilinear"}, ""),  # a known name says nothing
     ],
 )  # fmt: skip
 def test_functions_are_the_same_behind_linear_operators_alone(tmp_path, decoders, text):
-    assert said(tmp_path / "runs", decoders, BOTH) == text
+    assert function_text(tmp_path / "runs", decoders, BOTH) == text
 
 
 @pytest.mark.parametrize(
@@ -95,18 +95,18 @@ def test_functions_are_the_same_behind_linear_operators_alone(tmp_path, decoders
         (
             BOTH,
             "my.Blocks",
-            "A convolution with an activation follows each fusion, so beside can do here what plus cannot.",
+            "A convolution with an activation follows each fusion, so beside can represent functions that plus cannot.",
         ),
     ],
 )
 def test_functions_depend_on_fusions_and_refinement(tmp_path, fusions, refine, text):
-    assert said(tmp_path / "runs", REPEAT, fusions, refine=refine) == text
+    assert function_text(tmp_path / "runs", REPEAT, fusions, refine=refine) == text
 
 
 def test_a_depthwise_operator_does_not_commute(tmp_path):
     decoders = REPEAT | {"deconv": "my.Repeat"}
-    text = said(tmp_path / "runs", decoders, BOTH, options={"deconv": {"depthwise": True}})
-    assert text == f"{SAME} {NOT_FOR} deconv, which is not linear, or not known to be."
+    text = function_text(tmp_path / "runs", decoders, BOTH, options={"deconv": {"depthwise": True}})
+    assert text == f"{SAME} {NOT_FOR} deconv, which is not known to be linear."
 
 
 def test_the_report_asks_the_classes_that_the_configuration_offers(tmp_path):

@@ -55,11 +55,11 @@ def test_groups_are_drawn_whole_and_the_same_for_all():
     assert (weights(["a", "b"], resamples=9) == weights(["a", "b"], resamples=9)).all()
 
 
-def linear(random, *, seeds, pictures, seed_sd=1.0, picture_sd=1.0):
+def linear(random, *, seeds, images, seed_sd=1.0, picture_sd=1.0):
     """Scores that are plain means over pictures: then textbooks say what comes out."""
-    values = 5 + random.normal(size=(1, seeds, pictures)) + seed_sd * random.normal(size=(1, seeds, 1))
-    values = values + picture_sd * random.normal(size=(1, 1, pictures))
-    ones = np.ones((1, seeds, pictures, 1))
+    values = 5 + random.normal(size=(1, seeds, images)) + seed_sd * random.normal(size=(1, seeds, 1))
+    values = values + picture_sd * random.normal(size=(1, 1, images))
+    ones = np.ones((1, seeds, images, 1))
     return ScoreCounts(values[..., None], ones, ones[0, 0])
 
 
@@ -67,35 +67,35 @@ def test_these_pictures_new_trainings_is_students_t():
     random = np.random.default_rng(2)
     found = score_and_resample(tallies(matrices(random, 2, 5, 8)), list("abcdefgh"), resamples=50)
     got = estimate(found, np.array([1.0, -1.0]), range(5))
-    expected = stats.ttest_rel(*found.found)
+    expected = stats.ttest_rel(*found.observed)
     bounds = expected.confidence_interval(0.95)
-    assert got.difference == pytest.approx(found.found[0].mean() - found.found[1].mean())
+    assert got.difference == pytest.approx(found.observed[0].mean() - found.observed[1].mean())
     assert (got.trainings.low, got.trainings.high) == pytest.approx((bounds.low, bounds.high))
     assert (got.trainings.p, got.trainings.dof) == pytest.approx((expected.pvalue, 4))
 
 
 def test_new_pictures_too_is_the_two_way_analysis_of_variance():
     random = np.random.default_rng(3)
-    given = linear(random, seeds=5, pictures=30, seed_sd=0.5)
+    given = linear(random, seeds=5, images=30, seed_sd=0.5)
     got = estimate(score_and_resample(given, [str(i) for i in range(30)], resamples=20_000), np.ones(1), range(5))
-    rows = [{"y": given.over[0, s, i, 0], "s": s, "i": i} for s in range(5) for i in range(30)]
+    rows = [{"y": given.numerator[0, s, i, 0], "s": s, "i": i} for s in range(5) for i in range(30)]
     table = anova_lm(ols("y ~ C(s) + C(i)", {key: [row[key] for row in rows] for key in rows[0]}).fit())
     squares = table["mean_sq"] / 150
     expected = {"seed": squares["C(s)"], "pictures": squares["C(i)"], "residual": squares["Residual"]}
     assert got.variance_components == pytest.approx(expected, rel=0.04)
     total = squares["C(s)"] + squares["C(i)"] - squares["Residual"]
-    assert got.pictures.standard_error == pytest.approx(total**0.5, rel=0.03)
+    assert got.images.standard_error == pytest.approx(total**0.5, rel=0.03)
     degrees = total**2 / (squares["C(s)"] ** 2 / 4 + squares["C(i)"] ** 2 / 29 + squares["Residual"] ** 2 / 116)
-    assert got.pictures.dof == pytest.approx(degrees, rel=0.05)
+    assert got.images.dof == pytest.approx(degrees, rel=0.05)
 
 
 def test_of_new_pictures_nobody_is_surer():
     random = np.random.default_rng(4)
     for _ in range(20):
-        given = linear(random, seeds=4, pictures=12, picture_sd=0.1)
+        given = linear(random, seeds=4, images=12, picture_sd=0.1)
         got = estimate(score_and_resample(given, list("abcdefghijkl"), resamples=200), np.ones(1), range(4))
-        assert got.pictures.high - got.pictures.low >= got.trainings.high - got.trainings.low
-        assert got.pictures.p >= got.trainings.p
+        assert got.images.high - got.images.low >= got.trainings.high - got.trainings.low
+        assert got.images.p >= got.trainings.p
 
 
 def test_too_little_gives_no_interval():
@@ -103,14 +103,14 @@ def test_too_little_gives_no_interval():
     one = np.array([1.0, -1.0])
     few = estimate(score_and_resample(tallies(matrices(random, 2, 2, 8)), list("abcdefgh"), resamples=9), one, range(2))
     assert few.trainings is None
-    assert few.pictures is None
+    assert few.images is None
     assert few.seeds == (0, 1)
     assert np.isfinite(few.difference)
     pair = estimate(
         score_and_resample(tallies(matrices(random, 2, 4, 8)), list("aaaabbbb"), resamples=9), one, range(4)
     )
     assert pair.trainings is not None
-    assert pair.pictures is None
+    assert pair.images is None
 
 
 def test_seeds_are_those_that_both_were_trained_with():

@@ -1,4 +1,4 @@
-"""Missing runs, and the sweeps that are kept."""
+"""Missing runs, and the kept sweeps."""
 
 import itertools
 
@@ -81,22 +81,22 @@ def test_with_new_pictures_a_missing_run_costs_its_own_context_alone():
     rest = drawn - drawn.mean(0)
     kept = [[{s: v for s, v in enumerate(row) if np.isfinite(v)} for row in one] for one in rest.tolist()]
     assert got.variance_components["residual"] == pytest.approx(np.mean([slowly(one)[1] for one in kept]) * 12 / 11)
-    assert got.pictures.high - got.pictures.low >= got.trainings.high - got.trainings.low
+    assert got.images.high - got.images.low >= got.trainings.high - got.trainings.low
 
 
 def test_where_nothing_is_missing_the_numbers_are_those_of_the_mean_of_all_contexts():
     ladder = collect(KEPT / "sweep_ladder")
     found = effects.analyse(ladder, resamples=200)
     for one in [*found.marginal, *found.interactions]:
-        by_seed = one.contrast.weights.mean(0) @ found.scored.found
+        by_seed = one.contrast.weights.mean(0) @ found.scores.observed
         expected = stats.ttest_1samp(by_seed, 0)
         limits = expected.confidence_interval(0.95)
         got = one.estimate.trainings
         assert one.estimate.difference == pytest.approx(by_seed.mean(), abs=1e-14)
         assert (got.low, got.high) == pytest.approx((limits.low, limits.high), abs=1e-12)
         assert (got.p, got.dof) == pytest.approx((expected.pvalue, 4), rel=1e-9)
-        drawn = np.einsum("n,bns->bs", one.contrast.weights.mean(0), found.scored.resampled)
-        small = len(found.scored.influence) / (len(found.scored.influence) - 1)
+        drawn = np.einsum("n,bns->bs", one.contrast.weights.mean(0), found.scores.resampled)
+        small = len(found.scores.influence) / (len(found.scores.influence) - 1)
         moved = drawn.mean(1)
         assert one.estimate.variance_components["pictures"] == pytest.approx(moved.var() * small, rel=1e-9)
         residual = (drawn - moved[:, None]).var(0).sum() * small / 20
@@ -105,7 +105,7 @@ def test_where_nothing_is_missing_the_numbers_are_those_of_the_mean_of_all_conte
 
 def test_five_missing_runs_of_225_leave_every_difference_an_interval():
     ladder = collect(KEPT / "sweep_ladder")
-    bilinear = [one for one in ladder.networks if one.places[0].level("decoder") == "bilinear"]
+    bilinear = [one for one in ladder.networks if one.points[0].level("decoder") == "bilinear"]
     for seed, network in zip(ladder.seeds, bilinear, strict=False):
         del network.runs[seed]
     found = effects.analyse(ladder, resamples=50)
@@ -120,7 +120,7 @@ def test_five_missing_runs_of_225_leave_every_difference_an_interval():
 @pytest.mark.parametrize("missing", grid(MISSING[:4], quick=MISSING[1:2]), ids=lambda missing: f"{missing.share:.0%}")
 def test_differences_with_missing_runs_hold(missing):
     """Few sweeps; benchmarks/coverage.py has the figures. All contexts sharing seeds fails: nothing would be known."""
-    family = list(Design(GRID, GRID[0].places[0].stratum).marginal())
+    family = list(Design(GRID, GRID[0].points[0].stratum).marginal())
     got = missing_errors(family, NOISES[1], missing, seeds=5, trials=400)
     assert got["single"] < 0.065
     assert got["declared"] < 0.08
@@ -136,26 +136,26 @@ def test_places_say_how_they_differ():
 
 def test_the_kept_sweeps_are_read_and_compared():
     shapes, ladder = collect(KEPT / "sweep_shapes"), collect(KEPT / "sweep_ladder")
-    assert (len(shapes.networks), len(shapes.places), len(shapes.runs), shapes.problems) == (31, 45, 155, [])
-    assert (len(ladder.networks), len(ladder.places), len(ladder.runs), ladder.problems) == (45, 45, 225, [])
+    assert (len(shapes.networks), len(shapes.points), len(shapes.runs), shapes.problems) == (31, 45, 155, [])
+    assert (len(ladder.networks), len(ladder.points), len(ladder.runs), ladder.problems) == (45, 45, 225, [])
     found = effects.analyse(ladder, resamples=50)
     assert len(found.marginal) == 16
     for number, network in enumerate(ladder.networks):
         reported = [network.runs[seed].metrics["test"]["miou"] for seed in ladder.seeds]
-        assert found.scored.found[number] == pytest.approx(reported)
+        assert found.scores.observed[number] == pytest.approx(reported)
     assert found.reference is None
-    assert len(found.cells) == 45
-    for one in [*found.marginal, *found.interactions, *found.cells]:
-        here, everywhere = one.estimate.trainings, one.estimate.pictures
+    assert len(found.single_networks) == 45
+    for one in [*found.marginal, *found.interactions, *found.single_networks]:
+        here, everywhere = one.estimate.trainings, one.estimate.images
         assert everywhere.low <= here.low <= one.estimate.difference <= here.high <= everywhere.high
         assert everywhere.adjusted >= here.adjusted
     again = effects.analyse(ladder, reference="ladder8 deconv sum", resamples=50)
     assert ladder.networks[again.reference].label == "ladder8 deconv sum"
-    with pytest.raises(UserError, match=r"'fcn8s': no network here is called so\. There are: ladder16 bilinear concat"):
+    with pytest.raises(UserError, match=r"'fcn8s': no network has this name\. Give one of: ladder16 bilinear concat"):
         effects.analyse(ladder, reference="fcn8s", resamples=50)
 
 
 def test_a_run_itself_is_no_folder_of_runs():
     one = next(path for path in sorted((KEPT / "sweep_ladder").iterdir()) if path.is_dir())
-    with pytest.raises(UserError, match=r"a single run. Give the folder that it lies in, .*sweep_ladder\."):
+    with pytest.raises(UserError, match=r"a single run. Give the folder that contains it, .*sweep_ladder\."):
         collect(one)

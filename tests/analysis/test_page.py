@@ -12,7 +12,7 @@ from support.reports import FACTORIAL, written
 
 from segpipe import report
 from segpipe.analysis.page import figures
-from segpipe.analysis.page.markdown import safe
+from segpipe.analysis.page.markdown import escape
 from segpipe.errors import UserError
 
 
@@ -42,8 +42,10 @@ def test_references_within_figures_are_there(factorial, tmp_path):
 def test_the_reference_can_be_given(factorial, tmp_path):
     _, _, comparisons = written(factorial, out=tmp_path, reference="ladder8 nearest none")
     assert {row["b"] for row in comparisons if row["family"] == "cell"} == {"ladder8 nearest none"}
-    assert "--reference" in (tmp_path / "report.html").read_text()
-    with pytest.raises(UserError, match="no network here is called so"):
+    page = (tmp_path / "report.html").read_text()
+    assert "--reference" in page
+    assert "0 of 7 other networks are significantly worse." in page
+    with pytest.raises(UserError, match="no network has this name"):
         report.report(factorial, out=tmp_path, reference="segnet")
 
 
@@ -67,7 +69,7 @@ def test_names_from_folders_are_text(tmp_path):
     assert "<img src=x" not in page
     assert "&lt;script&gt;" in page
     assert "<script>" not in (tmp_path / "report.md").read_text()
-    assert safe("a|b\n*c*") == r"a\|b \*c\*"
+    assert escape("a|b\n*c*") == r"a\|b \*c\*"
 
 
 def test_what_is_not_in_the_numbers_is_named(tmp_path):
@@ -93,7 +95,13 @@ def test_what_is_not_in_the_numbers_is_named(tmp_path):
     assert "second line" not in text
     assert re.search(r"version of torch: 2\.10 \(\d+ runs\) and 2\.9 \(1 run\)", text)
     assert {"x-version", "x-history"} <= {row["run"] for row in results}
-    for kind in ("failed", "interrupted", "damaged", "no part of it", "tested on other data"):
+    for kind in (
+        "Failed runs: 1",
+        "Interrupted runs: 2",
+        "Damaged runs",
+        "no runs of this sweep",
+        "tested on other data",
+    ):
         assert kind in text, kind
 
 
@@ -112,17 +120,19 @@ def test_small_sweeps_have_a_page(tmp_path, name, seeds):
     page, results, _ = written(folder, as_markdown=True)
     assert len(results) == len(scores) * seeds
     assert "Verdict" in page
+    count, word = len(scores), "" if len(scores) == 1 else "s"
+    assert f"{count} cell{word} ({count} distinct network{word}), {seeds} seed" in page
     if len(scores) == 1:
-        assert "the only network here" in page
+        assert "the only network in the folder" in page
 
 
 def test_runs_without_cost_or_history_have_a_page(tmp_path):
     folder = write_sweep(tmp_path / "bare", FACTORIAL, seeds=3, noise=0.001, cost=False, history=False)
     page, results, _ = written(folder)
     assert "metrics.json has no cost" in page
-    assert "have left no history.csv" in page
-    assert "have not counted boundaries" in page
-    assert "have left no example pictures" in page
+    assert "have no history.csv" in page
+    assert "have no boundary scores" in page
+    assert "have no example images" in page
     assert results[0]["parameters"] == ""
 
 
@@ -137,7 +147,7 @@ def test_a_class_that_is_not_in_the_test_is_a_dash(tmp_path):
     assert results[0]["test_iou/road"] == ""
     assert results[0]["latency_ms"] == ""
     classes = page[page.index('id="classes"') :]
-    assert "is weakest in sky." in classes
+    assert "Lowest for ladder8 deconv sum: sky." in classes
     assert re.search(r"<td class=\"number\">\u2013</td>", classes[: classes.index("</section>")])
 
 
@@ -147,9 +157,9 @@ def test_views_stand_side_by_side(tmp_path):
             overrides = ["seed=0", "model=ladder", f"decoder={decoder}", "fusion=sum", f"decoder.smooth={smooth}"]
             write_run(tmp_path / f"{decoder}-{smooth}", decoder=decoder, miou=miou + more, overrides=overrides)
     page, results, _ = written(tmp_path)
-    assert {row["view"] for row in results} == {"operators as they are", "every operator smoothed"}
+    assert {row["view"] for row in results} == {"unmodified operators", "every operator smoothed"}
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
-    assert "mIoU, operators as they are mIoU, every operator smoothed" in text
+    assert "mIoU, unmodified operators mIoU, every operator smoothed" in text
     assert re.search(r"ladder deconv sum 8 60\.0 70\.0", text)
 
 
@@ -181,7 +191,7 @@ def test_the_command(factorial, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", given)
     report.main()
     printed = capsys.readouterr().out
-    assert "Decoder: deconv > nearest (ladder, operators as they are)" in printed
+    assert "Decoder: deconv > nearest (ladder, unmodified operators)" in printed
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.md", "results.csv", "comparisons.csv"}
     summary = (tmp_path / "report.md").read_text()
     assert "**deconv \\> nearest**" in summary

@@ -18,7 +18,7 @@ from support.reports import written
 from segpipe import report
 from segpipe.analysis import verdict
 from segpipe.analysis.collect import collect
-from segpipe.analysis.standings import network_results
+from segpipe.analysis.network_results import network_results
 from segpipe.analysis.statistics import effects
 from segpipe.data.examples import file_names, save_examples
 from segpipe.errors import UserError
@@ -60,7 +60,7 @@ def test_a_training_leaves_example_pictures(finished_run):
     assert "val-0000.truth.png" in found
 
 
-def test_pictures_stand_under_every_network_of_the_lowest_seed(tmp_path):
+def test_example_images_of_every_network_are_of_the_lowest_seed(tmp_path):
     for seed in range(2):
         for number, decoder in enumerate(("deconv", "nearest")):
             run = write_run(tmp_path / f"{decoder}{seed}", decoder=decoder, seed=seed, miou=0.5 - 0.1 * number)
@@ -70,31 +70,31 @@ def test_pictures_stand_under_every_network_of_the_lowest_seed(tmp_path):
     page, _, _ = written(tmp_path)
     shown = re.findall(r'<img src="data:image/(\w+);base64,[^"]+" alt="([^"]*)"', page)
     assert shown == [
-        ("jpeg", "photo: first"), ("png", "truth: first"), ("png", "ladder8 deconv sum: first"),
-        ("png", "ladder8 nearest sum: first"), ("jpeg", "photo: second"), ("png", "truth: second"),
+        ("jpeg", "photo: first"), ("png", "ground truth: first"), ("png", "ladder8 deconv sum: first"),
+        ("png", "ladder8 nearest sum: first"), ("jpeg", "photo: second"), ("png", "ground truth: second"),
         ("png", "ladder8 nearest sum: second"),
     ]  # fmt: skip
     assert "trained with seed 0" in page
 
 
-def test_pictures_that_do_not_fit_are_left_out_and_said(tmp_path, monkeypatch):
+def test_images_that_do_not_fit_are_left_out_and_counted(tmp_path, monkeypatch):
     examples(write_run(tmp_path / "a") / "pictures" / "examples", ["first", "second"])
     monkeypatch.setattr("segpipe.analysis.page.examples.LARGEST", 6000)
     page, _, _ = written(tmp_path)
     assert page.count("alt=") in (3, 0)
-    assert "1 validation picture of 2 (the others would make the page too large)" in page
+    assert "1 validation image of 2 (the others would make the page too large)" in page
 
 
-def test_standings_name_the_pareto_front(tmp_path):
+def test_network_results_have_the_pareto_front(tmp_path):
     for name, miou, stride in (("cheap", 0.4, 4), ("dear", 0.6, 32), ("worse", 0.5, 64)):
         write_run(tmp_path / name, decoder=name, miou=miou, stride=stride)
     collection = collect(tmp_path)
     found = network_results(collection, effects.analyse(collection, resamples=100))
-    assert {one.place.level("decoder") for one in found if "parameters" in one.front} == {"cheap", "dear"}
-    assert {one.place.level("decoder") for one in found if "gmac" in one.front} == {"dear"}
-    assert [one.mark for one in found] == ["", "", ""]
-    assert verdict.view_of(verdict.grids(found)[0]).endswith("(0.00 to 0.00 M parameters).")
-    assert replace(found[0], mark="x").mark == "x"
+    assert {one.point.level("decoder") for one in found if "parameters" in one.pareto} == {"cheap", "dear"}
+    assert {one.point.level("decoder") for one in found if "gmac" in one.pareto} == {"dear"}
+    assert [one.letter for one in found] == ["", "", ""]
+    assert verdict.view_text(verdict.grids(found)[0]).endswith("(0.00 to 0.00 M parameters).")
+    assert replace(found[0], letter="x").letter == "x"
 
 
 def test_boundaries_are_shown_and_compared(tmp_path):
@@ -108,7 +108,7 @@ def test_boundaries_are_shown_and_compared(tmp_path):
     assert "boundary_f" in section
     assert "<svg" in section
     assert "exploratory" in section
-    assert re.search(r"boundary_f, decoder \(ladder, operators as they are\): deconv (&gt;|≈) nearest", section)
+    assert re.search(r"boundary_f, decoder \(ladder, unmodified operators\): deconv (&gt;|≈) nearest", section)
     found = next(row for row in results if row["run"] == "deconv-sum-8-s1")
     stored = json.loads((folder / "deconv-sum-8-s1" / "metrics.json").read_text())["test"]["boundaries"]
     assert float(found["test_boundary_f"]) == pytest.approx(stored["boundary_f"])
@@ -129,7 +129,7 @@ def test_boundaries_are_shown_and_compared(tmp_path):
     assert row["seeds"] == "0 1 2"
 
 
-def test_a_bound_of_the_same_pictures_is_drawn(factorial, tmp_path, monkeypatch):
+def test_a_bound_of_the_same_images_is_drawn(factorial, tmp_path, monkeypatch):
     ways = {"nearest": {"miou": 0.9}, "area+bilinear": {"miou": 0.95}}
     content = {"fingerprint": "c", "strides": {"4": ways, "8": ways, "2": ways}}
     (tmp_path / "outputs" / "bounds").mkdir(parents=True)
@@ -137,7 +137,7 @@ def test_a_bound_of_the_same_pictures_is_drawn(factorial, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     file.write_text(json.dumps(content | {"fingerprint": "another"}))
     assert "perfect map" not in written(factorial, out=tmp_path)[0]
-    with pytest.raises(UserError, match="of other test pictures"):
+    with pytest.raises(UserError, match="for other test images"):
         report.report(factorial, out=tmp_path, bound=file, resamples=200)
     file.write_text(json.dumps(content))
     page, _, _ = written(factorial, out=tmp_path)
@@ -145,7 +145,7 @@ def test_a_bound_of_the_same_pictures_is_drawn(factorial, tmp_path, monkeypatch)
     assert "--bound outputs/bounds/fake-test.json" in page
     file.write_text('{"fingerprint": "c", "strides": {"4": [1]}}')
     assert "perfect map" not in written(factorial, out=tmp_path)[0]
-    with pytest.raises(UserError, match="no bound in it"):
+    with pytest.raises(UserError, match="no scores in it"):
         report.report(factorial, out=tmp_path, bound=file, resamples=200)
 
 

@@ -1,10 +1,10 @@
-"""The verdict of a report: which differences are real, in words and numbers."""
+"""The verdict of a report: which differences are significant, in words and numbers."""
 
 import re
 
 import pytest
 from support.fake_runs import write_run, write_sweep
-from support.reports import FACTORIAL, said, written
+from support.reports import FACTORIAL, verdict_texts, written
 
 
 def test_differences_are_those_computed_by_hand(tmp_path):
@@ -32,26 +32,27 @@ def test_differences_are_those_computed_by_hand(tmp_path):
     assert (row["real"], row["seeds"], row["pairs"]) == ("True", "0 1 2", "1")
 
 
-def test_a_clear_difference_is_called_real(tmp_path):
+def test_a_clear_difference_is_called_significant(tmp_path):
     scores = {("deconv", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50, ("bilinear", "sum", 8): 0.55}
-    found = said(write_sweep(tmp_path / "clear", scores, seeds=5, noise=0.001))
-    assert found["Decoder"].startswith("deconv > bilinear > nearest. All 3 differences are real.")
-    assert re.search(r"deconv is, in points of mIoU, 5\.\d \(4\.\d to 5\.\d\) above bilinear", found["Decoder"])
-    assert "This holds for new pictures too." in found["Decoder"]
+    found = verdict_texts(write_sweep(tmp_path / "clear", scores, seeds=5, noise=0.001))
+    assert found["Decoder"].startswith("deconv > bilinear > nearest. All 3 differences are significant.")
+    assert re.search(r"deconv is 5\.\d \(4\.\d to 5\.\d\) above bilinear", found["Decoder"])
+    assert "For new images, the same differences are significant." in found["Decoder"]
     assert re.match(
-        r"ladder8 deconv sum\. It is really better than 2 other networks\. In points of test mIoU less the best of the "
-        r"others, with intervals that all hold at once: ladder8 deconv sum \(\+(4\.9|5\.\d), 0\.0 to \d\.\d\)\.",
+        r"ladder8 deconv sum\. It is significantly better than 2 other networks\. Test mIoU minus that of the best "
+        r"other network, in points, with simultaneous intervals: "
+        r"ladder8 deconv sum \(\+(4\.9|5\.\d), 0\.0 to \d\.\d\)\.",
         found["Best network"],
     )
-    assert "The best on validation is ladder8 deconv sum" in found["Best network"]
+    assert "The best network on validation is ladder8 deconv sum. Its test score is " in found["Best network"]
 
 
 def test_who_may_be_the_best_is_named(tmp_path):
     scores = {("deconv", "sum", 8): 0.60, ("carafe", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50}
     folder = write_sweep(tmp_path / "two", scores, seeds=6, noise=0.002)
-    found = said(folder)["Best network"]
+    found = verdict_texts(folder)["Best network"]
     assert found.startswith("2 of 3 networks may be the best. ")
-    assert "The other one is really worse than the best. The same holds for new pictures too." in found
+    assert "The other network is significantly worse than the best. This also holds for new images." in found
     page, _, comparisons = written(folder)
     real = {row["a"].split()[1]: (row["b"], row["real"]) for row in comparisons if row["family"] == "cell"}
     others = "the best of the others"
@@ -60,7 +61,7 @@ def test_who_may_be_the_best_is_named(tmp_path):
     assert float(bounds["nearest"]["new_trainings_high"]) == 0
     assert float(bounds["nearest"]["new_trainings_low"]) < -0.1
     text = re.sub(r"<[^>]*>", " ", page)
-    for words in ("may be best?", "really worse than the best", "Hsu", "ten are recommended"):
+    for words in ("may be the best?", "significantly worse than the best", "Hsu", "ten seeds are recommended"):
         assert words in text, words
     _, _, comparisons = written(folder, reference="ladder8 nearest sum")
     assert {row["real"] for row in comparisons if row["family"] == "cell"} == {"True"}
@@ -72,7 +73,8 @@ def test_the_noisy_that_may_be_the_best_are_told(tmp_path):
     for seed, miou in enumerate((0.3, 0.6, 0.45, 0.2)):
         write_run(folder / f"x{seed}", decoder="x", seed=seed, miou=miou)
     assert re.search(
-        r"the median\) scatters from seed to seed: ladder8 x sum \(1\d\.\d\)", said(folder)["Best network"]
+        r"far above the median \(0\.\d points\): ladder8 x sum \(1\d\.\d\)\. .* whether this network may",
+        verdict_texts(folder)["Best network"],
     )
 
 
@@ -80,10 +82,10 @@ def test_a_level_that_cannot_be_ordered_is_listed_apart(tmp_path):
     scores = {("deconv", "sum", 8): 0.60, ("nearest", "sum", 8): 0.50}
     folder = write_sweep(tmp_path / "apart", scores, seeds=4, noise=0.001)
     write_run(folder / "pixelshuffle", decoder="pixelshuffle", seed=7, miou=0.9)
-    found = said(folder)
+    found = verdict_texts(folder)
     assert found["Decoder"].startswith("deconv > nearest (not ordered: pixelshuffle). ")
-    assert "Not ordered: pixelshuffle. Too few runs are finished" in found["Decoder"]
-    assert "Nothing is said of ladder8 pixelshuffle sum, which has too few seeds in common." in found["Best network"]
+    assert "Not ordered: pixelshuffle, because too few runs are finished" in found["Decoder"]
+    assert "Not compared, with too few seeds in common: ladder8 pixelshuffle sum." in found["Best network"]
     page, _, comparisons = written(folder, as_markdown=True)
     unknown = [row for row in comparisons if row["family"] == "marginal" and row["a_minus_b"] == ""]
     assert [(row["pairs"], row["left_out"], row["real"]) for row in unknown] == [("0", "sum 8", "")] * 2
@@ -91,32 +93,34 @@ def test_a_level_that_cannot_be_ordered_is_listed_apart(tmp_path):
     assert 'data-sort="nan"' not in page
 
 
-def test_no_difference_cannot_be_told_apart(tmp_path):
+def test_equal_levels_are_not_significantly_different(tmp_path):
     scores = {("deconv", "sum", 8): 0.60, ("deconv", "concat", 8): 0.60}
-    found = said(write_sweep(tmp_path / "same", scores, seeds=4, noise=0.01, model="fcn"))
+    found = verdict_texts(write_sweep(tmp_path / "same", scores, seeds=4, noise=0.01, model="fcn"))
     assert re.match(
-        r"(sum ≈ concat|concat ≈ sum)\. \w+ and \w+ cannot be told apart: \+\d\.\d \(\u2212", found["Fusion"]
+        r"(sum ≈ concat|concat ≈ sum)\. \w+ and \w+ are not significantly different: \+\d\.\d \(\u2212", found["Fusion"]
     )
-    assert "To show a difference as small as this one would take" in found["Fusion"]
-    assert "same class of functions" in found["Fusion"]
-    assert "real" not in found["Fusion"].replace("Real all the same", "")
+    assert "Seeds needed to detect a difference of this size" in found["Fusion"]
+    assert "can represent the same functions" in found["Fusion"]
+    assert "differences are significant" not in found["Fusion"]
+    assert "Also significant" not in found["Fusion"]
 
 
 def test_where_an_activation_follows_concat_can_do_more(tmp_path):
     scores = {("deconv", "sum", 8): 0.60, ("deconv", "concat", 8): 0.60}
-    found = said(write_sweep(tmp_path / "same", scores, seeds=1))
-    assert "concat can do here what sum cannot" in found["Fusion"]
-    assert "same class of functions" not in found["Fusion"]
+    found = verdict_texts(write_sweep(tmp_path / "same", scores, seeds=1))
+    assert "concat can represent functions that sum cannot" in found["Fusion"]
+    assert "the same functions" not in found["Fusion"]
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_too_few_seeds_say_nothing_about_what_is_real(tmp_path, seeds):
+def test_with_too_few_seeds_nothing_is_called_significant(tmp_path, seeds):
     folder = write_sweep(tmp_path / "few", FACTORIAL, seeds=seeds, noise=0.001)
-    found = said(folder)
+    found = verdict_texts(folder)
     assert f"With {seeds} seed" in found["Best network"]
-    assert "there is no interval (3 are the least" in found["Best network"]
+    assert "there are no intervals (at least 3 seeds are needed" in found["Best network"]
     assert re.search(
-        r"^deconv, nearest\. As found with \d seeds?, without an interval: deconv is (9|10)\.\d", found["Decoder"]
+        r"^deconv, nearest\. Observed with \d seeds?, without intervals, in points of mIoU: deconv is (9|10)\.\d",
+        found["Decoder"],
     )
     assert ">" not in "".join(found.values())
     _, _, comparisons = written(folder)
@@ -128,9 +132,10 @@ def test_interactions_are_told(tmp_path):
     scores = dict(FACTORIAL)
     scores["deconv", "sum", 4] += 0.1  # and so deconv brings more there
     scores["deconv", "sum", 8] += 0.1
-    found = said(write_sweep(tmp_path / "more", scores, seeds=5, noise=0.001))
-    assert "1 of 3 interactions is real" in found["Interactions"]
+    found = verdict_texts(write_sweep(tmp_path / "more", scores, seeds=5, noise=0.001))
+    assert "1 of 3 interactions is significant" in found["Interactions"]
     assert re.search(
-        r"deconv over nearest is 10\.\d points \(9\.\d to 10\.\d\) more at fusion sum than at none",
+        r"the difference deconv \N{MINUS SIGN} nearest is 10\.\d points \(9\.\d to 10\.\d\) larger at fusion sum "
+        r"than at none",
         found["Interactions"],
     )

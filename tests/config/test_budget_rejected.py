@@ -115,10 +115,10 @@ def test_a_report_has_a_run_in_both_views_where_it_is_in_both():
     listed = [cells.Cell([f"match={what}"], {**choices, "match": what}, run="one") for what in (None, "params")]
     for config in (None, "params"):  # of whichever was trained
         spots = design_points(listed, {"one": {"match": config}})
-        assert [spot.place.view for spot in spots] == ["operators as they are", "equal parameters"]
+        assert [spot.point.view for spot in spots] == ["unmodified operators", "equal parameters"]
         assert [(spot.seed, spot.run) for spot in spots] == [(0, "one")] * 2
     (spot,) = design_points([cells.Cell([], choices, run="one")], {"one": {"match": "params"}})
-    assert spot.place.view == "equal parameters"
+    assert spot.point.view == "equal parameters"
 
 
 def test_sweeps_that_are_kept_from_before_are_read_and_known():

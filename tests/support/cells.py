@@ -1,8 +1,9 @@
-"""Shared by the tests that were test_sweep.py."""
+"""Identities of composed configurations."""
 
 from segpipe.config.plan import Plan
 from support.configs import configure
 
 
 def identity_of(*overrides):
+    """Return the identity of the configuration with these overrides."""
     return Plan.of(configure(*overrides)).identity

@@ -1,4 +1,4 @@
-"""Run folders as trainings leave them, with scores that a test has chosen."""
+"""Run folders like those of trainings, with scores that a test chooses."""
 
 import numpy as np
 import yaml
@@ -7,7 +7,7 @@ from segpipe.metrics.boundaries import boundary_scores, count_boundaries
 from segpipe.runs.counts import write_boundaries, write_confusion
 from segpipe.runs.storage import write_history, write_json
 
-PIXELS = 1_000_000  # of each class in each picture
+PIXELS = 1_000_000  # of each class in each image
 
 
 OPERATORS = {
@@ -26,7 +26,7 @@ REFINE = {"fcn": "segpipe.models.refine.Merge1x1", "ladder": "segpipe.models.ref
 
 
 def matrices(scores, *, classes=2):
-    """A confusion matrix for each picture, in which every class's IoU is the picture's score."""
+    """Return an int64 confusion matrix (C, C) for each image, in which the IoU of every class is the image's score."""
     found = np.zeros((len(scores), classes, classes), np.int64)
     for matrix, score in zip(found, scores, strict=True):
         hits = round(2 * PIXELS * score / (1 + score))
@@ -39,7 +39,7 @@ def matrices(scores, *, classes=2):
 def write_run(
     folder, *, model="ladder", stride=8, decoder="deconv", fusion="sum", seed=0, miou=0.5, pictures=4, **given
 ):
-    """One finished run. miou: of all test pictures, or a list with one for each. given: entries of the record."""
+    """Write one finished run. miou: of all test images, or a list with one for each. given: entries of run.json."""
     scores = miou if isinstance(miou, list) else [miou] * pictures
     classes = given.pop("classes", ["sky", "road"])
     cost, history = given.pop("cost", True), given.pop("history", True)
@@ -86,7 +86,7 @@ def write_run(
 
 
 def write_edges(folder, *, pictures, names, seed, decoder):
-    """Count boundaries of squares; the nearest decoder's are a pixel aside, and each seed has a picture of its own."""
+    """Write boundary counts of squares; predictions are shifted, except for one image of each seed."""
     truth = np.zeros((pictures, 24, 24), np.uint8)
     truth[:, 6:18, 6:18] = 1
     prediction = np.roll(truth, 3 if decoder == "nearest" else 1, axis=2)
@@ -97,7 +97,7 @@ def write_edges(folder, *, pictures, names, seed, decoder):
 
 
 def write_sweep(folder, scores, *, seeds, noise=0.0, **given):
-    """Runs of every cell and seed. scores: mIoU by (decoder, fusion, stride); noise: of seeds, each cell's own."""
+    """Write a run of every cell and seed. scores: mIoU by (decoder, fusion, stride). noise: deviation over seeds."""
     random = np.random.default_rng(0)
     for (decoder, fusion, stride), score in scores.items():
         for seed in range(seeds):

@@ -1,4 +1,4 @@
-"""Shared by the tests that were test_report.py."""
+"""Reports of fake sweeps, and comparisons with chosen numbers."""
 
 import csv
 from dataclasses import replace
@@ -22,19 +22,19 @@ FACTORIAL = {
 
 
 def written(folder, **given):
-    """The page's text, and the rows of both tables."""
+    """Write a report; return the HTML text and the rows of results.csv and comparisons.csv."""
     report.report(folder, resamples=200, **given)
     out = given.get("out") or folder
     rows = [list(csv.DictReader((out / name).read_text().splitlines())) for name in ("results.csv", "comparisons.csv")]
     return (out / "report.html").read_text(), *rows
 
 
-def said(folder):
-    """The verdict, one text for each thing it is about; without the time that figures take."""
+def verdict_texts(folder):
+    """Return the verdict as one text for each topic; figures are not drawn, which saves time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "panel", lambda title, draw, **size: figures.Panel("", title))
         found = report.report(folder, resamples=200)
-    return {finding.about: f"{finding.headline}. {finding.text}" for part in found for finding in part.findings}
+    return {finding.topic: f"{finding.headline}. {finding.text}" for part in found for finding in part.findings}
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +42,17 @@ def factorial(tmp_path_factory):
     return write_sweep(tmp_path_factory.mktemp("runs") / "factorial", FACTORIAL, seeds=3, noise=0.002)
 
 
-def made(a, b, difference, *, half=0.01, real=True, general=True, seeds=(0, 1, 2), factor="decoder"):
-    """A comparison with chosen numbers."""
+def comparison(a, b, difference, *, half=0.01, significant=True, on_new_images=True, seeds=(0, 1, 2), factor="decoder"):
+    """Return a comparison with this difference, half width of its intervals, and significance."""
     low, high = difference - half, difference + half
-    narrow = Interval(low, high, half / 3, 2, 0.01, 0.01 if real else 0.5)
-    wide = Interval(low, high, half / 3, 2, 0.01, 0.01 if general else 0.5)
+    narrow = Interval(low, high, half / 3, 2, 0.01, 0.01 if significant else 0.5)
+    wide = Interval(low, high, half / 3, 2, 0.01, 0.01 if on_new_images else 0.5)
     known = len(seeds) > 2
     estimate = Estimate(difference, seeds, narrow if known else None, wide if known else None, {})
     return Comparison(Contrast(factor, a, b, ("", "", "fcn"), np.zeros((3, 2))), estimate, 3)
 
 
-def unknown(a, b, factor="decoder"):
-    """A comparison without a run."""
-    one = made(a, b, float("nan"), seeds=(), factor=factor)
+def comparison_without_runs(a, b, factor="decoder"):
+    """Return a comparison for which no run is finished."""
+    one = comparison(a, b, float("nan"), seeds=(), factor=factor)
     return replace(one, contrast=replace(one.contrast, weights=np.zeros((0, 2)), dropped=("sum 8",)))

@@ -1,1 +1,1 @@
-"""The page: its sections, tables, figures and template."""
+"""The page of the report: sections, tables, figures and the template."""

@@ -1,35 +1,35 @@
-"""Every score of ``confusion.SCORES``, of every run: those that a run did not record are computed from its counts."""
+"""The section with every score of ``confusion.SCORES``; scores that a run did not record are computed."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from segpipe.analysis.collect import Collection, FinishedRun
+from segpipe.analysis.network_results import NetworkResult, metric
 from segpipe.analysis.page.blocks import Section
 from segpipe.analysis.page.tables import mean, scores
-from segpipe.analysis.standings import NetworkResult, metric
 from segpipe.metrics.confusion import SCORES, logged_scores, score_paths
 
 
-def section(collection: Collection, found: Sequence[NetworkResult]) -> Section:
-    """A table of all scores, a column each."""
+def section(collection: Collection, results: Sequence[NetworkResult]) -> Section:
+    """Return a table with a column for each score."""
     names = {score.label: name for name, score in SCORES.items()}
-    of = {
-        standing.number: [of_run(run, collection.classes) for run in standing.network.runs.values()]
-        for standing in found
+    scores_of_runs = {
+        result.number: [scores_of_run(run, collection.classes) for run in result.network.runs.values()]
+        for result in results
     }
     caption = (
-        "Test scores in percent, mean over seeds. Each is of all test pictures together; a score that is defined for "
-        "classes is the mean over the classes that the test's masks have."
+        "Test scores in percent, mean over seeds. Each score is computed from all test images together; a score that "
+        "is defined per class is the mean over the classes in the test masks."
     )
 
-    def of_network(standing: NetworkResult, label: str) -> float | None:
-        return mean([values[names[label]] for values in of[standing.number]])
+    def of_network(result: NetworkResult, label: str) -> float | None:
+        return mean([values[names[label]] for values in scores_of_runs[result.number]])
 
-    return Section("scores", "All scores", [scores(found, list(names), of_network, caption)])
+    return Section("scores", "All scores", [scores(results, list(names), of_network, caption)])
 
 
-def of_run(run: FinishedRun, classes: list[str]) -> dict[str, Any]:
-    """The scores of a run's test by the names under which they are logged, from metrics.json.
+def scores_of_run(run: FinishedRun, classes: list[str]) -> dict[str, Any]:
+    """Return the test scores of a run by logged name, from metrics.json.
 
     A score that metrics.json lacks is computed from the confusion matrices: the run is older than the score.
     """

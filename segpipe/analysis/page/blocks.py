@@ -1,4 +1,4 @@
-"""What a section of the page is made of."""
+"""The blocks of a section."""
 
 from typing import NamedTuple, Union
 
@@ -7,29 +7,32 @@ from segpipe.analysis.page.tables import Table
 
 
 class Text(NamedTuple):
-    """A paragraph; kind heading: the title of a part; command: as it is typed."""
+    """A paragraph. kind: text; heading for a subheading; command for a command line."""
 
     text: str
     kind: str = "text"
 
 
 class Items(NamedTuple):
-    """A list."""
+    """A bulleted list."""
 
     items: list[str]
     kind: str = "items"
 
 
 class Fold(NamedTuple):
-    """What is there when it is asked for."""
+    """A collapsed block."""
 
     summary: str
     blocks: "list[Block]"
     kind: str = "fold"
 
 
-class Picture(NamedTuple):
-    """uri: with the picture in it. exact: of classes, so that pixels are kept apart when it is enlarged."""
+class ExampleImage(NamedTuple):
+    """An image of the page.
+
+    uri: a data URI. width, height: pixels. exact: a mask, which is enlarged without interpolation.
+    """
 
     label: str
     uri: str
@@ -40,28 +43,31 @@ class Picture(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One photo, its truth, and what each network says of it. truth: what stands beside an opened prediction."""
+    """A photo, its ground truth, and the prediction of each network.
+
+    truth: the data URI that is shown beside an enlarged prediction.
+    """
 
     number: int
     name: str
     truth: str
-    pictures: list[Picture]
+    images: list[ExampleImage]
 
 
-class Pictures(NamedTuple):
-    """Examples, to click through. legend: classes with their colours."""
+class ExampleImages(NamedTuple):
+    """Examples that can be enlarged. legend: classes with their CSS colours."""
 
     caption: str
     legend: list[tuple[str, str]]
     examples: list[Example]
-    kind: str = "pictures"
+    kind: str = "images"
 
 
-Block = Union[Text, Items, Fold, Pictures, Table, Figure]  # noqa: UP007  (it refers to itself)
+Block = Union[Text, Items, Fold, ExampleImages, Table, Figure]  # noqa: UP007  (it refers to itself)
 
 
 class Section(NamedTuple):
-    """A part of the page with a heading."""
+    """A section of the page. id: the anchor."""
 
     id: str
     title: str

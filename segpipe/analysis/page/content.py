@@ -1,4 +1,4 @@
-"""The page: its sections in order, put into the template."""
+"""The content of the page: its sections in order, and the HTML."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,27 +9,28 @@ from segpipe.analysis.bounds import Bound
 from segpipe.analysis.collect import Collection
 from segpipe.analysis.factors import labels
 from segpipe.analysis.formatting import join_words, pluralise
-from segpipe.analysis.ordering import as_positive, known
+from segpipe.analysis.network_results import NetworkResult, grids, stratum_label
+from segpipe.analysis.ordering import as_positive, is_known
 from segpipe.analysis.page import all_scores, boundaries, curves, examples, notes_section, plots, tables
 from segpipe.analysis.page.blocks import Block, Fold, Section, Text
 from segpipe.analysis.page.figures import Figure
-from segpipe.analysis.standings import NetworkResult, grids, stratum_label
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.verdict import Classes, Paragraph, verdict
 
 EXPLAINED = (
-    "Real: the difference would be found again with new trainings on these pictures, all differences that were looked "
-    "at considered (Holm, 5 %). New pictures too: also with other pictures of the same kind. Intervals in brackets are "
-    "95 %. > stands for a real difference, ≈ for two levels that cannot be told apart. The ranking is by validation; "
-    "all differences and intervals are of the test."
+    "Significant: for new trainings tested on the same images, the difference is not zero (adjusted p below 5 %, by "
+    "Holm's method for all differences of the family). For new images: the same for new trainings tested on other "
+    "images of the same kind. Intervals in brackets are 95 % intervals. > marks a significant difference, ≈ two "
+    "levels that are not significantly different. Networks are ranked by validation; all differences and intervals "
+    "use test scores."
 )
 
-DRAWN = 45  # single networks; the table has all
+DRAWN = 45  # single networks in the figure; the table has all
 
 
 class Content(NamedTuple):
-    """What the page and the summary are made of."""
+    """The content of the page and of the Markdown summary."""
 
     title: str
     subtitle: str
@@ -40,129 +41,138 @@ class Content(NamedTuple):
 def content(
     collection: Collection,
     analysis: Analysis,
-    found: list[NetworkResult],
+    results: list[NetworkResult],
     *,
     exploratory: Mapping[str, Sequence[Comparison]],
     bound: Bound | None = None,
     command: Sequence[str],
     classes: Classes | None = None,
 ) -> Content:
-    """Everything that is said.
+    """Return the content of the report.
 
-    exploratory: marginal differences of further scores. bound: of a perfect map. command: that made the page.
-    classes: of operators, fusions and refinements by their import path; the verdict reads what they say they are.
+    exploratory: marginal differences of further scores. bound: scores of a perfect map. command: that made the page.
+    classes: operators, fusions and refinements by import path; the verdict reads their attributes.
     """
     return Content(
         collection.folder.resolve().name,
-        subtitle(collection, found),
-        verdict(collection, analysis, found, classes),
+        subtitle(collection, results),
+        verdict(collection, analysis, results, classes),
         [
-            heat(collection, found, bound),
+            score_section(collection, results, bound),
             differences(collection, analysis),
-            singles(found, analysis),
-            all_scores.section(collection, found),
-            costs(found),
-            learning(found),
-            Section("classes", "Classes", [tables.by_class(found, collection)]),
-            boundaries.section(collection, found, exploratory),
-            notes_section.noise(found, analysis),
-            examples.section(collection, found),
-            notes_section.left_out(collection, found),
-            notes_section.method(collection, analysis, found, command),
+            single_network_section(results, analysis),
+            all_scores.section(collection, results),
+            cost_section(results),
+            learning(results),
+            Section("classes", "Classes", [tables.by_class(results, collection)]),
+            boundaries.section(collection, results, exploratory),
+            notes_section.seed_section(results, analysis),
+            examples.section(collection, results),
+            notes_section.missing_section(collection, results),
+            notes_section.method(collection, analysis, results, command),
         ],
     )
 
 
-def subtitle(collection: Collection, found: list[NetworkResult]) -> str:
-    """How much was compared."""
-    cells = sum(len(standing.network.places) for standing in found)
+def subtitle(collection: Collection, results: list[NetworkResult]) -> str:
+    """Return the numbers of cells, networks, seeds, runs, images and classes."""
+    cells = sum(len(result.network.points) for result in results)
     return (
-        f"{pluralise(cells, 'cell')} that are {pluralise(len(found), 'network')}, "
+        f"{pluralise(cells, 'cell')} ({pluralise(len(results), 'distinct network')}), "
         f"{pluralise(len(collection.seeds), 'seed')}, "
-        f"{pluralise(len(collection.runs), 'finished run')}; {pluralise(len(collection.pictures), 'test picture')}, "
+        f"{pluralise(len(collection.runs), 'finished run')}; {pluralise(len(collection.images), 'test image')}, "
         f"{pluralise(len(collection.classes), 'class', 'classes')}."
     )
 
 
 def render(page: Content) -> str:
-    """As HTML, with everything in it."""
+    """Return the page as self-contained HTML."""
     loader = PackageLoader("segpipe.analysis.page", ".")
     environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("report.html.j2").render(**page._asdict(), explained=EXPLAINED)
 
 
-def heat(collection: Collection, found: list[NetworkResult], bound: Bound | None) -> Section:
-    """Heat maps, and lines over a quantity."""
+def score_section(collection: Collection, results: list[NetworkResult], bound: Bound | None) -> Section:
+    """Return the heat maps, and the lines over a quantity."""
     blocks: list[Block] = []
-    for grid in grids(found):
+    for grid in grids(results):
         blocks.append(Text(grid.label, "heading"))
         blocks.append(plots.heat_maps(grid))
         if (lines := plots.quantity_lines(grid, bound)) is not None:
             blocks.append(lines)
-    if (side_by_side := tables.views(grids(found))) is not None:
+    if (side_by_side := tables.views(grids(results))) is not None:
         blocks.append(side_by_side)
     return Section("cells", f"{collection.score.title} by {join_words(labels(collection.factors))}", blocks)
 
 
 def differences(collection: Collection, analysis: Analysis) -> Section:
-    """The confirmatory family, and interactions."""
+    """Return the section with the confirmatory family and the interactions."""
     blocks: list[Block] = []
     for stratum in dict.fromkeys(one.contrast.stratum for one in analysis.marginal):
-        family = [as_positive(one) for one in analysis.marginal if one.contrast.stratum == stratum and known(one)]
+        family = [as_positive(one) for one in analysis.marginal if one.contrast.stratum == stratum and is_known(one)]
         family.sort(key=lambda one: -one.estimate.difference)
-        of = [(factor, [one for one in family if one.contrast.factor == factor.key]) for factor in collection.factors]
-        panels = [plots.forest(some, factor.label) for factor, some in of if some]
+        by_factor = [
+            (factor, [one for one in family if one.contrast.factor == factor.key]) for factor in collection.factors
+        ]
+        panels = [plots.forest(members, factor.label) for factor, members in by_factor if members]
         blocks.append(Text(stratum_label(stratum) if stratum else "", "heading"))
         if panels:
             blocks.append(Figure(panels, plots.forest_caption(family), []))
     if analysis.marginal:
         blocks.append(tables.differences(analysis.marginal))
     else:
-        blocks.append(Text("No two networks here differ in one factor alone."))
+        blocks.append(Text("No two networks differ in exactly one factor."))
     if analysis.interactions:
-        summary = f"All {len(analysis.interactions)} interactions: how a difference changes with another factor"
+        summary = (
+            f"Interactions ({len(analysis.interactions)}): how a difference depends on the level of another factor"
+        )
         blocks.append(Fold(summary, [tables.differences(analysis.interactions, interaction=True)]))
     return Section("differences", "Differences", blocks)
 
 
-def singles(found: list[NetworkResult], analysis: Analysis) -> Section:
-    """Every network, and how surely it differs from the reference, or may be the best."""
+def single_network_section(results: list[NetworkResult], analysis: Analysis) -> Section:
+    """Return the section on single networks: minus the reference, or minus the best of the others."""
     blocks: list[Block] = []
-    val = {standing.network.label: standing.val for standing in found}
-    ranked = sorted(analysis.cells, key=lambda one: -val[one.contrast.a])[:DRAWN]
+    val = {result.network.label: result.val for result in results}
+    ranked = sorted(analysis.single_networks, key=lambda one: -val[one.contrast.a])[:DRAWN]
     if ranked:
-        name = ranked[0].contrast.b
+        rival = ranked[0].contrast.b
         of_best = analysis.reference is None
-        full = (
-            "An interval that ends at 0: really worse than the best; any other interval: may be the best. "
+        note = (
+            "An interval that ends at 0: significantly worse than the best; any other interval: may be the best. "
             if of_best
             else ""
         )
-        more = f" The {DRAWN} best of {len(analysis.cells)} are drawn." if len(analysis.cells) > DRAWN else ""
-        caption = (
-            f"Each network less {name}, the best on validation on top. Intervals hold all at once. {full}"
-            f"{plots.forest_caption(ranked)}{more}"
+        shown = (
+            f" The figure shows the {DRAWN} best of {len(analysis.single_networks)} networks."
+            if len(analysis.single_networks) > DRAWN
+            else ""
         )
-        blocks.append(Figure([plots.forest(ranked, f"less {name}")], caption, []))
-    return Section("networks", "Single networks", [*blocks, tables.networks(found, analysis)])
+        caption = (
+            f"Test {analysis.score.label} of each network minus that of {rival}, in points; the best network on "
+            f"validation is at the top. Intervals are simultaneous. {note}"
+            f"{plots.forest_caption(ranked)}{shown}"
+        )
+        blocks.append(Figure([plots.forest(ranked, f"minus {rival}")], caption, []))
+    return Section("networks", "Single networks", [*blocks, tables.networks(results, analysis)])
 
 
-def costs(found: list[NetworkResult]) -> Section:
-    """The score against what networks cost."""
-    drawn = curves.cost_figure(found)
-    none = Text("The runs do not say what their networks cost (metrics.json has no cost).")
-    return Section("cost", f"{found[0].score.title} against cost", [none if drawn is None else drawn])
+def cost_section(results: list[NetworkResult]) -> Section:
+    """Return the section on the score against the costs of networks."""
+    figure = curves.cost_figure(results)
+    message = Text("No run recorded the cost of its network (metrics.json has no cost).")
+    return Section("cost", f"{results[0].score.title} against cost", [message if figure is None else figure])
 
 
-def learning(found: list[NetworkResult]) -> Section:
-    """Learning curves, by stratum."""
+def learning(results: list[NetworkResult]) -> Section:
+    """Return the learning curves of each stratum."""
     blocks: list[Block] = []
-    for grid in grids(found):
-        drawn = curves.learning_curves(grid)
-        if drawn is not None:  # a panel for every combination would bury what follows
-            blocks += [Text(curves.last_epochs(grid)), Fold(f"Learning curves: {grid.label}", [drawn])]
+    for grid in grids(results):
+        figure = curves.learning_curves(grid)
+        if figure is not None:  # collapsed: a panel for every combination is long
+            blocks += [Text(curves.last_epochs(grid)), Fold(f"Learning curves: {grid.label}", [figure])]
     if not blocks:
-        there = any(run.run.history.is_file() for one in found for run in one.network.runs.values())
-        none = f"No history.csv of the runs has val/{found[0].score.key}, or it cannot be read."
-        blocks.append(Text(none if there else "The runs have left no history.csv."))
+        has_history = any(run.run.history.is_file() for one in results for run in one.network.runs.values())
+        message = f"No history.csv of the runs has val/{results[0].score.key}, or the files cannot be read."
+        blocks.append(Text(message if has_history else "The runs have no history.csv."))
     return Section("learning", "Learning curves", blocks)

@@ -1,4 +1,4 @@
-"""The figures of a factorial: heat map, lines over a quantity, forest of differences."""
+"""Figures of a factorial design: heat map, lines over a quantity, forest plot of differences."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -8,26 +8,26 @@ from matplotlib.axes import Axes
 
 from segpipe.analysis.bounds import Bound
 from segpipe.analysis.factors import Factor, Level, labels, named
-from segpipe.analysis.formatting import MINUS, NOTHING, join_words, points, spread
+from segpipe.analysis.formatting import DASH, MINUS, format_mean_std, format_score, join_words
+from segpipe.analysis.network_results import FactorGrid, NetworkResult
 from segpipe.analysis.page import figures
 from segpipe.analysis.page.figures import INK, Figure, Panel
-from segpipe.analysis.scores import Score
-from segpipe.analysis.standings import FactorGrid, NetworkResult
+from segpipe.analysis.scores import ReportScore
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.contrasts import CELL
 from segpipe.analysis.statistics.intervals import Interval
 
 REFERENCE = (
-    " Lines without marks: what fixed upsampling of a perfect map of that stride scores on these pictures "
+    " Lines without markers: the score of a perfect map of that stride after fixed upsampling, on the same images "
     "(segpipe.bound): a reference, not a limit."
 )
 
 
 def heat_maps(grid: FactorGrid) -> Figure:
-    """The first factor x the second, a panel for each combination of the others."""
+    """Return heat maps of the first factor x the second, one for each combination of the others."""
     shown, others = grid.factors[:2], grid.factors[2:]
     rows, columns = grid.combinations(shown[:1]), grid.combinations(shown[1:])  # one empty column without a second
-    scores = [standing.test for standing in grid.of.values()]
+    scores = [result.test for result in grid.results.values()]
     low, high = min(scores), max(scores)
     score = grid.score
 
@@ -36,26 +36,26 @@ def heat_maps(grid: FactorGrid) -> Figure:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        axes.set_xticks(np.arange(len(columns)) + 0.5, [figures.label(level_of(one), 12) for one in columns])
-        axes.set_yticks(np.arange(len(rows)) + 0.5, [figures.label(level_of(one), 14) for one in rows])
+        axes.set_xticks(np.arange(len(columns)) + 0.5, [figures.shorten(level_of(one), 12) for one in columns])
+        axes.set_yticks(np.arange(len(rows)) + 0.5, [figures.shorten(level_of(one), 14) for one in rows])
         axes.xaxis.tick_top()
-        for row, own in enumerate(rows):
-            for column, its in enumerate(columns):
-                standing = grid.at(own, its, panel)
-                if standing is None:
-                    axes.text(column + 0.5, row + 0.5, NOTHING, ha="center", va="center")
+        for row, row_levels in enumerate(rows):
+            for column, column_levels in enumerate(columns):
+                result = grid.at(row_levels, column_levels, panel)
+                if result is None:
+                    axes.text(column + 0.5, row + 0.5, DASH, ha="center", va="center")
                     continue
-                back, ink = figures.colour_of(standing.test, low, high)
+                back, ink = figures.colour_of(result.test, low, high)
                 x, y = [column + 0.02, column + 0.98], [row + 0.03, row + 0.97]
                 axes.fill([*x, *reversed(x)], [y[0], y[0], y[1], y[1]], facecolor=back, edgecolor="none")
-                text = spread(standing.test, standing.deviation, score)
-                text += f" ({standing.mark})" if standing.mark else ""
+                text = format_mean_std(result.test, result.std, score)
+                text += f" ({result.letter})" if result.letter else ""
                 axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink)
         axes.set_title(named(panel, others), pad=22)
 
     panels = [
         figures.panel(
-            f"{place_of(grid, panel, others)}: mean test {score.label} by {join_words(labels(shown))}",
+            f"{panel_label(grid, panel, others)}: mean test {score.label} by {join_words(labels(shown))}",
             partial(draw, panel=panel),
             width=110 + 90 * len(columns),
             height=62 + 30 * len(rows),
@@ -63,106 +63,114 @@ def heat_maps(grid: FactorGrid) -> Figure:
         for panel in grid.combinations(others)
         if grid.at_all(panel)
     ]
-    best, worst = max(grid.of.values(), key=by_test), min(grid.of.values(), key=by_test)
-    several = "; cells with the same letter are the same network, trained once" if any_merged(grid) else ""
+    best, worst = max(grid.results.values(), key=by_test), min(grid.results.values(), key=by_test)
+    letters_text = "; cells with the same letter are the same network, trained once" if any_merged(grid) else ""
     return Figure(
         panels,
-        f"Test {score.label} {score.in_unit}, mean ± standard deviation over seeds{several}. "
+        f"Test {score.label} {score.in_unit}, mean ± standard deviation over seeds{letters_text}. "
         f"Highest: {best.network.label}, "
-        f"{points(best.test, score)}; lowest: {worst.network.label}, {points(worst.test, score)}.",
+        f"{format_score(best.test, score)}; lowest: {worst.network.label}, {format_score(worst.test, score)}.",
         [],
     )
 
 
 def level_of(levels: Mapping[str, Level]) -> str:
-    """The one level of a row or a column; empty where there is no factor."""
+    """Return the single level of a row or a column; empty without a factor."""
     return "".join(map(str, levels.values()))
 
 
-def place_of(grid: FactorGrid, levels: Mapping[str, Level], factors: Sequence[Factor]) -> str:
-    """Stratum and levels that a panel is of."""
+def panel_label(grid: FactorGrid, levels: Mapping[str, Level], factors: Sequence[Factor]) -> str:
+    """Return the stratum and the levels of a panel."""
     return ", ".join(filter(None, [grid.label, named(levels, factors)]))
 
 
-def by_test(standing: NetworkResult) -> float:
-    """To sort by."""
-    return standing.test
+def by_test(result: NetworkResult) -> float:
+    """Return the sort key: the test score."""
+    return result.test
 
 
 def any_merged(grid: FactorGrid) -> bool:
-    """Whether some cells of a grid are the same network."""
-    return len({standing.number for standing in grid.of.values()}) < len(grid.of)
+    """Return whether some cells of a grid are the same network."""
+    return len({result.number for result in grid.results.values()}) < len(grid.results)
 
 
 def quantity_lines(grid: FactorGrid, bound: Bound | None = None) -> Figure | None:
-    """Score by the first factor that is a quantity, a line for each level of the first other factor.
+    """Return the score by the first factor that is a quantity, a line for each level of the first other factor.
 
-    There is a panel for each combination of the rest; None without two levels of a quantity. bound: drawn as well,
-    where it is of this factor.
+    There is a panel for each combination of the rest. None without a quantity of two levels. bound: is drawn if the
+    quantity has one.
     """
     across = next((factor for factor in grid.factors if factor.quantity and len(grid.levels(factor)) > 1), None)
     if across is None:
         return None
     ticks, score, others = grid.levels(across), grid.score, grid.others(across)
     lines, panels_by = grid.combinations(others[:1]), others[1:]
-    noise = [float(np.nan_to_num(standing.deviation)) for standing in grid.of.values()]
-    lowest = min(standing.test - own for standing, own in zip(grid.of.values(), noise, strict=True))
-    highest = max(standing.test + own for standing, own in zip(grid.of.values(), noise, strict=True))
-    there = bound is not None and across.has_bound
-    perfect = {way: reached(scores, ticks) for way, scores in bound.scores.items()} if bound and there else {}
-    highest = max([highest, *(score for line in perfect.values() for score in line.values())])
-    margin = 0.04 * (highest - lowest) + 0.002
-    limits = score.scale * (lowest - margin), score.scale * (highest + margin)
+    references = bound.scores if bound is not None and across.has_bound else {}
+    perfect = {resampler: by_position(scores, ticks) for resampler, scores in references.items()}
+    limits = axis_limits(grid, [height for heights in perfect.values() for height in heights.values()])
 
     def draw(axes: Axes, panel: Mapping[str, Level]) -> None:
-        for number, own in enumerate(lines):
-            all_of = [(tick, grid.at(own, panel, {across.key: level})) for tick, level in enumerate(ticks)]
-            known = [(tick, standing) for tick, standing in all_of if standing is not None]
+        for number, line_levels in enumerate(lines):
+            at_ticks = [(tick, grid.at(line_levels, panel, {across.key: level})) for tick, level in enumerate(ticks)]
+            known = [(tick, result) for tick, result in at_ticks if result is not None]
             x = [tick + 0.05 * (number - (len(lines) - 1) / 2) for tick, _ in known]
-            y = [score.scale * standing.test for _, standing in known]
-            error = np.nan_to_num([score.scale * standing.deviation for _, standing in known])
-            axes.errorbar(x, y, yerr=error, elinewidth=1, capsize=2, **figures.series(number))
+            y = [score.scale * result.test for _, result in known]
+            error = np.nan_to_num([score.scale * result.std for _, result in known])
+            axes.errorbar(x, y, yerr=error, elinewidth=1, capsize=2, **figures.line_style(number))
         for (_, scores), style in zip(perfect.items(), figures.DASHES, strict=False):
             heights = [score.scale * height for height in scores.values()]
             axes.plot(list(scores), heights, color=INK, linestyle=style, linewidth=1, alpha=0.75)
         axes.set_xticks(range(len(ticks)), map(str, ticks))
         axes.set(ylim=limits, xlim=(-0.3, len(ticks) - 0.7), xlabel=across.label, ylabel=f"test {score.on_axis}")
-        axes.set_title(figures.label(named(panel, panels_by), 40))
+        axes.set_title(figures.shorten(named(panel, panels_by), 40))
 
-    there_are = [panel for panel in grid.combinations(panels_by) if grid.at_all(panel)]
+    used_panels = [panel for panel in grid.combinations(panels_by) if grid.at_all(panel)]
     panels = [
         figures.panel(
-            f"{place_of(grid, panel, panels_by)}: test {score.label} by {across.label}",
+            f"{panel_label(grid, panel, panels_by)}: test {score.label} by {across.label}",
             partial(draw, panel=panel),
             width=350,
             height=270,
         )
-        for panel in there_are
+        for panel in used_panels
     ]
     plural = others[0].plural if others else "networks"
     return Figure(
         panels,
-        f"Mean test {score.label}; whiskers are one standard deviation over seeds. Lines that run side by side: the "
-        f"{plural} differ alike at every {across.label}. From {across.named(ticks[0])} to {ticks[-1]} the {plural} "
-        f"gain, in points, {gains(grid, across, there_are, panels_by)}.{REFERENCE if perfect else ''}",
+        f"Mean test {score.label} {score.in_unit} over seeds by {across.label}; error bars: one standard deviation "
+        f"over seeds. Where lines are parallel, the {plural} differ by the same amount at every {across.label}. Gain "
+        f"of the {plural} from {across.named(ticks[0])} to {ticks[-1]}, lowest to highest, in points: "
+        f"{gains(grid, across, used_panels, panels_by)}.{REFERENCE if perfect else ''}",
         [
             *legend(list(map(level_of, lines)) if others else []),
-            *((f"perfect map, {way}", 0, mark) for way, mark in zip(perfect, figures.DASHES.values(), strict=False)),
+            *(
+                (f"perfect map, {resampler}", 0, mark)
+                for resampler, mark in zip(perfect, figures.DASHES.values(), strict=False)
+            ),
         ],
     )
 
 
-def reached(scores: Mapping[int, float], strides: Sequence[Level]) -> dict[int, float]:
-    """Scores by the place of their stride on the axis."""
-    return {place: scores[int(stride)] for place, stride in enumerate(strides) if stride in scores}
+def axis_limits(grid: FactorGrid, references: Sequence[float]) -> tuple[float, float]:
+    """Return the limits of a score axis, in the score's unit, with room for error bars and for the references."""
+    bars = [(result.test, float(np.nan_to_num(result.std))) for result in grid.results.values()]
+    lowest = min(test - std for test, std in bars)
+    highest = max([*(test + std for test, std in bars), *references])
+    margin = 0.04 * (highest - lowest) + 0.002
+    return grid.score.scale * (lowest - margin), grid.score.scale * (highest + margin)
+
+
+def by_position(scores: Mapping[int, float], strides: Sequence[Level]) -> dict[int, float]:
+    """Return scores by the position of their stride on the axis."""
+    return {position: scores[int(stride)] for position, stride in enumerate(strides) if stride in scores}
 
 
 def gains(grid: FactorGrid, across: Factor, panels: Sequence[Mapping[str, Level]], by: Sequence[Factor]) -> str:
-    """By how much scores rise from the first level drawn to the last, for each panel."""
+    """Return the range of the gains from the first drawn level to the last, for each panel."""
     score, parts = grid.score, []
     for panel in panels:
         low, high = gain(grid, across, panel)
-        parts.append((panel, f"{points(low, score)} to {points(high, score)}"))
+        parts.append((panel, f"{format_score(low, score)} to {format_score(high, score)}"))
     if len(by) < 2:
         with_level = f"with {by[0].label} " if by else ""
         return with_level + join_words([f"{level_of(panel)} {text}".lstrip() for panel, text in parts])
@@ -170,42 +178,42 @@ def gains(grid: FactorGrid, across: Factor, panels: Sequence[Mapping[str, Level]
 
 
 def gain(grid: FactorGrid, across: Factor, panel: Mapping[str, Level]) -> tuple[float, float]:
-    """From the first level drawn to the last: of the line that gains least, and most."""
+    """Return the smallest and the largest gain of a line, from the first drawn level to the last."""
     levels = grid.levels(across)
     first, last = ({**panel, across.key: level} for level in (levels[0], levels[-1]))
     others = [factor for factor in grid.others(across) if factor.key not in panel]
-    ends = [(grid.at(own, first), grid.at(own, last)) for own in grid.combinations(others)]
-    found = [b.test - a.test for a, b in ends if a is not None and b is not None]
-    return (min(found), max(found)) if found else (float("nan"), float("nan"))
+    ends = [(grid.at(levels, first), grid.at(levels, last)) for levels in grid.combinations(others)]
+    gains = [b.test - a.test for a, b in ends if a is not None and b is not None]
+    return (min(gains), max(gains)) if gains else (float("nan"), float("nan"))
 
 
 def legend(names: Sequence[str]) -> list[tuple[str, int, str]]:
-    """Names with their colours' numbers and their marks."""
+    """Return names with the numbers of their colours and their markers."""
     glyphs = figures.GLYPHS
     return [(name, number % len(glyphs) + 1, glyphs[number % len(glyphs)]) for number, name in enumerate(names)]
 
 
 def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
-    """Differences, one under the other: thick for these pictures, thin for new pictures too; hollow: not declared."""
+    """Return a forest plot: thick lines for new trainings, thin for new images too; hollow dots are not significant."""
     score = comparisons[0].score
 
     def draw(axes: Axes) -> None:
         names = []
         for row, one in enumerate(comparisons):
-            found = one.estimate
+            estimate = one.estimate
             names.append(
                 f"{one.contrast.a} {MINUS} {one.contrast.b}" if one.contrast.factor != CELL else one.contrast.a
             )
-            line(axes, row, found.pictures, 1.0, 4, score)
-            line(axes, row, found.trainings, 3.2, 0, score)
+            draw_interval(axes, row, estimate.images, 1.0, 4, score)
+            draw_interval(axes, row, estimate.trainings, 3.2, 0, score)
             face = INK if one.significant else figures.PAPER
             axes.plot(
-                score.scale * found.difference, row, "o", color=INK, markerfacecolor=face, markersize=5.5, zorder=3
+                score.scale * estimate.difference, row, "o", color=INK, markerfacecolor=face, markersize=5.5, zorder=3
             )
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(range(len(names)), [figures.label(name) for name in names])
+        axes.set_yticks(range(len(names)), [figures.shorten(name) for name in names])
         axes.set(ylim=(len(names) - 0.4, -0.6), xlabel=f"difference in points of {score.label}")
-        axes.set_title(figures.label(title, 40))
+        axes.set_title(figures.shorten(title, 40))
         axes.locator_params(axis="x", nbins=6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -214,8 +222,8 @@ def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
     return figures.panel(title, draw, width=400, height=78 + 19 * len(comparisons))
 
 
-def line(axes: Axes, row: int, interval: Interval | None, width: float, cap: int, score: Score) -> None:
-    """An interval."""
+def draw_interval(axes: Axes, row: int, interval: Interval | None, width: float, cap: int, score: ReportScore) -> None:
+    """Draw an interval as a line. cap: 0 for the line of new trainings, else the size of the end marks."""
     if interval is not None:
         ends = [score.scale * interval.low, score.scale * interval.high]
         axes.plot(ends, [row, row], "-", color=figures.SERIES[0] if cap == 0 else INK, linewidth=width)
@@ -224,18 +232,23 @@ def line(axes: Axes, row: int, interval: Interval | None, width: float, cap: int
 
 
 def forest_caption(comparisons: Sequence[Comparison]) -> str:
-    """What to see in it."""
-    real = sum(one.significant for one in comparisons)
-    both = [(one.estimate.pictures, one.estimate.trainings) for one in comparisons]
-    wide = [(more.high - more.low) / (own.high - own.low) for more, own in both if more and own and own.high > own.low]
+    """Return the caption of a forest plot."""
+    significant = sum(one.significant for one in comparisons)
+    pairs = [(one.estimate.images, one.estimate.trainings) for one in comparisons]
+    widths = [
+        (images.high - images.low) / (trainings.high - trainings.low)
+        for images, trainings in pairs
+        if images and trainings and trainings.high > trainings.low
+    ]
     share = ""
-    if wide:
-        times = float(np.median(wide))
-        added = f"make an interval {times:.2f} times as wide (median)" if times >= 1.05 else "add next to nothing here"
-        share = f" New pictures {added}."
-    if not any(own for _, own in both):
-        return "Differences as found: with so few seeds there are no intervals."
+    if widths:
+        times = float(np.median(widths))
+        added = f"{times:.2f} times as wide (median)" if times >= 1.05 else "hardly wider here"
+        share = f" The intervals for new trainings and images are {added}."
+    if not any(trainings for _, trainings in pairs):
+        return "Observed differences; there are too few seeds for intervals."
     return (
-        f"Thick: 95 % interval for these pictures, new trainings; thin with ends: new pictures too. Full dots are "
-        f"differences that were declared, {real} of {len(comparisons)}; hollow ones were not.{share}"
+        f"Thick lines: 95 % intervals for new trainings; thin lines with end marks: for new trainings and images. "
+        f"Filled dots: significant differences ({significant} of {len(comparisons)}); hollow dots: not "
+        f"significant.{share}"
     )

@@ -20,14 +20,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
     table.tBodies[0].append(...rows.map(([row]) => row));
   }));
 }
-// In an open picture the arrow keys and a swipe go to the next one, Escape closes it.
+// In an open image the arrow keys and a swipe go to the next one, Escape closes it.
 const go = (name) => {
-  const link = document.querySelector(`.picture:target .${name}`);
+  const link = document.querySelector(`.image:target .${name}`);
   if (link) link.click();
 };
 document.addEventListener("keydown", (event) => {
   const name = { ArrowLeft: "before", ArrowRight: "next", Escape: "close" }[event.key];
-  if (name && document.querySelector(".picture:target")) {
+  if (name && document.querySelector(".image:target")) {
     go(name);
     event.preventDefault();
   }

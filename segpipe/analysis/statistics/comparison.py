@@ -1,63 +1,66 @@
-"""A difference with what is known of it, and a family of differences looked at together."""
+"""A difference with its estimate, and the correction of a family of differences."""
 
 from dataclasses import dataclass, replace
 
-from segpipe.analysis.scores import MIOU, Score
+from segpipe.analysis.scores import MIOU, ReportScore
 from segpipe.analysis.statistics.contrasts import Contrast
 from segpipe.analysis.statistics.intervals import Estimate, holm, seeds_needed
 
-ALPHA = 0.05  # of a family
+ALPHA = 0.05  # family-wise error
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A contrast and what is known of it. family: how many differences it was looked at with. score: what of."""
+    """A contrast and its estimate.
+
+    family: the number of differences that are tested together. score: the score that is compared.
+    """
 
     contrast: Contrast
     estimate: Estimate
     family: int = 1
-    score: Score = MIOU
+    score: ReportScore = MIOU
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is real for *these pictures, new trainings*, all that was looked at considered."""
+        """Whether the difference is significant for new trainings tested on the same images, within its family."""
         return below(self.estimate.trainings, ALPHA)
 
     @property
     def significant_on_new_images(self) -> bool:
-        """The same for *new pictures too*."""
-        return below(self.estimate.pictures, ALPHA)
+        """Whether it is also significant for new trainings and new images."""
+        return below(self.estimate.images, ALPHA)
 
     @property
     def seeds_needed(self) -> int | None:
-        """Seeds that would show a true difference as large as the one found; see ``seeds_needed_for``."""
+        """The number of seeds that would detect a true difference of the observed size; see ``seeds_needed_for``."""
         return self.seeds_needed_for(self.estimate.difference)
 
     def seeds_needed_for(self, difference: float | None = None) -> int | None:
-        """Seeds that would show a true difference on these pictures, with probability 0.8, as the family's smallest p.
+        """Return the number of seeds that detect a true difference with probability 0.8 as the family's smallest p.
 
-        difference: None takes a point of the score.
-        None beyond 1,000, and where fewer than three seeds do not say how much trainings differ.
+        difference: None takes one point of the score.
+        Returns None beyond 1,000, and without an interval, because the variance is then unknown.
         """
-        known = self.estimate.trainings
-        if known is None:
+        interval = self.estimate.trainings
+        if interval is None:
             return None
-        deviation = known.standard_error * (known.dof + 1) ** 0.5
-        wanted = self.score.point if difference is None else difference
-        return seeds_needed(deviation, wanted, alpha=ALPHA / self.family)
+        deviation = interval.standard_error * (interval.dof + 1) ** 0.5
+        target = self.score.point if difference is None else difference
+        return seeds_needed(deviation, target, alpha=ALPHA / self.family)
 
 
 def holm_family(family: list[Comparison]) -> list[Comparison]:
-    """A family with Holm's correction, for each of the two questions."""
+    """Return a family with Holm's correction for each of the two questions."""
     trainings = holm([one.estimate.trainings for one in family])
-    pictures = holm([one.estimate.pictures for one in family])
+    images = holm([one.estimate.images for one in family])
     return [
-        replace(one, estimate=replace(one.estimate, trainings=first, pictures=second), family=len(family))
-        for one, first, second in zip(family, trainings, pictures, strict=True)
+        replace(one, estimate=replace(one.estimate, trainings=first, images=second), family=len(family))
+        for one, first, second in zip(family, trainings, images, strict=True)
     ]
 
 
 def below(interval: object, level: float) -> bool:
-    """Whether an interval's adjusted p is."""
+    """Return whether an interval has an adjusted p below a level."""
     adjusted = getattr(interval, "adjusted", None)
     return adjusted is not None and adjusted < level

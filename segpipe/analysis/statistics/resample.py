@@ -1,4 +1,4 @@
-"""Scores under resampled pictures: one set of weights, shared by all networks and seeds."""
+"""Scores under resampled images, with one set of weights for all networks and seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,46 +6,47 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-STEP = 1e-4  # of a weight, to see what it moves
-CHUNK = 2_000_000  # ratios computed at once; larger ones leave the processor's cache
+STEP = 1e-4  # change of a weight, for a numerical derivative
+CHUNK = 2_000_000  # ratios per batch; larger batches exceed the processor's cache
 
 
 class ScoreCounts(NamedTuple):
-    """A score's counts, N networks x S seeds x I pictures x C classes; a missing run's are NaN.
+    """The counts of a score, (N networks, S seeds, I images, C classes); NaN for a missing run.
 
-    The score is the mean, over classes present, of sums over pictures of ``over`` divided by those of ``under``.
-    present: (I, C), above 0 where the class is in the picture's truth.
+    The score is the mean, over the classes present, of sums over images of ``numerator`` divided by those of
+    ``denominator``. present: (I, C), above 0 where the class is in the ground truth of the image.
     """
 
-    over: NDArray[np.float64]
-    under: NDArray[np.float64]
+    numerator: NDArray[np.float64]
+    denominator: NDArray[np.float64]
     present: NDArray[np.float64]
 
 
 class Matrices(NamedTuple):
-    """Confusion matrices (I, C, C) of each run, by the numbers of its network and seed, (N, S) = ``shape`` in all.
+    """Confusion matrices (I, C, C) of each run, by the indices of its network and seed; ``shape`` is (N, S).
 
-    of: the score (...) of matrices (..., C, C). For scores that are no mean of ratios, as ``ScoreCounts`` are.
+    score: from matrices (..., C, C) to scores (...). For scores that are not a mean of ratios as in ``ScoreCounts``.
     """
 
     runs: Mapping[tuple[int, int], NDArray[Any]]
     shape: tuple[int, int]
-    of: Callable[[NDArray[np.float64]], Any]
+    score: Callable[[NDArray[np.float64]], Any]
 
 
 class BootstrapScores(NamedTuple):
-    """A score of every run: (N, S) as found, NaN where there is no run; (B, N, S) with pictures resampled.
+    """The score of every run.
 
-    influence: (G, N, S), by how much the score moves per unit of weight of each of G groups of pictures.
+    observed: (N, S), NaN without a run. resampled: (B, N, S), with images resampled. influence: (G, N, S), the change
+    of the score per unit of weight of each of G groups of images.
     """
 
-    found: NDArray[np.float64]
+    observed: NDArray[np.float64]
     resampled: NDArray[np.float64]
     influence: NDArray[np.float64]
 
 
 def weights(groups: Sequence[str], *, resamples: int, seed: int = 0) -> NDArray[np.float64]:
-    """How often each picture is drawn, (B, I): as many groups as there are, with replacement, whole (Efron 1979)."""
+    """Draw how often each image occurs, (B, I): whole groups, with replacement (Efron 1979)."""
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     return drawn[:, member].astype(np.float64)
@@ -54,54 +55,55 @@ def weights(groups: Sequence[str], *, resamples: int, seed: int = 0) -> NDArray[
 def score_and_resample(
     counts: ScoreCounts | Matrices, groups: Sequence[str], *, resamples: int, seed: int = 0
 ) -> BootstrapScores:
-    """Score every run, on the pictures as they are and on resampled ones."""
+    """Return the score of every run, on the original and on resampled images."""
     drawn = weights(groups, resamples=resamples, seed=seed)
-    as_they_are = under(counts, np.ones((1, len(groups))))
+    observed = scores_under(counts, np.ones((1, len(groups))))
     member = (np.unique(np.asarray(groups))[:, None] == np.asarray(groups)).astype(np.float64)  # (G, I)
-    moved = under(counts, 1 + STEP * member)
-    return BootstrapScores(as_they_are[0], under(counts, drawn), (moved - as_they_are) / STEP)
+    shifted = scores_under(counts, 1 + STEP * member)
+    return BootstrapScores(observed[0], scores_under(counts, drawn), (shifted - observed) / STEP)
 
 
-def under(counts: ScoreCounts | Matrices, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The score (B, N, S) of every run under weights (B, I) of the pictures; NaN where there is no run."""
-    return ratios(counts, weights) if isinstance(counts, ScoreCounts) else of_sums(counts, weights)
+def scores_under(counts: ScoreCounts | Matrices, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the score (B, N, S) of every run under weights (B, I) of the images; NaN without a run."""
+    return ratios(counts, weights) if isinstance(counts, ScoreCounts) else scores_of_sums(counts, weights)
 
 
-def of_sums(matrices: Matrices, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same, of any function of a confusion matrix: the matrices are resampled and added up, run by run."""
-    found = np.full((len(weights), *matrices.shape), np.nan)
+def scores_of_sums(matrices: Matrices, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the same for any function of a confusion matrix: matrices are resampled and summed, run by run."""
+    scores = np.full((len(weights), *matrices.shape), np.nan)
     for (network, seed), counts in matrices.runs.items():
         flat = counts.reshape(len(counts), -1).astype(np.float64)
         step = max(1, CHUNK // flat.shape[1])
         for start in range(0, len(weights), step):
             sums = weights[start : start + step] @ flat
-            found[start : start + step, network, seed] = matrices.of(sums.reshape(-1, *counts.shape[1:]))
-    return found
+            scores[start : start + step, network, seed] = matrices.score(sums.reshape(-1, *counts.shape[1:]))
+    return scores
 
 
-def ratios(tallies: ScoreCounts, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The score (B, N, S) of every run under weights (B, I) of the pictures.
+def ratios(counts: ScoreCounts, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the score (B, N, S) of every run under weights (B, I) of the images.
 
-    Sums are resampled, never scores: the mIoU of many pictures is no mean of theirs.
+    Sums are resampled, not scores: the mIoU of a set of images is not the mean of their mIoU.
     """
-    runs = tallies.over.shape[:2]
-    pictures = len(tallies.present)
-    there = tallies.present.sum(0) > 0
-    over, under = (
-        np.moveaxis(counts[..., there], 2, 0).reshape(pictures, -1) for counts in (tallies.over, tallies.under)
+    runs = counts.numerator.shape[:2]
+    num_images = len(counts.present)
+    present = counts.present.sum(0) > 0
+    numerators, denominators = (
+        np.moveaxis(array[..., present], 2, 0).reshape(num_images, -1)
+        for array in (counts.numerator, counts.denominator)
     )
-    kept = int(there.sum())
-    found = np.empty((len(weights), over.shape[1] // kept))
-    step = max(1, CHUNK // over.shape[1])
+    num_classes = int(present.sum())
+    scores = np.empty((len(weights), numerators.shape[1] // num_classes))
+    step = max(1, CHUNK // numerators.shape[1])
     for start in range(0, len(weights), step):
-        part = weights[start : start + step]
-        drawn = (part @ tallies.present[:, there])[:, None, :] > 0  # (b, 1, C)
-        sums = (part @ under).reshape(len(part), -1, kept)
+        batch = weights[start : start + step]
+        drawn = (batch @ counts.present[:, present])[:, None, :] > 0  # (b, 1, C)
+        sums = (batch @ denominators).reshape(len(batch), -1, num_classes)
         with np.errstate(invalid="ignore", divide="ignore"):
-            share = (part @ over).reshape(sums.shape)
-            np.divide(share, sums, out=share)
+            values = (batch @ numerators).reshape(sums.shape)
+            np.divide(values, sums, out=values)
         if drawn.all():
-            found[start : start + step] = share.mean(-1)
+            scores[start : start + step] = values.mean(-1)
         else:
-            found[start : start + step] = np.where(drawn, share, 0).sum(-1) / drawn.sum(-1)
-    return found.reshape(len(weights), *runs)
+            scores[start : start + step] = np.where(drawn, values, 0).sum(-1) / drawn.sum(-1)
+    return scores.reshape(len(weights), *runs)
