@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import time
 import zlib
 from contextlib import suppress
@@ -126,9 +127,14 @@ def test_a_training_refuses_at_its_start_what_check_data_finds(tmp_path, kind, n
 
 def test_bands_and_bits_that_hold_nothing_are_left_out(tmp_path):
     opaque = np.concatenate([NOISE, np.full((*SIZE, 1), 255, np.uint8)], 2)
-    for form in ("PNG", "TIFF"):
-        (tmp_path / "a").write_bytes(pil(opaque, form))
+    for form, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True}), ("BMP", {})):
+        (tmp_path / "a").write_bytes(pil(opaque, form, **options))
         assert (read_image(tmp_path / "a") == NOISE).all()
+        assert (read_image(tmp_path / "a") == cv2.imread(str(tmp_path / "a"), cv2.IMREAD_COLOR_RGB)).all()
+    (tmp_path / "a").write_bytes(pil(opaque[..., 2:], "PNG"))
+    assert (read_image(tmp_path / "a") == NOISE[..., 2:]).all()
+    (tmp_path / "a").write_bytes(turned(opaque, "PNG", 6))
+    assert (read_image(tmp_path / "a") == np.rot90(NOISE, -1)).all()
     full = RNG.integers(0, 65536, SIZE).astype(np.uint16)
     (tmp_path / "a").write_bytes(pil(full, "PNG"))
     assert (read_image(tmp_path / "a") == (full >> 8)[..., None]).all()
@@ -256,6 +262,21 @@ def test_damaged_files_are_refused_in_a_sentence(tmp_path, form, options, cut):
         for reader in (read_image, decode, read_size):
             with suppress(UserError):  # some damage is not noticed; no other error may come
                 reader(tmp_path / "a")
+
+
+def test_a_tiff_of_many_tags_and_pages_takes_no_time(tmp_path):
+    """A thousand pages of four thousand descriptions of 64 KiB each."""
+    tags = b"".join(struct.pack("<HHII", 270, 2, 65536, 8) for _ in range(4000))
+    directory = struct.pack("<H", 4000) + tags
+    content, place = b"", 8
+    for _ in range(50):
+        place += len(directory) + 4
+        content += directory + struct.pack("<I", place)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + content + bytes(65536))
+    start = time.process_time()
+    with pytest.raises(UserError, match=r"a\.tif"):
+        read_size(tmp_path / "a.tif")
+    assert time.process_time() - start < 3
 
 
 def test_directories_of_a_tiff_that_form_a_circle_end(tmp_path):
