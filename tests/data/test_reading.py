@@ -310,3 +310,15 @@ def test_classes_json_is_read_safely(tmp_path):
     os.mkfifo(path)
     (problem,) = report(root).problems
     assert "classes.json: a named pipe" in problem
+
+
+def test_files_of_public_data_are_what_plain_decoders_read(request):
+    """CamVid and the nuclei, bit for bit."""
+    for name, images, masks in (("camvid", "val", "valannot"), ("nuclei", "val/images", "val/masks")):
+        root = request.getfixturevalue(f"{name}_root")
+        for path in sorted((root / images).iterdir())[::20]:
+            assert (read_image(path) == cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)).all()
+        for path in sorted((root / masks).iterdir())[::20]:
+            with PIL.Image.open(path) as mask:
+                assert (read_mask(path) == np.asarray(mask)).all()
+                assert read_size(path) == (mask.height, mask.width)
