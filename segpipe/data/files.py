@@ -23,6 +23,7 @@ from segpipe.errors import UserError
 
 LIMIT = "SEGPIPE_MAX_MEGAPIXELS"  # environment variable with the largest size of an image
 MEGAPIXELS = 250  # its default
+READ_ONLY = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC", "O_NOCTTY"))
 MOST_TEXT = 2**24  # bytes of a text file
 FULL_RANGE = 2**14  # values of 16 bits: below, fewer than 64 of 256 gray levels are left
 FEW = 0.01  # share of pixels: so many may be brighter (clouds, defects of a sensor)
@@ -60,26 +61,36 @@ def check_pixels(height: int, width: int, what: str) -> None:
         )
 
 
-def open_file(path: Path, *, most: int) -> BinaryIO:
-    """Open a regular file for reading, at most ``most`` bytes long. Raises UserError for other kinds, and OSError.
+def open_descriptor(path: Path, *, most: int) -> tuple[int, int]:
+    """Open a regular file; return its descriptor and its length in bytes. Raises UserError for others, and OSError.
 
-    It never waits: a named pipe without a writer would block a plain ``open``.
+    most: largest length in bytes. It never waits: a named pipe without a writer would block a plain ``open``.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    number = os.open(path, flags)
-    status = os.fstat(number)
+    descriptor = os.open(path, READ_ONLY)
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-        os.close(number)
+        os.close(descriptor)
         if stat.S_ISREG(status.st_mode):
             raise UserError(f"{path}: {status.st_size} bytes; allowed are {most}. Give a smaller file.")
         raise UserError(f"{path}: {kind_of(path)}. Give a regular file, or a link to one.")
-    return open(number, "rb")
+    return descriptor, status.st_size
+
+
+def read_bytes(path: Path, *, most: int) -> bytes:
+    """Return the content of a regular file; see ``open_descriptor``."""
+    descriptor, length = open_descriptor(path, most=most)
+    try:
+        content = os.read(descriptor, length)
+        while len(content) < length and (more := os.read(descriptor, length - len(content))):  # large files
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: Path) -> str:
     """Return the content of a UTF-8 text file, without a byte order mark. Raises UserError, OSError or ValueError."""
-    with open_file(path, most=MOST_TEXT) as file:
-        return file.read(MOST_TEXT + 1).decode("utf-8-sig")
+    return read_bytes(path, most=MOST_TEXT).decode("utf-8-sig")
 
 
 @contextmanager
@@ -101,7 +112,17 @@ def unreadable(path: Path, reason: object) -> UserError:
 
 def open_image_file(path: Path) -> BinaryIO:
     """Open an image file. Raises UserError if it is not a regular file or too large."""
-    return open_file(path, most=8 * max_pixels() + 2**26)
+    return open(open_descriptor(path, most=most_bytes())[0], "rb")
+
+
+def read_image_bytes(path: Path) -> bytes:
+    """Return the content of an image file. Raises UserError if it is not a regular file or too large."""
+    return read_bytes(path, most=most_bytes())
+
+
+def most_bytes() -> int:
+    """Return the largest length of an image file in bytes: of four bands of 16 bits, and other data."""
+    return 8 * max_pixels() + 2**26
 
 
 def header_of(file: BinaryIO, path: Path) -> Header:
@@ -152,31 +173,36 @@ def read_image(path: Path) -> Image:
     would lose data without a word: further pages and bands, most of the values' bits.
     """
     with reading(path):
-        with open_image_file(path) as file:
-            content = file.read()
+        content = read_image_bytes(path)
         header = image_header(BytesIO(content), path)
         data = np.frombuffer(content, np.uint8)
-        turned = header.format == "TIFF"  # OpenCV turns TIFFs, whatever it is asked for
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION))
-        if image is None:
-            raise unreadable(path, "it cannot be decoded")
-        if header.hides_data:
-            check_hidden_data(data, header, path)
+        image = decode_checked(data, header, path) if header.hides_data else decode(data, header, path)
+    turned = header.format == "TIFF"  # OpenCV turns TIFFs, whatever it is asked for
     image = image if turned or header.orientation == 1 else upright(image, header.orientation)
     if image.shape[:2] != header.upright_size:
         raise unreadable(path, f"its header says {header.upright_size}, but it has {image.shape[:2]} pixels")
     return image  # type: ignore[return-value]
 
 
-def check_hidden_data(data: NDArray[np.uint8], header: Header, path: Path) -> None:
-    """Raise UserError if an image has data that are lost in 8-bit RGB: a band beside the colours, lower bits."""
-    stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    if stored is None:
+def decode(data: NDArray[np.uint8], header: Header, path: Path, *, unchanged: bool = False) -> NDArray:
+    """Decode an image to RGB (H, W, 3) of uint8, or unchanged. Raises UserError if it cannot be decoded."""
+    how = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR_RGB
+    image = cv2.imdecode(data, how if unchanged or header.format == "TIFF" else how | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
         raise unreadable(path, "it cannot be decoded")
+    return image
+
+
+def decode_checked(data: NDArray[np.uint8], header: Header, path: Path) -> NDArray:
+    """Decode an image to RGB (H, W, 3). Raises UserError if data would be lost: a band beside its colours, low bits."""
+    stored = decode(data, header, path, unchanged=True)
     beside = stored[..., -1] if stored.ndim == 3 and stored.shape[2] in (2, 4) else None
     check_levels(stored if beside is None else stored[..., :-1], str(path))
     if header.transparent or header.bands in (2, 4):
         check_opaque(beside, str(path))
+    if stored.dtype == np.uint8 and stored.ndim == 3 and stored.shape[2] == 4:
+        return cv2.cvtColor(stored, cv2.COLOR_BGRA2RGB)  # equal to a second decoding
+    return decode(data, header, path)
 
 
 def check_levels(values: NDArray, what: str) -> None:
@@ -213,8 +239,7 @@ def open_mask(path: Path) -> tuple[PIL.Image.Image, Header]:
     Raises UserError if it cannot be read, or if its values would not be those that its author sees.
     """
     with reading(path):
-        with open_image_file(path) as file:
-            data = BytesIO(file.read())
+        data = BytesIO(read_image_bytes(path))
         header = header_of(data, path)
         if header.lossy:
             raise UserError(

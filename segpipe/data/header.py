@@ -20,15 +20,15 @@ from PIL import (
     WebPImagePlugin,
 )
 
-SIGNATURES = {  # format to its first bytes, as a regular expression
-    "PNG": rb"\x89PNG\r\n\x1a\n",
-    "JPEG": rb"\xff\xd8\xff",
-    "TIFF": rb"II[*+]\0|MM\0[*+]",
-    "WEBP": rb"RIFF....WEBP",
-    "BMP": rb"BM",
-    "GIF": rb"GIF8[79]a",
-    "PPM": rb"P[1-6]\s",
-    "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+SIGNATURES = {  # format to its first bytes
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "TIFF": re.compile(rb"II[*+]\0|MM\0[*+]"),
+    "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "BMP": re.compile(rb"BM"),
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "PPM": re.compile(rb"P[1-6]\s"),
+    "JPEG2000": re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
 }
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
@@ -42,6 +42,8 @@ PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 }
 BANDS = {"LA": 2, "PA": 2, "RGB": 3, "YCbCr": 3, "LAB": 3, "RGBA": 4, "RGBX": 4, "CMYK": 4}  # by Pillow's mode; else 1
 MOST_PAGES = 1000  # pages of a TIFF that are looked at
+MOST_TAGS = 4096  # tags of a page
+TAGS = {254, 256, 257, 258, 259, 262, 270, 274, 277, 339, 32997}  # those that are read
 MOST_CHUNKS = 1_000_000  # chunks of a PNG that are looked at
 MOST_TEXT = 65536  # bytes of a description that are read
 REDUCED, TRANSPARENCY = 1, 4  # bits of a TIFF's NewSubfileType: a smaller copy of another page, a transparency mask
@@ -81,7 +83,7 @@ class Header(NamedTuple):
 
 def format_of(start: bytes) -> str | None:
     """Return the format of a file from its first bytes; None if it is not one of SIGNATURES."""
-    return next((name for name, mark in SIGNATURES.items() if re.match(mark, start, re.DOTALL)), None)
+    return next((name for name, mark in SIGNATURES.items() if mark.match(start)), None)
 
 
 def open_as(kind: str, file: BinaryIO) -> ImageFile.ImageFile:
@@ -186,12 +188,13 @@ class Directories:
         head, entry, tail = ("Q", "HHQ8s", "Q") if self.big else ("H", "HHI4s", "I")
         self.file.seek(self.first if offset is None else offset)
         (count,) = self.take(head)
-        if count > 65535:
+        if count > MOST_TAGS:
             raise ValueError(f"a directory of {count} tags")
         entries = [self.take(entry) for _ in range(count)]
         end = self.file.read(struct.calcsize(f"{self.order}{tail}"))  # EXIF data may end before it
         following = int.from_bytes(end, "little" if self.order == "<" else "big")
-        return {tag: self.values(kind, number, value) for tag, kind, number, value in entries}, following
+        wanted = {tag: rest for tag, *rest in entries if tag in TAGS}
+        return {tag: self.values(*rest) for tag, rest in wanted.items()}, following
 
     def take(self, layout: str) -> tuple:
         """Read and unpack numbers. Raises struct.error at the end of the file."""
@@ -221,7 +224,7 @@ def read_tiff(file: BinaryIO) -> Header:
         visited.add(following)
         directory, following = directories.read(following)
         pages += not (directory.get(254) or (0,))[0] & (REDUCED | TRANSPARENCY)
-    stack = re.search(rb"ImageJ=.*\nimages=(\d+)", bytes(first.get(270, ()))[:MOST_TEXT], re.DOTALL)
+    stack = re.search(rb"ImageJ=.*\nimages=(\d+)", bytes(first.get(270, ()))[:MOST_TEXT])
     pages = max(pages, int(stack[1]) if stack else 1, *first.get(32997, ()))  # a stack of ImageJ; a volume
     (height,), (width,) = first.get(257) or (0,), first.get(256) or (0,)
     return Header(

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import time
 import zlib
 from contextlib import suppress
@@ -126,9 +127,14 @@ def test_a_training_refuses_at_its_start_what_check_data_finds(tmp_path, kind, n
 
 def test_bands_and_bits_that_hold_nothing_are_left_out(tmp_path):
     opaque = np.concatenate([NOISE, np.full((*SIZE, 1), 255, np.uint8)], 2)
-    for form in ("PNG", "TIFF"):
-        (tmp_path / "a").write_bytes(pil(opaque, form))
+    for form, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True}), ("BMP", {})):
+        (tmp_path / "a").write_bytes(pil(opaque, form, **options))
         assert (read_image(tmp_path / "a") == NOISE).all()
+        assert (read_image(tmp_path / "a") == cv2.imread(str(tmp_path / "a"), cv2.IMREAD_COLOR_RGB)).all()
+    (tmp_path / "a").write_bytes(pil(opaque[..., 2:], "PNG"))
+    assert (read_image(tmp_path / "a") == NOISE[..., 2:]).all()
+    (tmp_path / "a").write_bytes(turned(opaque, "PNG", 6))
+    assert (read_image(tmp_path / "a") == np.rot90(NOISE, -1)).all()
     full = RNG.integers(0, 65536, SIZE).astype(np.uint16)
     (tmp_path / "a").write_bytes(pil(full, "PNG"))
     assert (read_image(tmp_path / "a") == (full >> 8)[..., None]).all()
@@ -258,6 +264,21 @@ def test_damaged_files_are_refused_in_a_sentence(tmp_path, form, options, cut):
                 reader(tmp_path / "a")
 
 
+def test_a_tiff_of_many_tags_and_pages_takes_no_time(tmp_path):
+    """A thousand pages of four thousand descriptions of 64 KiB each."""
+    tags = b"".join(struct.pack("<HHII", 270, 2, 65536, 8) for _ in range(4000))
+    directory = struct.pack("<H", 4000) + tags
+    content, place = b"", 8
+    for _ in range(50):
+        place += len(directory) + 4
+        content += directory + struct.pack("<I", place)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + content + bytes(65536))
+    start = time.process_time()
+    with pytest.raises(UserError, match=r"a\.tif"):
+        read_size(tmp_path / "a.tif")
+    assert time.process_time() - start < 3
+
+
 def test_directories_of_a_tiff_that_form_a_circle_end(tmp_path):
     content = bytearray(pil(NOISE, "TIFF"))
     first = int.from_bytes(content[4:8], "little")
@@ -289,3 +310,15 @@ def test_classes_json_is_read_safely(tmp_path):
     os.mkfifo(path)
     (problem,) = report(root).problems
     assert "classes.json: a named pipe" in problem
+
+
+def test_files_of_public_data_are_what_plain_decoders_read(request):
+    """CamVid and the nuclei, bit for bit."""
+    for name, images, masks in (("camvid", "val", "valannot"), ("nuclei", "val/images", "val/masks")):
+        root = request.getfixturevalue(f"{name}_root")
+        for path in sorted((root / images).iterdir())[::20]:
+            assert (read_image(path) == cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)).all()
+        for path in sorted((root / masks).iterdir())[::20]:
+            with PIL.Image.open(path) as mask:
+                assert (read_mask(path) == np.asarray(mask)).all()
+                assert read_size(path) == (mask.height, mask.width)

@@ -12,8 +12,8 @@ from segpipe.data.datasets.public import listed_files, open_or_explain, require_
 from segpipe.data.files import (
     check_pair,
     fingerprint,
-    open_image_file,
     read_image,
+    read_image_bytes,
     read_mask,
     read_size,
     unreadable,
@@ -131,8 +131,7 @@ def read_sbd(path: Path) -> Mask:
     from scipy.io import loadmat  # slow to import, and rarely needed
 
     try:
-        with open_image_file(path) as file:
-            mask = np.array(loadmat(BytesIO(file.read()))["GTcls"][0]["Segmentation"][0])
+        mask = np.array(loadmat(BytesIO(read_image_bytes(path)))["GTcls"][0]["Segmentation"][0])
     except Exception as error:  # SciPy raises many kinds of errors for damaged files
         raise unreadable(path, error) from error
     return mask.astype(np.uint8)
