@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from segpipe.analysis.factors import FACTORS, Factor, in_order_of_names
+from segpipe.errors import UserError
 from segpipe.runs import cells
 from segpipe.runs.renames import upgrade
 from segpipe.runs.run import Run
+from segpipe.runs.storage import inside, is_component, read_yaml
 
 
 class Problem(NamedTuple):
@@ -47,8 +47,12 @@ def cells_of_earlier_runs(folder: Path, requested: list[cells.Cell]) -> list[cel
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """Return the sorted subfolders, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Return the sorted subfolders, without hidden ones, links, and names with control characters."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.is_symlink() and is_component(path.name) and not path.name.startswith(".")
+    )
 
 
 def cell_of_run(path: Path, problems: list[Problem], factors: Sequence[Factor] = FACTORS) -> cells.Cell | None:
@@ -60,7 +64,7 @@ def cell_of_run(path: Path, problems: list[Problem], factors: Sequence[Factor] =
         config = read_config(path)
         levels = {factor.key: factor.level_in(config) for factor in in_order_of_names(factors)}
         choices = {"model": config["model"]["name"], **levels, "seed": config["seed"]}
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         problems.append(Problem("damaged", path.name, f"config.yaml: {first_line(error)}"))
         return None
     overrides = Run(path).record.get("overrides") or []
@@ -68,15 +72,11 @@ def cell_of_run(path: Path, problems: list[Problem], factors: Sequence[Factor] =
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the resolved configuration of a run, read by the fast YAML loader.
+    """Return the resolved configuration of a run as data, with the present paths of classes.
 
-    Raises TypeError if it is no mapping.
+    Raises ValueError, OSError or UserError if the file is damaged.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    content = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), loader)
-    if not isinstance(content, dict):
-        raise TypeError("not a configuration")
-    return upgrade(content)  # type: ignore[no-any-return]
+    return upgrade(read_yaml(inside(path, "config.yaml")))  # type: ignore[no-any-return]
 
 
 def first_line(error: Exception) -> str:

@@ -24,8 +24,9 @@ from segpipe.analysis.scores import MIOU, ReportScore
 from segpipe.analysis.settings import TrainingFacts, point_with_setting, separating_values, training_facts
 from segpipe.errors import UserError
 from segpipe.runs import cells
+from segpipe.runs.counts import read_confusion
+from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import Run, display_path
-from segpipe.runs.storage import read_json
 
 COMPARED_KEYS = {
     "git": "code commit",
@@ -128,6 +129,8 @@ def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: ReportS
         if requested
         else cells_of_runs(folder, problems, factors)
     )
+    if not requested and (folder / cells.FILE).is_file():
+        problems.append(Problem("damaged", cells.FILE, "it is damaged, so the cells are those of the runs"))
     names = {cell.run for cell in all_cells}
     all_cells = exclude_tuning_seeds(folder, all_cells, problems)
     problems += [
@@ -144,8 +147,8 @@ def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: ReportS
             f"To resume an interrupted sweep, repeat its command with sweep.name=NAME."
         )
     first = next(iter(finished.values()))
-    with np.load(first.run.confusion("test")) as file:
-        images, groups = file["names"].tolist(), file["groups"].tolist()
+    counts = read_confusion(first.run.confusion("test"))
+    images, groups = counts["names"].tolist(), counts["groups"].tolist()
     placed_runs = design_points(all_cells, {name: run.config for name, run in finished.items()}, factors)
     separating = separating_values(placed_runs, {name: run.facts for name, run in finished.items()}, factors)
     networks, duplicates = group_networks(placed_runs, separating, finished)
@@ -198,15 +201,20 @@ def read_finished(
         if cell.run in seen:
             continue
         seen.add(cell.run or "")
-        state = cells.status(folder, cell)
+        run = Run(folder / (cell.run or "no run"))
+        try:
+            state = cells.status(folder, cell)
+            error = cell.refused or cell.error or run.record.get("error")
+        except UserError as link:
+            problems.append(Problem("damaged", cell.label, str(link)))
+            continue
         if state not in ("finished", "extended"):
-            error = cell.refused or cell.error or read_json(folder / str(cell.run) / "run.json").get("error")
             defaults = {"running": "still running", "missing": "no run yet"}
             reason = str(error).splitlines()[0] if error else defaults.get(state, "no reason recorded")
             problems.append(Problem(state, cell.label, reason))
             continue
         try:
-            finished[str(cell.run)] = read_run(Run(folder / str(cell.run)), factors, score)
+            finished[str(cell.run)] = read_run(run, factors, score)
         except Exception as error:  # errors of zlib, zipfile, numpy and others; a damaged file must not stop the report
             problems.append(Problem("damaged", cell.label, f"{cell.run}: {first_line(error)}"))
     return finished
@@ -214,10 +222,11 @@ def read_finished(
 
 def read_run(run: Run, factors: Sequence[Factor] = FACTORS, score: ReportScore = MIOU) -> FinishedRun:
     """Return a finished run. Damaged files raise whatever their readers raise."""
-    metrics = read_json(run.metrics)
+    metrics = read_record(run.metrics, Metrics)
+    if not metrics:
+        raise ValueError("metrics.json is missing or damaged")
     val = val_score(run, metrics, score)
-    with run.confusion("test").open("rb") as opened, np.load(opened) as file:
-        matrices = file["matrices"]
+    matrices = read_confusion(run.confusion("test"))["matrices"]
     if matrices.shape[1:] != (len(run.record["classes"]),) * 2:
         raise ValueError(f"confusion/test.npz is {matrices.shape} for {len(run.record['classes'])} classes")
     config = read_config(run.folder)
@@ -229,8 +238,7 @@ def val_score(run: Run, metrics: Mapping[str, Any], score: ReportScore) -> float
     """Return the validation score: as recorded, or from the confusion matrices if the run is older than the score."""
     recorded = metrics["val"]
     if score.key not in recorded and score.compute is not None and run.confusion("val").is_file():
-        with np.load(run.confusion("val")) as file:
-            return score.of_all(file["matrices"])
+        return score.of_all(read_confusion(run.confusion("val"))["matrices"])
     return float(recorded[score.key])
 
 

@@ -20,6 +20,7 @@ from segpipe.metrics.confusion import SCORES
 from segpipe.runs.storage import write_text
 
 Row = dict[str, Any]
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a text that begins like this is a formula to a spreadsheet
 
 
 def result_rows(collection: Collection) -> Iterator[Row]:
@@ -102,13 +103,18 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as CSV, atomically; missing values are empty fields."""
     text = io.StringIO()
     table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    table.writeheader()
+    table.writerow({name: format_field(name) for name in table.fieldnames})
     table.writerows({name: format_field(value) for name, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
 
 
 def format_field(value: Any) -> str:
-    """Return the text of one field: nine significant digits, or empty for None and non-finite values."""
+    """Return the text of one field: nine significant digits, or empty for None and non-finite values.
+
+    A text that a spreadsheet would execute as a formula gets an apostrophe before it.
+    """
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
     return f"{value:.9g}" if isinstance(value, float) else str(value)

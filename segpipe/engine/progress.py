@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from segpipe.runs import cells
+from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import Run
-from segpipe.runs.storage import read_history, read_json
+from segpipe.runs.storage import inside, read_history
 from segpipe.runs.summary import PYTHON, format_score
 
 EVERY = 0.5  # seconds between two updates of the view
@@ -50,7 +51,7 @@ class ProgressView:
         """Count and print a run that has ended. left: the number of runs that wait or are running."""
         self.counts[state] += 1
         self.seconds.append(seconds)
-        metrics = read_json(run.metrics)
+        metrics = read_record(run.metrics, Metrics)
         scores = ""
         if state == "finished" and metrics:
             miou = metrics["val"]["miou"]
@@ -65,7 +66,7 @@ class ProgressView:
     def already_finished(self, run: Run) -> None:
         """Count a run that an earlier process has finished."""
         self.counts["finished"] += 1
-        self.update_best(read_json(run.metrics).get("val", {}).get("miou"), run)
+        self.update_best(read_record(run.metrics, Metrics).get("val", {}).get("miou"), run)
 
     def update_best(self, miou: float | None, run: Run) -> None:
         """Store a run's validation mIoU if it is the best so far."""
@@ -112,7 +113,9 @@ def print_cells(folder: Path) -> bool:
     shown: dict[str, str] = {}  # run: label of its first cell
     states = [cells.status(folder, cell) for cell in listed]
     for cell, state in zip(listed, states, strict=True):
-        metrics = read_json(Run(folder / cell.run).metrics) if cell.run and state == "finished" else {}
+        metrics = (
+            read_record(Run(inside(folder, cell.run)).metrics, Metrics) if cell.run and state == "finished" else {}
+        )
         scores = [format_score(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
         same = shown.get(cell.run or "")
         if cell.run:
@@ -126,7 +129,7 @@ def print_cells(folder: Path) -> bool:
     wrong = [(cell, state) for cell, state in zip(listed, states, strict=True) if state not in ("finished", "refused")]
     for cell, state in wrong:
         silent = SILENT.get(state, "its process ended without writing the reason")
-        error = cell.error or Run(folder / str(cell.run)).record.get("error") or silent
+        error = cell.error or Run(inside(folder, str(cell.run))).record.get("error") or silent
         console.print(f"{state}: {cell.label}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
     if any(folder.glob("*/wandb/offline-run-*")):

@@ -16,8 +16,9 @@ from segpipe.config.schema import key_of
 from segpipe.engine.processes import quote_override
 from segpipe.errors import UserError, nearest
 from segpipe.runs import cells
+from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import Run, display_path
-from segpipe.runs.storage import read_json, write_text
+from segpipe.runs.storage import inside, write_text
 from segpipe.runs.summary import PYTHON
 
 OUT = "tuned.cells"  # file of the chosen cells, in the sweep's folder
@@ -108,7 +109,7 @@ def read(folder: Path, keys: list[str]) -> Sweep:
         levels[level] = None
         tuning = tunings.setdefault(place, Tuning(place))
         state = cells.status(folder, cell)
-        metrics = read_json(Run(folder / str(cell.run)).metrics) if state == "finished" else {}
+        metrics = read_record(Run(inside(folder, str(cell.run))).metrics, Metrics) if state == "finished" else {}
         miou = metrics.get("val", {}).get("miou")
         if isinstance(miou, int | float) and np.isfinite(miou):
             tuning.scores.setdefault(level, {})[seed] = float(miou)

@@ -8,6 +8,8 @@ from segpipe.runs.records import SweepRecord, read_record
 from segpipe.runs.run import Run, file_lock
 from segpipe.runs.storage import inside, write_json
 
+FILE = "sweep.json"
+
 
 class Cell(NamedTuple):
     """One cell of a sweep. Cells that are the same network share a run.
@@ -48,17 +50,17 @@ def add(folder: Path, new: Cell, *, tuning_seeds: Iterable[int] | None = None) -
             return
         kept[new.place] = new
         entries = {"name": folder.name, "tuning_seeds": seeds, "cells": [cell._asdict() for cell in kept.values()]}
-        write_json(inside(folder, "sweep.json"), entries)
+        write_json(inside(folder, FILE), entries)
 
 
 def read_tuning_seeds(folder: Path) -> list[int] | None:
     """Read the seeds that are used to tune nuisance factors, never to compare networks; None where none are given."""
-    return read_record(inside(folder, "sweep.json"), SweepRecord).get("tuning_seeds")
+    return read_record(inside(folder, FILE), SweepRecord).get("tuning_seeds")
 
 
 def read(folder: Path) -> list[Cell]:
     """Read the cells of a sweep, in the order in which they were added; an empty list where there is no sweep."""
-    return [Cell(**entry) for entry in read_record(inside(folder, "sweep.json"), SweepRecord).get("cells", [])]
+    return [Cell(**entry) for entry in read_record(inside(folder, FILE), SweepRecord).get("cells", [])]
 
 
 def status(folder: Path, cell: Cell) -> str:
