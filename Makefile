@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-all coverage lint format types docs sweep clean
+.PHONY: help setup train test test-slow test-all coverage lint format types docs sweep lock clean
 
 help:                      ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -53,6 +53,15 @@ docs: setup                ## build the documentation site into docs/_build/html
 		$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[docs]'
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 	@echo "The site: docs/_build/html/index.html"
+
+lock: setup docs           ## write requirements.lock: the versions that are installed in .venv, with hashes
+	@$(BIN)/python -c "import piptools" 2>/dev/null || $(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/installed.txt
+	@sed -n '/^#/p;/^#/!q' requirements.lock > .venv/requirements.lock
+	$(BIN)/python -m piptools compile --quiet --allow-unsafe --generate-hashes --no-annotate --no-emit-index-url \
+		--no-emit-find-links --no-emit-trusted-host --strip-extras --no-header --extra dev --extra docs \
+		--constraint .venv/installed.txt --output-file - pyproject.toml >> .venv/requirements.lock
+	mv .venv/requirements.lock requirements.lock
 
 clean:                     ## remove .venv and caches; outputs/ stays
 	rm -rf .venv build dist docs/_build docs/api/*.rst .pytest_cache .mypy_cache .ruff_cache .coverage* *.egg-info

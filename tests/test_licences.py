@@ -5,6 +5,7 @@ from contextlib import suppress
 from importlib import metadata
 
 import pytest
+from support.paths import ROOT
 
 ALLOWED = re.compile(
     r"MIT|BSD|Apache|PSF|Python Software Foundation|ISC|Zlib|CC0|BSL-1.0|Unlicense|HPND|MPL|Mozilla Public License",
@@ -48,6 +49,16 @@ def test_every_dependency_may_be_used_freely():
     }
     assert len(found) > 40
     assert {name: said for name, said in found.items() if not ALLOWED.search(said)} == {}
+
+
+def test_the_lock_file_pins_every_dependency_by_hash():
+    """Those of this platform; ``make lock`` writes it again."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pinned = [re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in lines if re.match(r"[\w.-]+==", line)]
+    hashed = "\n".join(lines).count("==") == sum(line.endswith("\\") and "==" in line for line in lines)
+    assert hashed
+    missing = installed_with("segpipe", ("timm", "cluster", "dev")).keys() - {*pinned, "segpipe"}
+    assert {name for name in missing if not CUDA.fullmatch(name)} == set()
 
 
 @pytest.mark.parametrize(("said", "free"), [("AGPL-3.0", False), ("Proprietary", False), ("BSD-3-Clause", True)])

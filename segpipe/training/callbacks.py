@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from segpipe.data import visualise
 from segpipe.data.dataset import Sample, Split
+from segpipe.data.datasets.shapes import Shapes
 from segpipe.data.examples import save_examples
 from segpipe.data.module import SegmentationData
 from segpipe.models.network import resize_logits
@@ -139,6 +140,14 @@ class LogPredictions(pl.Callback):
                 names=names,
                 classes=pl_module.classes,
             )
+
+
+def may_send_images(logger: WandbLogger, data: SegmentationData) -> bool:
+    """Return whether images may leave the machine: if ``logger.images`` is true, or null and the scenes are drawn."""
+    dataset = data.split("val")
+    drawn = isinstance(getattr(dataset, "whole", dataset), Shapes)
+    images = getattr(logger, "images", None)
+    return drawn if images is None else bool(images)
 
 
 def predict_samples(

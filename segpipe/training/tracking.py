@@ -26,10 +26,18 @@ from pytorch_lightning.utilities import rank_zero_only
 from segpipe.errors import UserError
 
 Mode = Literal["online", "offline", "disabled"]
+ABSOLUTE = re.compile(r"(?<![\w.~:/-])~?(?:/[^/\s,'\"\]]+)*/([^/\s,'\"\]]+)/?")  # group 1: its last component
 
 
 class TolerantWandbLogger(WandbLogger):
-    """A WandbLogger whose failures lose metrics but do not stop the training."""
+    """A WandbLogger whose failures lose metrics but do not stop the training.
+
+    images: whether to send example images; None: only of drawn scenes.
+    """
+
+    def __init__(self, *, images: bool | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.images = images
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """See WandbLogger."""
@@ -49,6 +57,7 @@ def wandb_logger(
     entity: str | None = None,
     mode: Literal["auto"] | Mode = "auto",
     timeout: float = 5.0,
+    images: bool | None = None,
 ) -> WandbLogger | None:
     """A logger with a started W&B run, without prompts; None if W&B cannot write to disk.
 
@@ -57,6 +66,7 @@ def wandb_logger(
     mode: ``auto`` is online if a key is found and the server answers within ``timeout`` seconds, else offline.
         ``online`` raises UserError where ``auto`` would be offline. Starting takes at most five times ``timeout``;
         finishing a run whose server no longer answers takes at most twelve times.
+    images: see ``TolerantWandbLogger``. Paths in the configuration and in the tags are sent without their folders.
     """
     if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
         return TolerantWandbLogger(save_dir=folder)  # Lightning starts no W&B run on other ranks
@@ -76,8 +86,8 @@ def wandb_logger(
         dir=folder,
         name=name,
         group=group,
-        tags=list(dict.fromkeys(tag[:64] for tag in tags)),  # the maximal length in W&B
-        config=config,
+        tags=list(dict.fromkeys(without_folders(tag)[:64] for tag in tags)),  # the maximal length in W&B
+        config=without_folders(config),
         resume="allow",
         reinit="create_new",  # do not log to other runs of this process
         settings=quiet_settings(timeout),
@@ -99,12 +109,20 @@ def wandb_logger(
         print(f"W&B: {run.url}")
     if chosen == "offline":
         print(f"W&B: offline, because {reason}. To upload later: {sync_command(run)}")
-    return TolerantWandbLogger(experiment=run, save_dir=folder, log_model=False)
+    return TolerantWandbLogger(experiment=run, save_dir=folder, log_model=False, images=images)
 
 
 def quiet_settings(timeout: float) -> wandb.Settings:
-    """Settings of a run that prints nothing and sends no code and no system statistics. timeout: in seconds."""
+    """Settings of a run that prints nothing and sends no code, no statistics of the system, and no host name.
+
+    timeout: in seconds.
+    """
     return wandb.Settings(
+        host="",
+        disable_git=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
         console="off",
         silent=True,
         save_code=False,
@@ -113,6 +131,15 @@ def quiet_settings(timeout: float) -> wandb.Settings:
         finish_timeout=12 * timeout,
         finish_timeout_raises=True,
     )
+
+
+def without_folders(content: Any) -> Any:
+    """Copy nested dicts and lists. An absolute path, also one inside a text, is replaced by its last component."""
+    if isinstance(content, dict):
+        return {key: without_folders(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_folders(value) for value in content]
+    return ABSOLUTE.sub(lambda path: path[1], content) if isinstance(content, str) else content
 
 
 def no_logger(**unused: Any) -> None:

@@ -2,19 +2,23 @@
 
 import csv
 import json
+import platform
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from support.wandb_alone import MARKS, synced_later, train_tiny
-from support.wandb_file import read_wandb
+from support.wandb_file import read_wandb, records
 
 from segpipe import report
 from segpipe.data.datasets.shapes import CLASSES, Shapes
 from segpipe.metrics import confusion
 from segpipe.runs.storage import read_history
+from segpipe.training.callbacks import may_send_images
+from segpipe.training.tracking import without_folders
 
 pytestmark = MARKS
 
@@ -160,3 +164,40 @@ def test_nothing_lies_outside_the_folder_and_one_line_is_printed(tracked, alone)
     assert tracked.file.exit_code == 0
     assert not list((alone / "cwd").iterdir())
     assert not [path for path in (alone / "home").rglob("*") if "wandb" in str(path.relative_to(alone))]
+
+
+def test_nothing_that_tells_of_the_machine_is_sent(tracked):
+    """``local_path`` is where an upload finds a file."""
+    lines = "".join(map(str, records(tracked.file.path.read_bytes()))).splitlines()
+    content = "\n".join(line for line in lines if "local_path:" not in line)
+    for private in (str(tracked.folder), str(tracked.folder.parent), platform.node(), str(Path.home())):
+        assert private not in content, private
+    assert not list(tracked.folder.glob("wandb/*/files/requirements.txt"))
+    assert not list(tracked.folder.glob("wandb/*/files/wandb-metadata.json"))
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("data.root=/home/a/photos", "data.root=photos"),
+        ("/a/b/c/", "c"),
+        ("~/photos/x", "x"),
+        ("+x=[/a/b,/c]", "+x=[b,c]"),
+        ("a/b", "a/b"),
+        ("relative/../x", "relative/../x"),
+        ("1/2", "1/2"),
+        ({"root": "/a/b", "n": 3, "l": ["/q/r", None]}, {"root": "b", "n": 3, "l": ["r", None]}),
+    ],
+)
+def test_paths_are_sent_without_their_folders(given, sent):
+    assert without_folders(given) == sent
+
+
+@pytest.mark.parametrize(
+    ("images", "drawn", "sent"), [(None, True, 1), (None, False, 0), (True, False, 1), (False, True, 0)]
+)
+def test_images_of_users_stay_unless_asked_for(images, drawn, sent):
+    logger = SimpleNamespace(images=images)
+    scenes = Shapes(split="val", val=2) if drawn else SimpleNamespace()
+    for dataset in (scenes, SimpleNamespace(whole=scenes)):  # the second: debug=overfit
+        assert may_send_images(logger, SimpleNamespace(split=lambda name, dataset=dataset: dataset)) == sent
