@@ -1,6 +1,7 @@
 """The LightningDataModule: three splits of a data set as batches."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,7 +19,7 @@ from segpipe.data.samples import Batch, Samples
 from segpipe.errors import UserError
 from segpipe.runs.environment import cores
 
-LOADER_TIMEOUT = 1800  # seconds without a batch after which the loader's processes are taken to be stuck
+LOADER_TIMEOUT = 900  # seconds without a batch; after two such times the loader's processes are taken to be stuck
 SHOWN = 3  # problems that an error message lists
 
 
@@ -31,7 +32,23 @@ class Loader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yield one epoch."""
-        yield from super().__iter__()
+        batches = super().__iter__()
+        with suppress(StopIteration):
+            while True:
+                yield next_batch(batches)
+
+
+def next_batch(batches: Iterator[Batch]) -> Batch:
+    """Return the next batch of an iterator, which is asked again after a timeout.
+
+    A training that was suspended, by Ctrl-Z or a batch system, finds its time over when it continues.
+    """
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if "timed out" not in str(error):
+            raise
+    return next(batches)
 
 
 class SegmentationData(pl.LightningDataModule):

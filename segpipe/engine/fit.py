@@ -121,7 +121,6 @@ def build_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, res
     if plan.budget:
         print(f"Note: {plan.budget}")
     task = build.task(cfg, data)
-    check_monitors(cfg, task)
     task.check_optimizer()
     load_weights(task, cfg)
     start = None
@@ -129,6 +128,7 @@ def build_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, res
         start = Start(plan, data, overrides=overrides, world_size=rank_info.world_size, restart=restart)
     run = start.run if start else Run(Path(cfg.run_dir))
     trainer = build.trainer(cfg, run, rank_info, first=[FolderGuard(run), StopAfterSignal()], last=[StopAfterEpoch()])
+    check_monitors(cfg, task, trainer.callbacks)  # type: ignore[attr-defined]
     return Training(plan, run, data, task, trainer, rank_info.rank, start)
 
 

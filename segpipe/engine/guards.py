@@ -1,5 +1,6 @@
 """Guards of a training: what would end it wrongly or late is found early, or is brought to a point where it can end."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -64,16 +65,16 @@ def check_folder(run: Run) -> None:
         )
 
 
-def check_monitors(cfg: DictConfig, task: SegmentationTask) -> None:
+def check_monitors(cfg: DictConfig, task: SegmentationTask, callbacks: Iterable[pl.Callback]) -> None:
     """Raise UserError for a callback that monitors a value that is never logged.
 
-    A task or a callback of the user's own may log more values; then nothing is checked.
+    callbacks: of the trainer. A task or a callback of the user's own may log more values; then nothing is checked.
     """
     logged = ["train/loss", "val/loss", *(f"val/{name}" for name in score_paths(task.classes))]
-    known = ("pytorch_lightning.", "lightning.", "segpipe.")
-    nodes = {name: node for name, node in cfg.callbacks.items() if isinstance(node, DictConfig)}
-    if type(task) is not SegmentationTask or not all(node._target_.startswith(known) for node in nodes.values()):
+    packages = {type(callback).__module__.partition(".")[0] for callback in callbacks}
+    if type(task) is not SegmentationTask or packages - {"pytorch_lightning", "segpipe"}:
         return
+    nodes = {name: node for name, node in cfg.callbacks.items() if isinstance(node, DictConfig)}
     for name, node in nodes.items():
         monitor = node.get("monitor")
         if isinstance(monitor, str) and monitor not in logged:

@@ -155,8 +155,8 @@ def describe_exit(status: int) -> str:
 
 def may_fork() -> bool:
     """Return whether a fork of this process can train: not if it may have used a GPU, or if it has other threads."""
-    alone = all(thread.name in (threading.main_thread().name, PARENT_PIPE) for thread in threading.enumerate())
-    return sys.platform == "linux" and alone and not torch.cuda.is_available()
+    single = all(thread.name in (threading.main_thread().name, PARENT_PIPE) for thread in threading.enumerate())
+    return sys.platform == "linux" and single and not torch.cuda.is_available()
 
 
 def spawn(arguments: list[str], environment: dict[str, str], stdin: int, outputs: list[int]) -> Process:

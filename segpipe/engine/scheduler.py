@@ -125,13 +125,13 @@ class Scheduler:
 slots: list[Scheduler] = []  # the scheduler of this process: none or one
 
 
-def forget() -> None:
-    """Forget the sweep in a forked child: the child is a job, and the sweep belongs to the parent."""
+def reset_sweep() -> None:
+    """Reset the sweep in a forked child: the child is a job, and the sweep belongs to the parent."""
     slots.clear()
     SweepCallback.folder, SweepCallback.jobs = None, 0
 
 
-os.register_at_fork(after_in_child=forget)
+os.register_at_fork(after_in_child=reset_sweep)
 
 
 def split_devices(workers: int, *, gpu: bool) -> list[dict[str, str]]:

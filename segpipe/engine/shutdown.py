@@ -13,6 +13,7 @@ from segpipe.errors import INTERRUPTED
 
 STARTED = os.getpid()  # of the process that imported this module; a forked child has another
 REPEATED = 2.0  # seconds: a signal within this time after the first one is the same request, sent twice
+SHOW_CURSOR = b"\x1b[?25h"  # for a terminal
 signals: dict[int, float] = {}  # those that asked this process to end, each with the time of its first arrival
 os.register_at_fork(after_in_child=signals.clear)
 
@@ -47,6 +48,8 @@ def restore_handlers() -> None:
 def exit_at_once(number: int, frame: object) -> None:
     """Signal handler: end the process with one line and the status of an interrupted program."""
     with suppress(OSError):
+        if os.isatty(1):
+            os.write(1, SHOW_CURSOR)  # a live view of a sweep hides it
         os.write(2, b"segpipe: interrupted.\n")
     os._exit(INTERRUPTED)
 

@@ -84,7 +84,7 @@ def init_weights(module: nn.Module, *, seed: int, prefix: str) -> None:
         with seeded_by_name(seed, name):
             reset()
         for parameter, (version, values) in zip(parameters, before, strict=True):
-            same = trusted or (parameter._version - version == built[parameter] and alike(values, spread(parameter)))
+            same = trusted or (parameter._version - version == built[parameter] and similar(values, spread(parameter)))
             if version != built[parameter] or not same:
                 raise UserError(f"{name} ({type(layer).__name__}) would lose its initial weights. {RULE}")
         known.update(parameters)
@@ -102,7 +102,7 @@ def spread(parameter: Tensor) -> tuple[float, float, float, int] | None:
     return float(low), float(high), float(torch.linalg.vector_norm(values)) / values.numel() ** 0.5, values.numel()
 
 
-def alike(built: tuple[float, float, float, int] | None, drawn: tuple[float, float, float, int] | None) -> bool:
+def similar(built: tuple[float, float, float, int] | None, drawn: tuple[float, float, float, int] | None) -> bool:
     """Whether two draws may have one distribution. Detects changes by ``.data``, which torch does not count."""
     if built is None or drawn is None:
         return True

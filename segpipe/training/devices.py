@@ -45,7 +45,7 @@ class RankInfo(NamedTuple):
         if self.store is None:
             return
         self.store.set(config_key(), OmegaConf.to_yaml(cfg) if cfg is not None else "")
-        while cfg is None and self.store.add(f"{config_key()}/heard", 0) < self.world_size - 1:
+        while cfg is None and self.store.add(f"{config_key()}/received", 0) < self.world_size - 1:
             time.sleep(POLL)
 
     def receive_config(self) -> DictConfig | None:
@@ -54,7 +54,7 @@ class RankInfo(NamedTuple):
             while not self.store.check([config_key()]):
                 time.sleep(POLL)
             text = self.store.get(config_key()).decode()
-            self.store.add(f"{config_key()}/heard", 1)
+            self.store.add(f"{config_key()}/received", 1)
         except RuntimeError:
             sys.exit(1)
         cfg = OmegaConf.create(text) if text else None

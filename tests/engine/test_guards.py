@@ -165,6 +165,33 @@ def test_a_loader_that_stands_still_ends_the_run(tmp_path, monkeypatch):
     assert "data.workers=0" in OmegaConf.load(tmp_path / "run" / "run.json").error
 
 
+def test_a_training_that_was_suspended_continues():
+    """Its time was over once, not twice."""
+    answers = iter([RuntimeError("DataLoader timed out after 1 seconds"), "batch", RuntimeError("another")])
+
+    class Batches:
+        def __next__(self):
+            if isinstance(answer := next(answers), Exception):
+                raise answer
+            return answer
+
+    assert module.next_batch(Batches()) == "batch"
+    with pytest.raises(RuntimeError, match="another"):
+        module.next_batch(Batches())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "DataLoader timed out after 900 seconds",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+        "shared memory. Please try to raise your shared memory limit.",
+    ],
+)
+def test_loaders_without_shared_memory_are_explained(message):
+    assert "Set data.workers=0" in explain(RuntimeError(message))
+
+
 @pytest.mark.parametrize(("passed", "ends"), [(0.0, False), (1.0, False), (5.0, True)])
 def test_a_second_signal_ends_the_process_only_after_a_while(passed, ends, monkeypatch):
     """Two at once are one request, of a terminal and a launcher, say; the clean-up is not disturbed."""
