@@ -124,20 +124,7 @@ def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: ReportS
         )
     problems: list[Problem] = []
     requested = cells.read(folder)
-    all_cells = (
-        [*requested, *cells_of_earlier_runs(folder, requested)]
-        if requested
-        else cells_of_runs(folder, problems, factors)
-    )
-    if not requested and (folder / cells.FILE).is_file():
-        problems.append(Problem("damaged", cells.FILE, "it is damaged, so the cells are those of the runs"))
-    names = {cell.run for cell in all_cells}
-    all_cells = exclude_tuning_seeds(folder, all_cells, problems)
-    problems += [
-        Problem("foreign", path.name, "not a cell of this sweep; excluded")
-        for path in run_folders(folder)
-        if path.name not in names and (path / "config.yaml").is_file()
-    ]
+    all_cells = exclude_tuning_seeds(folder, list_cells(folder, requested, problems, factors), problems)
     finished = keep_same_test_set(read_finished(folder, all_cells, problems, factors, score), problems)
     if not finished:
         states = Counter(problem.kind for problem in problems)
@@ -171,6 +158,29 @@ def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: ReportS
         folder, networks, seeds, record["classes"], palette, images, groups, problems, value_counts, bool(requested),
         tuple(factors), score,
     )  # fmt: skip
+
+
+def list_cells(
+    folder: Path, requested: list[cells.Cell], problems: list[Problem], factors: Sequence[Factor]
+) -> list[cells.Cell]:
+    """Return the requested cells and those of earlier starts; without a list, the cells of the runs.
+
+    Adds a problem for each run that is none of them, and for a damaged list.
+    """
+    if not requested and (folder / cells.FILE).is_file():
+        problems.append(Problem("damaged", cells.FILE, "it is damaged, so the cells are those of the runs"))
+    all_cells = (
+        [*requested, *cells_of_earlier_runs(folder, requested)]
+        if requested
+        else cells_of_runs(folder, problems, factors)
+    )
+    names = {cell.run for cell in all_cells}
+    problems += [
+        Problem("foreign", path.name, "not a cell of this sweep; excluded")
+        for path in run_folders(folder)
+        if path.name not in names and (path / "config.yaml").is_file()
+    ]
+    return all_cells
 
 
 def exclude_tuning_seeds(folder: Path, all_cells: list[cells.Cell], problems: list[Problem]) -> list[cells.Cell]:

@@ -5,7 +5,6 @@ short training on a CPU. With a GPU, or where threads run, a new interpreter is 
 """
 
 import os
-import re
 import runpy
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from segpipe.errors import INTERRUPTED
+from segpipe.runs.run import quote_override
 
 GRACE = 20.0  # seconds that an interrupted process has in order to write its record
 MODULE = "segpipe.train"
@@ -137,12 +137,6 @@ def train_in(folder: Path, overrides: list[str]) -> int:
         return child.wait() or 0
     finally:
         end([child])
-
-
-def quote_override(value: object) -> str:
-    """Quote a value for Hydra's grammar. Backslashes have a meaning only before a quote."""
-    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), str(value))
-    return f"'{escaped}'"
 
 
 def describe_exit(status: int) -> str:

@@ -20,7 +20,7 @@ from segpipe.errors import UserError
 from segpipe.runs import checkpoints
 from segpipe.runs.checkpoints import latest_intact, quarantine
 from segpipe.runs.environment import environment
-from segpipe.runs.run import Run, display_path, repair_hint
+from segpipe.runs.run import Run, display_path, repair_hint, typed
 from segpipe.runs.storage import read_history, read_yaml, write_bytes, write_text
 
 MAY_CHANGE = (
@@ -92,7 +92,7 @@ def check_unused(run: Run) -> None:
     if run.config.is_file() and (finished or run.checkpoint("last").is_file()):
         raise UserError(
             f"{run.folder}: there is already a run in this folder. To resume it, give "
-            f"resume={display_path(run.folder)}. To train from scratch, give another hydra.run.dir, or remove the "
+            f"{typed('resume', run.folder)}. To train from scratch, give another hydra.run.dir, or remove the "
             f"folder."
         )
 
@@ -107,13 +107,13 @@ def check_same_results(run: Run, plan: Plan, fingerprints: dict[str, str]) -> No
         raise UserError(
             f"{run.folder}: the data are not those that the run was trained on ({', '.join(changed)} differ). Give "
             f"the folder of those data, data.root=FOLDER, or start a new training from the weights of this run: "
-            f"warm_start={display_path(run.folder)}."
+            f"{typed('warm_start', run.folder)}."
         )
     if before and before.get("revisions", {}) != changed_revisions(plan):
         raise UserError(
             f"{run.folder}: the run was started by a version of segpipe that gives other results for it (revisions "
             f"{before.get('revisions', {})}, now {changed_revisions(plan)}; docs/architecture.md). Train from scratch "
-            f"in another folder, or start a new training from its weights: warm_start={display_path(run.folder)}."
+            f"in another folder, or start a new training from its weights: {typed('warm_start', run.folder)}."
         )
 
 
@@ -209,7 +209,7 @@ def check_same_config(run: Run, plan: Plan) -> None:
         if run.record.get("extended_from"):
             raise UserError(
                 f"{run.folder}: the run in this folder has another configuration; it was resumed with another "
-                f"trainer.max_epochs. To resume it, give resume={display_path(run.folder)}. To train the given "
+                f"trainer.max_epochs. To resume it, give {typed('resume', run.folder)}. To train the given "
                 f"configuration, give another hydra.run.dir, or rename this folder."
             )
         raise UserError(f"{run.folder}: the run in this folder has another configuration. Give another hydra.run.dir.")
@@ -247,7 +247,7 @@ def check_resumable(run: Run) -> None:
     if path is None:
         if not run.checkpoint("last").is_file():
             weights = (
-                f", or start from its weights: warm_start={display_path(run.folder)}"
+                f", or start from its weights: {typed('warm_start', run.folder)}"
                 if run.checkpoint("best").is_file()
                 else ""
             )
@@ -308,7 +308,7 @@ def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if not path.startswith(MAY_CHANGE):
             raise UserError(
                 f"resume: {override} would make it another training. Allowed are {', '.join(MAY_CHANGE)}. To start a "
-                f"new training from its weights, give warm_start={display_path(run.folder)}."
+                f"new training from its weights, give {typed('warm_start', run.folder)}."
             )
         OmegaConf.update(kept, path, OmegaConf.select(cfg, path), merge=False)
         if path == "data.root" and "root" in kept.data.dataset:  # stored without the interpolation between the two

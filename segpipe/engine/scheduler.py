@@ -1,6 +1,7 @@
 """The scheduler of a sweep: each job is a child process, and up to ``sweep.workers`` jobs run at a time."""
 
 import os
+import shlex
 import sys
 import time
 from collections import deque
@@ -13,14 +14,14 @@ from omegaconf import DictConfig
 from segpipe.config import build
 from segpipe.config.plan import make_cell
 from segpipe.config.schema import key_of
-from segpipe.engine.processes import ChildProcess, describe_exit, end, quote_override, training_arguments
+from segpipe.engine.processes import ChildProcess, describe_exit, end, training_arguments
 from segpipe.engine.progress import EXTENDED, ProgressView, print_cells
 from segpipe.engine.sweep import SweepCallback, check_no_cells
 from segpipe.errors import UserError
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.environment import cores
 from segpipe.runs.records import Status
-from segpipe.runs.run import Run, display_path, remove_if_empty
+from segpipe.runs.run import Run, display_path, quote_override, remove_if_empty, typed
 from segpipe.runs.summary import PYTHON
 from segpipe.training import devices
 
@@ -218,7 +219,7 @@ def finish() -> int:
         slots[0].wait_all()
         slots[0].board.close()
     all_finished = print_cells(SweepCallback.folder)
-    print(f"Report: {PYTHON} -m segpipe.report {display_path(SweepCallback.folder)}")
+    print(f"Report: {PYTHON} -m segpipe.report {shlex.quote(display_path(SweepCallback.folder))}")
     return int(not all_finished)
 
 
@@ -227,5 +228,7 @@ def cancel() -> None:
     while slots:
         stopped = slots.pop()
         if stopped.waiting or stopped.jobs:
-            print(f"\nInterrupted. To resume: the same command with sweep.name={stopped.name}", file=sys.stderr)
+            print(
+                f"\nInterrupted. To resume: the same command with {typed('sweep.name', stopped.name)}", file=sys.stderr
+            )
         stopped.close()

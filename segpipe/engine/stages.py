@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 
 from segpipe.config import schema
 from segpipe.config.plan import Plan
-from segpipe.engine.processes import quote_override, train_in
+from segpipe.engine.processes import train_in
 from segpipe.errors import UserError
-from segpipe.runs.run import display_path
+from segpipe.runs.run import quote_override, typed
 from segpipe.runs.summary import PYTHON
 
 
@@ -38,7 +38,7 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
             status = train_in(folder, [*line, *([f"warm_start={quote_override(before)}"] if before else [])])
         finally:
             if status:
-                again = shlex.join([*overrides, f"hydra.run.dir={display_path(final)}"])
+                again = " ".join([*map(shlex.quote, overrides), typed("hydra.run.dir", final)])
                 print(f"Stage {number} did not finish. To resume: {PYTHON} -m segpipe.train {again}", file=sys.stderr)
         if status:
             return status

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.config.schema import key_of
-from segpipe.engine.processes import quote_override
 from segpipe.errors import UserError, nearest
 from segpipe.runs import cells
 from segpipe.runs.records import Metrics, read_record
-from segpipe.runs.run import Run, display_path
+from segpipe.runs.run import Run, display_path, quote_override
 from segpipe.runs.storage import inside, write_text
 from segpipe.runs.summary import PYTHON
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shlex
 import sys
 import time
@@ -15,6 +16,7 @@ from segpipe.runs.records import RunRecord, Status, read_record
 from segpipe.runs.storage import inside, open_regular, partial_files, write_json
 
 OF_A_START = ("hydra.", "resume=", "run_dir=", "sweep.")  # overrides of how and where a run is started
+PLAIN = re.compile(r"[\w./:@%+-]+")  # a value that neither Hydra nor a shell takes for anything else
 LOCK = ".lock"  # file in a run's folder
 
 
@@ -26,9 +28,21 @@ def display_path(path: Path) -> str:
 PYTHON = display_path(Path(sys.executable)) if ".venv" in sys.executable else "python"  # make does not activate it
 
 
+def quote_override(value: object) -> str:
+    """Quote a value for Hydra's grammar. Backslashes have a meaning only before a quote."""
+    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), str(value))
+    return f"'{escaped}'"
+
+
+def typed(key: str, value: object) -> str:
+    """Return ``key=value`` as a user has to type it: quoted for Hydra's grammar and for the shell where necessary."""
+    text = display_path(value) if isinstance(value, Path) else printable(value)
+    return shlex.quote(f"{key}={text if PLAIN.fullmatch(text) else quote_override(text)}")
+
+
 def repair_hint(folder: Path) -> str:
     """Return the advice on how to repair a damaged run."""
-    return f"To repair it, run its first command again with resume=auto hydra.run.dir={display_path(folder)}."
+    return f"To repair it, run its first command again with resume=auto {typed('hydra.run.dir', folder)}."
 
 
 LOCAL_KEYS = ("data.root", "data.dataset.root", "data.dataset.images", "data.dataset.masks", "logger")
@@ -37,7 +51,7 @@ LOCAL_KEYS = ("data.root", "data.dataset.root", "data.dataset.images", "data.dat
 def resume_command(run: "Run") -> str:
     """Return the command that resumes a run. What is not read from a stored configuration is given again."""
     local = [override for override in run.cell_overrides if override.lstrip("+~").startswith(LOCAL_KEYS)]
-    return f"{PYTHON} -m segpipe.train {shlex.join([f'resume={display_path(run.folder)}', *local])}"
+    return " ".join([f"{PYTHON} -m segpipe.train {typed('resume', run.folder)}", *map(shlex.quote, local)])
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The slots of a sweep, and processes."""
 
+import shlex
 import sys
 import threading
 
@@ -10,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from segpipe.engine import processes, scheduler
 from segpipe.engine.progress import ProgressView
 from segpipe.errors import UserError
+from segpipe.runs.run import quote_override, typed
 
 # ---- slots
 
@@ -51,5 +53,14 @@ def test_a_process_of_several_threads_is_not_forked():
 
 @pytest.mark.parametrize("value", ["a b", "it's", "x=1,2", "back\\slash", "end\\", "both\\'", "(1)"])
 def test_quoted_survives_hydras_grammar(value):
-    (override,) = OverridesParser.create().parse_overrides([f"key={processes.quote_override(value)}"])
+    (override,) = OverridesParser.create().parse_overrides([f"key={quote_override(value)}"])
+    assert override.value() == value
+
+
+@pytest.mark.parametrize(
+    "value", ["a b", "it's", "x=1,2", "back\\slash", "$(touch x)", "a;b", "(1)", "plain/path.1", "`x`"]
+)
+def test_a_printed_override_survives_the_shell_and_hydra(value):
+    (word,) = shlex.split(typed("run_dir", value))
+    (override,) = OverridesParser.create().parse_overrides([word])
     assert override.value() == value
