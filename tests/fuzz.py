@@ -22,6 +22,7 @@ import numpy as np
 import PIL.Image
 import torch
 import yaml
+from support.configs import TINY, configure
 
 SECONDS = float(os.environ.get("SEGPIPE_FUZZ_SECONDS", "20"))  # more on a busy machine
 RUN, SWEEP, DATA, OUTSIDE = "run", "sweep", "data", "outside"
@@ -252,12 +253,14 @@ def commands(folder):
     scenes = ["data.dataset.test=4", "data.dataset.side=64", "data.workers=0"]
     guarded = f"import segpipe\ntry:\n {load}\nexcept segpipe.UserError as e: print(e)"
     quiet = ["logger=none", f"data.root={data}", "data.workers=0", "trainer=cpu", "trainer.max_epochs=1"]
+    tiny = [*TINY, "trainer.max_epochs=1", "logger=none"]
     return {
         RUN: [
             ["-m", "segpipe.predict", run, folder / "photo.png", "--out", out, "--device", "cpu"],
             ["-m", "segpipe.evaluate", run, "--device", "cpu", "--data", *scenes],
             ["-c", guarded],
             ["-m", "segpipe.train", f"resume={run}", "trainer.max_epochs=2", "logger=none"],
+            ["-m", "segpipe.train", f"warm_start={run}", *tiny, f"hydra.run.dir={out}"],
         ],
         SWEEP: [
             ["-m", "segpipe.report", sweep, "--resamples", "100", "--out", out],
@@ -265,6 +268,7 @@ def commands(folder):
         ],
         DATA: [
             ["-m", "segpipe.check_data", "data=folder", f"data.root={data}", "data.workers=0"],
+            ["-m", "segpipe.predict", run, data, "--out", out, "--device", "cpu"],
             [
                 "-m",
                 "segpipe.train",
@@ -306,8 +310,6 @@ def digest(folder):
 
 def prepare(folder):
     """Make the good folders: a run, a sweep of two runs, a data set, an image, and files that must not change."""
-    from support.configs import TINY, configure
-
     from segpipe.config.plan import make_cell
     from segpipe.runs import cells
     from segpipe.train import train
@@ -367,7 +369,6 @@ def fuzz(cases, *, seed=0):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     count, first = (int(word) for word in [*sys.argv[1:], *["300", "0"][len(sys.argv) - 1 :]])
     wrong = 0
     for one in filter(None, fuzz(count, seed=first)):
