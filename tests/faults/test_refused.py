@@ -39,7 +39,7 @@ def interrupted_run(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["finished", "interrupted"])
+@pytest.fixture(params=["finished", pytest.param("interrupted", marks=pytest.mark.slow)])
 def run(request, finished_run, interrupted_run, tmp_path):
     """The folder of a copy of a run."""
     source = {"finished": finished_run, "interrupted": interrupted_run}[request.param]
