@@ -49,7 +49,7 @@ DEEP = np.full((9, 9), 4095, np.uint16)
         (PIL.Image.new("RGBA", (9, 9), (9, 9, 9, 100)), "band beside its colours"),
         (np.zeros((1, 10_000_000, 3), np.uint8), "enlarged to the encoder's minimum"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_images_that_cannot_be_predicted_are_refused_in_a_sentence(finished_run, image, says):
     with pytest.raises(UserError, match=says):
