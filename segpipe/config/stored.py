@@ -94,7 +94,7 @@ def check_class(
     if target in offered().get(place, ()) or target in from_libraries(place) or (place, target) in typed:
         return
     package = target.partition(".")[0]
-    if any(target == name or target.startswith(f"{name}.") for name in trust):
+    if any(lies_in(target, name) for name in trust):
         check_origin(run, package)
         return
     there = sorted(offered().get(place, ()))
@@ -106,6 +106,12 @@ def check_class(
         f"class, and you trust the run, give trust={name} (train), --trust {name} (predict, evaluate), or "
         f"segpipe.load(RUN, trust=['{name}'])."
     )
+
+
+def lies_in(target: str, package: str) -> bool:
+    """Return whether an import path leads into a package or module."""
+    parts = package.split(".")
+    return target.split(".")[: len(parts)] == parts
 
 
 def check_origin(run: Run, package: str) -> None:
@@ -220,6 +226,17 @@ def default_data(stored: DictConfig) -> dict[str, Any]:
         if node.data.dataset.get("_target_") == stored.data.dataset.get("_target_"):
             return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))["data"]  # type: ignore[no-any-return]
     return {}
+
+
+def check_data_given(run: Run, cfg: DictConfig) -> None:
+    """Raise UserError where the data of a run lie in a folder that was not given again."""
+    stored = read_yaml(run.config)["data"].get("root")
+    if stored and not cfg.data.get("root") and not cfg.data.dataset.get("images"):
+        raise UserError(
+            f"{run.folder}: give the folder of the data again: data.root=FOLDER for train, --data data={cfg.data.name} "
+            f"data.root=FOLDER for evaluate. The one in a stored configuration "
+            f"({str(stored)[:200]}) is not used, because a run may come from a stranger."
+        )
 
 
 def relocate(node: DictConfig, name: str, run: Run) -> None:

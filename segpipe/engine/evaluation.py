@@ -11,10 +11,11 @@ from hydra import compose, initialize_config_dir
 from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF
-from segpipe.config.stored import read, with_local_keys
+from segpipe.config.stored import check_data_given, read, with_local_keys
 from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.data.files import file_digest
 from segpipe.data.findings import find_notes, find_problems
+from segpipe.data.module import SegmentationData
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError, printable
 from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
@@ -49,6 +50,7 @@ def evaluate(
     cfg = with_local_keys(read(predictor.run, trust=trust), composed, predictor.run)
     if overrides:
         cfg.data = composed.data
+    check_data_given(predictor.run, cfg)
     Plan.of(cfg)
     data = build.data(cfg)
     dataset = data.split(split)
@@ -58,7 +60,7 @@ def evaluate(
             f"{', '.join(dataset.classes)}. Give data of the same classes, in the same order (data=folder takes their "
             f"names as data.dataset.classes=[NAME,NAME])."
         )
-    for note in [*dataset.notes, *trained_images(predictor.run, dataset)]:
+    for note in [*dataset.notes, *trained_images(predictor.run, data, dataset)]:
         print(printable(f"Data: {note}"))
     matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
     places, parts = [], []
@@ -83,13 +85,16 @@ def evaluate(
     return result | {"folder": str(out)}
 
 
-def trained_images(run: Run, dataset: SegmentationDataset) -> list[str]:
+def trained_images(run: Run, data: SegmentationData, dataset: SegmentationDataset) -> list[str]:
     """Return a note if a data set has images that the run was trained on, or if this cannot be found out.
 
-    Files are compared by size, and by content where sizes are equal; drawn data by their fingerprint.
+    data: has the data set. It is known what the run was trained on if its training split is that of the run. Files are
+    compared by size, and by content where sizes are equal; drawn data by their fingerprint.
     """
     try:
-        trained = build.data(read(run)).split("train")
+        trained = data.split("train")
+        if trained.fingerprint() != run.record.get("data_fingerprint", {}).get("train"):
+            return ["these are not the data of the run; whether they have images it was trained on is not known."]
         if trained.fingerprint() == dataset.fingerprint():
             names = list(dataset.names)
         else:
@@ -97,7 +102,7 @@ def trained_images(run: Run, dataset: SegmentationDataset) -> list[str]:
             names = [files[path] for path in same_content(list(files), trained.image_files())]
     except (UserError, OSError) as error:
         reason = str(error).partition("\n")[0]
-        return [f"whether the network was trained on some of these images is not known, as its data are gone: {reason}"]
+        return [f"whether the network was trained on some of these images is not known: {reason}"]
     if not names:
         return []
     return [

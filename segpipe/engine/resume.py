@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.config.schema import key_of
-from segpipe.config.stored import read, with_local_keys
+from segpipe.config.stored import check_data_given, read, with_local_keys
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
@@ -21,7 +21,7 @@ from segpipe.runs import checkpoints
 from segpipe.runs.checkpoints import latest_intact, quarantine
 from segpipe.runs.environment import environment
 from segpipe.runs.run import Run, display_path, repair_hint, typed
-from segpipe.runs.storage import read_history, read_yaml, write_bytes, write_text
+from segpipe.runs.storage import read_history, write_bytes, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
@@ -272,16 +272,6 @@ def check_length(run: Run, epochs: int | None) -> None:
         raise UserError(
             f"trainer.max_epochs={epochs}: {run.folder} has already trained {done} epochs. Give {done} or more, or "
             f"train from scratch in another folder."
-        )
-
-
-def check_data_given(run: Run, cfg: DictConfig) -> None:
-    """Raise UserError where the data of a resumed run lie in a folder that was not given again."""
-    stored = read_yaml(run.config)["data"].get("root")
-    if stored and not cfg.data.get("root") and not cfg.data.dataset.get("images"):
-        raise UserError(
-            f"{run.folder}: give the folder of the data again, data.root=FOLDER. The one in a stored configuration "
-            f"({str(stored)[:200]}) is not used, because a run may come from a stranger."
         )
 
 

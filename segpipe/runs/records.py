@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from segpipe.metrics.confusion import SCORES
 from segpipe.runs.storage import is_component, read_json
 
 MAX_CLASSES = 65_535  # indices of 16-bit masks
@@ -60,29 +59,24 @@ class RunRecord(Model):
     git: Any = None
 
 
-class Split(Model):
-    """The scores of one split."""
+class Scores(Model):
+    """The scores of one split. Further scores are numbers, or numbers by class."""
 
+    __pydantic_extra__: dict[str, float | dict[str, float | None] | None]
     images: Count | None = None
     pixels: dict[str, Count] = {}
     loss: float | None = None
-    boundaries: dict[str, float | None] = {}
-
-
-def scores_model() -> type[Split]:
-    """Return the model of a split with all scores, which are shares, and those per class."""
-    fields: dict[str, Any] = dict.fromkeys(SCORES, (Share | None, None))
-    fields |= {f"per_class_{s.per_class}": (dict[str, Share | None], {}) for s in SCORES.values() if s.per_class}
-    return create_model("Scores", __base__=Split, **fields)
+    miou: Share | None = None
+    per_class_iou: dict[str, Share | None] = {}
 
 
 class Metrics(Model):
     """``metrics.json`` of a run. cost: null where it could not be measured."""
 
     version: Literal[1] = 1
-    best_epoch: Count
-    val: scores_model()  # type: ignore[valid-type]
-    test: scores_model()  # type: ignore[valid-type]
+    best_epoch: Count | None = None
+    val: Scores | None = None
+    test: Scores | None = None
     cost: dict[str, float | list[int] | str | None] | None = None
     training: dict[str, float | None] = {}
 

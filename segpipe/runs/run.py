@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from segpipe.errors import UserError, printable
-from segpipe.runs.records import RunRecord, Status, read_record
 from segpipe.runs.storage import inside, open_regular, partial_files, write_json
 
 OF_A_START = ("hydra.", "resume=", "run_dir=", "sweep.")  # overrides of how and where a run is started
+if TYPE_CHECKING:
+    from segpipe.runs.records import Status
+
 PLAIN = re.compile(r"[\w./:@%+-]+")  # a value that neither Hydra nor a shell takes for anything else
 LOCK = ".lock"  # file in a run's folder
 
@@ -97,6 +99,8 @@ class Run:
 
     def read(self) -> None:
         """Read the record from the disk."""
+        from segpipe.runs.records import RunRecord, read_record  # imported here: pydantic takes time to import
+
         self.record: dict[str, Any] = read_record(self.record_path, RunRecord)
         self.started = time.time()
         self.previous_seconds: float = self.record.get("wall_time_s", 0.0)  # seconds of earlier sessions
@@ -225,7 +229,7 @@ class Run:
         self.record["wall_time_s"] = round(self.previous_seconds + time.time() - self.started, 1)
         write_json(self.record_path, self.record)
 
-    def finish(self, status: Status, error: str) -> None:
+    def finish(self, status: "Status", error: str) -> None:
         """Write how the run ended. If the disk is full, a line is printed and no error is raised.
 
         Without this entry the run counts as interrupted, because no process is running.

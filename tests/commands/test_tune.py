@@ -154,7 +154,9 @@ def test_several_keys_are_tuned_together(tmp_path):
             overrides = [f"seed={seed}", f"optimizer.lr={rate}", f"optimizer.weight_decay={decay}"]
             cells.add(tmp_path, Cell(overrides, {"seed": seed}, name))
             write_json(tmp_path / name / "run.json", {"status": "finished"})
-            write_json(tmp_path / name / "metrics.json", {"val": {"miou": miou + (decay == "0.1") * (rate == "0.003")}})
+            write_json(
+                tmp_path / name / "metrics.json", {"val": {"miou": miou + 0.5 * (decay == "0.1") * (rate == "0.003")}}
+            )
     assert tune.tune(tmp_path, ["optimizer.lr", "optimizer.weight_decay"]) == 0
     assert [line.words for line in read_lines(tmp_path / tune.OUT)] == [
         ["optimizer.lr=0.003", "optimizer.weight_decay=0.1"]

@@ -17,6 +17,14 @@ from segpipe.engine.processes import OOM_SCORE
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A shell's & lets what it starts ignore SIGINT, and their children as well."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def command(folder, *words):
     """``python -m segpipe.train WORDS`` in a new interpreter, with its output in files."""
     with (folder / "output.txt").open("w") as output, (folder / "errors.txt").open("w") as errors:
