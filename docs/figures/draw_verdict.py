@@ -57,7 +57,7 @@ def main() -> None:
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("difference in points of test mIoU, 95 % interval for new trainings; hollow: cannot be told apart")
+    axes.set_xlabel("difference in points of test mIoU, 95 % interval for new trainings; hollow: not significant")
     axes.legend(loc="lower right", frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

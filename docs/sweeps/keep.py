@@ -157,7 +157,7 @@ def main(source: Path) -> None:
     experiments = {word for cell in listed for word in cell.overrides if word.startswith("experiment=")}
     command = " ".join(["python -m segpipe.train", *sorted(experiments), f"sweep.name={source.name}"])
     about = f"`{command}`, whose cells are in `sweep.json`: {done}"
-    what = "Test mIoU in percent, mean ± standard deviation over seeds; which differences are real is not said here."
+    what = "Test mIoU in percent, mean ± standard deviation over seeds; segpipe.report tests the differences."
     write_text(target / "README.md", f"# {source.name}\n\n{about}\n{what}\n\n{table(finished, source)}\n")
     print(f"{target}: {len(runs)} runs")
 

@@ -73,10 +73,10 @@ def format_cost(what: Measure, number: float) -> str:
     return f"{number:,.0f} parameters" if what == "params" else f"{number / 1e6:,.1f} M multiply-adds"
 
 
-def with_solved_width(cfg: DictConfig, found: BudgetSolution) -> DictConfig:
+def with_solved_width(cfg: DictConfig, solution: BudgetSolution) -> DictConfig:
     """Return a copy of a configuration with the solved width and its budget. Solving the copy gives the same width."""
     copy = cfg.copy()
-    copy.budget, copy.model.width = found.budget, found.width
+    copy.budget, copy.model.width = solution.budget, solution.width
     return copy
 
 
@@ -98,10 +98,10 @@ def solve_budget(
             size = (given[0], given[1]) if given else data.split("test").size(0)
     size = size if what == "multiply_adds" else None
     budget = cfg.budget or cost_of(architecture_key(reference_config(cfg)), what, num_classes, size)
-    found = solve(architecture_key(cfg), what, budget, num_classes, size)
-    if isinstance(found, str):
-        raise BudgetUnreachable(f"match={what}: {found}")
-    return found
+    solution = solve(architecture_key(cfg), what, budget, num_classes, size)
+    if isinstance(solution, str):
+        raise BudgetUnreachable(f"match={what}: {solution}")
+    return solution
 
 
 def reference_config(cfg: DictConfig) -> DictConfig:
@@ -116,11 +116,11 @@ def reference_config(cfg: DictConfig) -> DictConfig:
             f"match={cfg.match}: the budget is taken from conf/model/{cfg.model.name}.yaml, but this file does not "
             f"exist, or it does not choose a decoder and a fusion. Give budget=NUMBER."
         )
-    own = cfg.copy()
-    own.model = model
+    reference = cfg.copy()
+    reference.model = model
     for group in ("decoder", "fusion"):
-        own[group] = OmegaConf.load(CONF / group / f"{chosen[group]}.yaml")
-    return own
+        reference[group] = OmegaConf.load(CONF / group / f"{chosen[group]}.yaml")
+    return reference
 
 
 def read_model(name: str) -> tuple[DictConfig, dict[str, str]]:
@@ -159,8 +159,8 @@ def solve(
     natural = resolve_widths(None, scales.in_channels, encoder, strides)
 
     def result(width: Any, cost: float) -> BudgetSolution:
-        own = resolve_widths(width, scales.in_channels, encoder, strides)
-        factor = sum(own[1:]) / sum(natural[1:])
+        widths = resolve_widths(width, scales.in_channels, encoder, strides)
+        factor = sum(widths[1:]) / sum(natural[1:])
         return BudgetSolution(what, budget, scales.shared + int(cost), scales.shared, width, factor)
 
     if width == "classes" or not strides:  # see compatibility.validate

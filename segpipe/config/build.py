@@ -60,13 +60,13 @@ def kind(node: DictConfig, base: type[P]) -> type[P]:
 
     base: ``Upsampler``, ``Fusion`` or ``Refinement``. Raises UserError for a class that is not derived from it.
     """
-    found = locate(node._target_)
-    if not (inspect.isclass(found) and issubclass(found, base)):
+    made = locate(node._target_)
+    if not (inspect.isclass(made) and issubclass(made, base)):
         raise UserError(
             f"{KINDS[base]}._target_={node._target_}: allowed is a class derived from "
             f"{base.__module__}.{base.__name__}. The attributes of the class describe its objects."
         )
-    return found
+    return made
 
 
 def check_parts(cfg: DictConfig) -> None:

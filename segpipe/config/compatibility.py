@@ -149,10 +149,10 @@ def check_match(cfg: DictConfig, encoder: Encoder) -> None:
             f"encoder={cfg.encoder.name}: the decoder has no steps and no width to solve. Take a smaller model.stride."
         )
     if cfg.budget is None:
-        own = budget.reference_config(cfg)
+        reference = budget.reference_config(cfg)
         try:
-            check_stride(own, encoder)
-            check_decoder(own, encoder)
+            check_stride(reference, encoder)
+            check_decoder(reference, encoder)
         except UserError as error:
             raise UserError(
                 f"match={cfg.match}: the budget is the cost of model={cfg.model.name} as its own file has it, but "
@@ -237,26 +237,26 @@ def check_checkpoint(name: str, node: DictConfig, run_dir: str | None) -> None:
 
 def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     """Return notes on values that are allowed, but whose effect may surprise the user."""
-    found = []
+    notes = []
     model, smooth = cfg.model, cfg.decoder.get("smooth")
     if model.stride < encoder.strides[0]:
-        found.append(
+        notes.append(
             f"encoder={cfg.encoder.name} has no feature map finer than stride {encoder.strides[0]}: the final "
             f"upsampling (model.enlarge) does the rest."
         )
     if build.kind(cfg.fusion, Fusion).uses_skip and model.stride == encoder.coarsest:
         same = identity.file_of("fusion", NoFusion).name
-        found.append(
+        notes.append(
             f"fusion={cfg.fusion.name} has no skip connection at stride {model.stride}: the same as fusion={same}."
         )
     if cfg.encoder.get("freeze", 0) and not (cfg.encoder.get("weights") or cfg.warm_start):
-        found.append(f"encoder.freeze={cfg.encoder.freeze} freezes random weights, because encoder.weights is null.")
+        notes.append(f"encoder.freeze={cfg.encoder.freeze} freezes random weights, because encoder.weights is null.")
     if cfg.encoder.get("weights") and cfg.warm_start:
-        found.append("warm_start is given, so encoder.weights is not read.")
-    own = build.kind(cfg.decoder, Upsampler).needs_pooling  # then smooth is set by its file, not by the user
-    if smooth and not own and not identity.uses_smoothing(cfg, encoder):
+        notes.append("warm_start is given, so encoder.weights is not read.")
+    set_by_file = build.kind(cfg.decoder, Upsampler).needs_pooling  # then smooth is set by its file, not by the user
+    if smooth and not set_by_file and not identity.uses_smoothing(cfg, encoder):
         why = "the decoder has no steps" if model.stride == encoder.coarsest else f"model={model.name} has convolutions"
-        found.append(f"decoder.smooth={smooth} has no effect here: {why}.")
+        notes.append(f"decoder.smooth={smooth} has no effect here: {why}.")
     if cfg.get("budget") and not cfg.match:
-        found.append(f"budget={cfg.budget:g} has no effect without match=params or match=multiply_adds.")
-    return found
+        notes.append(f"budget={cfg.budget:g} has no effect without match=params or match=multiply_adds.")
+    return notes

@@ -157,12 +157,12 @@ def class_key(target: str) -> str:
     """
     target = current(target)
     try:
-        found = get_object(target)
-        module, name = found.__module__, found.__qualname__
+        made = get_object(target)
+        module, name = made.__module__, made.__qualname__
     except Exception:  # it cannot be imported, or is no class or function: the check of the configuration reports it
         return target
     packages = list(accumulate(module.split("."), lambda package, part: f"{package}.{part}"))
-    paths = [package for package in packages if getattr(sys.modules.get(package), name, None) is found]
+    paths = [package for package in packages if getattr(sys.modules.get(package), name, None) is made]
     return oldest(f"{paths[0]}.{name}" if paths else target)
 
 
@@ -218,8 +218,8 @@ def format_run_name(cfg: DictConfig, encoder: Encoder, last: str) -> str:
     model = model_name(cfg.model.name, cfg.model.stride, stride)
     width = canonical_width(cfg, encoder)
     numbers = width if isinstance(width, list) else [width]
-    own = [] if width in (None, "classes") else ["w" + "_".join(map(str, numbers))]
-    return "-".join([model, decoder.name, fusion.name, *own, f"s{cfg.seed}", last])
+    widths = [] if width in (None, "classes") else ["w" + "_".join(map(str, numbers))]
+    return "-".join([model, decoder.name, fusion.name, *widths, f"s{cfg.seed}", last])
 
 
 def model_name(name: str, given: int, stride: int) -> str:

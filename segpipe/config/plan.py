@@ -45,8 +45,8 @@ class Plan:
         choices.check_arguments(cfg)
         encoder = build.meta_encoder(cfg)
         notes = [*moved, *compatibility.validate(cfg, encoder)]
-        found = solve_budget(cfg, num_classes=num_classes, size=size) if cfg.get("match") else None
-        return cls(with_solved_width(cfg, found) if found else cfg, encoder, notes, found)
+        solution = solve_budget(cfg, num_classes=num_classes, size=size) if cfg.get("match") else None
+        return cls(with_solved_width(cfg, solution) if solution else cfg, encoder, notes, solution)
 
     @classmethod
     def of_trained(cls, cfg: DictConfig) -> "Plan":

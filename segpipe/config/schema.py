@@ -112,7 +112,7 @@ def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tu
     """
     target = node.get("_target_")
     takes = parameters(target) if target else {}
-    own = bool(target) and inspect.isclass(made := locate(target)) and issubclass(made, Part)
+    is_part = bool(target) and inspect.isclass(made := locate(target)) and issubclass(made, Part)
     for key in map(str, node):
         full = f"{path}.{key}" if path else key
         value = node[key]
@@ -134,7 +134,7 @@ def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tu
             if target or value is not None:
                 check_key(full, key, takes, target)
             if key in takes:
-                yield full, value, STRICTER_TYPES.get(full, takes[key]), ANY if own else RANGES.get(key, ANY)
+                yield full, value, STRICTER_TYPES.get(full, takes[key]), ANY if is_part else RANGES.get(key, ANY)
 
 
 def check_key(full: str, key: str, takes: dict[str, Any], target: str | None, node: DictConfig | None = None) -> None:

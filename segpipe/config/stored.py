@@ -119,8 +119,8 @@ def check_origin(run: Run, package: str) -> None:
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise UserError(f"trust: there is no package {package}. Install it, or set PYTHONPATH.")
-    found = [Path(place).resolve() for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
-    if any(place.is_relative_to(run.folder.resolve()) for place in found):
+    origins = [Path(place).resolve() for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
+    if any(place.is_relative_to(run.folder.resolve()) for place in origins):
         raise UserError(
             f"trust: {package} would be imported from the run's folder {run.folder}, which may come from a stranger. "
             f"Move the package out of the folder, or change to another working folder."

@@ -80,7 +80,7 @@ def evaluate(
     result = named_scores(matrices, dataset.classes) | {"boundaries": boundary_scores(at_boundaries)}
     result |= {"run": str(run), "data": overrides, "split": split}
     write_confusion(out / "confusion.npz", names=dataset.names, groups=dataset.groups, matrices=matrices)
-    write_boundaries(out / "boundaries.npz", names=dataset.names, found=at_boundaries)
+    write_boundaries(out / "boundaries.npz", names=dataset.names, counts=at_boundaries)
     write_json(out / "metrics.json", result)
     return result | {"folder": str(out)}
 

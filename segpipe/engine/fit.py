@@ -230,7 +230,7 @@ def write_split_results(training: Training, split: Any) -> dict[str, Any]:
     write_confusion(run.confusion(split), names=names, groups=groups, matrices=result.matrices)
     scores = named_scores(result.matrices, dataset.classes) | {"loss": result.loss}
     if result.boundaries is not None:
-        write_boundaries(run.boundaries(split), names=names, found=result.boundaries)
+        write_boundaries(run.boundaries(split), names=names, counts=result.boundaries)
         scores["boundaries"] = boundary_scores(result.boundaries)
     return scores
 

@@ -30,9 +30,11 @@ def write_confusion(path: Path, *, names: list[str], groups: list[str], matrices
     atomic_write(path, write)
 
 
-def write_boundaries(path: Path, *, names: list[str], found: BoundaryCounts) -> None:
+def write_boundaries(path: Path, *, names: list[str], counts: BoundaryCounts) -> None:
     """Write the boundary and object counts of every image, one array per score, with the names of the images."""
-    counted = {name: array.astype(np.float64 if array.ndim == 1 else np.int32) for name, array in arrays(found).items()}
+    counted = {
+        name: array.astype(np.float64 if array.ndim == 1 else np.int32) for name, array in arrays(counts).items()
+    }
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:

@@ -240,7 +240,7 @@ def test_read_what_was_written(tmp_path):
     guess, truth = pair(0, (30, 40))
     found = count_boundaries(np.stack([guess, guess]), np.stack([truth, np.full_like(truth, I)]), num_classes=4)
     path = tmp_path / "boundaries" / "test.npz"
-    write_boundaries(path, names=["a", "b"], found=found)
+    write_boundaries(path, names=["a", "b"], counts=found)
     again = read_boundaries(path)
     assert list(again) == list(NAMES)
     for name, tally in tallies(found).items():
@@ -254,7 +254,7 @@ def test_files_that_are_none_are_refused(tmp_path):
     path.write_bytes(b"PK and no more")
     with pytest.raises(UserError, match="damaged"):
         read_boundaries(path)
-    write_boundaries(path, names=["a"], found=count_boundaries(*np.zeros((2, 1, 3, 3), int), num_classes=2))
+    write_boundaries(path, names=["a"], counts=count_boundaries(*np.zeros((2, 1, 3, 3), int), num_classes=2))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="damaged"):

@@ -92,7 +92,7 @@ def write_edges(folder, *, pictures, names, seed, decoder):
     prediction = np.roll(truth, 3 if decoder == "nearest" else 1, axis=2)
     prediction[seed % pictures] = truth[seed % pictures]
     found = count_boundaries(prediction, truth, num_classes=2)
-    write_boundaries(folder / "boundaries" / "test.npz", names=names, found=found)
+    write_boundaries(folder / "boundaries" / "test.npz", names=names, counts=found)
     return boundary_scores(found)
 
 
