@@ -5,6 +5,7 @@ fails if a planted file appears (code was run), if a file outside of the folders
 within SECONDS, or if it prints a traceback. ``faults/test_strangers.py`` runs it.
 """
 
+import atexit
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -357,15 +359,21 @@ def run_case(number, good, folder):
     return ""
 
 
+@cache
+def prepared():
+    """The good folders of this process."""
+    folder = tempfile.TemporaryDirectory(prefix="segpipe-fuzz-")
+    atexit.register(folder.cleanup)
+    prepare(Path(folder.name) / "good")
+    return Path(folder.name)
+
+
 def fuzz(cases, *, seed=0):
     """Yield what is wrong with each case, or an empty text."""
-    with tempfile.TemporaryDirectory(prefix="segpipe-fuzz-") as temporary:
-        good = Path(temporary) / "good"
-        prepare(good)
-        for number in range(seed, seed + cases):
-            folder = Path(temporary) / "case"
-            yield run_case(number, good, folder)
-            shutil.rmtree(folder, ignore_errors=True)
+    root = prepared()
+    for number in range(seed, seed + cases):
+        yield run_case(number, root / "good", root / "case")
+        shutil.rmtree(root / "case", ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -52,12 +52,16 @@ def max_pixels() -> int:
     return int(megapixels * 1e6)
 
 
-def check_pixels(height: int, width: int, what: str) -> None:
-    """Raise UserError if an image has more pixels than allowed. what: the image, for the message."""
-    if height * width > max_pixels():
+def check_pixels(height: int, width: int, what: str, *, share: float = 1.0) -> None:
+    """Raise UserError if an image has more pixels than allowed. what: the image, for the message.
+
+    share: of the limit that is allowed.
+    """
+    allowed = share * max_pixels()
+    if height * width > allowed:
         raise UserError(
             f"{what}: {height} x {width} pixels are {height * width / 1e6:.0f} megapixels; allowed are "
-            f"{max_pixels() / 1e6:g}. Cut it into tiles or reduce it, or raise the environment variable {LIMIT}."
+            f"{allowed / 1e6:g}. Cut it into tiles or reduce it, or raise the environment variable {LIMIT}."
         )
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import check_pixels
 
+ENLARGED = 1 / 16  # share of the largest number of pixels that an image may get by being enlarged
+
 
 def to_network(image: Image, size: Sequence[int] | None, *, smallest: int = 1) -> Image:
     """Return the image (H, W, 3), uint8, as the network receives it in training, validation, test and prediction.
@@ -27,7 +29,11 @@ def to_network(image: Image, size: Sequence[int] | None, *, smallest: int = 1) -
         scale = max(1.0, smallest / min(height, width))
         size = max(round(height * scale), smallest), max(round(width * scale), smallest)
         if scale > 1:
-            check_pixels(*size, f"an image of {height} x {width}, enlarged to the encoder's minimum of {smallest}")
+            check_pixels(
+                *size,
+                f"an image of {height} x {width}, enlarged to the encoder's minimum of {smallest}",
+                share=ENLARGED,
+            )
     return resize_image(image, size)
 
 
