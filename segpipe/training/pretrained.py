@@ -15,7 +15,11 @@ from segpipe.models.encoders.timm import Timm, library
 from segpipe.models.init import copy_matching
 from segpipe.models.necks import Bottleneck, FullyConvolutional
 from segpipe.models.network import Network
+from segpipe.runs.checkpoints import problem_of
 from segpipe.runs.run import display_path
+
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys below which other programs store the weights
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "module.backbone.", "module.encoder.")
 
 
 def load_encoder(network: Network, cfg: DictConfig) -> None:
@@ -26,12 +30,12 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
     """
     given = str(cfg.encoder.weights)
     published = read_state_dict(Path(given), f"encoder.weights={given}") if is_file(given) else download(cfg, network)
+    published = without_prefix(published, network.encoder)
     weights = {f"encoder.{name}": tensor for name, tensor in network.encoder.translate(published).items()}
     if isinstance(network.neck, FullyConvolutional | Bottleneck):
         weights |= {f"neck.{name}": tensor for name, tensor in network.neck.translate(published).items()}
     of_encoder = tensors(network.encoder)
-    fitting = [name for name in of_encoder if f"encoder.{name}" in weights]
-    fitting = [name for name in fitting if weights[f"encoder.{name}"].shape == of_encoder[name].shape]
+    fitting = matches(published, network.encoder)
     if any(name.startswith("network.") for name in published):
         raise UserError(f"encoder.weights={given}: a checkpoint of a run. Use warm_start={given} for it.")
     if 2 * len(fitting) < len(of_encoder):
@@ -50,6 +54,24 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
         + (f"; not loaded: {', '.join(missing)}" if missing else "")
         + (f"; {unused} of the tensors in the file not used" if unused > 0 else "")
     )
+
+
+def matches(published: dict[str, Tensor], encoder: Encoder) -> list[str]:
+    """The names of the encoder's tensors for which published weights have one of the same shape."""
+    translated = encoder.translate(published)
+    return [
+        name for name, own in tensors(encoder).items() if name in translated and translated[name].shape == own.shape
+    ]
+
+
+def without_prefix(published: dict[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
+    """The tensors below that one of PREFIXES which gives the encoder most tensors, without it; else all tensors."""
+    best = published
+    for prefix in PREFIXES:
+        below = {name.removeprefix(prefix): tensor for name, tensor in published.items() if name.startswith(prefix)}
+        if below and len(matches(below, encoder)) > len(matches(best, encoder)):
+            best = below
+    return best
 
 
 def tensors(encoder: Encoder) -> dict[str, Tensor]:
@@ -110,7 +132,7 @@ def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
     """
     try:
         source = torch.load(path, map_location="cpu", weights_only=True)
-        source = source.get("state_dict", source)
+        source = next((source[key] for key in WRAPPERS if isinstance(source.get(key), dict)), source)
         state_dict = {str(name): tensor for name, tensor in source.items() if isinstance(tensor, Tensor)}
     except FileNotFoundError as error:
         raise UserError(f"{option}: there is no such file.") from error
@@ -120,6 +142,8 @@ def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
             f"{option}: not a state dict that can be read ({first}). Give a file written by "
             f"torch.save(model.state_dict(), FILE), or a run's folder for warm_start."
         ) from error
+    if problem := next(filter(None, (problem_of(name, tensor) for name, tensor in state_dict.items())), None):
+        raise UserError(f"{option}: {problem}. Give a file with finite numbers.")
     if not state_dict:
         raise UserError(f"{option}: contains no tensors. Give a state dict, from names to tensors.")
     return state_dict

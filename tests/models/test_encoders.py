@@ -156,8 +156,30 @@ def test_weights_that_cannot_be_had_are_said(encoder, given, says):
         pretrained.load_encoder(build.network(cfg, 3), cfg)
 
 
-def test_a_file_that_is_no_state_dict_is_said(tmp_path):
-    (tmp_path / "x.pth").write_text("no weights")
+@pytest.mark.parametrize(
+    ("prefix", "wrapper"),
+    [*((prefix, None) for prefix in pretrained.PREFIXES), *(("module.", wrapper) for wrapper in pretrained.WRAPPERS)],
+)
+def test_weights_that_other_programs_saved_are_understood(prefix, wrapper, tmp_path, capsys):
+    """Behind DataParallel, torch.compile or in a larger model, and below a key of the file."""
+    published = {f"{prefix}{name}": tensor for name, tensor in features_of("vgg11").state_dict().items()}
+    published["head.weight"] = torch.zeros(2)
+    torch.save({wrapper: published, "epoch": 3} if wrapper else published, tmp_path / "x.pth")
+    cfg = configure("encoder=vgg11", f"encoder.weights={tmp_path / 'x.pth'}", "neck=none")
+    pretrained.load_encoder(build.network(cfg, 3), cfg)
+    assert "16 of the encoder's 16 tensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value, tmp_path):
+    torch.save({"w": torch.tensor([value])}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="not finite"):
+        pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
+
+
+@pytest.mark.parametrize("content", [b"no weights", b"", b"<!DOCTYPE html><html></html>", b"PK\x03\x04 cut"])
+def test_a_file_that_is_no_state_dict_is_said(content, tmp_path):
+    (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(UserError, match="not a state dict that can be read"):
         pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
 
