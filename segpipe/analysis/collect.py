@@ -175,6 +175,8 @@ def list_cells(
         else cells_of_runs(folder, problems, factors)
     )
     names = {cell.run for cell in all_cells}
+    links = sorted(path.name for path in folder.iterdir() if path.is_symlink() and path.is_dir())
+    problems += [Problem("foreign", name, "a link, which is not followed; excluded") for name in links]
     problems += [
         Problem("foreign", path.name, "not a cell of this sweep; excluded")
         for path in run_folders(folder)
@@ -249,6 +251,8 @@ def val_score(run: Run, metrics: Mapping[str, Any], score: ReportScore) -> float
     recorded = metrics["val"]
     if score.key not in recorded and score.compute is not None and run.confusion("val").is_file():
         return score.of_all(read_confusion(run.confusion("val"))["matrices"])
+    if recorded.get(score.key) is None:
+        raise ValueError(f"it has no {score.label} on validation: no mask of that split has a labelled pixel, perhaps")
     return float(recorded[score.key])
 
 

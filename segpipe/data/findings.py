@@ -18,6 +18,8 @@ def find_problems(classes: Sequence[str], pixels: Mapping[Split, Counts]) -> lis
             also = f", but {' and '.join(others)} contain{'s' if len(others) == 1 else ''} it" if others else ""
             problems.append(("train", f"class {name}: no mask has a pixel of it{also}; it cannot be learned."))
     for split in ("val", "test"):
+        if split in pixels and not any(pixels[split]):
+            problems.append((split, "no mask has a labelled pixel, so this split has no score. Add labelled images."))
         present = [name for name, count in zip(classes, pixels.get(split, ()), strict=False) if count]
         if len(present) == 1 and len(classes) > 1:
             problems.append(

@@ -12,6 +12,7 @@ from support.grid import grid
 from support.reports import written
 
 from segpipe.analysis.collect import collect
+from segpipe.analysis.spreadsheets import format_field
 
 
 def trained(folder, *, keys=None, told=(), **given):
@@ -233,3 +234,34 @@ def test_nothing_is_pooled_and_nothing_is_dropped(tmp_path, number):
         strata.setdefault(network.points[0].stratum, set()).update(lengths)
     assert all(len(lengths) < 2 for lengths in strata.values())
     assert with_list == collection.has_cell_list
+
+
+def test_a_run_without_a_score_is_named(tmp_path):
+    """Validation had no labelled pixel: the score is null."""
+    for seed in (0, 1):
+        write_run(tmp_path / f"run{seed}", seed=seed)
+    path = tmp_path / "run1" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["val"]["miou"] = None
+    path.write_text(json.dumps(metrics))
+    collection = collect(tmp_path)
+    assert collection.seeds == [0]
+    (problem,) = collection.problems
+    assert (problem.kind, "no mIoU on validation" in problem.reason) == ("damaged", True)
+
+
+def test_links_and_damaged_lists_are_named(tmp_path):
+    """What lies in a sweep of a stranger: a run that is a link, and a list that is none."""
+    write_run(tmp_path / "elsewhere")
+    write_run(tmp_path / "sweep" / "run0")
+    (tmp_path / "sweep" / "run1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "sweep" / "sweep.json").write_text('{"cells": [{"run": "../elsewhere"}]}')
+    collection = collect(tmp_path / "sweep")
+    assert [run.run.folder.name for run in collection.runs] == ["run0"]
+    assert [problem.label for problem in collection.problems] == ["sweep.json", "run1"]
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1+1", "-2", "@SUM(A1)", "\tx"])
+def test_a_text_in_a_table_is_no_formula(text):
+    assert format_field(text) == f"'{text}"
+    assert format_field(-2.5) == "-2.5"
