@@ -203,9 +203,16 @@ def is_complete(run: Run, cfg: DictConfig) -> bool:
     return False
 
 
+def stored_identity(run: Run, plan: Plan) -> str:
+    """Return the identity of a run whose record has none, with the data sets of ``plan``: no stored folder is read."""
+    stored = Plan.of_trained(read(run, composed=plan.cfg))
+    stored.datasets = plan.datasets
+    return stored.identity
+
+
 def check_same_config(run: Run, plan: Plan) -> None:
     """Raise UserError where a run has another identity than the plan."""
-    if (run.record.get("identity") or Plan.of_trained(read(run, composed=plan.cfg)).identity) != plan.identity:
+    if (run.record.get("identity") or stored_identity(run, plan)) != plan.identity:
         if run.record.get("extended_from"):
             raise UserError(
                 f"{run.folder}: the run in this folder has another configuration; it was resumed with another "
