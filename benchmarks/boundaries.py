@@ -1,4 +1,4 @@
-"""What do the scores at boundaries cost? The same test pass with and without them, and their parts by picture.
+"""What do the scores at boundaries cost? The same test pass with and without them, and their parts by image.
 
 A network is trained a little first, since what an untrained one predicts has other boundaries than anybody's. Then
 Lightning tests it on the same batches, counting at boundaries or not, in turns. On a CPU the processor's seconds are
@@ -62,19 +62,19 @@ def main() -> None:
         times = interleaved(sides, rounds=given.rounds)
         batches = iter(data.loader("test"))
         kept = [next(batches) for _ in range(min(given.batches, 3))]
-    pictures = len(task.evaluations["test"].indices)
-    print(f"{pictures} pictures of {' x '.join(str(side) for side in kept[0]['mask'].shape[1:])}")
+    images = len(task.evaluations["test"].indices)
+    print(f"{images} images of {' x '.join(str(side) for side in kept[0]['mask'].shape[1:])}")
     processor = {name: seconds[1:] for name, seconds in processor.items()}  # the first of either side warmed up
     for kind, both in {"clock": times, "processor": processor}.items():
         if device.type == "cpu" or both is times:
             for name, seconds in both.items():
-                print(f"{kind}, {name:8} {milliseconds(np.divide(seconds, pictures))} a picture")
+                print(f"{kind}, {name:8} {milliseconds(np.divide(seconds, images))} a image")
             print(f"{kind}: with / without: {ratio(both['with'], both['without'])}")
     parts(task, kept, rounds=given.rounds)
 
 
 def parts(task: Any, batches: list[Batch], *, rounds: int) -> None:
-    """Print what each score takes of a picture."""
+    """Print what each score takes of a image."""
     task, classes = task.cpu().eval(), len(task.classes)
     pairs, cpu = [], torch.device("cpu")
     for batch in batches:
@@ -94,7 +94,7 @@ def parts(task: Any, batches: list[Batch], *, rounds: int) -> None:
     times = interleaved({name: timed(side, cpu) for name, side in sides.items()}, rounds=rounds)
     for name, seconds in times.items():
         print(
-            f"  {name:24}{milliseconds(np.divide(seconds, sum(len(batch['mask']) for batch in batches))):>12} a picture"
+            f"  {name:24}{milliseconds(np.divide(seconds, sum(len(batch['mask']) for batch in batches))):>12} a image"
         )
 
 

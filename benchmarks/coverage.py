@@ -1,6 +1,6 @@
 """How often the report's intervals and corrections are wrong: ``python -m benchmarks.coverage [--part best]``.
 
-Networks are simulated whose truth is known. Parts intervals and equal: each training and each picture has a quality of
+Networks are simulated whose truth is known. Parts intervals and equal: each training and each image has a quality of
 its own, the logit of the share of pixels that are found; confusion matrices follow, and go through the very functions
 that a report uses. Parts best and missing draw scores at once (simulated.py): many more sweeps, of other noise too.
 """
@@ -35,39 +35,39 @@ SHARES = np.array([4.0, 2.0, 1.0, 0.5])  # of the pixels, before chance
 
 @dataclass(frozen=True)
 class Regime:
-    """Standard deviations of the logit: of a training, of a picture for a network, of both together."""
+    """Standard deviations of the logit: of a training, of a image for a network, of both together."""
 
     name: str
     training: float
-    picture: float
+    image: float
     residual: float
 
 
 REGIMES = (
     Regime("seed noise dominates", 0.10, 0.05, 0.10),
     Regime("balanced", 0.04, 0.10, 0.10),
-    Regime("picture effect dominates", 0.02, 0.30, 0.10),
+    Regime("image effect dominates", 0.02, 0.30, 0.10),
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """What the test set is: pixels (I, C), difficulty (I,), and what each picture is to each of K networks (K, I)."""
+class Images:
+    """What the test set is: pixels (I, C), difficulty (I,), and what each image is to each of K networks (K, I)."""
 
     pixels: NDArray[np.float64]
     difficulty: NDArray[np.float64]
     own: NDArray[np.float64]
 
 
-def pictures(random: np.random.Generator, regime: Regime, *, networks: int, count: int) -> Pictures:
+def images(random: np.random.Generator, regime: Regime, *, networks: int, count: int) -> Images:
     """A test set."""
     pixels = np.round(10_000 * random.dirichlet(SHARES, count))
-    own = regime.picture * random.standard_normal((networks, count))
-    return Pictures(pixels, 0.8 * random.standard_normal(count), own)
+    own = regime.image * random.standard_normal((networks, count))
+    return Images(pixels, 0.8 * random.standard_normal(count), own)
 
 
 def matrices(
-    random: np.random.Generator, regime: Regime, test: Pictures, means: NDArray[np.float64], *, seeds: int
+    random: np.random.Generator, regime: Regime, test: Images, means: NDArray[np.float64], *, seeds: int
 ) -> NDArray[np.int64]:
     """Confusion matrices (K, S, I, C, C) of K networks, ``means`` their logits, each trained S times."""
     networks, count = test.own.shape
@@ -92,9 +92,9 @@ def tallies(found: NDArray[np.int64]) -> ScoreCounts:
 
 
 def truth(
-    random: np.random.Generator, regime: Regime, test: Pictures, means: NDArray[np.float64], *, seeds: int
+    random: np.random.Generator, regime: Regime, test: Images, means: NDArray[np.float64], *, seeds: int
 ) -> float:
-    """The difference of two networks on these pictures, the mean over many trainings."""
+    """The difference of two networks on these images, the mean over many trainings."""
     total = 0.0
     for _ in range(seeds // 100):
         found = tallies(matrices(random, regime, test, means, seeds=100))
@@ -113,17 +113,17 @@ def coverage(
     sets, held, general, shares = min(40, trials), 0, 0, []
     everywhere = float(
         np.mean([
-            truth(random, regime, pictures(random, regime, networks=2, count=3000), means, seeds=100) for _ in range(10)
+            truth(random, regime, images(random, regime, networks=2, count=3000), means, seeds=100) for _ in range(10)
         ])
     )  # fmt: skip
     for _ in range(sets):
-        fixed = pictures(random, regime, networks=2, count=count)
+        fixed = images(random, regime, networks=2, count=count)
         here = truth(random, regime, fixed, means, seeds=2000)
         for _ in range(trials // sets):
-            # These pictures, new trainings; then new pictures too.
+            # These images, new trainings; then new images too.
             one = trial(random, regime, fixed, means, weights, seeds=seeds, resamples=2)
             held += one.trainings.low <= here <= one.trainings.high
-            new = pictures(random, regime, networks=2, count=count)
+            new = images(random, regime, networks=2, count=count)
             two = trial(random, regime, new, means, weights, seeds=seeds, resamples=resamples)
             general += two.images.low <= everywhere <= two.images.high
             shares.append(
@@ -136,7 +136,7 @@ def coverage(
 def trial(
     random: np.random.Generator,
     regime: Regime,
-    test: Pictures,
+    test: Images,
     means: NDArray[np.float64],
     weights: NDArray[np.float64],
     *,
@@ -174,7 +174,7 @@ def declared(regime: Regime, *, seeds: int, trials: int, count: int = 40, resamp
     means = np.full(len(networks), 1.0)
     errors: dict[str, float] = {}
     for _ in range(trials):
-        test = pictures(random, regime, networks=len(networks), count=count)
+        test = images(random, regime, networks=len(networks), count=count)
         found = analyse(
             collection, tallies(matrices(random, regime, test, means, seeds=seeds)), resamples=resamples
         )  # fmt: skip
@@ -185,14 +185,14 @@ def declared(regime: Regime, *, seeds: int, trials: int, count: int = 40, resamp
     return errors
 
 
-def missing_pictures(regime: Regime, *, seeds: int, trials: int, share: float = 0.1, count: int = 40) -> float:
-    """Share of intervals for new pictures too that do not hold: equal networks in four contexts, with runs missing."""
+def missing_images(regime: Regime, *, seeds: int, trials: int, share: float = 0.1, count: int = 40) -> float:
+    """Share of intervals for new images too that do not hold: equal networks in four contexts, with runs missing."""
     random = np.random.default_rng(seeds)
     contexts = np.concatenate([np.eye(4), -np.eye(4)], axis=1)
     groups = [str(number) for number in range(count)]
     missed = known = 0
     for _ in range(trials):
-        test = pictures(random, regime, networks=8, count=count)
+        test = images(random, regime, networks=8, count=count)
         found = tallies(matrices(random, regime, test, np.ones(8), seeds=seeds))
         gone = without(random, np.zeros((1, 8, seeds)), Missing(share))[0]
         found = found._replace(numerator=found.numerator + gone[..., None, None])
@@ -211,15 +211,15 @@ def print_intervals(seeds: Sequence[int], trials: int) -> None:
         for count in seeds:
             held, general, share = coverage(regime, seeds=count, trials=trials)
             print(
-                f"{regime.name}, {count} seeds: these pictures {100 * held:.1f} %, new pictures too "
+                f"{regime.name}, {count} seeds: these images {100 * held:.1f} %, new images too "
                 f"{100 * general:.1f} % (seeds are {100 * share:.0f} % of the variance)",
                 flush=True,
             )
 
 
 def print_equal(_: Sequence[int], trials: int) -> None:
-    """Families, of equal networks, by pictures."""
-    same = Regime("no picture effect", 0.05, 0.0, 0.10)
+    """Families, of equal networks, by images."""
+    same = Regime("no image effect", 0.05, 0.0, 0.10)
     new_images = "significant_on_new_images"
     for regime, question in ((same, "significant"), (REGIMES[1], new_images), (REGIMES[2], new_images)):
         found = declared(regime, seeds=5, trials=trials)
@@ -239,7 +239,7 @@ def print_best(seeds: Sequence[int], trials: int) -> None:
 
 
 def print_missing(seeds: Sequence[int], trials: int) -> None:
-    """Marginal differences with runs missing, by scores; in a tenth of the trials interactions, and by pictures."""
+    """Marginal differences with runs missing, by scores; in a tenth of the trials interactions, and by images."""
     networks = equal_grid(5)
     design = Design(networks, networks[0].points[0].stratum)
     few = max(trials // 10, 1)
@@ -251,8 +251,8 @@ def print_missing(seeds: Sequence[int], trials: int) -> None:
         print(f"{name}, {regime.name}, {how}, {count} seeds: {said}", flush=True)
     for regime in REGIMES:
         for count in seeds:
-            missed = missing_pictures(regime, seeds=count, trials=few)
-            said = f"new pictures too, 10 % missing, {count} seeds: single {100 * missed:.1f} %"
+            missed = missing_images(regime, seeds=count, trials=few)
+            said = f"new images too, 10 % missing, {count} seeds: single {100 * missed:.1f} %"
             print(f"marginal, {regime.name}, {said}", flush=True)
 
 

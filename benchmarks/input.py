@@ -1,7 +1,7 @@
 """Does the input keep up? Our augmentation against torchvision's, and how long a training waits for its data.
 
 First, batches of CamVid on one core, through the operations of ``augment=strong`` and ``augment=light``: as
-segpipe makes them, and by the same operations of torchvision.transforms.v2 on the same pictures; from memory, and from
+segpipe makes them, and by the same operations of torchvision.transforms.v2 on the same images; from memory, and from
 the files. Then real fits with their default settings: the share of their steps
 spent waiting for the next batch.
 """
@@ -56,7 +56,7 @@ def torchvision_transforms(name: str, crop: list[int]) -> v2.Transform:
 
 
 class Torchvision:
-    """The same pictures and masks as tensors, augmented one by one and joined to a batch."""
+    """The same images and masks as tensors, augmented one by one and joined to a batch."""
 
     def __init__(self, samples: Samples, transforms: v2.Transform, *, keep: bool) -> None:
         self.dataset: Any = samples.dataset

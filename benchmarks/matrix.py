@@ -1,6 +1,6 @@
 """What does counting cost? Our confusion matrices against torchmetrics' MulticlassConfusionMatrix, as it comes.
 
-On (8, 360, 480) pixels of 11 classes, a tenth of them ignored. Ours makes a matrix for every picture, which the
+On (8, 360, 480) pixels of 11 classes, a tenth of them ignored. Ours makes a matrix for every image, which the
 statistics need; torchmetrics' makes one for all. Counted from predictions, and from logits
 with the class of the highest taken first; ours by torch.max, which gives what argmax gives and is the faster.
 """

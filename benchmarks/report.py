@@ -1,7 +1,7 @@
 """How long a report over many runs takes, and how large its page is.
 
 The runs are copies of those kept under docs/sweeps, as a sweep over one more setting would have left them, with example
-pictures of 320 x 240 drawn at random.
+images of 320 x 240 drawn at random.
 """
 
 import shutil
@@ -30,13 +30,13 @@ PARTS = {  # what is timed, and where it is called from
     "of that, forests": (plots, "forest"),
     "of that, heat maps": (plots, "heat_maps"),
     "of that, tables of differences": (tables, "differences"),
-    "of that, pictures": (examples, "section"),
+    "of that, images": (examples, "section"),
     "fill in the template": (report, "render"),
     "write the CSV files": (spreadsheets, "write"),
 }
 
 
-def many(folder: Path, *, runs: int, pictures: int) -> None:
+def many(folder: Path, *, runs: int, images: int) -> None:
     """Fill a sweep's folder."""
     kept = [cell for cell in read_json(KEPT / "sweep.json")["cells"] if (KEPT / cell["run"] / "metrics.json").is_file()]
     kept.sort(key=lambda cell: [cell["choices"][key] for key in ("stride", "decoder", "fusion", "seed")])
@@ -48,13 +48,13 @@ def many(folder: Path, *, runs: int, pictures: int) -> None:
         shutil.copytree(KEPT / original["run"], folder / name)
         overrides = [*original["overrides"], f"task.lr={copy + 1}e-3"]
         cells.append(original | {"run": name, "overrides": overrides})
-        if original["choices"]["seed"] == 0 and pictures:
-            draw(folder / name, pictures, number)
+        if original["choices"]["seed"] == 0 and images:
+            draw(folder / name, images, number)
     write_json(folder / "sweep.json", {"name": folder.name, "cells": cells})
 
 
 def draw(run: Path, count: int, seed: int) -> None:
-    """Example pictures of a run: rectangles, as many as make a prediction's file."""
+    """Example images of a run: rectangles, as many as make a prediction's file."""
     random = np.random.default_rng(seed)
     masks = np.zeros((count, 240, 320), np.uint8)
     for mask in masks:
@@ -62,7 +62,7 @@ def draw(run: Path, count: int, seed: int) -> None:
             y, x, height, width = random.integers((240, 320, 60, 60))
             mask[y : y + height, x : x + width] = random.integers(6)
     photos = [np.repeat(40 * mask[..., None], 3, axis=2) for mask in masks]
-    names = [f"picture {number}" for number in range(count)]
+    names = [f"image {number}" for number in range(count)]
     palette = [(40 * index, 255 - 40 * index, 90) for index in range(6)]
     save_examples(
         run / "pictures" / "examples", names=names, images=photos, truths=masks, predictions=masks, palette=palette
@@ -98,13 +98,13 @@ def main() -> None:
     """Print seconds and sizes."""
     parser = arguments(__doc__, rounds=1)
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--pictures", type=int, default=4, help="example pictures of a run of the lowest seed")
+    parser.add_argument("--images", type=int, default=4, help="example images of a run of the lowest seed")
     parser.add_argument("--resamples", type=int, default=report.RESAMPLES)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "many"
         folder.mkdir()
-        many(folder, runs=given.runs, pictures=given.pictures)
+        many(folder, runs=given.runs, images=given.images)
         for _ in range(given.rounds):
             began = time.perf_counter()
             with timed() as seconds:

@@ -1,6 +1,6 @@
 """Scores of sweeps whose truth is known, and how often the report's methods go wrong on them.
 
-Scores are drawn as a run's test mIoU, without pictures, and go through the functions that a report uses. The networks
+Scores are drawn as a run's test mIoU, without images, and go through the functions that a report uses. The networks
 of a sweep share a part of each seed's luck, and validation moves with the test, as in the sweeps under docs/sweeps.
 """
 

@@ -4,7 +4,7 @@ A step is forward, loss, backward and optimizer on one batch that lies ready. It
 forward pass's multiply-adds, two operations each; the share is that of what one large matrix product achieves in turn
 with it, in the same type. Then U-Net with VGG16's encoder and one decoder width a step against the Unet of
 segmentation_models_pytorch: time for a multiply-add, as the two are not quite of one size (theirs has no skip at full
-size, and gets its picture normalised).
+size, and gets its image normalised).
 """
 
 import argparse
@@ -79,7 +79,7 @@ def every_model(given: argparse.Namespace, device: torch.device) -> None:
         sides: dict[str, Callable[[], object]] = {"step": subject, "product": product}
         times = interleaved({side: timed(work, device) for side, work in sides.items()}, rounds=given.rounds, warmup=2)
         used = ratio(times["product"], times["step"], factor=subject.work / product.work)
-        print(f"{name:14}{subject.forward / 1e9:9.3f} GMAC a picture, step {milliseconds(times['step']):>12}", end=", ")
+        print(f"{name:14}{subject.forward / 1e9:9.3f} GMAC a image, step {milliseconds(times['step']):>12}", end=", ")
         print(f"share of the product's speed: {used}", flush=True)
 
 
@@ -96,7 +96,7 @@ def against_smp(given: argparse.Namespace, device: torch.device) -> None:
     }
     times = interleaved({side: timed(work, device) for side, work in sides.items()}, rounds=given.rounds, warmup=2)
     for side, subject in sides.items():
-        print(f"unet with VGG16, {side:5}{subject.forward / 1e9:9.3f} GMAC a picture, step {milliseconds(times[side])}")
+        print(f"unet with VGG16, {side:5}{subject.forward / 1e9:9.3f} GMAC a image, step {milliseconds(times[side])}")
     print(f"ours / smp: {ratio(times['ours'], times['smp'])}")
     same = sides["smp"].work / sides["ours"].work
     print(f"ours / smp, time for a multiply-add: {ratio(times['ours'], times['smp'], factor=same)}")

@@ -33,11 +33,11 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         [*SMALL, "--steps", "1", "--batches", "1"],
         ["processor: with / without: ", "boundary F  ", "objects "],
     ),
-    "report": (["--runs", "6", "--pictures", "1", "--resamples", "100"], ["a report on 6 runs", "report.html  "]),
+    "report": (["--runs", "6", "--images", "1", "--resamples", "100"], ["a report on 6 runs", "report.html  "]),
     "coverage": (
         ["--seeds", "3"],
         [
-            "3 seeds: these pictures ",
+            "3 seeds: these images ",
             "equal networks, ",
             "single networks, normal, ",
             "marginal, normal, 2 % missing, ",
@@ -69,10 +69,10 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
 def tiny_camvid(tmp_path_factory):
     root = tmp_path_factory.mktemp("camvid")
     for split in ("train", "val", "test"):
-        for folder, picture in ((split, np.zeros((48, 64, 3), np.uint8)), (f"{split}annot", np.eye(48, 64))):
+        for folder, image in ((split, np.zeros((48, 64, 3), np.uint8)), (f"{split}annot", np.eye(48, 64))):
             (root / folder).mkdir()
             for number in range(3):
-                cv2.imwrite(str(root / folder / f"{number}.png"), picture.astype(np.uint8))
+                cv2.imwrite(str(root / folder / f"{number}.png"), image.astype(np.uint8))
     return root
 
 
