@@ -8,6 +8,7 @@ user's own ``--config-dir``, are trusted; so are the packages that the user name
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -94,17 +95,21 @@ def check_class(
     if target in offered().get(place, ()) or target in from_libraries(place) or (place, target) in typed:
         return
     package = target.partition(".")[0]
-    if any(lies_in(target, name) for name in trust):
+    own = package not in sys.stdlib_module_names  # trust=os would let a run do anything
+    if own and any(lies_in(target, name) for name in trust):
         check_origin(run, package)
         return
     there = sorted(offered().get(place, ()))
     allowed = f"Allowed there: {', '.join(there)}" if there else "No class is allowed there"
     name = package if re.fullmatch(r"\w+", package) else "PACKAGE"
+    advice = (
+        f" If this is your own class, and you trust the run, give trust={name} (train), --trust {name} (predict, "
+        f"evaluate), or segpipe.load(RUN, trust=['{name}'])."
+    )
     raise UserError(
         f"{run.folder}: config.yaml: {place}._target_={target[:200]!r} is not a class of segpipe's configuration at "
-        f"this place, so it is not imported: a run from a stranger could execute code. {allowed}. If this is your own "
-        f"class, and you trust the run, give trust={name} (train), --trust {name} (predict, evaluate), or "
-        f"segpipe.load(RUN, trust=['{name}'])."
+        f"this place, so it is not imported: a run from a stranger could execute code. {allowed}."
+        f"{advice if own else ''}"
     )
 
 

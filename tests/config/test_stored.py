@@ -15,6 +15,7 @@ from segpipe.errors import UserError
 from segpipe.runs.run import Run
 from segpipe.runs.storage import write_text
 
+NAME = "sweep.name=x"  # otherwise the time
 OPTIMIZERS = ["torch.optim.SGD", "torch.optim.RMSprop", "torch.optim.NAdam"]
 PLACES = ["encoder", "data.dataset", "loss", "optimizer", "trainer", "callbacks.best", "logger", "model.refine", "neck"]
 HOSTILE = ["os.system", "builtins.open", "hydra.utils.call", "torch.load", "stranger.Encoder", "torch.nn.ReLU", "", "."]
@@ -28,7 +29,7 @@ def run(tmp_path):
 
 def store(folder, changes):
     """Write a configuration with some values changed, by dotted path."""
-    cfg = configure(*TINY, f"run_dir={folder}")
+    cfg = configure(*TINY, NAME, f"run_dir={folder}")
     content = OmegaConf.to_container(cfg, resolve=True)
     for path, value in changes.items():
         *groups, last = path.split(".")
@@ -41,7 +42,7 @@ def store(folder, changes):
 
 
 def test_what_was_written_is_read(run):
-    assert stored.read(run) == resolve(configure(*TINY, f"run_dir={run.folder}"))
+    assert stored.read(run) == resolve(configure(*TINY, NAME, f"run_dir={run.folder}"))
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -170,6 +171,15 @@ def test_a_trusted_package_does_not_come_from_the_run(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="from the run's folder"):
         stored.read(run, trust=["my_parts"])
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.open", "subprocess.run"])
+def test_the_standard_library_cannot_be_trusted(tmp_path, target):
+    """And nobody is advised to."""
+    run = Run(store(tmp_path, {"encoder._target_": target}))
+    with pytest.raises(UserError, match="not a class") as caught:
+        stored.read(run, trust=[target.partition(".")[0], target])
+    assert "trust" not in str(caught.value)
 
 
 LOCAL = {
