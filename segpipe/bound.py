@@ -20,9 +20,9 @@ from segpipe.config import build
 from segpipe.config.messages import user_errors
 from segpipe.config.schema import CONF, check
 from segpipe.data.dataset import Split
-from segpipe.runs.run import display_path
+from segpipe.runs.run import PYTHON, display_path
 from segpipe.runs.storage import write_json
-from segpipe.runs.summary import PYTHON, format_score
+from segpipe.runs.summary import format_score
 
 
 def bound(cfg: DictConfig, split: Split) -> dict[str, Any]:

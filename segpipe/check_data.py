@@ -15,7 +15,7 @@ from segpipe.config.schema import CONF, check
 from segpipe.data.check import Report
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError, printable
-from segpipe.runs.summary import PYTHON
+from segpipe.runs.run import PYTHON
 
 SHOWN = 20  # number of problems printed without --all
 

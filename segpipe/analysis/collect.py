@@ -27,6 +27,7 @@ from segpipe.runs import cells
 from segpipe.runs.counts import read_confusion
 from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import Run, display_path
+from segpipe.runs.storage import inside
 
 COMPARED_KEYS = {
     "git": "code commit",
@@ -213,14 +214,14 @@ def read_finished(
         if cell.run in seen:
             continue
         seen.add(cell.run or "")
-        run = Run(folder / (cell.run or "no run"))
         try:
             state = cells.status(folder, cell)
-            error = cell.refused or cell.error or run.record.get("error")
+            run = Run(inside(folder, cell.run)) if cell.run else None
         except UserError as link:
             problems.append(Problem("damaged", cell.label, str(link)))
             continue
-        if state not in ("finished", "extended"):
+        if run is None or state not in ("finished", "extended"):
+            error = cell.refused or cell.error or (run and run.record.get("error"))
             defaults = {"running": "still running", "missing": "no run yet"}
             reason = str(error).splitlines()[0] if error else defaults.get(state, "no reason recorded")
             problems.append(Problem(state, cell.label, reason))

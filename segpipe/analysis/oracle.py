@@ -15,7 +15,7 @@ from segpipe.data.resize import class_shares
 from segpipe.errors import UserError
 from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
 from segpipe.metrics.confusion import SCORES, confusion_matrices, scores
-from segpipe.runs.summary import PYTHON
+from segpipe.runs.run import PYTHON
 
 STRIDES = (2, 4, 8, 16, 32)
 

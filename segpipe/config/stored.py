@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from segpipe.config.choices import files
 from segpipe.config.schema import CONF, GROUPS, HYDRA_KEYS
 from segpipe.data.augment import library_transforms
 from segpipe.errors import UserError
@@ -31,6 +32,7 @@ MAX_NUMBER = 65_536  # of widths, kernels, batch sizes, numbers of workers
 MAX_LAYERS = 512  # of the entries of these lists
 MAX_PIXELS = 250_000_000  # of data.size and data.crop
 LAYERS = ("depths", "count", "layers", "blocks", "depth", "kernel", "factor", "stride")
+NO_LOGGER = "segpipe.training.tracking.no_logger"
 PARTS_WITH_SIZES = ("encoder", "neck", "decoder", "fusion", "model", "task", "data", "augment")
 
 
@@ -139,8 +141,7 @@ def offered() -> dict[str, frozenset[str]]:
     for path in CONF.rglob("*.yaml"):
         text = path.read_text(encoding="utf-8")
         group = path.relative_to(CONF).parts[0] if path.parent != CONF else ""
-        content: Any = OmegaConf.to_container(OmegaConf.create(text))
-        for place, target, _ in nodes(content, "" if "@package _global_" in text else group):
+        for place, target, _ in nodes(read_yaml(path), "" if "@package _global_" in text else group):
             table.setdefault(place, set()).add(current(target))
     return {place: frozenset(targets) for place, targets in table.items()}
 
@@ -161,11 +162,11 @@ def from_libraries(place: str) -> frozenset[str]:
 
 def check_sizes(content: dict[str, Any]) -> None:
     """Raise ValueError for numbers that would take all memory or time, and for weights that lie somewhere else."""
-    backbone = content["encoder"].get("backbone") if isinstance(content["encoder"], dict) else None
+    backbone = content["encoder"].get("backbone")
     if isinstance(backbone, str) and ELSEWHERE.search(backbone):
         raise ValueError(f"encoder.backbone={backbone[:60]!r}: the name of a backbone is needed, not a place")
     for key in ("size", "crop"):
-        value = content["data"].get(key) if isinstance(content["data"], dict) else None
+        value = content["data"].get(key)
         if value is not None and not (
             isinstance(value, list)
             and len(value) == 2
@@ -210,7 +211,7 @@ def with_local_keys(stored: DictConfig, cfg: DictConfig, run: Run) -> DictConfig
     for key, value in {"root": default.get("root"), "images": None, "masks": None, "download": False}.items():
         if key in local.data.dataset:
             local.data.dataset[key] = value
-    if local.logger.get("_target_") not in QUIET:
+    if local.logger.get("_target_") != NO_LOGGER:
         local.logger = cfg.logger
     local.trainer.pop("default_root_dir", None)
     if "profiler" in local.trainer:
@@ -221,26 +222,25 @@ def with_local_keys(stored: DictConfig, cfg: DictConfig, run: Run) -> DictConfig
     return local
 
 
-QUIET = ("segpipe.training.tracking.no_logger",)
-
-
 def default_data(stored: DictConfig) -> dict[str, Any]:
     """Return the ``data`` group of ``conf/`` with the same data set, resolved; an empty dict where there is none."""
-    for path in sorted((CONF / "data").glob("*.yaml")):
-        node = OmegaConf.create({"data": OmegaConf.load(path)})
-        if node.data.dataset.get("_target_") == stored.data.dataset.get("_target_"):
-            return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))["data"]  # type: ignore[no-any-return]
+    for node in files("data").values():
+        if node.dataset._target_ == stored.data.dataset.get("_target_"):
+            whole = OmegaConf.to_container(OmegaConf.create({"data": node}), resolve=True)
+            return cast(dict[str, Any], whole)["data"]  # type: ignore[no-any-return]
     return {}
 
 
-def check_data_given(run: Run, cfg: DictConfig) -> None:
-    """Raise UserError where the data of a run lie in a folder that was not given again."""
-    stored = read_yaml(run.config)["data"].get("root")
-    if stored and not cfg.data.get("root") and not cfg.data.dataset.get("images"):
+def check_data_given(run: Run, stored: DictConfig, cfg: DictConfig) -> None:
+    """Raise UserError where the data of a run lie in a folder that was not given again.
+
+    stored: the configuration of the run. cfg: the one to be used.
+    """
+    if stored.data.get("root") and not cfg.data.get("root") and not cfg.data.dataset.get("images"):
         raise UserError(
             f"{run.folder}: give the folder of the data again: data.root=FOLDER for train, --data data={cfg.data.name} "
             f"data.root=FOLDER for evaluate. The one in a stored configuration "
-            f"({str(stored)[:200]}) is not used, because a run may come from a stranger."
+            f"({str(stored.data.root)[:200]}) is not used, because a run may come from a stranger."
         )
 
 

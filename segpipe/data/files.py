@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -17,13 +16,12 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
-from segpipe.data.find import kind_of
 from segpipe.data.header import SIGNATURES, Header, open_as, read_header
 from segpipe.errors import UserError
+from segpipe.runs.storage import open_regular, read_bytes
 
 LIMIT = "SEGPIPE_MAX_MEGAPIXELS"  # environment variable with the largest size of an image
 MEGAPIXELS = 250  # its default
-READ_ONLY = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC", "O_NOCTTY"))
 MOST_TEXT = 2**24  # bytes of a text file
 FULL_RANGE = 2**14  # values of 16 bits: below, fewer than 64 of 256 gray levels are left
 FEW = 0.01  # share of pixels: so many may be brighter (clouds, defects of a sensor)
@@ -65,36 +63,9 @@ def check_pixels(height: int, width: int, what: str, *, share: float = 1.0) -> N
         )
 
 
-def open_descriptor(path: Path, *, most: int) -> tuple[int, int]:
-    """Open a regular file; return its descriptor and its length in bytes. Raises UserError for others, and OSError.
-
-    most: largest length in bytes. It never waits: a named pipe without a writer would block a plain ``open``.
-    """
-    descriptor = os.open(path, READ_ONLY)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-        os.close(descriptor)
-        if stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: {status.st_size} bytes; allowed are {most}. Give a smaller file.")
-        raise UserError(f"{path}: {kind_of(path)}. Give a regular file, or a link to one.")
-    return descriptor, status.st_size
-
-
-def read_bytes(path: Path, *, most: int) -> bytes:
-    """Return the content of a regular file; see ``open_descriptor``."""
-    descriptor, length = open_descriptor(path, most=most)
-    try:
-        content = os.read(descriptor, length)
-        while len(content) < length and (more := os.read(descriptor, length - len(content))):  # large files
-            content += more
-        return content
-    finally:
-        os.close(descriptor)
-
-
 def read_text(path: Path) -> str:
     """Return the content of a UTF-8 text file, without a byte order mark. Raises UserError, OSError or ValueError."""
-    return read_bytes(path, most=MOST_TEXT).decode("utf-8-sig")
+    return read_bytes(path, limit=MOST_TEXT).decode("utf-8-sig")
 
 
 @contextmanager
@@ -114,14 +85,9 @@ def unreadable(path: Path, reason: object) -> UserError:
     return UserError(f"{path}: cannot be read as an image ({reason}; {size}). Replace or remove it.")
 
 
-def open_image_file(path: Path) -> BinaryIO:
-    """Open an image file. Raises UserError if it is not a regular file or too large."""
-    return open(open_descriptor(path, most=most_bytes())[0], "rb")
-
-
 def read_image_bytes(path: Path) -> bytes:
     """Return the content of an image file. Raises UserError if it is not a regular file or too large."""
-    return read_bytes(path, most=most_bytes())
+    return read_bytes(path, limit=most_bytes())
 
 
 def most_bytes() -> int:
@@ -147,7 +113,7 @@ def header_of(file: BinaryIO, path: Path) -> Header:
 
 def read_image_header(path: Path) -> Header:
     """Return the header of an image file. Raises UserError if ``read_image`` would reject the file by its header."""
-    with reading(path), open_image_file(path) as file:
+    with reading(path), open_regular(path, limit=most_bytes()) as file:
         return image_header(file, path)
 
 
@@ -292,7 +258,7 @@ def read_mask(path: Path) -> Mask:
 
 def read_size(path: Path) -> tuple[int, int]:
     """Return the height and width of an upright image, from its header. Raises UserError if it cannot be read."""
-    with reading(path), open_image_file(path) as file:
+    with reading(path), open_regular(path, limit=most_bytes()) as file:
         return header_of(file, path).upright_size
 
 
@@ -304,7 +270,7 @@ def fingerprint(paths: list[Path]) -> str:
 
 def file_digest(path: Path) -> bytes:
     """Return a digest of the content of an image file. Raises UserError if it cannot be read."""
-    with reading(path), open_image_file(path) as file:
+    with reading(path), open_regular(path, limit=most_bytes()) as file:
         return hashlib.file_digest(file, "blake2b").digest()  # type: ignore[arg-type]
 
 

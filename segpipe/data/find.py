@@ -1,11 +1,11 @@
 """Find image files in folders, and pair images with masks."""
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from segpipe.errors import UserError
+from segpipe.runs.storage import kind_of
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
@@ -113,15 +113,3 @@ def identity(path: str | Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def kind_of(path: str | Path) -> str:
-    """Return what a path is that is not a regular file, in words."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return "a broken link" if os.path.islink(path) else "no such file"
-    except OSError as error:
-        return f"cannot be opened ({error.strerror})"
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
-    return next((words for is_kind, words in kinds if is_kind(mode)), "a device") + ", not a file"

@@ -47,10 +47,11 @@ def evaluate(
     predictor = Predictor(run, device=device, trust=trust)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides])
-    cfg = with_local_keys(read(predictor.run, trust=trust), composed, predictor.run)
+    stored = read(predictor.run, trust=trust)
+    cfg = with_local_keys(stored, composed, predictor.run)
     if overrides:
         cfg.data = composed.data
-    check_data_given(predictor.run, cfg)
+    check_data_given(predictor.run, stored, cfg)
     Plan.of(cfg)
     data = build.data(cfg)
     dataset = data.split(split)

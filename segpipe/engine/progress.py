@@ -14,9 +14,9 @@ from rich.text import Text
 
 from segpipe.runs import cells
 from segpipe.runs.records import Metrics, read_record
-from segpipe.runs.run import Run
+from segpipe.runs.run import PYTHON, Run
 from segpipe.runs.storage import inside, read_history
-from segpipe.runs.summary import PYTHON, format_score
+from segpipe.runs.summary import format_score
 
 EVERY = 0.5  # seconds between two updates of the view
 EXTENDED = "was resumed with another trainer.max_epochs, so it is not the cell's run; to train that, rename the folder"

@@ -297,7 +297,8 @@ def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
     """
     run = Run.open(cfg.resume)
     trust = [cfg.trust] if isinstance(cfg.trust, str) else cfg.trust or ()
-    kept = with_local_keys(read(run, trust=trust, composed=cfg), cfg, run)
+    stored = read(run, trust=trust, composed=cfg)
+    kept = with_local_keys(stored, cfg, run)
     for override in overrides:
         path = key_of(override)
         if path in ("resume", "run_dir", "sweep.name", "trust"):
@@ -311,6 +312,6 @@ def resume_config(cfg: DictConfig, *, overrides: list[str]) -> DictConfig:
         if path == "data.root" and "root" in kept.data.dataset:  # stored without the interpolation between the two
             OmegaConf.update(kept, "data.dataset.root", cfg.data.root)
     check_length(run, kept.trainer.max_epochs)
-    check_data_given(run, kept)
+    check_data_given(run, stored, kept)
     kept.resume = str(run.folder.absolute())
     return kept

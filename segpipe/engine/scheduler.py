@@ -21,8 +21,7 @@ from segpipe.errors import UserError
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.environment import cores
 from segpipe.runs.records import Status
-from segpipe.runs.run import Run, display_path, quote_override, remove_if_empty, typed
-from segpipe.runs.summary import PYTHON
+from segpipe.runs.run import PYTHON, Run, display_path, quote_override, remove_if_empty, typed
 from segpipe.training import devices
 
 LOG = "output.log"  # file in a run's folder with the output of its process

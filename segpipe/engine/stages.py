@@ -11,8 +11,7 @@ from segpipe.config import schema
 from segpipe.config.plan import Plan
 from segpipe.engine.processes import train_in
 from segpipe.errors import UserError
-from segpipe.runs.run import quote_override, typed
-from segpipe.runs.summary import PYTHON
+from segpipe.runs.run import PYTHON, quote_override, typed
 
 
 def run_stages(cfg: DictConfig, overrides: list[str]) -> int:

@@ -16,9 +16,8 @@ from segpipe.config.schema import key_of
 from segpipe.errors import UserError, nearest
 from segpipe.runs import cells
 from segpipe.runs.records import Metrics, read_record
-from segpipe.runs.run import Run, display_path, quote_override
+from segpipe.runs.run import PYTHON, Run, display_path, quote_override
 from segpipe.runs.storage import inside, write_text
-from segpipe.runs.summary import PYTHON
 
 OUT = "tuned.cells"  # file of the chosen cells, in the sweep's folder
 ENDED = ("failed", "refused", "finished without a score")  # final states of a run

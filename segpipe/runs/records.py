@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from segpipe.runs.storage import is_component, read_json
 
@@ -108,7 +108,7 @@ def read_record(path: Path, model: type[Model]) -> dict[str, Any]:
     """
     content = read_json(path)
     try:
-        TypeAdapter(model).validate_python(content)
+        model.model_validate(content)
     except ValidationError:
         return {}
     return content

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 import yaml
 
@@ -107,25 +107,40 @@ def without_nan(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def open_regular(path: Path, *, flags: int = os.O_RDONLY) -> IO[bytes]:
+def open_regular(path: Path, *, flags: int = os.O_RDONLY, limit: int | None = None) -> BinaryIO:
     """Open a regular file. A named pipe or a device is not opened: reading it might never end.
 
-    flags: of ``os.open``. Raises UserError for what is not a regular file, OSError where the file cannot be opened.
+    flags: of ``os.open``. limit: the largest allowed length in bytes. Raises UserError for what is not a regular file
+    or is too large, OSError where the file cannot be opened.
     """
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise UserError(f"{path}: not a regular file. Only regular files are read.")
-    return open(descriptor, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b")
+        raise UserError(f"{path}: {kind_of(path)}: this is not a regular file. Give a regular file, or a link to one.")
+    if limit is not None and status.st_size > limit:
+        os.close(descriptor)
+        raise UserError(f"{path}: larger than {limit:,} bytes, the limit for this kind of file. Give a smaller file.")
+    mode = "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b"
+    return cast(BinaryIO, open(descriptor, mode))
+
+
+def kind_of(path: str | Path) -> str:
+    """Return what a path is that is not a regular file, in words."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "a broken link" if os.path.islink(path) else "no such file"
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((words for is_kind, words in kinds if is_kind(mode)), "a device") + ", not a file"
 
 
 def read_bytes(path: Path, *, limit: int = MAX_BYTES) -> bytes:
-    """Read a regular file. Raises UserError where it is larger than ``limit`` bytes; see also ``open_regular``."""
-    with open_regular(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise UserError(f"{path}: larger than {limit:,} bytes, the limit for this kind of file.")
-    return content
+    """Read a regular file of at most ``limit`` bytes. Raises the errors of ``open_regular``."""
+    with open_regular(path, limit=limit) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from rich.table import Table
 
 from segpipe.errors import printable
 from segpipe.metrics.confusion import SCORES
-from segpipe.runs.run import PYTHON as PYTHON
-from segpipe.runs.run import Run, display_path
+from segpipe.runs.run import PYTHON, Run, display_path
 
 
 def print_summary(run: Run, metrics: dict[str, Any], *, another: str) -> None:
