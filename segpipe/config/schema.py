@@ -52,7 +52,6 @@ NODES = (
     "callbacks", "model", "task", "sweep", "hydra",
 )  # fmt: skip
 NODES_OF_ANY_NAME = ("callbacks",)  # a node whose child nodes may have any name
-GROUPS = {"run_dir", "data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks"}  # in every run
 STRICTER_TYPES = {  # stricter than the constructor: with null, Lightning would train or validate without epochs
     "trainer.max_epochs": int,
     "trainer.check_val_every_n_epoch": int,

@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config.choices import files
-from segpipe.config.schema import CONF, GROUPS, HYDRA_KEYS
+from segpipe.config.schema import CONF, HYDRA_KEYS
 from segpipe.data.augment import library_transforms
 from segpipe.errors import UserError
 from segpipe.runs.renames import current, upgrade
@@ -32,6 +32,7 @@ MAX_NUMBER = 65_536  # of widths, kernels, batch sizes, numbers of workers
 MAX_LAYERS = 512  # of the entries of these lists
 MAX_PIXELS = 250_000_000  # of data.size and data.crop
 LAYERS = ("depths", "count", "layers", "blocks", "depth", "kernel", "factor", "stride")
+GROUPS = ("data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks", "logger")  # in every run
 NO_LOGGER = "segpipe.training.tracking.no_logger"
 PARTS_WITH_SIZES = ("encoder", "neck", "decoder", "fusion", "model", "task", "data", "augment")
 
@@ -46,9 +47,9 @@ def read(run: Run, *, trust: Iterable[str] = (), composed: DictConfig | None = N
     try:
         content = read_yaml(run.config)
         check_no_interpolation(content)
-        wrong = sorted(group for group in GROUPS - {"run_dir"} if not isinstance(content.get(group), dict))
-        if wrong or "run_dir" not in content:
-            raise ValueError(f"{', '.join(wrong) or 'run_dir'} missing")
+        wrong = [group for group in GROUPS if not isinstance(content.get(group), dict)]
+        if wrong or "run_dir" not in content or not isinstance(content["data"].get("dataset"), dict):
+            raise ValueError(f"{', '.join(wrong) or 'run_dir or data.dataset'} missing")
         content = upgrade(content)
         check_sizes(content)
     except (OSError, ValueError, UserError) as error:

@@ -107,6 +107,8 @@ def test_optimizers_of_torch_are_allowed(tmp_path, target):
         ({"encoder.backbone": "local-dir:/tmp"}, "encoder.backbone"),
         ({"model": None}, "damaged"),
         ({"encoder": []}, "damaged"),
+        ({"logger": None}, "damaged"),
+        ({"data.dataset": "x"}, "damaged"),
     ],
 )
 def test_values_that_do_harm_are_refused(tmp_path, changes, reason):
