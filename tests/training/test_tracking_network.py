@@ -92,7 +92,7 @@ def test_the_end_of_wandbs_own_process_is_not_the_runs(tmp_path):
     if not started.is_file():
         pytest.skip("the system does not list child processes")
     (core,) = [pid for pid in started.read_text().split() if "wandb-core" in Path(f"/proc/{pid}/comm").read_text()]
-    (process,) = [one for one in gc.get_objects() if isinstance(one, subprocess.Popen) and one.pid == int(core)]
+    (process,) = [one for one in gc.get_objects() if type(one) is subprocess.Popen and one.pid == int(core)]
     process.kill()
     process.wait()  # by its object, which would otherwise warn, in a later test, that nobody has waited
     with within(20):
