@@ -10,7 +10,7 @@ ROOT = ROOT / "segpipe"
 
 
 COMMANDS = {
-    "train", "evaluate", "predict", "report", "check_data", "bound", "tune", "architectures", "segpipe",
+    "train", "evaluate", "predict", "report", "inspect", "check_data", "bound", "tune", "architectures", "segpipe",
 }  # fmt: skip
 
 
@@ -21,10 +21,11 @@ MAY_IMPORT = {  # of the packages below; a package may import itself
     "models": {"errors"},
     "runs": {"errors", "metrics"},
     "data": {"errors", "metrics", "runs"},
-    "training": {"errors", "metrics", "models", "runs", "data"},
-    "analysis": {"errors", "metrics", "runs", "data"},
+    "lab": {"errors", "metrics", "models", "data"},
+    "training": {"errors", "metrics", "models", "runs", "data", "lab"},
+    "analysis": {"errors", "metrics", "runs", "data", "lab"},
     "config": {"errors", "metrics", "models", "runs", "data", "training"},
-    "engine": {"errors", "metrics", "models", "runs", "data", "training", "config"},
+    "engine": {"errors", "metrics", "models", "runs", "data", "lab", "training", "config"},
 }
 
 

@@ -63,7 +63,15 @@ class ExampleImages(NamedTuple):
     kind: str = "images"
 
 
-Block = Union[Text, Items, Fold, ExampleImages, Table, Figure]  # noqa: UP007  (it refers to itself)
+class Pictures(NamedTuple):
+    """Images in rows, each with its label and a second line, ``score``."""
+
+    caption: str
+    pictures: list[ExampleImage]
+    kind: str = "pictures"
+
+
+Block = Union[Text, Items, Fold, ExampleImages, Pictures, Table, Figure]  # noqa: UP007  (it refers to itself)
 
 
 class Section(NamedTuple):
