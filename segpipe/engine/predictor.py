@@ -42,9 +42,10 @@ class Predictor:
     """Predicts the mask of an image with the best checkpoint of a run.
 
     run: the folder of a run. device: a device name of torch; None takes a GPU if there is one. trust: packages whose
-    classes the run may use, beside those of segpipe; a run from a stranger could execute them. Attributes: classes,
-    palette: names and RGB colours (0 to 255) by class index. size: [height, width] to which images are resized, as in
-    the test; None where they keep their size. The logits are resized to the size of the image.
+    classes the run may use, beside those of segpipe; a run from a stranger could execute them. Attributes: cfg: the
+    run's configuration. classes, palette: names and RGB colours (0 to 255) by class index. size: [height, width] to
+    which images are resized, as in the test; None where they keep their size. The logits are resized to the size of
+    the image.
     Raises UserError where the folder is not a run, or where its record or its checkpoint is missing or damaged.
     """
 
@@ -55,7 +56,7 @@ class Predictor:
                 f"checkpoint FOLDER/checkpoints/best.ckpt, it is FOLDER."
             )
         self.run = Run.open(run)
-        cfg = stored.read(self.run, trust=trust)
+        self.cfg = cfg = stored.read(self.run, trust=trust)
         if "classes" not in self.run.record:
             raise UserError(
                 f"{run}: run.json is missing or damaged, so the classes are not known. To write it again, resume the "

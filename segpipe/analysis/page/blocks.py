@@ -64,10 +64,11 @@ class ExampleImages(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """Images in rows, each with its label and a second line, ``score``."""
+    """Images in rows, each with its label and a second line, ``score``. small: of a few pixels each."""
 
     caption: str
     pictures: list[ExampleImage]
+    small: bool = False
     kind: str = "pictures"
 
 

@@ -1,0 +1,147 @@
+"""What the lab finds in the networks of runs: maps of images, kernels, checkerboards (``segpipe.inspect``)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segpipe.config import build
+from segpipe.data.resize import resize_mask, to_network
+from segpipe.engine.predictor import Predictor
+from segpipe.errors import UserError
+from segpipe.lab import checkerboard, kernels, switches
+from segpipe.lab.climb import climb, decodes_class_scores, object_area
+from segpipe.lab.facts import (
+    ImageFacts,
+    Inspection,
+    OperatorFacts,
+    RunFacts,
+    ShownImage,
+    SwitchFacts,
+)
+from segpipe.lab.monitor import small_steps
+from segpipe.lab.slots import StepMaps, recording
+from segpipe.models.network import Network, resize_logits
+from segpipe.runs.run import Run
+from segpipe.runs.storage import read_history
+
+
+def open_predictors(
+    runs: Sequence[Path], *, device: str | None = None, trust: Iterable[str] = ()
+) -> list[Predictor | UserError]:
+    """Return the predictor of each run, or the reason why a run has none (no weights, damaged weights).
+
+    Raises UserError where a folder is not a run, and where two runs have other classes.
+    """
+    opened: list[Predictor | UserError] = []
+    for folder in runs:
+        Run.open(folder)
+        try:
+            opened.append(Predictor(folder, device=device, trust=trust))
+        except UserError as error:
+            opened.append(error)
+    named = [(folder, one.classes) for folder, one in zip(runs, opened, strict=True) if isinstance(one, Predictor)]
+    for folder, classes in named[1:]:
+        if classes != named[0][1]:
+            raise UserError(
+                f"{named[0][0]} has the classes {', '.join(named[0][1])}; {folder} has {', '.join(classes)}. Runs "
+                f"stand side by side only with the same classes: inspect them one by one."
+            )
+    return opened
+
+
+def run_labels(runs: Sequence[Path]) -> list[str]:
+    """Return a short label for each run: its name; its folder where two have the same."""
+    names = [str(Run.open(folder).record.get("name") or folder.resolve().name) for folder in runs]
+    unique = [
+        name if names.count(name) == 1 else folder.resolve().name for name, folder in zip(names, runs, strict=True)
+    ]
+    return [name if unique.count(name) == 1 else str(folder) for name, folder in zip(unique, runs, strict=True)]
+
+
+def inspect_runs(
+    runs: Sequence[Path],
+    predictors: Sequence[Predictor | UserError],
+    images: Sequence[ShownImage],
+    *,
+    all_channels: bool = False,
+    report: Callable[[str], None] = lambda text: None,
+) -> Inspection:
+    """Return what the lab finds in each run. A run without weights has the reason in place of numbers.
+
+    all_channels: keep every channel of every map. report: is called with a line before each run. Raises UserError where
+    no run has weights.
+    """
+    first = next((one for one in predictors if isinstance(one, Predictor)), None)
+    if first is None:
+        raise UserError("\n".join(["No run has weights to inspect.", *map(str, predictors)]))
+    found = []
+    for number, (folder, label, one) in enumerate(zip(runs, run_labels(runs), predictors, strict=True), start=1):
+        if isinstance(one, UserError):
+            found.append(RunFacts(label, reason=str(one)))
+            continue
+        report(f"[{number}/{len(runs)}] {label}")
+        start = build.network(one.cfg, len(one.classes)).eval()
+        found.append(
+            RunFacts(
+                label,
+                operators=operator_facts(one.network, start.to(one.device)),
+                phases=checkerboard.on_constant_images(one.network),
+                start_phases=checkerboard.on_constant_images(start),
+                images=[image_facts(one, image, all_channels=all_channels) for image in images],
+                history=read_history(Run.open(folder).history),
+            )
+        )
+    return Inspection(first.classes, first.palette, images, found)
+
+
+@torch.inference_mode()
+def operator_facts(network: Network, start: Network | None = None) -> list[OperatorFacts]:
+    """Return the operators of a network, coarse to fine, with their kernels where they have some.
+
+    start: the same network before training; None leaves out what needs it.
+    """
+    both = [network] if start is None else [network, start]
+    ran = [small_steps(one) for one in both]
+    facts = []
+    for now, before in zip(ran[0], ran[-1], strict=True):
+        operator = type(now.place.upsample).__name__
+        found, begun = kernels.of_step(now), kernels.of_step(before) if start is not None else None
+        known = {} if found is None else {"kernels": found, "start": begun, "distances": kernels.distances(found)}
+        if found is not None and begun is not None:
+            known |= {"start_distances": kernels.distances(begun), "change": kernels.change(found, begun)}
+        facts.append(OperatorFacts(now.place.label, now.place.stride, now.place.factor, operator, **known))  # type: ignore[arg-type]
+    return facts
+
+
+@torch.inference_mode()
+def image_facts(predictor: Predictor, shown: ShownImage, *, all_channels: bool = False) -> ImageFacts:
+    """Return what a run makes of one image. Boundaries are those of the truth, or of the prediction without one."""
+    network, size = predictor.network, shown.image.shape[:2]
+    image = to_network(shown.image, predictor.size, smallest=network.encoder.min_size)
+    batch = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).to(predictor.device)
+    with recording(network) as record:
+        logits = network(batch).float()
+    steps = record.steps()
+    seen = logits[0].argmax(0)
+    height, width = (-(-side // network.encoder.coarsest) * network.encoder.coarsest for side in image.shape[:2])
+    scores = decodes_class_scores(network)
+    area = object_area(seen, (height, width))
+    labels = seen.byte().cpu().numpy() if shown.truth is None else resize_mask(shown.truth, image.shape[:2])
+    return ImageFacts(
+        prediction=resize_logits(logits, size)[0].argmax(0).byte().cpu().numpy(),
+        rungs=climb(steps, area, all_channels=all_channels or scores),
+        score_maps=scores,
+        switches=[
+            switch_facts(step, labels, (height, width)) for step in steps if switches.uses_switches(step.place.upsample)
+        ],
+        on_image=list(checkerboard.on_image(steps)),
+    )
+
+
+def switch_facts(step: StepMaps, labels: np.ndarray, size: tuple[int, int]) -> SwitchFacts:
+    """Return the switches of one step. labels: (H, W) class indices of the image; size: of the padded image."""
+    shares = switches.switch_shares(step.source)[0].float().cpu().numpy()
+    found = switches.agreement(shares, labels, size)
+    return SwitchFacts(step.place.label, step.place.stride, shares, switches.sparsity(step), found)

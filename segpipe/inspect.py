@@ -1,0 +1,113 @@
+"""``python -m segpipe.inspect RUN [RUN ...] --image FILE --out FOLDER``: what each decoder does, layer by layer."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from segpipe.analysis.lab import page
+from segpipe.config.messages import user_errors
+from segpipe.data.examples import file_names
+from segpipe.data.files import read_image, read_mask
+from segpipe.data.visualise import save_image
+from segpipe.engine.inspection import inspect_runs, open_predictors
+from segpipe.errors import UserError, printable
+from segpipe.lab import strip
+from segpipe.lab.colours import map_to_rgb
+from segpipe.lab.facts import Inspection, ShownImage
+from segpipe.runs.run import PYTHON, display_path
+from segpipe.runs.storage import write_text
+
+
+def inspect(
+    runs: Sequence[Path],
+    *,
+    out: Path,
+    images: Sequence[Path] = (),
+    masks: Sequence[Path] = (),
+    sheets: bool = False,
+    device: str | None = None,
+    trust: Iterable[str] = (),
+    command: str = "",
+) -> Path:
+    """Write ``inspect.html`` and PNG files of the maps of each run to ``out``. Returns the page.
+
+    images: files; each goes through every run. masks: their ground truth, class indices, in the same order; it may be
+    missing. sheets: also write all channels of every map. command: is printed on the page. Raises UserError for an
+    input that cannot be used, before any run is opened; a run without weights is named on the page.
+    """
+    shown = read_images(images, masks)
+    predictors = open_predictors(runs, device=device, trust=trust)
+    inspection = inspect_runs(runs, predictors, shown, all_channels=sheets, report=lambda text: print(printable(text)))
+    write_pictures(inspection, out, sheets=sheets)
+    write_text(out / "inspect.html", page.render(inspection, [], command=command))
+    return out / "inspect.html"
+
+
+def read_images(images: Sequence[Path], masks: Sequence[Path]) -> list[ShownImage]:
+    """Return the images with their masks. Raises UserError where a file cannot be read, or where sizes differ."""
+    if masks and len(masks) != len(images):
+        raise UserError(
+            f"{len(masks)} masks for {len(images)} images: give one --mask for each --image, in the same order, or "
+            "none."
+        )
+    shown = []
+    for number, path in enumerate(images):
+        image = read_image(path)
+        truth = read_mask(masks[number]) if masks else None
+        if truth is not None and truth.shape != image.shape[:2]:
+            raise UserError(
+                f"{masks[number]}: {truth.shape[0]} x {truth.shape[1]} pixels; its image {path} has {image.shape[0]} x "
+                f"{image.shape[1]}. Give the mask of this image."
+            )
+        shown.append(ShownImage(printable(path.name), image, truth))
+    return shown
+
+
+def write_pictures(inspection: Inspection, out: Path, *, sheets: bool) -> None:
+    """Write the figures of the climb, and every map at its own resolution."""
+    runs = file_names([run.label for run in inspection.runs])
+    names = file_names([Path(image.name).stem for image in inspection.images])
+    for number, name in enumerate(names):
+        save_image(strip.climb_figure(inspection, number), out / f"climb-{name}.png")
+        for folder, run in zip(runs, inspection.runs, strict=True):
+            if run.reason:
+                continue
+            save_image(strip.panels_figure(inspection, run, number), out / f"panels-{name}-{folder}.png")
+            for rung in run.images[number].rungs:
+                file = f"{name}-{rung.stride:02}-{rung.slot.replace(' ', '-')}"
+                save_image(map_to_rgb(rung.values), out / "maps" / folder / f"{file}.png")
+                if sheets:
+                    save_image(strip.sheet(rung), out / "maps" / folder / f"{file}-all.png")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m segpipe.inspect", description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the folders of runs, shown side by side")
+    parser.add_argument("--image", type=Path, action="append", default=[], help="an image; may be repeated")
+    parser.add_argument("--mask", type=Path, action="append", default=[], help="the ground truth of each image, if any")
+    parser.add_argument("--out", type=Path, default=Path("inspect"), help="the folder to write to (default: inspect)")
+    parser.add_argument("--sheets", action="store_true", help="also write all channels of every map")
+    parser.add_argument("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the runs may use"
+    )
+    given = parser.parse_args()
+    with user_errors():
+        written = inspect(
+            given.runs,
+            out=given.out,
+            images=given.image,
+            masks=given.mask,
+            sheets=given.sheets,
+            device=given.device,
+            trust=given.trust,
+            command=shlex.join([PYTHON, "-m", "segpipe.inspect", *sys.argv[1:]]),
+        )
+        print(f"Written: {display_path(written)}")
+
+
+if __name__ == "__main__":
+    main()
