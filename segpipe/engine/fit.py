@@ -20,6 +20,7 @@ from segpipe.engine.guards import FolderGuard, StopAfterEpoch, StopAfterSignal, 
 from segpipe.engine.resume import Start, check_same_config, is_complete, resolve_resume
 from segpipe.engine.shutdown import is_interruption, restore_handlers
 from segpipe.errors import UserError, printable
+from segpipe.lab.checkerboard import on_constant_images
 from segpipe.metrics.boundaries import boundary_scores
 from segpipe.metrics.confusion import SCORES, named_scores
 from segpipe.models import cost
@@ -248,13 +249,17 @@ def tolerate_errors(what: str) -> Iterator[None]:
 def add_to_results(training: Training, metrics: dict[str, Any], logger: Any) -> None:
     """Add to a finished run what is not needed for its scores: the cost, images of predictions, the result on W&B.
 
-    The cost is added to ``metrics`` and to ``metrics.json``; it stays None where it cannot be measured.
+    The cost and the checkerboard (the phase share of the logits on constant images, docs/lab.md) are added to
+    ``metrics`` and to ``metrics.json``; the cost stays None where it cannot be measured.
     """
     run, task, data, cfg = training.run, training.task, training.data, training.plan.cfg
     with tolerate_errors("measuring the cost"):
         size = tuple(cfg.data.get("size") or data.split("test").size(0))
         task.to(training.trainer.strategy.root_device)  # Lightning has moved it to the CPU
         metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
+        write_json(run.metrics, metrics)
+    with tolerate_errors("measuring the checkerboard"):
+        metrics["checkerboard"] = on_constant_images(task.network).logits
         write_json(run.metrics, metrics)
     with tolerate_errors("drawing the predictions"):
         title = f"{run.record['name']}   validation mIoU {metrics['val']['miou']:.3f}"

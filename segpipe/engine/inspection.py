@@ -7,22 +7,20 @@ import numpy as np
 import torch
 
 from segpipe.config import build
-from segpipe.data.resize import resize_mask, to_network
+from segpipe.data.resize import to_network
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
-from segpipe.lab import checkerboard, kernels, switches
-from segpipe.lab.climb import climb, decodes_class_scores, object_area
+from segpipe.lab import checkerboard, kernels
 from segpipe.lab.facts import (
     ImageFacts,
     Inspection,
     OperatorFacts,
     RunFacts,
     ShownImage,
-    SwitchFacts,
 )
+from segpipe.lab.look import look
 from segpipe.lab.monitor import small_steps
-from segpipe.lab.slots import StepMaps, recording
-from segpipe.models.network import Network, resize_logits
+from segpipe.models.network import Network
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history
 
@@ -115,33 +113,9 @@ def operator_facts(network: Network, start: Network | None = None) -> list[Opera
     return facts
 
 
-@torch.inference_mode()
 def image_facts(predictor: Predictor, shown: ShownImage, *, all_channels: bool = False) -> ImageFacts:
-    """Return what a run makes of one image. Boundaries are those of the truth, or of the prediction without one."""
-    network, size = predictor.network, shown.image.shape[:2]
-    image = to_network(shown.image, predictor.size, smallest=network.encoder.min_size)
+    """Return what a run makes of one image, which its network receives as in the test."""
+    image = to_network(shown.image, predictor.size, smallest=predictor.network.encoder.min_size)
     batch = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).to(predictor.device)
-    with recording(network) as record:
-        logits = network(batch).float()
-    steps = record.steps()
-    seen = logits[0].argmax(0)
-    height, width = (-(-side // network.encoder.coarsest) * network.encoder.coarsest for side in image.shape[:2])
-    scores = decodes_class_scores(network)
-    area = object_area(seen, (height, width))
-    labels = seen.byte().cpu().numpy() if shown.truth is None else resize_mask(shown.truth, image.shape[:2])
-    return ImageFacts(
-        prediction=resize_logits(logits, size)[0].argmax(0).byte().cpu().numpy(),
-        rungs=climb(steps, area, all_channels=all_channels or scores),
-        score_maps=scores,
-        switches=[
-            switch_facts(step, labels, (height, width)) for step in steps if switches.uses_switches(step.place.upsample)
-        ],
-        on_image=list(checkerboard.on_image(steps)),
-    )
-
-
-def switch_facts(step: StepMaps, labels: np.ndarray, size: tuple[int, int]) -> SwitchFacts:
-    """Return the switches of one step. labels: (H, W) class indices of the image; size: of the padded image."""
-    shares = switches.switch_shares(step.source)[0].float().cpu().numpy()
-    found = switches.agreement(shares, labels, size)
-    return SwitchFacts(step.place.label, step.place.stride, shares, switches.sparsity(step), found)
+    size = (shown.image.shape[0], shown.image.shape[1])
+    return look(predictor.network, batch, size=size, truth=shown.truth, all_channels=all_channels)

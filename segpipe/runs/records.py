@@ -71,13 +71,14 @@ class Scores(Model):
 
 
 class Metrics(Model):
-    """``metrics.json`` of a run. cost: null where it could not be measured."""
+    """``metrics.json`` of a run. cost: null where it could not be measured. checkerboard: later versions measure it."""
 
     version: Literal[1] = 1
     best_epoch: Count | None = None
     val: Scores | None = None
     test: Scores | None = None
     cost: dict[str, float | list[int] | str | None] | None = None
+    checkerboard: float | None = None
     training: dict[str, float | None] = {}
 
 

@@ -90,6 +90,7 @@ class History(pl.Callback):
     def __init__(self, run: Run) -> None:
         self.run = run
         self.rows: list[dict[str, float]] = []
+        self.more: dict[str, float] = {}  # of the present epoch, from other callbacks
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -105,6 +106,7 @@ class History(pl.Callback):
             for name, value in sorted(trainer.callback_metrics.items())
             if name.startswith("train/") or (validated and name.startswith("val/"))
         }
+        numbers, self.more = numbers | self.more, {}
         position = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         self.rows.append({**position, "lr": trainer.optimizers[0].param_groups[0]["lr"], **numbers})
         write_history(self.run.history, self.rows)

@@ -251,6 +251,12 @@ def log_overlays(
         logger.experiment.log({key: overlays}, commit=False)  # together with the epoch's next metrics
 
 
+def log_image(logger: WandbLogger, *, key: str, image: NDArray[np.uint8]) -> None:
+    """Log an image (H, W, 3), together with the epoch's next metrics."""
+    with tolerate_wandb_errors(key):
+        logger.experiment.log({key: wandb.Image(image)}, commit=False)
+
+
 def log_confusion(logger: WandbLogger, *, key: str, matrix: NDArray[np.int64], classes: list[str]) -> None:
     """Log a confusion matrix (C, C), rows true, columns predicted, as W&B's chart."""
     rows = [

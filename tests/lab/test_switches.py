@@ -1,0 +1,68 @@
+"""Switches: where the maxima are, and how often that is on a boundary."""
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_networks import build_tiny
+
+from segpipe.lab.look import look
+from segpipe.lab.switches import Agreement, agreement, switch_shares
+
+
+def test_shares_by_hand():
+    source = torch.zeros(1, 4, 4, 5)
+    source[0, 0, 0, 1] = 1
+    source[0, 1, 0, 1] = 2
+    source[0, 2, 1, 0] = 1
+    source[0, 3, 0, 0] = 1
+    shares = switch_shares(source)[0]
+    assert shares[:2, :2].tolist() == [[0.25, 0.5], [0.25, 0.0]]
+    assert shares[2:, :2].tolist() == [[1.0, 0.0], [0.0, 0.0]]  # equal values: the first
+    assert not shares[:, 4].any()  # in no cell
+    assert shares.sum() == 4
+
+
+def half(size=8, at=3):
+    mask = np.zeros((size, size), np.uint8)
+    mask[:, at:] = 1
+    return mask
+
+
+def test_switches_on_boundaries_are_counted():
+    mask = half()  # boundary pixels: columns 2 and 3; cells of columns 2 and 3 are boundary altogether
+    assert agreement(np.full((8, 8), 0.25), mask, (8, 8)).cells == 0
+    mask = half(at=2)  # columns 1 and 2: every cell of the first two rows of cells is mixed
+    chance = agreement(np.full((8, 8), 0.25), mask, (8, 8))
+    assert chance == Agreement(8, 4.0, 4.0)
+    assert chance.ratio == 1
+    shares = np.zeros((8, 8))
+    shares[::2, 1] = shares[::2, 2] = 1
+    assert agreement(shares, mask, (8, 8)).ratio == 2  # always on it, of a chance of one half
+    shares = np.zeros((8, 8))
+    shares[::2, 0] = shares[::2, 3] = 1
+    assert agreement(shares, mask, (8, 8)).ratio == 0
+    assert chance + chance == Agreement(16, 8.0, 8.0)
+
+
+def test_ignored_pixels_and_padding_have_no_boundary():
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, 4:] = 255
+    found = agreement(np.full((16, 16), 0.25), mask, (16, 16))
+    assert found.cells == 0
+    assert np.isnan(found.ratio)
+
+
+@pytest.mark.parametrize("model", ["segnet", "deconvnet"])
+def test_unpooling_leaves_three_quarters_of_zeros(model):
+    network = build_tiny(model, encoder="small").eval()
+    facts = look(network, torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255, size=(64, 64))
+    for one in facts.switches:
+        assert one.sparsity.upsampled >= 0.75
+        assert list(one.sparsity.later) == ["refine"]
+        assert one.sparsity.later["refine"] < one.sparsity.upsampled
+        assert one.shares.shape == (64 // one.stride, 64 // one.stride)
+
+
+def test_a_network_without_unpooling_has_none():
+    network = build_tiny("unet", encoder="small").eval()
+    assert look(network, torch.zeros(1, 3, 64, 64), size=(64, 64)).switches == []
