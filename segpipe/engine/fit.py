@@ -20,7 +20,7 @@ from segpipe.engine.guards import FolderGuard, StopAfterEpoch, StopAfterSignal, 
 from segpipe.engine.resume import Start, check_same_config, is_complete, resolve_resume
 from segpipe.engine.shutdown import is_interruption, restore_handlers
 from segpipe.errors import UserError, printable
-from segpipe.lab.checkerboard import on_constant_images
+from segpipe.lab.checkerboard import on_constant_image
 from segpipe.metrics.boundaries import boundary_scores
 from segpipe.metrics.confusion import SCORES, named_scores
 from segpipe.models import cost
@@ -259,7 +259,7 @@ def add_to_results(training: Training, metrics: dict[str, Any], logger: Any) -> 
         metrics["cost"] = cost.measure(task.network, size, batch=cfg.data.batch_size)
         write_json(run.metrics, metrics)
     with tolerate_errors("measuring the checkerboard"):
-        metrics["checkerboard"] = on_constant_images(task.network).logits
+        metrics["checkerboard"] = on_constant_image(task.network).logits
         write_json(run.metrics, metrics)
     with tolerate_errors("drawing the predictions"):
         title = f"{run.record['name']}   validation mIoU {metrics['val']['miou']:.3f}"

@@ -81,12 +81,13 @@ def inspect_runs(
             continue
         report(f"[{number}/{len(runs)}] {label}")
         start = build.network(one.cfg, len(one.classes)).eval()
+        phases = checkerboard.on_constant_image(one.network)
         found.append(
             RunFacts(
                 label,
                 operators=operator_facts(one.network, start.to(one.device)),
-                phases=checkerboard.on_constant_images(one.network),
-                start_phases=checkerboard.on_constant_images(start),
+                phases=phases,
+                start_phases=checkerboard.on_constant_image(start, side=phases.side),
                 images=[image_facts(one, image, all_channels=all_channels) for image in images],
                 history=read_history(Run.open(folder).history),
             )

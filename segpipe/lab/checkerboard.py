@@ -5,21 +5,24 @@ difference between phases is an artefact (Odena et al. 2016, Deconvolution and c
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segpipe.lab.slots import StepMaps, places, recording
+from segpipe.lab.slots import StepMaps, recording
 from segpipe.models.network import IMAGE_CHANNELS, Network
 
-GRAY = (64.0, 192.0)  # values of the constant images
-SIDE, CELLS = 360, 12  # of a constant image: at least so many pixels, and so many cells of the coarsest map
+GRAY = 127.0  # value of the constant image
+CELLS = 12  # of the coarsest map in the smallest constant image
+GROWTH, LARGEST = 1.5, 1300  # a constant image grows by this factor, up to this side in pixels
+BORDER = 1e-12  # a border is not felt where less than this share of the energy is not periodic
 
 
 class StepPhases(NamedTuple):
-    """Phase shares of one step on constant images: after upsampling and after refinement, at the step's own factor."""
+    """Phase shares of one step on a constant image: after upsampling and after refinement, at the step's own factor."""
 
     place: str
     stride: int
@@ -29,10 +32,14 @@ class StepPhases(NamedTuple):
 
 
 class Phases(NamedTuple):
-    """Phase shares of a network on constant images. logits: at the coarsest stride, so that all steps count."""
+    """Phase shares of a network on a constant image. logits: at the coarsest stride, so that all steps count.
+
+    side: of the image, in pixels.
+    """
 
     steps: list[StepPhases]
     logits: float
+    side: int
 
 
 class OnImage(NamedTuple):
@@ -103,39 +110,60 @@ def triplet_share(x: Tensor) -> float:
     return count / total if total else float("nan")
 
 
-def constant_images(network: Network) -> Tensor:
-    """Return gray images (2, 3, side, side) that are large enough: borders do not reach their inner third."""
-    coarsest = network.encoder.coarsest
-    cells = max(CELLS, -(-SIDE // coarsest))
-    side = -(-max(cells * coarsest, network.encoder.min_size) // (3 * coarsest)) * 3 * coarsest
-    return torch.tensor(GRAY).view(-1, 1, 1, 1).expand(-1, IMAGE_CHANNELS, side, side).contiguous()
+def border_share(x: Tensor, period: int) -> float:
+    """Return the share of a map's energy, in its inner third, that does not repeat after ``period`` cells.
+
+    On a constant image all maps are periodic but near the borders: the share says whether a border is felt. x: (N, C,
+    H, W). Infinity for a map whose inner third has fewer than two periods.
+    """
+    if min(x.shape[-2:]) // 3 < 2 * period:
+        return float("inf")
+    x = inner_third(x, period).double()
+    square = float((x**2).mean())
+    by_rows, by_columns = x[..., period:, :] - x[..., :-period, :], x[..., period:] - x[..., :-period]
+    return max(float((one**2).mean()) for one in (by_rows, by_columns)) / square if square > 0 else 0.0
+
+
+def first_side(network: Network) -> int:
+    """Return the side of the smallest constant image: a multiple of three cells of the coarsest map."""
+    unit = 3 * network.encoder.coarsest
+    return -(-max(CELLS * network.encoder.coarsest, network.encoder.min_size) // unit) * unit
 
 
 @torch.inference_mode()
-def on_constant_images(network: Network) -> Phases:
-    """Measure the phase shares of every step, and of the logits, on the inner third of constant images.
+def on_constant_image(network: Network, *, side: int | None = None) -> Phases:
+    """Measure the phase shares of every step, and of the logits, on the inner third of a constant image.
 
-    The network is measured as it is in evaluation; its mode is restored.
+    side: of the image, a multiple of three cells of the coarsest map; None: the smallest. The image grows until no
+    border is felt in its inner third, or until it is as large as LARGEST. The network is measured as it is in
+    evaluation; its mode is restored.
     """
-    training = network.training
-    network.eval()
+    coarsest, training = network.encoder.coarsest, network.training
+    unit, side = 3 * coarsest, side or first_side(network)
     device = next(network.parameters()).device
+    network.eval()
     try:
-        with recording(network) as record:
-            logits = network.forward(constant_images(network).to(device))  # not its compiled form, which has no hooks
+        while True:
+            with recording(network) as record:
+                image = torch.full((1, IMAGE_CHANNELS, side, side), GRAY, device=device)
+                logits = network.forward(image)  # not its compiled form, which has no hooks
+            steps = record.steps()
+            felt = [border_share(maps.refined, coarsest // maps.place.stride) for maps in steps]
+            larger = -(-int(side * GROWTH) // unit) * unit
+            if max([*felt, border_share(logits, coarsest)]) < BORDER or larger > max(LARGEST, first_side(network)):
+                break
+            side = larger
     finally:
         network.train(training)
-    steps = [
-        StepPhases(
-            place.label,
-            place.stride,
-            place.factor,
-            *(phase_share(inner_third(x, place.factor), place.factor) for x in (maps.upsampled, maps.refined)),
-        )
-        for place, maps in zip(places(network), record.steps(), strict=True)
-    ]
-    coarsest = network.encoder.coarsest
-    return Phases(steps, phase_share(inner_third(logits, coarsest), coarsest))
+    shares = [step_phases(maps) for maps in steps]
+    return Phases(shares, phase_share(inner_third(logits, coarsest), coarsest), side)
+
+
+def step_phases(maps: StepMaps) -> StepPhases:
+    """Return the phase shares of one step on a constant image."""
+    factor = maps.place.factor
+    upsampled, refined = (phase_share(inner_third(x, factor), factor) for x in (maps.upsampled, maps.refined))
+    return StepPhases(maps.place.label, maps.place.stride, factor, upsampled, refined)
 
 
 def on_image(steps: list[StepMaps]) -> Iterator[OnImage]:
@@ -144,15 +172,8 @@ def on_image(steps: list[StepMaps]) -> Iterator[OnImage]:
         size, factor = maps.upsampled.shape[-2:], maps.place.factor
         beside = F.interpolate(maps.before.float(), size=size, mode="bilinear")
         pair = (maps.upsampled.float(), beside)
-        yield OnImage(
-            maps.place.label,
-            maps.place.stride,
-            *(
-                (measure(pair[0]), measure(pair[1]))
-                for measure in (
-                    lambda x, factor=factor: phase_share(x, factor),
-                    lambda x, factor=factor: spectral_share(x, factor),
-                    triplet_share,
-                )
-            ),
+        phase, spectral, triplets = (
+            (measure(pair[0]), measure(pair[1]))
+            for measure in (partial(phase_share, factor=factor), partial(spectral_share, factor=factor), triplet_share)
         )
+        yield OnImage(maps.place.label, maps.place.stride, phase, spectral, triplets)

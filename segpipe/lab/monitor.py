@@ -3,7 +3,7 @@
 import torch
 
 from segpipe.lab import kernels
-from segpipe.lab.checkerboard import on_constant_images
+from segpipe.lab.checkerboard import on_constant_image
 from segpipe.lab.slots import StepMaps, recording
 from segpipe.models.network import IMAGE_CHANNELS, Network
 
@@ -21,16 +21,19 @@ def checkerboard_key(stride: int | None) -> str:
     return f"{PREFIX}checkerboard/{'logits' if stride is None else stride}"
 
 
-def measure(network: Network) -> dict[str, float]:
-    """Return kernel distances of the linear operators, and phase shares on constant images, by key."""
+def measure(network: Network, *, side: int | None = None) -> tuple[dict[str, float], int]:
+    """Return kernel distances of the linear operators, and phase shares on a constant image, by key.
+
+    side: of the constant image, see ``on_constant_image``. Returns also the side that was needed.
+    """
     numbers: dict[str, float] = {}
     for maps in small_steps(network):
         found = kernels.of_step(maps)
         if found is not None:
             numbers |= {distance_key(name, maps.place.stride): one for name, one in kernels.distances(found).items()}
-    phases = on_constant_images(network)
+    phases = on_constant_image(network, side=side)
     numbers |= {checkerboard_key(step.stride): step.upsampled for step in phases.steps}
-    return numbers | {checkerboard_key(None): phases.logits}
+    return numbers | {checkerboard_key(None): phases.logits}, phases.side
 
 
 @torch.inference_mode()

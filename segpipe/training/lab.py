@@ -31,6 +31,7 @@ class Inspect(pl.Callback):
 
     def __init__(self, *, every: int = 1) -> None:
         self.every = every
+        self.side: int | None = None  # of the constant image that was needed before
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -38,7 +39,7 @@ class Inspect(pl.Callback):
         if (trainer.current_epoch + 1) % self.every:
             return
         assert isinstance(pl_module, SegmentationTask)
-        numbers = monitor.measure(pl_module.network)
+        numbers, self.side = monitor.measure(pl_module.network, side=self.side)
         pl_module.log_dict(numbers, on_step=False, on_epoch=True, rank_zero_only=True)
         history = next(callback for callback in trainer.callbacks if isinstance(callback, History))  # type: ignore[attr-defined]
         history.more |= numbers

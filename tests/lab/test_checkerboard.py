@@ -10,7 +10,9 @@ from support.tiny_networks import OPERATORS, build_tiny
 from segpipe.config.choices import files
 from segpipe.errors import UserError
 from segpipe.lab import checkerboard
-from segpipe.lab.checkerboard import inner_third, on_constant_images, phase_share, spectral_share, triplet_share
+from segpipe.lab.checkerboard import inner_third, on_constant_image, phase_share, spectral_share, triplet_share
+from segpipe.lab.look import look
+from segpipe.lab.monitor import small_steps
 from segpipe.lab.slots import places
 
 
@@ -75,12 +77,11 @@ def test_before_training_only_operators_of_other_starts_draw_patterns(model, dec
         network = build_tiny(model, encoder="small", decoder=decoder)
     except UserError as refused:
         pytest.skip(str(refused))
-    kind = OPERATORS[decoder]
-    phases = on_constant_images(network.eval())
+    kind, phases = OPERATORS[decoder], on_constant_image(network.eval())
     assert [step.place for step in phases.steps] == [place.label for place in places(network)]
-    if kind.initial in ("nearest", "bilinear") and not network.decoder.steps["16"].upsample.__dict__.get("widths"):
-        same = [step for step in phases.steps if step.upsampled < 1e-12]
-        assert len(same) >= len(phases.steps) - 1  # U-Net's deconv of other widths begins at random
+    for step, maps in zip(phases.steps, small_steps(network), strict=True):
+        if kind.initial in ("nearest", "bilinear") and maps.before.shape[1] == maps.upsampled.shape[1]:
+            assert step.upsampled < 1e-11  # operators that change the width begin at random
     if kind.needs_pooling:
         assert max(step.upsampled for step in phases.steps) > 0.5  # equal values have one switch
 
@@ -91,37 +92,45 @@ def test_fixed_operators_never_draw_one(decoder):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    phases = on_constant_images(network)
+    phases = on_constant_image(network)
     assert max(step.upsampled for step in phases.steps) < 1e-11
 
 
 def test_a_learned_operator_draws_one():
     network = build_tiny("ladder", encoder="small", decoder="deconv").eval()
     with torch.no_grad():
-        network.decoder.steps["4"].upsample.weight[..., ::2, ::2].mul_(1.5)
-    phases = {step.stride: step for step in on_constant_images(network).steps}
+        network.decoder.steps["8"].upsample.weight[..., ::2, ::2].mul_(1.5)
+    phases = {step.stride: step for step in on_constant_image(network).steps}
     assert phases[16].upsampled < 1e-11
-    assert phases[4].upsampled > 1e-3
+    assert phases[8].upsampled > 1e-3
 
 
 def test_the_mode_is_restored():
     network = build_tiny("fcn8s", encoder="small").train()
-    on_constant_images(network)
+    on_constant_image(network)
     assert network.training
 
 
 def test_real_images_have_bilinear_beside():
     network = build_tiny("ladder", encoder="small", decoder="bilinear").eval()
-    from segpipe.lab.look import look
-
     facts = look(network, torch.rand(1, 3, 64, 96) * 255, size=(64, 96))
     for one in facts.on_image:
         assert one.phase[0] == pytest.approx(one.phase[1], abs=1e-6)
         assert one.triplets[0] == pytest.approx(one.triplets[1], abs=0.02)
 
 
-def test_constant_images_are_large_enough():
-    network = build_tiny("fcn32s", encoder="small")
-    images = checkerboard.constant_images(network)
-    assert images.shape[-1] % (3 * network.encoder.coarsest) == 0
-    assert images.flatten(1).unique().numel() == 2
+def test_the_constant_image_grows_until_no_border_is_felt():
+    network = build_tiny("segnet", encoder="small", decoder="nearest").eval()
+    small = checkerboard.first_side(network)
+    phases = on_constant_image(network)
+    assert phases.side > small
+    assert phases.side % (3 * network.encoder.coarsest) == 0
+    assert on_constant_image(network, side=phases.side) == phases
+
+
+def test_a_border_is_felt_where_a_map_does_not_repeat():
+    x = torch.ones(1, 1, 24, 24)
+    assert checkerboard.border_share(x, 4) == 0
+    x[..., 12:] = 2
+    assert checkerboard.border_share(x, 4) > 0.1
+    assert checkerboard.border_share(x, 8) == math.inf

@@ -7,11 +7,11 @@ from segpipe.lab.checkerboard import Phases
 from segpipe.lab.facts import Inspection, RunFacts
 
 CONSTANT = (
-    "On large images of one gray, of which only the inner third counts, every difference between neighbouring pixels "
+    "On a large image of one gray, of which only the inner third counts, every difference between neighbouring pixels "
     "is an artefact. Phase share: an enlargement by s computes s x s positions of each cell by different weights; it "
     "is the variance of the means of these positions over the mean square of the map, summed over channels. 0: no "
     "pattern. 1: nothing but pattern. Start: before training. The logits count the pattern of all steps together. "
-    "Unpooling draws a full pattern on constant images by its nature: equal values have their maximum at the first "
+    "Unpooling draws a full pattern on a constant image by its nature: equal values have their maximum at the first "
     "position."
 )
 ON_IMAGE = (
@@ -34,7 +34,7 @@ def section(inspection: Inspection) -> Section:
 
 
 def constant_table(runs: list[RunFacts]) -> Table:
-    """Return the phase shares on constant images before and after training."""
+    """Return the phase shares on a constant image before and after training."""
     rows = []
     for run in runs:
         if run.phases is None:
@@ -60,7 +60,7 @@ def constant_table(runs: list[RunFacts]) -> Table:
         "refined, now",
     ]
     return Table(
-        "Phase share on constant images; for the logits, in the columns of the refined maps.", columns, rows, 4
+        "Phase share on a constant image; for the logits, in the columns of the refined maps.", columns, rows, 4
     )
 
 
@@ -77,7 +77,7 @@ def image_table(inspection: Inspection, runs: list[RunFacts]) -> Table:
 
 
 def share_cell(value: float) -> Cell:
-    """Return a share over many orders of magnitude; below 1e-12 it is rounding, shown as 0."""
+    """Return a share over many orders of magnitude; below 1e-11 it is rounding, shown as 0."""
     if value != value:
         return Cell(DASH, None)
-    return Cell("0" if value < 1e-12 else f"{value:.3f}" if value >= 1e-2 else f"{value:.1e}", value)
+    return Cell("0" if value < 1e-11 else f"{value:.3f}" if value >= 1e-2 else f"{value:.1e}", value)
