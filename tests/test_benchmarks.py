@@ -61,6 +61,10 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ],
         ["seed 0, hard: mIoU ", "seed 0, soft: mIoU ", "difference "],
     ),
+    "inspection": (
+        [*NARROW, "model=segnet", "encoder=small", "--size", "32", "32"],
+        ["constant image: ", "operators ", "all "],
+    ),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }
 

@@ -120,7 +120,7 @@ def test_real_images_have_bilinear_beside():
 
 
 def test_the_constant_image_grows_until_no_border_is_felt():
-    network = build_tiny("segnet", encoder="small", decoder="nearest").eval()
+    network = build_tiny("segnet", encoder="small", decoder="deconv").eval()
     small = checkerboard.first_side(network)
     phases = on_constant_image(network)
     assert phases.side > small
