@@ -1,6 +1,7 @@
 """What the lab finds in the networks of runs: maps of images, kernels, checkerboards (``segpipe.inspect``)."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from segpipe.lab.facts import (
 )
 from segpipe.lab.look import look
 from segpipe.lab.monitor import small_steps
+from segpipe.lab.slots import StepMaps
 from segpipe.models.network import Network
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history
@@ -103,15 +105,22 @@ def operator_facts(network: Network, start: Network | None = None) -> list[Opera
     """
     both = [network] if start is None else [network, start]
     ran = [small_steps(one) for one in both]
-    facts = []
-    for now, before in zip(ran[0], ran[-1], strict=True):
-        operator = type(now.place.upsample).__name__
-        found, begun = kernels.of_step(now), kernels.of_step(before) if start is not None else None
-        known = {} if found is None else {"kernels": found, "start": begun, "distances": kernels.distances(found)}
-        if found is not None and begun is not None:
-            known |= {"start_distances": kernels.distances(begun), "change": kernels.change(found, begun)}
-        facts.append(OperatorFacts(now.place.label, now.place.stride, now.place.factor, operator, **known))  # type: ignore[arg-type]
-    return facts
+    return [
+        operator_of(now, before if start is not None else None) for now, before in zip(ran[0], ran[-1], strict=True)
+    ]
+
+
+def operator_of(now: StepMaps, before: StepMaps | None) -> OperatorFacts:
+    """Return the operator of one step. before: of the same step before training."""
+    place, found = now.place, kernels.of_step(now)
+    facts = OperatorFacts(place.label, place.stride, place.factor, type(place.upsample).__name__)
+    if found is None:
+        return facts
+    facts = replace(facts, kernels=found, distances=kernels.distances(found))
+    begun = None if before is None else kernels.of_step(before)
+    if begun is None:
+        return facts
+    return replace(facts, start=begun, start_distances=kernels.distances(begun), change=kernels.change(found, begun))
 
 
 def image_facts(predictor: Predictor, shown: ShownImage, *, all_channels: bool = False) -> ImageFacts:

@@ -77,7 +77,8 @@ def representative_channel(maps: Tensor, area: Tensor) -> tuple[int, float]:
     deviation from the channel's mean, so that a channel of one value everywhere has none. The share is 0 where no
     channel has any.
     """
-    weight = F.adaptive_avg_pool2d(area.to(maps.device, torch.float64)[None, None], maps.shape[-2:])[0]  # (1, h, w)
+    size = (maps.shape[-2], maps.shape[-1])
+    weight = F.adaptive_avg_pool2d(area.to(maps.device, torch.float64)[None, None], size)[0]  # (1, h, w)
     maps = maps.double()
     energies = ((maps - maps.mean((1, 2), keepdim=True)) ** 2 * weight).sum((1, 2))
     total = float(energies.sum())

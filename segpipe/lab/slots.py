@@ -127,7 +127,7 @@ def replaced_skip(network: Network, stride: int, change: Any) -> Iterator[None]:
     change: a function from the skip (N, C, H/stride, W/stride) to the tensor of the same shape that is fused instead.
     Raises KeyError where the decoder has no step of this stride.
     """
-    step = network.decoder.steps[str(stride)]
+    step: Any = network.decoder.steps[str(stride)]
     handle = step.tap.register_forward_hook(lambda module, inputs, output: change(output))
     try:
         yield

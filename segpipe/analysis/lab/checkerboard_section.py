@@ -45,10 +45,8 @@ def constant_table(runs: list[RunFacts]) -> Table:
             shares = (before.upsampled, now.upsampled, before.refined, now.refined)
             row = [Cell(run.label), Cell(now.place), Cell(names[now.place]), Cell(f"{now.factor} x {now.factor}")]
             rows.append([*row, *map(share_cell, shares)])
-        shares = (start.logits, run.phases.logits)
-        rows.append(
-            [Cell(run.label), Cell("logits"), Cell(""), Cell(""), *[Cell(DASH, None)] * 2, *map(share_cell, shares)]
-        )
+        both = map(share_cell, (start.logits, run.phases.logits))
+        rows.append([Cell(run.label), Cell("logits"), Cell(""), Cell(""), *[Cell(DASH, None)] * 2, *both])
     columns = [
         "run",
         "step",
