@@ -7,11 +7,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.progress import track
 
 from segpipe.data.dataset import IGNORE_INDEX, Mask, SegmentationDataset, Split
-from segpipe.data.resize import class_shares
+from segpipe.data.resize import class_fractions
 from segpipe.errors import UserError
 from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
 from segpipe.metrics.confusion import SCORES, confusion_matrices, scores
@@ -30,17 +29,6 @@ def nearest(mask: Mask, stride: int, num_classes: int) -> Mask:
     rows, columns = (np.minimum(np.arange(side) // stride * stride + stride // 2, side - 1) for side in (height, width))
     sampled = mask[np.ix_(rows, columns)]
     return np.where(sampled == IGNORE_INDEX, np.uint8(num_classes), sampled)
-
-
-def class_fractions(mask: Mask, stride: int, num_classes: int) -> NDArray[np.float32]:
-    """Return the fraction of the pixels of each block that belong to each class: (C, ceil(H/stride), ceil(W/stride)).
-
-    Ignored pixels and pixels outside the image belong to no class, so fractions may sum to less than 1.
-    """
-    height, width = (-(-side // stride) for side in mask.shape)
-    padded = np.full((height * stride, width * stride), IGNORE_INDEX, np.uint8)
-    padded[: mask.shape[0], : mask.shape[1]] = mask
-    return np.stack([*class_shares(padded, (height, width), range(num_classes))])
 
 
 def majority(mask: Mask, stride: int, num_classes: int) -> Mask:

@@ -67,22 +67,42 @@ class SegmentationDataset(ABC):
         return []
 
 
-class FirstN(SegmentationDataset):
-    """The first ``count`` samples of another data set."""
+class Subset(SegmentationDataset):
+    """Some samples of another data set. indices: of the samples, in the order of the subset."""
 
-    def __init__(self, whole: SegmentationDataset, count: int) -> None:
-        self.whole = whole
+    def __init__(self, whole: SegmentationDataset, indices: Sequence[int]) -> None:
+        self.whole, self.indices = whole, list(indices)
         self.classes, self.palette = whole.classes, whole.palette
-        self.names, self.groups = whole.names[:count], whole.groups[:count]
+        self.names = [whole.names[index] for index in self.indices]
+        self.groups = [whole.groups[index] for index in self.indices]
 
     def read(self, index: int) -> Sample:
         """See SegmentationDataset."""
-        return self.whole.read(index)
+        return self.whole.read(self.indices[index])
 
     def size(self, index: int) -> tuple[int, int]:
         """See SegmentationDataset."""
-        return self.whole.size(index)
+        return self.whole.size(self.indices[index])
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the other data set and the indices."""
+        return f"{self.whole.fingerprint()}-{','.join(map(str, self.indices))}"
+
+
+class FirstN(Subset):
+    """The first ``count`` samples of another data set."""
+
+    def __init__(self, whole: SegmentationDataset, count: int) -> None:
+        super().__init__(whole, range(min(count, len(whole))))
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the other data set and the number of samples."""
         return f"{self.whole.fingerprint()}-first-{len(self)}"
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """Return ``count`` indices below ``total`` at equal distances, from the first on; all of them if there are fewer.
+
+    In a video, the first images would all be of one clip.
+    """
+    return [index * total // count for index in range(count)] if count < total else list(range(total))

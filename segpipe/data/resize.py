@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.data.dataset import Image, Mask
+from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
 from segpipe.data.files import check_pixels
 
 ENLARGED = 1 / 16  # share of the largest number of pixels that an image may get by being enlarged
@@ -66,6 +66,17 @@ def class_shares(mask: Mask, size: tuple[int, int], labels: Iterable[int]) -> It
     for label in labels:
         np.copyto(plane, mask == label)
         yield cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[misc]
+
+
+def class_fractions(mask: Mask, stride: int, num_classes: int) -> NDArray[np.float32]:
+    """Return the fraction of the pixels of each block that belong to each class: (C, ceil(H/stride), ceil(W/stride)).
+
+    Ignored pixels and pixels outside the image belong to no class, so fractions may sum to less than 1.
+    """
+    height, width = (-(-side // stride) for side in mask.shape)
+    padded = np.full((height * stride, width * stride), IGNORE_INDEX, np.uint8)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    return np.stack([*class_shares(padded, (height, width), range(num_classes))])
 
 
 def largest_share(mask: Mask, size: tuple[int, int]) -> Mask:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from segpipe.config import build
 from segpipe.config.plan import Plan
@@ -45,22 +46,8 @@ def evaluate(
     Raises UserError where the classes of the data are not those of the run.
     """
     predictor = Predictor(run, device=device, trust=trust)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides])
-    stored = read(predictor.run, trust=trust)
-    cfg = with_local_keys(stored, composed, predictor.run)
-    if overrides:
-        cfg.data = composed.data
-    check_data_given(predictor.run, stored, cfg)
-    Plan.of(cfg)
-    data = build.data(cfg)
+    cfg, data = load_data(predictor, overrides=overrides, split=split, trust=trust)
     dataset = data.split(split)
-    if dataset.classes != predictor.classes:
-        raise UserError(
-            f"{run} was trained on the classes {', '.join(predictor.classes)}; these data have "
-            f"{', '.join(dataset.classes)}. Give data of the same classes, in the same order (data=folder takes their "
-            f"names as data.dataset.classes=[NAME,NAME])."
-        )
     for note in [*dataset.notes, *trained_images(predictor.run, data, dataset)]:
         print(printable(f"Data: {note}"))
     matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
@@ -84,6 +71,33 @@ def evaluate(
     write_boundaries(out / "boundaries.npz", names=dataset.names, counts=at_boundaries)
     write_json(out / "metrics.json", result)
     return result | {"folder": str(out)}
+
+
+def load_data(
+    predictor: Predictor, *, overrides: list[str], split: Split, trust: Iterable[str] = ()
+) -> tuple[DictConfig, SegmentationData]:
+    """Return the configuration of a run with the data to be used here, and these data.
+
+    overrides, trust: see ``evaluate``. Raises UserError where the data are missing, and where the classes of the split
+    are not those of the run.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides])
+    stored = read(predictor.run, trust=trust)
+    cfg = with_local_keys(stored, composed, predictor.run)
+    if overrides:
+        cfg.data = composed.data
+    check_data_given(predictor.run, stored, cfg)
+    Plan.of(cfg)
+    data = build.data(cfg)
+    dataset = data.split(split)
+    if dataset.classes != predictor.classes:
+        raise UserError(
+            f"{predictor.run.folder} was trained on the classes {', '.join(predictor.classes)}; these data have "
+            f"{', '.join(dataset.classes)}. Give data of the same classes, in the same order (data=folder takes their "
+            f"names as data.dataset.classes=[NAME,NAME])."
+        )
+    return cfg, data
 
 
 def trained_images(run: Run, data: SegmentationData, dataset: SegmentationDataset) -> list[str]:

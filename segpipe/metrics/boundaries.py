@@ -128,9 +128,7 @@ def boundary_f(filled: Filled, drawn: tuple[Labels, Labels], present: NDArray[np
     """The boundary F-measure of each image, (N, 2), averaged over classes as in SegNet's paper and as in its script.
 
     drawn: contours of the predictions and of the truths. present: (N, C), the classes in the truth of each image.
-    Precision of a class is the share of its predicted contour pixels that have a true contour pixel of the class nearer
-    than 0.75 % of the diagonal. Recall is the reverse. F is their harmonic mean (Csurka et al. 2013; SegNet:
-    Badrinarayanan et al. 2017, section 4), and 0 without matches. It is averaged over classes, then over images:
+    The F-measure of a class is that of ``class_boundary_f``. It is averaged over classes, then over images:
     Paper: the mean over the classes in the truth of the image. A class without a contour in both maps (it fills the
     image) is left out. If no class remains, the value is NaN, and the image is left out.
     Script (Scripts/computeBFmeasure.m in alexgkendall/SegNet-Tutorial): the mean over the classes with a contour in the
@@ -138,15 +136,29 @@ def boundary_f(filled: Filled, drawn: tuple[Labels, Labels], present: NDArray[np
     Only the averaging follows the script. Unlike this function, the script matches contour pixels one to one, draws
     contours around ignored regions, and scores predictions inside them. It is not known how Csurka et al. treat the
     image border, and how the script draws contours (by a function of the Berkeley benchmark).
+    """
+    measure = class_boundary_f(filled, drawn, num_classes=present.shape[1])
+    lines = np.isfinite(measure)
+    measure = np.nan_to_num(measure)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        counted = lines & present
+        paper, script = ((measure * kept).sum(1) / kept.sum(1) for kept in (counted, lines))
+    return np.stack([paper, np.nan_to_num(script)], axis=1)
+
+
+def class_boundary_f(filled: Filled, drawn: tuple[Labels, Labels], *, num_classes: int) -> NDArray[np.float64]:
+    """The boundary F-measure of each class in each image, (N, C); NaN for a class without a contour in both maps.
+
+    drawn: contours of the predictions and of the truths.
+    Precision of a class is the share of its predicted contour pixels that have a true contour pixel of the class nearer
+    than 0.75 % of the diagonal. Recall is the reverse. F is their harmonic mean (Csurka et al. 2013; SegNet:
+    Badrinarayanan et al. 2017, section 4), and 0 without matches.
     Contours inside ignored regions count if they are nearer than the tolerance to a pixel that is not ignored.
     """
     if filled.far is not None:
         drawn = (np.where(filled.far, NO_CONTOUR, drawn[0]), np.where(filled.far, NO_CONTOUR, drawn[1]))
-    precise, recalled = match(*drawn, radius=tolerance(filled.truth.shape[1:]), num_classes=present.shape[1])
-    lines = precise.pixels + recalled.pixels > 0
+    precise, recalled = match(*drawn, radius=tolerance(filled.truth.shape[1:]), num_classes=num_classes)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, recall = precise.matched / precise.pixels, recalled.matched / recalled.pixels
         measure = np.nan_to_num(2 * precision * recall / (precision + recall))
-        counted = lines & present
-        paper, script = ((measure * kept).sum(1) / kept.sum(1) for kept in (counted, lines))
-    return np.stack([paper, np.nan_to_num(script)], axis=1)
+    return np.where(precise.pixels + recalled.pixels > 0, measure, np.nan)

@@ -97,6 +97,14 @@ def count_within(contours: Labels, distances: tuple[int, ...], *, value: int = 1
     return total
 
 
+def near_contours(contours: Labels, distance: int) -> NDArray[np.bool_]:
+    """Whether each pixel has a contour pixel of any class at a chessboard distance of at most ``distance``, (N, H, W).
+
+    contours: result of ``contours``. distance: 1 or more.
+    """
+    return count_within(contours, (distance + 1,)) > 0
+
+
 def dilate_bits(bits: NDArray[np.unsignedinteger], radius: float) -> NDArray[np.unsignedinteger]:
     """For each pixel, all bits that are set in pixels nearer than ``radius`` (Euclidean), (N, H, W).
 

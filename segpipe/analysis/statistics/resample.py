@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segpipe.metrics.bootstrap import weights as weights
+
 STEP = 1e-4  # change of a weight, for a numerical derivative
 CHUNK = 2_000_000  # ratios per batch; larger batches exceed the processor's cache
 
@@ -43,13 +45,6 @@ class BootstrapScores(NamedTuple):
     observed: NDArray[np.float64]
     resampled: NDArray[np.float64]
     influence: NDArray[np.float64]
-
-
-def weights(groups: Sequence[str], *, resamples: int, seed: int = 0) -> NDArray[np.float64]:
-    """Draw how often each image occurs, (B, I): whole groups, with replacement (Efron 1979)."""
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    return drawn[:, member].astype(np.float64)
 
 
 def score_and_resample(
