@@ -5,19 +5,24 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from segpipe.analysis.lab import page
 from segpipe.config.messages import user_errors
+from segpipe.data.dataset import Split
 from segpipe.data.examples import file_names
 from segpipe.data.files import read_image, read_mask
 from segpipe.data.visualise import save_image
 from segpipe.engine.inspection import inspect_runs, open_predictors
+from segpipe.engine.split_measures import measure_split
 from segpipe.errors import UserError, printable
 from segpipe.lab import strip
 from segpipe.lab.colours import map_to_rgb
 from segpipe.lab.facts import Inspection, ShownImage
 from segpipe.runs.run import PYTHON, display_path
 from segpipe.runs.storage import write_text
+
+LIMIT = 40  # images of a split that are measured
 
 
 def inspect(
@@ -27,6 +32,9 @@ def inspect(
     images: Sequence[Path] = (),
     masks: Sequence[Path] = (),
     sheets: bool = False,
+    split: Split | None = None,
+    limit: int = LIMIT,
+    data: Sequence[str] = (),
     device: str | None = None,
     trust: Iterable[str] = (),
     command: str = "",
@@ -34,14 +42,20 @@ def inspect(
     """Write ``inspect.html`` and PNG files of the maps of each run to ``out``. Returns the page.
 
     images: files; each goes through every run. masks: their ground truth, class indices, in the same order; it may be
-    missing. sheets: also write all channels of every map. command: is printed on the page. Raises UserError for an
-    input that cannot be used, before any run is opened; a run without weights is named on the page.
+    missing. sheets: also write all channels of every map. split: also measure what needs a data set, on ``limit``
+    images of it; results are kept in ``out/cache``. data: overrides of the data, as for ``segpipe.evaluate``. command:
+    is printed on the page. Raises UserError for an input that cannot be used, before anything is written; a run without
+    weights is named on the page.
     """
     shown = read_images(images, masks)
     predictors = open_predictors(runs, device=device, trust=trust)
     inspection = inspect_runs(runs, predictors, shown, all_channels=sheets, report=lambda text: print(printable(text)))
+    more = []
+    if split is not None:
+        measures = measure_split(predictors, overrides=list(data), split=split, limit=limit, folder=out, trust=trust)
+        more = page.split_sections(measures)
     write_pictures(inspection, out, sheets=sheets)
-    write_text(out / "inspect.html", page.render(inspection, [], command=command))
+    write_text(out / "inspect.html", page.render(inspection, more, command=command))
     return out / "inspect.html"
 
 
@@ -88,6 +102,13 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the folders of runs, shown side by side")
     parser.add_argument("--image", type=Path, action="append", default=[], help="an image; may be repeated")
     parser.add_argument("--mask", type=Path, action="append", default=[], help="the ground truth of each image, if any")
+    parser.add_argument(
+        "--split", choices=get_args(Split), help="also measure what needs a data set: skips, probes, failures"
+    )
+    parser.add_argument("--limit", type=int, default=LIMIT, help="number of images of the split (default: %(default)s)")
+    parser.add_argument(
+        "--data", nargs="+", default=[], metavar="OVERRIDE", help="as for train: data=camvid data.root=..."
+    )
     parser.add_argument("--out", type=Path, default=Path("inspect"), help="the folder to write to (default: inspect)")
     parser.add_argument("--sheets", action="store_true", help="also write all channels of every map")
     parser.add_argument("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
@@ -102,6 +123,9 @@ def main() -> None:
             images=given.image,
             masks=given.mask,
             sheets=given.sheets,
+            split=given.split,
+            limit=given.limit,
+            data=given.data,
             device=given.device,
             trust=given.trust,
             command=shlex.join([PYTHON, "-m", "segpipe.inspect", *sys.argv[1:]]),

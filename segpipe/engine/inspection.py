@@ -22,6 +22,7 @@ from segpipe.lab.facts import (
 from segpipe.lab.look import look
 from segpipe.lab.monitor import small_steps
 from segpipe.lab.slots import StepMaps
+from segpipe.lab.split import Reason
 from segpipe.models.network import Network
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history
@@ -29,18 +30,20 @@ from segpipe.runs.storage import read_history
 
 def open_predictors(
     runs: Sequence[Path], *, device: str | None = None, trust: Iterable[str] = ()
-) -> list[Predictor | UserError]:
+) -> list[Predictor | Reason]:
     """Return the predictor of each run, or the reason why a run has none (no weights, damaged weights).
 
-    Raises UserError where a folder is not a run, and where two runs have other classes.
+    Raises UserError where a folder is not a run, where no run has weights, and where two runs have other classes.
     """
-    opened: list[Predictor | UserError] = []
-    for folder in runs:
-        Run.open(folder)
+    opened: list[Predictor | Reason] = []
+    for folder, label in zip(runs, run_labels(runs), strict=True):
         try:
             opened.append(Predictor(folder, device=device, trust=trust))
         except UserError as error:
-            opened.append(error)
+            opened.append(Reason(label, str(error)))
+    if not any(isinstance(one, Predictor) for one in opened):
+        reasons = [one.text for one in opened if isinstance(one, Reason)]
+        raise UserError("\n".join(["No run has weights to inspect.", *reasons]))
     named = [(folder, one.classes) for folder, one in zip(runs, opened, strict=True) if isinstance(one, Predictor)]
     for folder, classes in named[1:]:
         if classes != named[0][1]:
@@ -62,7 +65,7 @@ def run_labels(runs: Sequence[Path]) -> list[str]:
 
 def inspect_runs(
     runs: Sequence[Path],
-    predictors: Sequence[Predictor | UserError],
+    predictors: Sequence[Predictor | Reason],
     images: Sequence[ShownImage],
     *,
     all_channels: bool = False,
@@ -70,16 +73,14 @@ def inspect_runs(
 ) -> Inspection:
     """Return what the lab finds in each run. A run without weights has the reason in place of numbers.
 
-    all_channels: keep every channel of every map. report: is called with a line before each run. Raises UserError where
-    no run has weights.
+    predictors: of ``open_predictors``; at least one run has weights. all_channels: keep every channel of every map.
+    report: is called with a line before each run.
     """
-    first = next((one for one in predictors if isinstance(one, Predictor)), None)
-    if first is None:
-        raise UserError("\n".join(["No run has weights to inspect.", *map(str, predictors)]))
+    first = next(one for one in predictors if isinstance(one, Predictor))
     found = []
     for number, (folder, label, one) in enumerate(zip(runs, run_labels(runs), predictors, strict=True), start=1):
-        if isinstance(one, UserError):
-            found.append(RunFacts(label, reason=str(one)))
+        if isinstance(one, Reason):
+            found.append(RunFacts(label, reason=one.text))
             continue
         report(f"[{number}/{len(runs)}] {label}")
         start = build.network(one.cfg, len(one.classes)).eval()

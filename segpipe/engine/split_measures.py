@@ -19,7 +19,7 @@ from segpipe.data.samples import Samples
 from segpipe.engine.evaluation import load_data
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
-from segpipe.lab import failures, probes, receptive_field, skips
+from segpipe.lab import failures, probes, receptive_field, skips, switches
 from segpipe.lab.cells import as_batch, predicted_classes
 from segpipe.lab.failures import FailureMeasures
 from segpipe.lab.skips import Advance
@@ -199,7 +199,7 @@ def cached(cache: Path, task: Task) -> Any | None:
 def run_task(job: Job) -> Task:
     """Return the task of one run."""
     network, images = job.predictor.network, len(job.measured)
-    passes = skips.passes(network, images) + receptive_field.passes(network, images)
+    passes = skips.passes(network, images) + receptive_field.passes(network, images) + switches.passes(network, images)
     return Task(
         job.key, RunMeasures, passes + probes.passes(images, len(job.fitted)), lambda advance: measure(job, advance)
     )
@@ -226,6 +226,7 @@ def measure(job: Job, advance: Advance) -> RunMeasures:
         palette=[(colour[0], colour[1], colour[2]) for colour in job.predictor.palette],
         skips=skips.measure_skips(network, test, **common),
         fields=receptive_field.measure_fields(network, test, advance=advance),
+        switches=switches.measure_switches(network, test, groups=dataset.groups, advance=advance),
         probes=probes.measure_probes(network, before, fit=job.samples(job.fitted), test=test, **common),
     )
 

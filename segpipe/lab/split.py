@@ -6,6 +6,7 @@ from segpipe.lab.failures import FailureMeasures
 from segpipe.lab.probes import ProbeMeasures
 from segpipe.lab.receptive_field import ReceptiveField
 from segpipe.lab.skips import SkipMeasures
+from segpipe.lab.switches import SwitchMeasures
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class RunMeasures:
     skips: SkipMeasures | None = None
     fields: list[ReceptiveField] = field(default_factory=list)
     probes: ProbeMeasures | None = None
+    switches: list[SwitchMeasures] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

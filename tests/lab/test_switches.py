@@ -5,8 +5,10 @@ import pytest
 import torch
 from support.tiny_networks import build_tiny
 
+from segpipe.data.dataset import Sample
 from segpipe.lab.look import look
-from segpipe.lab.switches import Agreement, agreement, switch_shares
+from segpipe.lab.slots import places
+from segpipe.lab.switches import Agreement, agreement, measure_switches, step_measures, switch_shares
 
 
 def test_shares_by_hand():
@@ -66,3 +68,38 @@ def test_unpooling_leaves_three_quarters_of_zeros(model):
 def test_a_network_without_unpooling_has_none():
     network = build_tiny("unet", encoder="small").eval()
     assert look(network, torch.zeros(1, 3, 64, 64), size=(64, 64)).switches == []
+
+
+def test_the_measures_of_a_split_are_those_of_its_images():
+    network = build_tiny("segnet", encoder="small").eval()
+    generator = np.random.default_rng(0)
+    samples = [Sample(generator.integers(0, 256, (64, 64, 3), np.uint8), half(64, at)) for at in (22, 30, 42)]
+    seen = []
+    found = measure_switches(network, samples, groups=list("abc"), advance=seen.append)
+    assert seen == [1, 1, 1]
+    assert [one.stride for one in found] == [16, 8, 4, 2, 1]
+    images = [
+        look(network, torch.from_numpy(image)[None].permute(0, 3, 1, 2), size=(64, 64), truth=mask)
+        for image, mask in samples
+    ]
+    for number, one in enumerate(found):
+        total = sum((facts.switches[number].agreement for facts in images), Agreement(0, 0.0, 0.0))
+        assert one.cells == total.cells
+        assert one.ratio.value == pytest.approx(total.ratio, nan_ok=True) or total.cells == 0
+        assert one.zeros == pytest.approx(np.mean([facts.switches[number].sparsity.upsampled for facts in images]))
+
+
+def test_intervals_resample_images():
+    place = places(build_tiny("segnet", encoder="small"))[0]
+    equal = step_measures(place, [Agreement(8, 6.0, 4.0)] * 4, np.array([0.75, np.nan]), list("abcd"))
+    assert (equal.ratio.low, equal.ratio.value, equal.ratio.high) == pytest.approx((1.5, 1.5, 1.5))
+    assert equal.zeros_later is None
+    apart = step_measures(place, [Agreement(8, hits, 4.0) for hits in (2.0, 4.0, 6.0, 8.0)], np.zeros(2), list("abcd"))
+    assert apart.ratio.low < 1.25 < apart.ratio.high
+    assert apart.ratio.value == 1.25
+    nothing = step_measures(place, [Agreement(0, 0.0, 0.0)] * 3, np.zeros(2), list("abc"))
+    assert nothing.ratio.value is None
+
+
+def test_a_network_without_switches_is_not_run():
+    assert measure_switches(build_tiny("unet", encoder="small"), [], groups=[], advance=lambda passes: None) == []

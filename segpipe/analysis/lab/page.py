@@ -5,9 +5,18 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from segpipe.analysis.formatting import pluralise
-from segpipe.analysis.lab import checkerboard_section, climb_section, kernels_section, switches_section
+from segpipe.analysis.lab import (
+    checkerboard_section,
+    climb_section,
+    failures_section,
+    kernels_section,
+    probes_section,
+    skips_section,
+    switches_section,
+)
 from segpipe.analysis.page.blocks import Section, Text
 from segpipe.lab.facts import Inspection
+from segpipe.lab.split import SplitMeasures
 
 
 def sections(inspection: Inspection) -> list[Section]:
@@ -16,6 +25,14 @@ def sections(inspection: Inspection) -> list[Section]:
         *([climb_section.section(inspection), switches_section.section(inspection)] if inspection.images else []),
         kernels_section.section(inspection),
         checkerboard_section.section(inspection),
+    ]
+
+
+def split_sections(measures: SplitMeasures) -> list[Section]:
+    """Return the sections that need a data set: switches, skips, probes, failures."""
+    return [
+        switches_section.split_section(measures),
+        *(one.section(measures) for one in (skips_section, probes_section, failures_section)),
     ]
 
 

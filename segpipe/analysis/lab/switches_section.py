@@ -1,11 +1,14 @@
 """The section on switches: where the encoder's maxima were, and what unpooling makes of them."""
 
-from segpipe.analysis.formatting import DASH
+from segpipe.analysis.formatting import DASH, format_number
+from segpipe.analysis.lab.measured import data_text, interval_text, measured_runs, points
 from segpipe.analysis.lab.pictures import shown
 from segpipe.analysis.page.blocks import Block, Pictures, Section, Text
 from segpipe.analysis.page.tables import Cell, Table, number_cell
 from segpipe.lab.colours import share_to_rgb
 from segpipe.lab.facts import Inspection, RunFacts, SwitchFacts
+from segpipe.lab.split import SplitMeasures
+from segpipe.metrics.bootstrap import Estimate
 
 NONE = "No operator of these networks uses switches (decoder=unpool does)."
 EXPLAINED = (
@@ -32,6 +35,37 @@ def section(inspection: Inspection) -> Section:
             pictures = [shown(share_to_rgb(one.shares), one.place, note=size(one)) for one in facts.switches]
             blocks.append(Pictures(f"{run.label}: {image.name}, share of channels with the maximum there.", pictures))
     return Section("switches", "Switches", [*blocks, table(inspection, runs)])
+
+
+def split_section(measures: SplitMeasures) -> Section:
+    """Return the agreement of the switches with boundaries over the images of a split."""
+    runs = [run for run in measured_runs(measures) if run.switches]
+    if not runs:
+        return Section("switches-split", "Switches on the split", [Text(NONE)])
+    rows = [
+        [
+            Cell(run.name),
+            Cell(one.place),
+            *map(points, (one.observed, one.chance)),
+            ratio_cell(one.ratio),
+            Cell(f"{one.cells:,}", one.cells),
+            number_cell(100 * one.zeros),
+            number_cell(None if one.zeros_later is None else 100 * one.zeros_later),
+        ]
+        for run in runs
+        for one in run.switches
+    ]
+    columns = ["run", "step", "on boundaries, %", "by chance, %", "ratio", "cells", "zeros, %", "zeros later, %"]
+    caption = f"{AGREEMENT.format(source='ground truth')} {data_text(*runs)}. {interval_text(runs[0])}"
+    return Section("switches-split", "Switches on the split", [Table(caption, columns, rows, 6)])
+
+
+def ratio_cell(ratio: Estimate) -> Cell:
+    """Return a ratio with its interval."""
+    text = format_number(ratio.value, 2)
+    if ratio.low is not None and ratio.high is not None:
+        text += f" ({format_number(ratio.low, 2)} to {format_number(ratio.high, 2)})"
+    return Cell(text, ratio.value)
 
 
 def size(one: SwitchFacts) -> str:
