@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from segpipe.analysis.formatting import DASH
 from segpipe.analysis.lab.pictures import mask_to_rgb, shown
 from segpipe.analysis.page.blocks import Block, ExampleImage, Fold, Pictures, Section, Text
 from segpipe.lab.climb import AFTER_FUSION, AFTER_UPSAMPLING, Rung
@@ -14,7 +15,7 @@ RULE = (
     "Each image is one channel of a map of the decoder, at the map's own resolution; the page only enlarges it. The "
     "channel is the one with the highest share of the map's energy on the objects: the pixels that the network "
     "predicts as another class than the most frequent one. Energy is the squared deviation from the channel's mean. "
-    "Maps with negative values are blue below 0, white at 0 and red above; maps without are black at 0 and bright "
+    "Maps with negative values are blue below 0, white at 0 and red above; maps without them are black at 0 and bright "
     "where they are large. From left to right the map gets finer. Position and shape come first, detail last (Noh et "
     "al. 2015, Fig. 4)."
 )
@@ -25,13 +26,13 @@ def section(inspection: Inspection) -> Section:
     """Return the climb of every run for every image."""
     blocks: list[Block] = [Text(RULE)]
     for number, image in enumerate(inspection.images):
-        blocks.append(Text(image.name, "heading"))
         for run in inspection.runs:
+            blocks.append(Text(f"{image.name}: {run.label}", "heading"))
             if run.reason:
-                blocks.append(Text(f"{run.label}: - ({run.reason})"))
+                blocks.append(Text(f"{DASH} {run.reason}"))
                 continue
             facts = run.images[number]
-            caption = f"{run.label}: {image.name}, the maps of the decoder from coarse to fine."
+            caption = "The image, the decoder's maps from coarse to fine, and the prediction."
             blocks.append(Pictures(caption, list(strip(inspection, image, facts))))
             if facts.score_maps:
                 blocks.append(score_maps(inspection, facts, run.label))
