@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from segpipe.data.dataset import Image, Mask
 from segpipe.lab.checkerboard import OnImage, Phases
 from segpipe.lab.climb import Rung
+from segpipe.lab.content import ContentFacts
 from segpipe.lab.kernels import Kernels
 from segpipe.lab.switches import Agreement, Sparsity
 
@@ -49,7 +50,7 @@ class SwitchFacts:
 class ImageFacts:
     """What one run makes of one image. prediction: (H, W) class indices at the size of the image.
 
-    score_maps: whether the maps of the climb are class scores.
+    score_maps: whether the maps of the climb are class scores. content: of the steps with a content-aware operator.
     """
 
     prediction: Mask
@@ -57,6 +58,7 @@ class ImageFacts:
     score_maps: bool
     switches: Sequence[SwitchFacts]
     on_image: Sequence[OnImage]
+    content: Sequence[ContentFacts] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from segpipe.data.dataset import Mask
 from segpipe.data.resize import resize_mask
 from segpipe.lab import checkerboard, switches
 from segpipe.lab.climb import climb, decodes_class_scores, object_area
+from segpipe.lab.content import content_facts
 from segpipe.lab.facts import ImageFacts, SwitchFacts
 from segpipe.lab.slots import StepMaps, recording
 from segpipe.models.network import Network, resize_logits
@@ -45,6 +46,7 @@ def look(
             switch_facts(step, labels, (height, width)) for step in steps if switches.uses_switches(step.place.upsample)
         ],
         on_image=list(checkerboard.on_image(steps)),
+        content=[one for step in steps if (one := content_facts(step, labels, (height, width))) is not None],
     )
 
 

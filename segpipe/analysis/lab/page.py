@@ -8,6 +8,7 @@ from segpipe.analysis.formatting import pluralise
 from segpipe.analysis.lab import (
     checkerboard_section,
     climb_section,
+    content_section,
     failures_section,
     kernels_section,
     probes_section,
@@ -24,6 +25,7 @@ def sections(inspection: Inspection) -> list[Section]:
     return [
         *([climb_section.section(inspection), switches_section.section(inspection)] if inspection.images else []),
         kernels_section.section(inspection),
+        *([content_section.section(inspection)] if inspection.images else []),
         checkerboard_section.section(inspection),
     ]
 

@@ -72,7 +72,32 @@ class Pictures(NamedTuple):
     kind: str = "pictures"
 
 
-Block = Union[Text, Items, Fold, ExampleImages, Pictures, Table, Figure]  # noqa: UP007  (it refers to itself)
+class Layer(NamedTuple):
+    """What one step computed at a grid of rows x columns points.
+
+    name: ``kernel`` or ``offsets``. depth: numbers of a point. neighbours: ``down,right`` of each number of a kernel,
+    separated by spaces. data: the bytes, point by point in reading order, in base64.
+    """
+
+    label: str
+    name: str
+    rows: int
+    columns: int
+    depth: int
+    neighbours: str
+    data: str
+
+
+class Clickable(NamedTuple):
+    """An image of which the user chooses a point; each layer shows what it has there."""
+
+    caption: str
+    image: ExampleImage
+    layers: list[Layer]
+    kind: str = "clickable"
+
+
+Block = Union[Text, Items, Fold, ExampleImages, Pictures, Clickable, Table, Figure]  # noqa: UP007  (it refers to itself)
 
 
 class Section(NamedTuple):

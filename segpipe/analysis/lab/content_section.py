@@ -1,0 +1,97 @@
+"""The section on content-aware operators: what they compute at a point, on boundaries and away from them."""
+
+import base64
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from segpipe.analysis.lab.pictures import shown
+from segpipe.analysis.page.blocks import Block, Clickable, ExampleImage, Layer, Pictures, Section, Text
+from segpipe.analysis.page.tables import Cell, Table, number_cell
+from segpipe.lab.colours import map_to_rgb, photo, share_to_rgb
+from segpipe.lab.content import ContentFacts, as_square, examples, strength
+from segpipe.lab.facts import Inspection, RunFacts
+
+NONE = "No operator of these networks looks at the content (carafe, fade, sapa, dysample and others do)."
+EXPLAINED = (
+    "A content-aware operator computes for each pixel of the larger map which cells of the smaller map it mixes: a "
+    "kernel of weights, or the offset of the position that it samples. Sharpness of a kernel: the sum of its squared "
+    "weights, 1 for a single cell, 1/T for the mean of T cells; bilinear interpolation has 0.39 for an enlargement by "
+    "2. Length of an offset: in cells of the smaller map; 0 is bilinear interpolation."
+)
+GRID = 48  # points along the longer side that can be clicked
+POINTS = 3  # kernels on boundaries, and as many away from them
+
+
+def section(inspection: Inspection) -> Section:
+    """Return what the content-aware operators of each run compute for each image."""
+    rows: list[list[Cell]] = []
+    blocks: list[Block] = []
+    for run in inspection.runs:
+        for image, facts in zip(inspection.images, run.images, strict=False):
+            if not facts.content:
+                continue
+            layers = list(map(layer, facts.content))
+            picture = shown(photo(image.image), image.name, kind="JPEG")
+            caption = (
+                f"{run.label}: click a point of the image, or move it with the arrow keys, to see what each step "
+                f"computes there. A kernel shows the weights of the neighbouring cells, dark 0 and bright 1; an offset "
+                f"is an arrow from the position of bilinear interpolation, the circle one cell away."
+            )
+            blocks += [Clickable(caption, picture, layers), kernels(run, facts.content)]
+            rows += [row(run.label, image.name, one) for one in facts.content]
+    if not blocks:
+        return Section("content", "Content-aware operators", [Text(NONE)])
+    columns = ["run", "image", "step", "operator", "number", "on boundaries", "away from them", "ratio"]
+    table = Table(
+        "Mean over the boundary pixels, and over the pixels farther than 4 cells from any. A boundary pixel has a "
+        "pixel of another class among its eight neighbours.",
+        columns,
+        rows,
+        3,
+    )
+    return Section("content", "Content-aware operators", [Text(EXPLAINED), table, *blocks])
+
+
+def row(label: str, image: str, facts: ContentFacts) -> list[Cell]:
+    """Return a line of the table."""
+    number = "sharpness" if facts.kind == "kernel" else "length"
+    texts = [Cell(text) for text in (label, image, facts.place, facts.operator, number)]
+    ratio = facts.on / facts.away if facts.away else None
+    return [*texts, number_cell(facts.on, 3), number_cell(facts.away, 3), number_cell(ratio, 2)]
+
+
+def kernels(run: RunFacts, content: Sequence[ContentFacts]) -> Pictures:
+    """Return the map of strengths of each step, and its kernels at some points."""
+    caption = (
+        f"{run.label}: the sharpness of the kernels, or the length of the offsets, of each step, and kernels on "
+        f"boundaries and away from them."
+    )
+    return Pictures(caption, [picture for facts in content for picture in pictures(facts)], small=True)
+
+
+def pictures(facts: ContentFacts) -> Iterator[ExampleImage]:
+    """Yield the map of strengths, then single kernels."""
+    values = strength(facts.values, facts.kind)
+    yield shown(map_to_rgb(values), f"{facts.place}, all", note=f"{values.min():.2f} to {values.max():.2f}")
+    if facts.kind != "kernel":
+        return
+    for down, right, on in examples(facts, POINTS):
+        kernel = as_square(facts.values[:, down, right], facts.neighbours)
+        where = "boundary" if on else "away"
+        yield shown(
+            share_to_rgb(kernel / max(float(kernel.max()), 1e-9)), f"{facts.place}, {where}", note=f"{down}, {right}"
+        )
+
+
+def layer(facts: ContentFacts) -> Layer:
+    """Return the values of one step at a grid of points, as bytes: weights 0 to 1, offsets -4 to 4 cells."""
+    height, width = facts.values.shape[1:]
+    step = -(-max(height, width) // GRID)
+    values = facts.values[:, step // 2 :: step, step // 2 :: step]
+    scaled = values if facts.kind == "kernel" else values / 8 + 0.5
+    content = (255 * np.clip(scaled, 0, 1)).round().astype(np.uint8)
+    neighbours = " ".join(f"{down},{right}" for down, right in facts.neighbours)
+    data = base64.b64encode(content.transpose(1, 2, 0).tobytes()).decode()
+    label = f"{facts.place}, {facts.operator}"
+    return Layer(label, facts.kind, content.shape[1], content.shape[2], len(content), neighbours, data)
