@@ -61,6 +61,10 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ],
         ["seed 0, hard: mIoU ", "seed 0, soft: mIoU ", "difference "],
     ),
+    "operators": (
+        ["--shapes", "1,4,3,4", "--operators", "bilinear", "sapa", "unpool"],
+        ["assemble and other sums", "unfold, product ", "sapa ", " MiB (", "/ bilinear: "],
+    ),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }
 
