@@ -1,6 +1,10 @@
-"""``python -m segpipe.architectures``: a table of all named architectures, with their parts and their cost."""
+"""``python -m segpipe.architectures``: a table of all named architectures, with their parts and their cost.
+
+With ``--operators`` it is a table of all upsampling operators.
+"""
 
 import argparse
+from typing import NamedTuple
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -8,13 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from segpipe.config import build
+from segpipe.config.choices import files
 from segpipe.config.messages import user_errors
 from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
-from segpipe.models.cost import multiply_adds
+from segpipe.models.cost import count, multiply_adds
+from segpipe.models.upsample import Upsampler
 
 WIDTH = 110  # minimum width of the table in characters
+CHANNELS = 256  # of x, of the result and of the source, for which the cost of an operator is given
 
 
 def main() -> None:
@@ -22,10 +29,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m segpipe.architectures", description=__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=[360, 480], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--classes", type=int, default=11)
+    parser.add_argument("--operators", action="store_true", help="the upsampling operators instead, decoder=NAME")
     parser.add_argument("overrides", nargs="*", help="as for train, applied to every model: fusion=none match=params")
     given = parser.parse_args()
     with user_errors():
-        table = model_table(given.overrides, (given.size[0], given.size[1]), given.classes)
+        if given.operators:
+            table = operator_table()
+        else:
+            table = model_table(given.overrides, (given.size[0], given.size[1]), given.classes)
         Console(width=max(Console().width, WIDTH)).print(table)
 
 
@@ -56,6 +67,70 @@ def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -
         table.add_row(
             *parts, str(cfg.model.stride), f"{parameters / 1e6:.3f}", f"{multiply_adds(network, size) / 1e9:.2f}"
         )
+    return table
+
+
+class OperatorFacts(NamedTuple):
+    """An upsampling operator with the arguments of its file under conf/decoder.
+
+    parameters: at CHANNELS channels and factor 2. multiply_adds: the same, for one pixel of the result. The texts are
+    those of the class; ``needs`` says what it reads, and ``start`` what it computes before training.
+    """
+
+    name: str
+    computes: str
+    needs: str
+    parameters: int
+    multiply_adds: float
+    start: str
+    limits: str
+    paper: str
+
+
+def operator_facts() -> list[OperatorFacts]:
+    """Return the facts of every operator under conf/decoder, alphabetically. No weights are allocated."""
+    facts = []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfgs = {name: compose("train", [f"decoder={name}"]) for name in sorted(files("decoder"))}
+    for name, cfg in cfgs.items():
+        kind = build.operator(cfg.decoder)
+        with torch.device("meta"):
+            factory = build.instantiate_group(cfg, "decoder")
+            module: Upsampler = factory(CHANNELS, CHANNELS, factor=2, source_channels=CHANNELS).eval()
+            x, source = torch.zeros(1, CHANNELS, 8, 8), torch.zeros(1, CHANNELS, 16, 16)
+            operations = count(lambda module=module, x=x, source=source: module(x, source)) / 256  # type: ignore[misc]
+        facts.append(
+            OperatorFacts(
+                name=name,
+                computes=(kind.__doc__ or "").partition("\n\n")[0].replace("\n", " ").replace("``", "`").rstrip("."),
+                needs=needs_of(kind),
+                parameters=sum(parameter.numel() for parameter in module.parameters()),
+                multiply_adds=operations,
+                start=f"{kind.initial}{' (within 3 %)' if kind.content_aware and kind.initial != 'other' else ''}",
+                limits=kind.limits,
+                paper=kind.paper,
+            )
+        )
+    return facts
+
+
+def needs_of(operator: type[Upsampler]) -> str:
+    """Return what an operator reads beside the map to be enlarged."""
+    if operator.needs_pooling:
+        return "the positions of the encoder's 2x2 maxima"
+    return "the encoder's map" if operator.guided else "only `x`"
+
+
+def operator_table() -> Table:
+    """Return a table with a row for every operator under conf/decoder."""
+    table = Table(title=f"{CHANNELS} channels, factor 2, as in conf/decoder", title_justify="left")
+    for heading in ("decoder", "reads", "start", "source"):
+        table.add_column(heading)
+    table.add_column("parameters", justify="right")
+    table.add_column("multiply-adds for a pixel", justify="right")
+    for one in operator_facts():
+        needs, cost = one.needs.replace("`", ""), f"{one.multiply_adds:,.0f}"
+        table.add_row(one.name, needs, one.start, one.paper, f"{one.parameters:,}", cost)
     return table
 
 

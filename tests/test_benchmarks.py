@@ -65,6 +65,10 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         [*NARROW, "model=segnet", "encoder=small", "--size", "32", "32"],
         ["constant image: ", "operators ", "all "],
     ),
+    "operators": (
+        ["--shapes", "1,4,3,4", "--operators", "bilinear", "sapa", "unpool"],
+        ["assemble and other sums", "unfold, product ", "sapa ", " MiB (", "/ bilinear: "],
+    ),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }
 

@@ -227,8 +227,9 @@ def function_sentence(grid: FactorGrid, classes: Classes) -> str:
     if has_property(kind, "convolves"):
         return nonlinear_sentence(added, joined) if refine.get("activation", True) else ""
     operators = classes_by_name(configs, "decoder", classes)
-    depthwise = {node.get("name") for config in configs if (node := node_of(config, "decoder")).get("depthwise")}
-    exceptions = {name: cls for name, cls in operators.items() if not has_property(cls, "linear") or name in depthwise}
+    nodes = [node_of(config, "decoder") for config in configs]
+    unmixed = {node.get("name") for node in nodes if node.get("depthwise") or node.get("residual")}
+    exceptions = {name: cls for name, cls in operators.items() if not has_property(cls, "linear") or name in unmixed}
     if not has_property(kind, "linear") or len(initials) < 2 or len(exceptions) == len(operators):
         return ""
     other_linear = [name for name in initials if name not in (*added, *joined)]

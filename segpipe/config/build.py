@@ -26,7 +26,7 @@ from segpipe.models.init import init_weights, seeded_by_name
 from segpipe.models.network import Network
 from segpipe.models.part import Part
 from segpipe.models.refine import Refinement, SmoothConv
-from segpipe.models.upsample import Upsampler
+from segpipe.models.upsample import Upsampler, with_residual
 from segpipe.runs.checkpoints import require_intact
 from segpipe.runs.run import Run
 from segpipe.training import devices
@@ -67,6 +67,12 @@ def kind(node: DictConfig, base: type[P]) -> type[P]:
             f"{base.__module__}.{base.__name__}. The attributes of the class describe its objects."
         )
     return made
+
+
+def operator(node: DictConfig) -> type[Upsampler]:
+    """Return the class of the upsampling operator that a ``decoder`` node chooses, with its residual if it has one."""
+    made = kind(node, Upsampler)
+    return with_residual(made) if node.get("residual") else made  # type: ignore[arg-type]
 
 
 def check_parts(cfg: DictConfig) -> None:
@@ -116,7 +122,7 @@ def network_factory(cfg: DictConfig, encoder: Encoder, num_classes: int) -> Call
         instantiate_group(cfg, "model"),
         encoder=encoder,
         neck=instantiate_group(cfg, "neck"),
-        upsample=instantiate_group(cfg, "decoder"),
+        upsample=partial(operator(cfg.decoder), **instantiate_group(cfg, "decoder").keywords),
         smooth=SmoothConv if cfg.decoder.get("smooth") else None,
         fusion=instantiate_group(cfg, "fusion"),
         num_classes=num_classes,

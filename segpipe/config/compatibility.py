@@ -14,7 +14,7 @@ from segpipe.errors import InvalidCombination, UserError
 from segpipe.models.decoder import decoder_strides
 from segpipe.models.encoders import Encoder
 from segpipe.models.fusion import Fusion, NoFusion
-from segpipe.models.network import ENLARGEMENTS
+from segpipe.models.network import ENLARGEMENTS, acts_in_steps, reads_finer_maps
 from segpipe.models.upsample import Upsampler
 from segpipe.training import devices
 
@@ -81,9 +81,10 @@ def check_decoder(cfg: DictConfig, encoder: Encoder) -> None:
 
     Also raises UserError where a part rejects its arguments.
     """
-    operator, name = build.kind(cfg.decoder, Upsampler), f"decoder={cfg.decoder.name}"
+    operator, name = build.operator(cfg.decoder), f"decoder={cfg.decoder.name}"
     lowest = 1 if identity.enlargement(cfg) is None else cfg.model.stride
     start = encoder.strides[:1] if encoder.strides[0] > lowest else []
+    fixed = next(iter(ENLARGEMENTS))
     if operator.needs_pooling:
         without = [s for s in encoder.strides if s > lowest and s not in encoder.pools]
         if without or start:
@@ -97,11 +98,11 @@ def check_decoder(cfg: DictConfig, encoder: Encoder) -> None:
                 f"{', '.join(map(str, overlap))}). Two windows may have the same maximum, and unpooling would write "
                 f"both values to the same pixel: take {alternatives()}."
             )
-    elif start and not operator.one_step:
+    elif reads_finer_maps(operator) and lowest == 1 and not identity.is_full_size(cfg, encoder):
         raise UserError(
-            f"{name} upsamples in steps of 2, each to the size of an encoder feature map, but "
-            f"encoder={cfg.encoder.name} has no feature map of a stride below {start[0]}: take {alternatives()}, or "
-            f"upsample in one step with model.enlarge={next(iter(ENLARGEMENTS))}."
+            f"model.enlarge={cfg.model.get('enlarge')}: {name} is guided by the encoder's feature maps, and in the "
+            f"final upsampling these would be skips finer than model.stride={cfg.model.stride}: take "
+            f"model.enlarge={fixed}, or an operator without a guide."
         )
     build.check_parts(cfg)
 
@@ -114,14 +115,18 @@ def alternatives() -> str:
 
 
 def another_decoder(cfg: DictConfig) -> str:
-    """Name a decoder in conf that works with any encoder and is not that of a configuration."""
-    decoders = (name for name, node in files("decoder").items() if works_anywhere(build.kind(node, Upsampler)))
-    return next(name for name in decoders if name != cfg.decoder.get("name"))
+    """Name a decoder in conf to compare with: the default one, or one without weights where it is the configuration's.
+
+    It works with any encoder.
+    """
+    kinds = {name: build.kind(node, Upsampler) for name, node in files("decoder").items()}
+    default, *others = [name for name, kind in kinds.items() if works_anywhere(kind)]
+    return default if cfg.decoder.get("name") != default else next(n for n in others if kinds[n].parameter_free)
 
 
 def works_anywhere(operator: type[Upsampler]) -> bool:
     """Return whether an operator works with any encoder."""
-    return operator.one_step and not operator.needs_pooling
+    return not operator.needs_pooling
 
 
 def works_with_all(node: DictConfig) -> bool:
@@ -239,6 +244,11 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     """Return notes on values that are allowed, but whose effect may surprise the user."""
     notes = []
     model, smooth = cfg.model, cfg.decoder.get("smooth")
+    if acts_in_steps(build.operator(cfg.decoder)) and model.stride == encoder.coarsest and identity.enlargement(cfg):
+        notes.append(
+            f"decoder={cfg.decoder.name} acts in the steps of the decoder, and there is none at stride {model.stride}: "
+            f"the same as decoder={model.enlarge}."
+        )
     if model.stride < encoder.strides[0]:
         notes.append(
             f"encoder={cfg.encoder.name} has no feature map finer than stride {encoder.strides[0]}: the final "

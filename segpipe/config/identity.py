@@ -22,7 +22,7 @@ from segpipe.data.dataset import SegmentationDataset
 from segpipe.models.decoder import decoder_strides, resolve_widths
 from segpipe.models.encoders import Encoder
 from segpipe.models.fusion import Fusion, NoFusion
-from segpipe.models.network import ENLARGEMENTS
+from segpipe.models.network import acts_in_steps, fixed_enlargement
 from segpipe.models.refine import Refinement
 from segpipe.models.upsample import Nearest, Upsampler
 from segpipe.runs.identity_keys import ADDED_SINCE, IGNORED_IN_IDENTITY
@@ -54,7 +54,22 @@ def file_of(group: str, made: type) -> DictConfig:
 
 def enlargement(cfg: DictConfig) -> type[Upsampler] | None:
     """Return the fixed operator of the final upsampling to full size; None where it is the decoder's operator."""
-    return ENLARGEMENTS.get(cfg.model.get("enlarge"))
+    return fixed_enlargement(build.operator(cfg.decoder), cfg.model.get("enlarge"))
+
+
+def is_full_size(cfg: DictConfig, encoder: Encoder) -> bool:
+    """Return whether the decoder goes to full size, so that nothing is left for the final upsampling."""
+    return max(cfg.model.stride, encoder.strides[0]) == 1
+
+
+def with_enlargement(cfg: DictConfig, encoder: Encoder) -> DictConfig:
+    """Return a configuration in which ``model.enlarge=auto`` is replaced by what it means for the operator."""
+    if cfg.model.get("enlarge") != "auto":
+        return cfg
+    fixed = None if is_full_size(cfg, encoder) else enlargement(cfg)
+    copy = cfg.copy()
+    copy.model.enlarge = file_of("decoder", fixed).name if fixed else "same"
+    return copy
 
 
 def canonical_key(cfg: DictConfig, encoder: Encoder) -> tuple[int, DictConfig, DictConfig]:
@@ -65,7 +80,7 @@ def canonical_key(cfg: DictConfig, encoder: Encoder) -> tuple[int, DictConfig, D
     steps wherever the decoder stops. For both, the stride has no effect without skips and convolutions.
     """
     model, decoder, fusion = cfg.model, cfg.decoder, cfg.fusion
-    operator, refine, last = build.kind(decoder, Upsampler), build.kind(model.refine, Refinement), enlargement(cfg)
+    operator, refine, last = build.operator(decoder), build.kind(model.refine, Refinement), enlargement(cfg)
     stride, joined = model.stride, build.kind(fusion, Fusion).uses_skip
     alike = not operator.one_step or (interpolates_as(operator, Nearest) and not decoder.get("smooth"))
     bare = refine.empty and model.get("width") == "classes" and last is None and not joined
@@ -80,7 +95,7 @@ def canonical_key(cfg: DictConfig, encoder: Encoder) -> tuple[int, DictConfig, D
 def uses_smoothing(cfg: DictConfig, encoder: Encoder) -> bool:
     """Return whether the network uses ``decoder.smooth``: after steps of 2 whose refinement has no convolutions."""
     stride, *_ = canonical_key(cfg, encoder)
-    operator, refine = build.kind(cfg.decoder, Upsampler), build.kind(cfg.model.refine, Refinement)
+    operator, refine = build.operator(cfg.decoder), build.kind(cfg.model.refine, Refinement)
     own_steps = not operator.one_step and enlargement(cfg) is None and cfg.model.stride > 1  # to full size
     return own_steps or (stride < encoder.coarsest and not refine.convolves)
 
@@ -113,10 +128,10 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
         resolved.model.update(taps="conv", stride=stride)
     if stride == encoder.coarsest:
         resolved.model.narrow = "refine"
-    operator, last = build.kind(decoder, Upsampler), enlargement(cfg)
+    operator, last = build.operator(decoder), enlargement(cfg)
     if last and stride == encoder.coarsest:
         resolved.decoder = decoder.copy()
-    if last and interpolates_as(operator, last):
+    if (last and interpolates_as(operator, last)) or (acts_in_steps(operator) and is_full_size(cfg, encoder)):
         resolved.model.enlarge = "same"
     resolved.decoder.smooth = resolved.decoder.get("smooth")
     if not uses_smoothing(cfg, encoder):

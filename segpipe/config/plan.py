@@ -21,7 +21,8 @@ from segpipe.runs.renames import CLASSES, upgrade
 class Plan:
     """A checked configuration and what is derived from it.
 
-    cfg: the configuration, with the solved width where ``match`` is set, and every class under its present path.
+    cfg: the configuration, with the solved width where ``match`` is set, every class under its present path, and
+    ``model.enlarge=auto`` replaced by what it means.
     encoder: on the meta device, without memory for its weights. notes: texts on effects that may surprise the user.
     budget: the solution, None without ``match``.
     """
@@ -44,6 +45,7 @@ class Plan:
         schema.check(cfg)
         choices.check_arguments(cfg)
         encoder = build.meta_encoder(cfg)
+        cfg = identity.with_enlargement(cfg, encoder)
         notes = [*moved, *compatibility.validate(cfg, encoder)]
         solution = solve_budget(cfg, num_classes=num_classes, size=size) if cfg.get("match") else None
         return cls(with_solved_width(cfg, solution) if solution else cfg, encoder, notes, solution)

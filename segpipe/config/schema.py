@@ -43,6 +43,7 @@ EXTRA_KEYS: dict[str, Any] = {
     "encoder.freeze": int,
     "augment.local_contrast": bool,
     "decoder.smooth": Literal["conv3x3"] | None,
+    "decoder.residual": bool,
     "model.deconv_kernel": int,
     "run_dir": str | None,
     "trainer.precision": Literal["auto", "32-true", "bf16-mixed"],

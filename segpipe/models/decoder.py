@@ -5,7 +5,7 @@ height and width in each step. One step from stride 2s to stride s applies up to
 
     x, stride 2s  ->  upsample x2  ->  smooth  ->  fuse with the skip of stride s  ->  refine  ->  x, stride s
 
-    upsample   the upsampling operator (``upsample.py``)
+    upsample   the upsampling operator (``upsample/``)
     smooth     an optional 3x3 convolution, which removes artefacts of the operator (``refine.SmoothConv``)
     fuse       combines the result with a skip, an encoder map of the same stride (``fusion.py``)
     refine     convolutions on the combined map (``refine.py``)
@@ -140,7 +140,7 @@ class Step(nn.Module):
     """One step of the decoder: upsample to twice the height and width, smooth, fuse, refine."""
 
     def __init__(
-        self, *, upsample: nn.Module, smooth: nn.Module, tap: "SkipTap", fuse: nn.Module, refine: nn.Module
+        self, *, upsample: nn.Module, smooth: nn.Module, tap: nn.Module, fuse: nn.Module, refine: nn.Module
     ) -> None:
         super().__init__()
         self.upsample, self.smooth, self.tap, self.fuse, self.refine = upsample, smooth, tap, fuse, refine

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +28,50 @@ class Conv2d(nn.Conv2d):
 
 
 class ZeroConv2d(nn.Conv2d):
-    """A 1x1 convolution with zero initial weights and biases: a sum with its output is unchanged at first."""
+    """A convolution, 1x1 by default, with zero initial weights and biases: a sum with its output is unchanged."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=1)
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, **options: Any) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **options)
 
     def reset_parameters(self) -> None:
         """Zero the weights and the biases."""
         nn.init.zeros_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+
+class NormalConv2d(nn.Conv2d):
+    """A convolution with normal initial weights of a given standard deviation and zero biases."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, std: float, **options: Any) -> None:
+        self.std = std
+        super().__init__(in_channels, out_channels, kernel_size, **options)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights, zero the biases."""
+        nn.init.normal_(self.weight, std=self.std)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class XavierConv2d(nn.Conv2d):
+    """A convolution with uniform initial weights by Glorot and Bengio (2010) and zero biases."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights, zero the biases."""
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class IdentityConv2d(Conv2d):
+    """A convolution that starts as the identity where the widths agree, else by He initialisation; zero biases."""
+
+    def reset_parameters(self) -> None:
+        """Set the centre weight of each channel to 1 and all others to 0; or draw the weights."""
+        super().reset_parameters()
+        if self.in_channels == self.out_channels:
+            nn.init.dirac_(self.weight, groups=self.groups)
 
 
 def proj1x1(in_channels: int, out_channels: int, *, zero: bool = False) -> nn.Module:

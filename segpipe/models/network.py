@@ -8,15 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpipe.errors import UserError
-from segpipe.models.decoder import Decoder, Factory
+from segpipe.models.decoder import Decoder, Factory, Step
 from segpipe.models.encoders import Encoder
 from segpipe.models.fusion import NoFusion
 from segpipe.models.init import Conv2d
 from segpipe.models.refine import Merge1x1
 from segpipe.models.upsample import Bilinear, Upsampler
 
-IMAGE_CHANNELS = 3  # where the encoder has no map of stride 1, the image takes its place
-ENLARGEMENTS: dict[str, type[Upsampler]] = {"bilinear": Bilinear}  # values of ``model.enlarge`` other than ``same``
+IMAGE_CHANNELS = 3  # where the encoder has no map of a stride, the image takes its place
+ENLARGEMENTS: dict[str, type[Upsampler]] = {"bilinear": Bilinear}  # fixed operators for ``model.enlarge``
+Enlarge = Literal["auto", "same", "bilinear"]
 
 
 class Network(nn.Module):
@@ -148,6 +149,28 @@ class SingleUpsample(nn.Module):
         return self.upsample(scores, features[1])
 
 
+class StepwiseUpsample(nn.Module):
+    """Upsamples the scores to full size in steps of 2, without skips.
+
+    steps: by the stride that each step produces, coarse to fine. The encoder may lack maps of the finest strides.
+    """
+
+    def __init__(self, steps: dict[int, Step]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleDict({str(stride): step for stride, step in steps.items()})
+
+    def forward(self, scores: Tensor, features: dict[int, Tensor]) -> Tensor:
+        """(N, K, H/s, W/s) to (N, K, H, W)."""
+        for stride, step in self.steps.items():
+            scores = step(scores, features, source_at(features, int(stride)))
+        return scores
+
+
+def source_at(features: dict[int, Tensor], stride: int) -> Tensor:
+    """The encoder's map of a stride; where it has none, the image, reduced to that stride by averaging."""
+    return features[stride] if stride in features else F.avg_pool2d(features[1], stride)
+
+
 class NoUpsample(nn.Module):
     """No final upsampling: the scores have full size already."""
 
@@ -169,7 +192,7 @@ def assemble(
     width: int | list[int] | Literal["classes"] | None = None,
     taps: Literal["conv", "pool"] = "conv",
     narrow: Literal["refine", "upsample"] = "refine",
-    enlarge: Literal["same", "bilinear"] = "same",
+    enlarge: Enlarge = "auto",
     skip_scales: list[float] | None = None,
     zero_start: bool = False,
     local_contrast: bool = False,
@@ -179,7 +202,7 @@ def assemble(
     stride: the stride at which the decoder stops, or the encoder's finest stride if that is coarser.
     width: channels of the decoder. ``classes``: the decoder upsamples class scores, and the head is the identity.
     enlarge: the final upsampling to full size. ``same``: the operator of the decoder. ``bilinear``: one fixed bilinear
-        interpolation.
+        interpolation. ``auto``: see ``fixed_enlargement``.
     smooth: the convolution after each upsampling by 2; it is left out in the decoder if ``refine`` convolves.
     taps, narrow, skip_scales, zero_start: see ``Decoder``.
     local_contrast: normalise images by ``LocalContrast``.
@@ -208,9 +231,39 @@ def assemble(
         neck=neck_module,
         decoder=decoder,
         head=head,
-        enlarge=build_final_upsample(encoder, ENLARGEMENTS.get(enlarge, upsample), smooth, num_classes, stride=stop),
+        enlarge=build_final_upsample(
+            encoder,
+            fixed_enlargement(unwrap_partial(upsample), enlarge) or upsample,
+            smooth,
+            num_classes,
+            stride=stop,
+        ),
         normalise=LocalContrast() if local_contrast else None,
     )
+
+
+def acts_in_steps(operator: type[Upsampler]) -> bool:
+    """Whether an operator acts in the decoder's steps only, where ``model.enlarge=auto``, as in the papers."""
+    return operator.content_aware or reads_finer_maps(operator)
+
+
+def reads_finer_maps(operator: type[Upsampler]) -> bool:
+    """Whether an operator in the final upsampling would read features of a finer stride than that of the decoder.
+
+    These would be skips that the model does not have. Unpooling reads positions only, which its encoder keeps for it.
+    """
+    return operator.guided and not operator.needs_pooling
+
+
+def fixed_enlargement(operator: type[Upsampler], enlarge: Enlarge | None) -> type[Upsampler] | None:
+    """Return the fixed operator of the final upsampling; None where it is the operator of the decoder.
+
+    enlarge: ``model.enlarge``. ``auto``, or None where a model does not say: bilinear for operators that are
+    content-aware or guided by features, and the decoder's operator for all others.
+    """
+    if enlarge in (None, "auto"):
+        enlarge = "bilinear" if acts_in_steps(operator) else "same"
+    return ENLARGEMENTS.get(str(enlarge))
 
 
 def build_final_upsample(
@@ -220,17 +273,18 @@ def build_final_upsample(
     if stride == 1:
         return NoUpsample()
     if not unwrap_partial(upsample).one_step:
-        return Decoder(
-            num_classes,
-            encoder=encoder,
-            start=stride,
-            stop=1,
-            upsample=upsample,
-            smooth=smooth,
-            fusion=NoFusion,
-            refine=Merge1x1,
-            width=num_classes,
-        )
+        steps: dict[int, Step] = {}
+        while stride > 1:
+            stride //= 2
+            source_channels = encoder.channels.get(stride, IMAGE_CHANNELS)
+            steps[stride] = Step(
+                upsample=upsample(num_classes, num_classes, factor=2, source_channels=source_channels),
+                smooth=smooth(num_classes) if smooth else nn.Identity(),
+                tap=nn.Identity(),
+                fuse=NoFusion(num_classes, num_classes),
+                refine=Merge1x1(num_classes, num_classes, num_classes, 1),
+            )
+        return StepwiseUpsample(steps)
     source_channels = encoder.channels.get(1, IMAGE_CHANNELS)
     return SingleUpsample(upsample(num_classes, num_classes, factor=stride, source_channels=source_channels))
 

@@ -15,6 +15,8 @@ IGNORED_IN_IDENTITY = (
 # fix changes the results of runs.
 ADDED_SINCE: dict[str, Any] = {
     "augment.revision": 0,  # 1: transforms that resize keep masks registered (data.augment.REGISTERED)
+    "decoder.init": "interpolation",
+    "decoder.residual": False,
     "data.revision": 0,  # 1: images and masks are resized by data.resize, where data.size is another than theirs
     "encoder.revision": 0,  # see the encoder's class
     "neck.revision": 0,  # see the neck's class

@@ -11,7 +11,7 @@ from segpipe.analysis import verdict
 from segpipe.analysis.collect import collect
 from segpipe.analysis.network_results import grids, network_results
 from segpipe.analysis.statistics import effects
-from segpipe.config.schema import CONF, options
+from segpipe.config.schema import CONF, locate, options
 
 LINEAR, UNPOOLING = {"linear": True}, {"needs_pooling": True}
 
@@ -103,9 +103,10 @@ def test_functions_depend_on_fusions_and_refinement(tmp_path, fusions, refine, t
     assert function_text(tmp_path / "runs", REPEAT, fusions, refine=refine) == text
 
 
-def test_a_depthwise_operator_does_not_commute(tmp_path):
+@pytest.mark.parametrize("option", ["depthwise", "residual"])
+def test_an_operator_that_does_not_mix_channels_does_not_commute(tmp_path, option):
     decoders = REPEAT | {"deconv": "my.Repeat"}
-    text = function_text(tmp_path / "runs", decoders, BOTH, options={"deconv": {"depthwise": True}})
+    text = function_text(tmp_path / "runs", decoders, BOTH, options={"deconv": {option: True}})
     assert text == f"{SAME} {NOT_FOR} deconv, which is not known to be linear."
 
 
@@ -114,7 +115,7 @@ def test_the_report_asks_the_classes_that_the_configuration_offers(tmp_path):
     for group in ("decoder", "fusion"):
         for name in options(group):
             path = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())["_target_"]
-            assert f"{found[path].__module__}.{found[path].__name__}" == path
+            assert found[path] is locate(path)
     assert all(path.startswith("segpipe.models.") for path in found)
 
 

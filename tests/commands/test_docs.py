@@ -1,5 +1,6 @@
 """Every Python example of the documentation runs, and prints what the page says it prints."""
 
+import importlib.util
 import io
 import re
 from contextlib import redirect_stdout
@@ -48,3 +49,18 @@ def test_example_prints_what_the_page_says(example: Example) -> None:
         exec(code, namespace)
     if example.output is not None:
         assert printed.getvalue() == example.output
+
+
+def test_the_table_of_operators_is_that_of_their_classes():
+    """``python docs/figures/draw_operators.py`` writes it, and draws the figures."""
+    spec = importlib.util.spec_from_file_location("draw_operators", DOCS / "figures" / "draw_operators.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (DOCS / "operators.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- operators -->\n")[2].partition("<!-- end -->")[0]
+    assert table == module.table()
+    facts = module.operator_facts()
+    assert [one.name for one in facts if not (one.limits and (one.paper or not one.parameters))] == []
+    assert all((DOCS / "figures" / f"operators_{name}.png").is_file() for name in ("map", "edges"))

@@ -70,7 +70,7 @@ def test_precedence_is_command_line_experiment_model_root():
         ("model.stride=3", ["stride 3", "1, 2, 4, 8, 16, 32", "model.stride=4"]),
         ("model.stride=64", ["stride 64", "model.stride=32"]),
         ("encoder=basic model=fcn32s", ["stride 32", "encoder=basic", "take model=fcn16s"]),
-        ("decoder.kernel=3", ["decoder.kernel=3", "an even number"]),
+        ("decoder.kernel=5", ["decoder.kernel=5", "an even number"]),
         ("trainer.max_epochs=null", ["trainer.max_epochs=null", "a whole number"]),
         ("trainer.max_epochs=0", ["trainer.max_epochs=0", "1 or more"]),
         ("neck.dropout=2", ["neck.dropout=2", "from 0 to 0.999"]),

@@ -35,7 +35,7 @@ def test_a_cell_keeps_its_place_and_several_may_be_written_at_once(tmp_path):
 
 
 def test_a_cell_says_whether_it_is_refused_or_wrong():
-    choices = [], ["decoder.kernel=3"], ["task.clip=x"]
+    choices = [], ["decoder.kernel=5"], ["task.clip=x"]
     good, odd, wrong = (make_cell(configure(*choice, "run_dir=a/b"), choice) for choice in choices)
     assert (good.run, good.refused, good.error) == ("b", None, None)
     assert odd.run is None

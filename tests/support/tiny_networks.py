@@ -34,9 +34,8 @@ def build_tiny(model, *, seed=0, **choices):
         cfg.neck.width = 8
     cfg.seed = seed
     cfg.decoder.smooth = choices.get("smooth", cfg.decoder.smooth)
-    cfg.model.enlarge = choices.get("enlarge", "same")
-    Plan.of(cfg)
-    return build.network(cfg, 3)
+    cfg.model.enlarge = choices.get("enlarge", "auto")
+    return build.network(Plan.of(cfg).cfg, 3)
 
 
 def count(choices, *, classes, only_weights=False):
