@@ -16,6 +16,10 @@ IGNORED_IN_IDENTITY = (
 ADDED_SINCE: dict[str, Any] = {
     "augment.revision": 0,  # 1: transforms that resize keep masks registered (data.augment.REGISTERED)
     "data.revision": 0,  # 1: images and masks are resized by data.resize, where data.size is another than theirs
+    "fusion.at": None,  # all steps have a skip
+    "fusion.attention": None,
+    "fusion.drop": 0,
+    "model.deep_supervision": False,
     "encoder.revision": 0,  # see the encoder's class
     "neck.revision": 0,  # see the neck's class
 }
