@@ -17,7 +17,7 @@ from segpipe.config.messages import user_errors
 from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
 from segpipe.errors import UserError
-from segpipe.models.cost import count, multiply_adds
+from segpipe.models.cost import count, multiply_adds, used_parameters
 from segpipe.models.upsample import Upsampler
 
 WIDTH = 110  # minimum width of the table in characters
@@ -63,7 +63,7 @@ def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -
             continue
         with torch.device("meta"):
             network = build.network(cfg, num_classes)
-        parameters = sum(parameter.numel() for parameter in network.parameters())
+        parameters = sum(parameter.numel() for parameter in used_parameters(network))
         table.add_row(
             *parts, str(cfg.model.stride), f"{parameters / 1e6:.3f}", f"{multiply_adds(network, size) / 1e9:.2f}"
         )

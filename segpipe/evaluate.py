@@ -9,6 +9,7 @@ from rich.console import Console
 from segpipe.config.messages import user_errors
 from segpipe.data.dataset import Split
 from segpipe.engine.evaluation import evaluate
+from segpipe.engine.skip_ablation import SkipChange
 from segpipe.runs.summary import score_table
 
 
@@ -23,16 +24,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the folder to write to (default: evaluations in the run's folder)")
     parser.add_argument("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
     parser.add_argument(
+        "--skips", choices=get_args(SkipChange), help="replace all skips: by zeros, or by those of another image"
+    )
+    parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the run may use"
     )
     given = parser.parse_args()
     with user_errors():
         result = evaluate(
-            given.run, overrides=given.data, split=given.split, out=given.out, device=given.device, trust=given.trust
+            given.run,
+            overrides=given.data,
+            split=given.split,
+            out=given.out,
+            device=given.device,
+            trust=given.trust,
+            skips=given.skips,
         )
     console = Console(highlight=False, soft_wrap=True)
-    console.print(score_table(result, title=given.split))
-    console.print(f"{given.split} mIoU [bold]{result['miou']:.3f}[/]. Written to {result['folder']}/")
+    title = f"{given.split}, skips: {given.skips}" if given.skips else given.split
+    console.print(score_table(result, title=title))
+    console.print(f"{title} mIoU [bold]{result['miou']:.3f}[/]. Written to {result['folder']}/")
 
 
 if __name__ == "__main__":

@@ -221,7 +221,9 @@ def function_sentence(grid: FactorGrid, classes: Classes) -> str:
     fusions = {
         name: cls for name, cls in classes_by_name(configs, "fusion", classes).items() if has_property(cls, "uses_skip")
     }
-    initials = {name: getattr(cls, "initial", None) for name, cls in fusions.items() if has_property(cls, "linear")}
+    attended = {node.get("name") for config in configs if (node := node_of(config, "fusion")).get("attention")}
+    linear = {name: cls for name, cls in fusions.items() if has_property(cls, "linear") and name not in attended}
+    initials = {name: getattr(cls, "initial", None) for name, cls in linear.items()}
     added = [name for name, initial in initials.items() if initial == "sum"]
     joined = [name for name, initial in initials.items() if initial == "concat"]
     if has_property(kind, "convolves"):

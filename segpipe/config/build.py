@@ -20,6 +20,8 @@ from segpipe.data.augment import Augment, strict
 from segpipe.data.dataset import SegmentationDataset
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
+from segpipe.models.attention import ATTENTIONS
+from segpipe.models.decoder import Skips
 from segpipe.models.encoders import Encoder
 from segpipe.models.fusion import Fusion
 from segpipe.models.init import init_weights, seeded_by_name
@@ -105,7 +107,8 @@ def network(cfg: DictConfig, num_classes: int) -> Network:
     encoder.freeze(cfg.encoder.get("freeze", 0))
     with seeded_by_name(cfg.seed, "network"):
         built = network_factory(cfg, encoder, num_classes)()
-    for name in ("neck", "decoder", "head", "enlarge"):  # each layer has its own key and is independent of the others
+    # Each layer has its own key and is independent of the others.
+    for name in ("neck", "decoder", "head", "enlarge", "auxiliary"):
         init_weights(getattr(built, name), seed=cfg.seed, prefix=name)
     return built
 
@@ -127,7 +130,14 @@ def network_factory(cfg: DictConfig, encoder: Encoder, num_classes: int) -> Call
         fusion=instantiate_group(cfg, "fusion"),
         num_classes=num_classes,
         local_contrast=cfg.augment.get("local_contrast", False),
+        skips=skips(cfg),
     )
+
+
+def skips(cfg: DictConfig) -> Skips:
+    """Return the options of the skips that hold for every fusion."""
+    at, fusion = cfg.fusion.get("at"), cfg.fusion
+    return Skips(None if at is None else tuple(at), fusion.get("drop", 0), ATTENTIONS.get(fusion.get("attention")))
 
 
 def augment(cfg: DictConfig) -> Augment:

@@ -39,7 +39,7 @@ GIVEN: dict[str, tuple[int, tuple[str, ...]]] = {
     "neck": (1, ()),
     "decoder": (2, ("factor", "source_channels")),
     "fusion": (2, ()),
-    "model": (0, ("encoder", "neck", "upsample", "smooth", "fusion", "num_classes", "local_contrast")),
+    "model": (0, ("encoder", "neck", "upsample", "smooth", "fusion", "num_classes", "local_contrast", "skips")),
     "model.refine": (4, ()),
     "optimizer": (1, ()),
     "scheduler": (2, ()),

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from segpipe.config import budget, build, identity
+from segpipe.config import budget, build, identity, schema
 from segpipe.config.choices import files
 from segpipe.config.identity import overlapping_pools
 from segpipe.errors import InvalidCombination, UserError
@@ -47,7 +47,7 @@ def validate(cfg: DictConfig, encoder: Encoder) -> list[str]:
     encoder: may be on the meta device. Raises InvalidCombination for values that are invalid together.
     """
     try:
-        for refusal in (check_stride, check_decoder, check_match, check_images):
+        for refusal in (check_stride, check_decoder, check_skips, check_match, check_images):
             refusal(cfg, encoder)
         check_training(cfg)
     except UserError as error:
@@ -105,6 +105,17 @@ def check_decoder(cfg: DictConfig, encoder: Encoder) -> None:
             f"model.enlarge={fixed}, or an operator without a guide."
         )
     build.check_parts(cfg)
+
+
+def check_skips(cfg: DictConfig, encoder: Encoder) -> None:
+    """Raise UserError for a stride in ``fusion.at`` to which the decoder has no step."""
+    at, steps = cfg.fusion.get("at"), decoder_strides(encoder, start=encoder.coarsest, stop=cfg.model.stride)
+    if at and steps and not {*at} <= {*steps}:
+        allowed = ",".join(map(str, steps))
+        raise UserError(
+            f"fusion.at={schema.format_value(at)}: allowed are the strides of the decoder's steps, [{allowed}] for "
+            f"model={cfg.model.name} model.stride={cfg.model.stride} encoder={cfg.encoder.name}, or null for all."
+        )
 
 
 def alternatives() -> str:
@@ -195,6 +206,12 @@ def check_images(cfg: DictConfig, encoder: Encoder) -> None:
         )
 
 
+def skip_options(cfg: DictConfig) -> dict[str, Any]:
+    """Return the options of the skips that a configuration sets, beside the fusion itself."""
+    options = {key: cfg.fusion.get(key) for key in ("at", "drop", "attention")}
+    return {key: value for key, value in options.items() if value}
+
+
 def check_training(cfg: DictConfig) -> None:
     """Raise UserError for settings that Lightning accepts, but that this training does not support."""
     trainer = cfg.trainer
@@ -254,11 +271,14 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
             f"encoder={cfg.encoder.name} has no feature map finer than stride {encoder.strides[0]}: the final "
             f"upsampling (model.enlarge) does the rest."
         )
-    if build.kind(cfg.fusion, Fusion).uses_skip and model.stride == encoder.coarsest:
+    skips = identity.skip_strides(cfg, encoder)
+    if build.kind(cfg.fusion, Fusion).uses_skip and not skips:
+        where = f"at stride {model.stride}" if model.stride == encoder.coarsest else "with fusion.at=[]"
         same = identity.file_of("fusion", NoFusion).name
-        notes.append(
-            f"fusion={cfg.fusion.name} has no skip connection at stride {model.stride}: the same as fusion={same}."
-        )
+        notes.append(f"fusion={cfg.fusion.name} has no skip connection {where}: the same as fusion={same}.")
+    if not skips:
+        given = [f"fusion.{key}={schema.format_value(value)}" for key, value in skip_options(cfg).items()]
+        notes += [f"{option} has no effect here: the network has no skip." for option in given]
     if cfg.encoder.get("freeze", 0) and not (cfg.encoder.get("weights") or cfg.warm_start):
         notes.append(f"encoder.freeze={cfg.encoder.freeze} freezes random weights, because encoder.weights is null.")
     if cfg.encoder.get("weights") and cfg.warm_start:
@@ -267,6 +287,9 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     if smooth and not set_by_file and not identity.uses_smoothing(cfg, encoder):
         why = "the decoder has no steps" if model.stride == encoder.coarsest else f"model={model.name} has convolutions"
         notes.append(f"decoder.smooth={smooth} has no effect here: {why}.")
+    steps = decoder_strides(encoder, start=encoder.coarsest, stop=model.stride)
+    if model.get("deep_supervision") and len(steps) < 2:
+        notes.append("model.deep_supervision=true has no effect here: the decoder has no step before its last one.")
     if cfg.get("budget") and not cfg.match:
         notes.append(f"budget={cfg.budget:g} has no effect without match=params or match=multiply_adds.")
     return notes

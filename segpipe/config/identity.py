@@ -72,24 +72,31 @@ def with_enlargement(cfg: DictConfig, encoder: Encoder) -> DictConfig:
     return copy
 
 
+def skip_strides(cfg: DictConfig, encoder: Encoder) -> list[int]:
+    """Return the strides of the decoder's steps that fuse a skip, coarse to fine."""
+    at = cfg.fusion.get("at")
+    steps = decoder_strides(encoder, start=encoder.coarsest, stop=cfg.model.stride)
+    return [s for s in steps if at is None or s in at] if build.kind(cfg.fusion, Fusion).uses_skip else []
+
+
 def canonical_key(cfg: DictConfig, encoder: Encoder) -> tuple[int, DictConfig, DictConfig]:
     """Return canonical stride, decoder and fusion. Cells for which these are equal are the same network.
 
     A decoder without steps uses no fusion, and with a fixed final upsampling it uses no other operator. Nearest
     upsampling by 2, 2 and 8 equals nearest upsampling by 32. An operator that upsamples in steps of 2 makes the same
-    steps wherever the decoder stops. For both, the stride has no effect without skips and convolutions.
+    steps wherever the decoder stops. For both, strides finer than the last skip have no effect without convolutions.
     """
     model, decoder, fusion = cfg.model, cfg.decoder, cfg.fusion
     operator, refine, last = build.operator(decoder), build.kind(model.refine, Refinement), enlargement(cfg)
-    stride, joined = model.stride, build.kind(fusion, Fusion).uses_skip
+    stride, skips = model.stride, skip_strides(cfg, encoder)
     alike = not operator.one_step or (interpolates_as(operator, Nearest) and not decoder.get("smooth"))
-    bare = refine.empty and model.get("width") == "classes" and last is None and not joined
-    if alike and bare and not overlapping_pools(encoder):  # AlexNet's feature maps do not halve in size exactly
-        stride = encoder.coarsest
+    bare = refine.empty and model.get("width") == "classes" and last is None and not model.get("deep_supervision")
+    ends_with_skip = skips[-1:] == decoder_strides(encoder, start=encoder.coarsest, stop=stride)[-1:]
+    if alike and bare and not ends_with_skip and not overlapping_pools(encoder):  # AlexNet's maps do not halve exactly
+        stride = min(skips, default=encoder.coarsest)
     if stride == encoder.coarsest:
-        joined = False
         decoder = file_of("decoder", last) if last else decoder
-    return stride, decoder, fusion if joined else file_of("fusion", NoFusion)
+    return stride, decoder, fusion if skips else file_of("fusion", NoFusion)
 
 
 def uses_smoothing(cfg: DictConfig, encoder: Encoder) -> bool:
@@ -125,7 +132,13 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
     stride, decoder, fusion = canonical_key(cfg, encoder)
     if not build.kind(fusion, Fusion).uses_skip:
         resolved.fusion = {"name": fusion.name}
-        resolved.model.update(taps="conv", stride=stride)
+        resolved.model.update(taps="conv")
+    else:
+        skips = skip_strides(cfg, encoder)
+        resolved.fusion.at = None if skips == decoder_strides(encoder, start=encoder.coarsest, stop=stride) else skips
+    resolved.model.stride = stride
+    if len(decoder_strides(encoder, start=encoder.coarsest, stop=stride)) < 2:
+        resolved.model.deep_supervision = False  # no step but the last one has a loss
     if stride == encoder.coarsest:
         resolved.model.narrow = "refine"
     operator, last = build.operator(decoder), enlargement(cfg)

@@ -44,6 +44,9 @@ EXTRA_KEYS: dict[str, Any] = {
     "augment.local_contrast": bool,
     "decoder.smooth": Literal["conv3x3"] | None,
     "decoder.residual": bool,
+    "fusion.at": list[int] | None,
+    "fusion.drop": float,
+    "fusion.attention": Literal["scse"] | None,
     "model.deconv_kernel": int,
     "run_dir": str | None,
     "trainer.precision": Literal["auto", "32-true", "bf16-mixed"],
@@ -69,7 +72,7 @@ RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the sm
         ("seed", "warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)
     ),
     **dict.fromkeys(("lr", "clip", "timeout", "encoder_lr"), (SMALLEST, math.inf)),
-    **dict.fromkeys(("dropout", "label_smoothing"), (0, 0.999)),
+    **dict.fromkeys(("dropout", "label_smoothing", "drop"), (0, 0.999)),
     "decay": (0, 0.999999),
     "share": (0.001, 1),
     "side": (32, math.inf),

@@ -22,7 +22,8 @@ Width = int | list[int] | Literal["classes"] | None
 def architecture_key(cfg: DictConfig) -> str:
     """Return the parts of the configuration that define the architecture, as JSON."""
     nodes = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("encoder", "neck", "decoder", "fusion")}
-    model = OmegaConf.to_container(cfg.model, resolve=True)
+    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    model.pop("deep_supervision", None)  # its heads are used in training only, and are not part of a budget
     return json.dumps(nodes | {"model": model, "augment": {"local_contrast": cfg.augment.get("local_contrast", False)}})
 
 

@@ -18,6 +18,7 @@ from segpipe.data.files import file_digest
 from segpipe.data.findings import find_notes, find_problems
 from segpipe.data.module import SegmentationData
 from segpipe.engine.predictor import Predictor
+from segpipe.engine.skip_ablation import SkipChange, skip_ablation
 from segpipe.errors import UserError, printable
 from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
 from segpipe.metrics.confusion import confusion_matrices, named_scores
@@ -35,15 +36,17 @@ def evaluate(
     out: Path | None = None,
     device: str | None = None,
     trust: Iterable[str] = (),
+    skips: SkipChange | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on a split, and write the scores and the counts of every image.
 
     overrides: of the ``data`` group, as on the command line of train; an empty list takes the data of the run, in the
     default folder of ``conf/data``: the folder in a stored configuration is not used. trust: see ``Predictor``.
     out: the folder to write to; None takes a folder ``evaluations/DATA-SPLIT`` in the run's folder.
-    device: a device name of torch; None takes a GPU if there is one.
+    device: a device name of torch; None takes a GPU if there is one. skips: see ``skip_ablation``; the default folder
+    then ends with ``-skips-zero`` or ``-skips-shuffle``.
     Returns the scores (0 to 1) and counts as written to ``metrics.json``, and the folder.
-    Raises UserError where the classes of the data are not those of the run.
+    Raises UserError where the classes of the data are not those of the run, or where there are no skips to change.
     """
     predictor = Predictor(run, device=device, trust=trust)
     cfg, data = load_data(predictor, overrides=overrides, split=split, trust=trust)
@@ -52,8 +55,9 @@ def evaluate(
         print(printable(f"Data: {note}"))
     matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
     places, parts = [], []
+    ablation = skip_ablation(predictor.network, skips, data.samples(split))
     for batch in data.loader(split):
-        with torch.inference_mode():
+        with torch.inference_mode(), ablation(batch):
             logits = predictor.network(batch["image"].to(predictor.device)).float()
             logits = resize_logits(logits, batch["mask"].shape[-2:])
         prediction, mask, index = logits.argmax(1).cpu(), batch["mask"], batch["index"].numpy()
@@ -64,9 +68,10 @@ def evaluate(
     present = {split: matrices.sum((0, 2))}  # pixels of each class
     for text in [*(text for _, text in find_problems(dataset.classes, present)), *find_notes({split: len(dataset)})]:
         print(printable(f"Data: {text}"))
-    out = out or inside(predictor.run.folder, f"evaluations/{cfg.data.name}-{split}")
+    name = f"{cfg.data.name}-{split}" + (f"-skips-{skips}" if skips else "")
+    out = out or inside(predictor.run.folder, f"evaluations/{name}")
     result = named_scores(matrices, dataset.classes) | {"boundaries": boundary_scores(at_boundaries)}
-    result |= {"run": str(run), "data": overrides, "split": split}
+    result |= {"run": str(run), "data": overrides, "split": split} | ({"skips": skips} if skips else {})
     write_confusion(out / "confusion.npz", names=dataset.names, groups=dataset.groups, matrices=matrices)
     write_boundaries(out / "boundaries.npz", names=dataset.names, counts=at_boundaries)
     write_json(out / "metrics.json", result)

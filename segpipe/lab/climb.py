@@ -13,7 +13,7 @@ from segpipe.lab.slots import StepMaps
 from segpipe.models.network import Network
 
 AFTER_UPSAMPLING, AFTER_SMOOTHING = "after upsampling", "after smoothing"
-AFTER_FUSION, AFTER_REFINEMENT = "after fusion", "after refinement"
+AFTER_FUSION, AFTER_ATTENTION, AFTER_REFINEMENT = "after fusion", "after attention", "after refinement"
 
 
 class Rung(NamedTuple):
@@ -43,7 +43,7 @@ def climb(steps: Sequence[StepMaps], area: Tensor, *, all_channels: bool = False
     rungs = []
     for step in steps:
         outputs = [(AFTER_UPSAMPLING, step.upsampled), (AFTER_SMOOTHING, step.smoothed)]
-        outputs += [(AFTER_FUSION, step.fused), (AFTER_REFINEMENT, step.refined)]
+        outputs += [(AFTER_FUSION, step.fused), (AFTER_ATTENTION, step.attended), (AFTER_REFINEMENT, step.refined)]
         before = None
         for slot, output in outputs:
             if output is not before:

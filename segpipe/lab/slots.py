@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from segpipe.models.decoder import Decoder, Step
-from segpipe.models.network import Network, SingleUpsample
+from segpipe.models.network import Network, SingleUpsample, StepwiseUpsample
 
-Slot = Literal["upsample", "smooth", "tap", "fuse", "refine"]
+Slot = Literal["upsample", "smooth", "tap", "fuse", "attention", "refine"]
 Section = Literal["decoder", "enlarge"]
-SLOTS: tuple[Slot, ...] = ("upsample", "smooth", "tap", "fuse", "refine")
+SLOTS: tuple[Slot, ...] = ("upsample", "smooth", "tap", "fuse", "attention", "refine")
 
 
 class Place(NamedTuple):
@@ -44,8 +44,8 @@ class StepMaps(NamedTuple):
     """The maps of one enlargement for one batch.
 
     before: the operator's input (N, C, H/(factor * stride), W/(factor * stride)). source: the encoder's map that the
-    operator was called with, (N, C_s, H/stride, W/stride). upsampled, smoothed, fused, refined: (N, C', H/stride,
-    W/stride) after each slot. skip: the encoder's map that is fused; None where the fusion does not read it. A place
+    operator was called with, (N, C_s, H/stride, W/stride). upsampled, smoothed, fused, attended, refined: (N, C',
+    H/stride, W/stride) after each slot. skip: the encoder's map that is fused; None where the fusion does not read it. A place
     without a slot has the map that went through unchanged.
     """
 
@@ -56,6 +56,7 @@ class StepMaps(NamedTuple):
     smoothed: Tensor
     skip: Tensor | None
     fused: Tensor
+    attended: Tensor
     refined: Tensor
 
 
@@ -80,8 +81,9 @@ class Recording:
         (before, source), upsampled = self.calls[place.section, place.stride, "upsample"]
         smoothed: Any = output("smooth", upsampled)
         fused: Any = output("fuse", smoothed)
-        refined: Any = output("refine", fused)
-        return StepMaps(place, before, source, upsampled, smoothed, output("tap", None), fused, refined)
+        attended: Any = output("attention", fused)
+        refined: Any = output("refine", attended)
+        return StepMaps(place, before, source, upsampled, smoothed, output("tap", None), fused, attended, refined)
 
 
 def places(network: Network) -> list[Place]:
@@ -89,7 +91,7 @@ def places(network: Network) -> list[Place]:
     found: list[Place] = []
     sections: list[tuple[Section, nn.Module]] = [("decoder", network.decoder), ("enlarge", network.enlarge)]
     for section, module in sections:
-        if isinstance(module, Decoder):
+        if isinstance(module, Decoder | StepwiseUpsample):
             found += [Place(section, int(stride), 2, step) for stride, step in module.steps.items()]
         elif isinstance(module, SingleUpsample):
             stop = found[-1].stride if found else network.encoder.coarsest

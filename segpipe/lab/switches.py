@@ -70,7 +70,12 @@ def sparsity(maps: StepMaps) -> Sparsity:
     """Return the shares of zeros after unpooling and after each later slot that changes the map."""
     later = {}
     before = maps.upsampled
-    for name, output in (("smooth", maps.smoothed), ("fuse", maps.fused), ("refine", maps.refined)):
+    for name, output in (
+        ("smooth", maps.smoothed),
+        ("fuse", maps.fused),
+        ("attention", maps.attended),
+        ("refine", maps.refined),
+    ):
         if output is not before:
             later[name] = zeros(output)
         before = output

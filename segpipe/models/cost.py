@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
+from segpipe.models.attention import Attention
 from segpipe.models.fusion import Fusion
 from segpipe.models.refine import Refinement
 from segpipe.models.upsample import Upsampler
@@ -61,15 +62,15 @@ LARGEST_IMAGE = 2**21  # pixels: 1024 x 2048. The cost for larger images is meas
 LARGEST_BATCH = 2**22  # pixels
 SECONDS = 20.0  # no further forward pass is timed after this time
 PRODUCTS = (aten.mul, aten.mul_, aten.addcmul, aten.addcmul_, aten.lerp, aten.lerp_)  # counted in COUNTED only
-COUNTED = (Upsampler, Fusion, Refinement)
+COUNTED = (Upsampler, Fusion, Attention, Refinement)
 
 
 def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
     """Multiply-adds for one image (3, H, W): convolutions, matrix products, functions in FORMULAS and PRODUCTS.
 
     One multiplication counts as one multiply-add. Elementwise products are counted in the upsampling operator, the
-    fusion and the refinement only; elsewhere they belong to norms and activations, which are not counted. Pooling,
-    unpooling, repetition and copies (``unfold``) count as 0.
+    fusion, the attention and the refinement only; elsewhere they belong to norms and activations, which are not
+    counted. Pooling, unpooling, repetition and copies (``unfold``) count as 0.
 
     If a module has a method ``cost``, its result replaces the count. The method takes the arguments of ``forward`` and
     returns multiply-adds.
@@ -153,8 +154,8 @@ def measure(network: nn.Module, size: tuple[int, int], *, batch: int, repeats: i
     latency = median_seconds(network, images[:1], repeats)
     seconds = median_seconds(network, images, max(3, repeats // 3))
     return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        "parameters": sum(parameter.numel() for parameter in used_parameters(network)),
+        "trainable_parameters": sum(p.numel() for p in used_parameters(network) if p.requires_grad),
         "gmac": multiply_adds(network, size) / 1e9,
         "size": list(size),
         "latency_ms": 1000 * latency,
@@ -162,6 +163,11 @@ def measure(network: nn.Module, size: tuple[int, int], *, batch: int, repeats: i
         "peak_memory_mib": peak_memory(device) / 2**20,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
+
+
+def used_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that a prediction uses: all but those of the auxiliary heads."""
+    return [parameter for name, parameter in network.named_parameters() if not name.startswith("auxiliary.")]
 
 
 def measured_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -1,16 +1,17 @@
 """One decoder for FCN, SegNet, DeconvNet, U-Net, and all combinations of their parts.
 
 The encoder reduces the image to maps of stride 1, 2, 4, ... The decoder starts at the coarsest map and doubles its
-height and width in each step. One step from stride 2s to stride s applies up to four modules in this order::
+height and width in each step. One step from stride 2s to stride s applies up to five modules in this order::
 
-    x, stride 2s  ->  upsample x2  ->  smooth  ->  fuse with the skip of stride s  ->  refine  ->  x, stride s
+    x, stride 2s -> upsample x2 -> smooth -> fuse with the skip of stride s -> attention -> refine -> x, stride s
 
     upsample   the upsampling operator (``upsample/``)
     smooth     an optional 3x3 convolution, which removes artefacts of the operator (``refine.SmoothConv``)
     fuse       combines the result with a skip, an encoder map of the same stride (``fusion.py``)
+    attention  an optional weighing of the combined map by numbers computed from it (``attention.py``)
     refine     convolutions on the combined map (``refine.py``)
 
-The published architectures are four settings of this step, without ``smooth``::
+The published architectures are four settings of this step, without ``smooth`` and ``attention``::
 
                  upsample                  fuse     refine                                   width            narrow
     FCN          transposed conv 4x4       sum      none (the decoder is linear)             num_classes      -
@@ -26,18 +27,36 @@ The published architectures are four settings of this step, without ``smooth``::
 - U-Net (Ronneberger et al. 2015) concatenates the encoder's features with the upsampled features and convolves both.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpipe.errors import UserError
 from segpipe.models.encoders import Encoder
-from segpipe.models.init import proj1x1
+from segpipe.models.fusion import NoFusion
+from segpipe.models.init import proj1x1, seed_for
 
 Factory = Callable[..., nn.Module]
+
+
+class Skips(NamedTuple):
+    """Which steps of a decoder have a skip, and what is done to it beside the fusion.
+
+    at: strides of the steps that fuse a skip; None: all. drop: see ``SkipTap``. attention: factory of the module behind
+    each fusion of a skip, called with its channels; None: no attention.
+    """
+
+    at: Sequence[int] | None = None
+    drop: float = 0.0
+    attention: Factory | None = None
+
+
+ALL_SKIPS = Skips()
 
 
 class Decoder(nn.Module):
@@ -55,6 +74,7 @@ class Decoder(nn.Module):
         ``refine``: its last convolution (SegNet, DeconvNet), so that the map has the channels of the next unpooling.
     skip_scales: one factor for the skip of each step, coarse to fine (FCN-8s trained at once). None: 1.
     zero_start: the convolution of the coarsest map starts at zero, so that all class scores start at zero (FCN).
+    skips: which steps have a skip, and its options; the other steps have none, whatever the fusion.
 
     Raises UserError if a list of ``width`` or ``skip_scales`` has the wrong length.
     """
@@ -75,6 +95,7 @@ class Decoder(nn.Module):
         narrow: Literal["refine", "upsample"] = "refine",
         skip_scales: Sequence[float] | None = None,
         zero_start: bool = False,
+        skips: Skips = ALL_SKIPS,
     ) -> None:
         super().__init__()
         self.steps = nn.ModuleDict()  # keyed by stride: FCN-32s, 16s and 8s use the same names
@@ -82,28 +103,33 @@ class Decoder(nn.Module):
         channels, *widths = resolve_widths(width, in_channels, encoder, strides)
         scales = per_step(skip_scales, strides, "model.skip_scales") or [1.0] * len(strides)
         self.project = proj1x1(in_channels, channels, zero=zero_start)
+        self.channels: dict[int, int] = {}  # stride: channels of the map after the step
         for stride, scale, (step_width, finer) in zip(strides, scales, pairwise([*widths, *widths[-1:]]), strict=True):
             up_channels, out_channels = (step_width, step_width) if narrow == "upsample" else (channels, finer)
-            tap = SkipTap(encoder, stride=stride, pooled=taps == "pool", scale=scale)
-            fuse = fusion(tap.channels, up_channels)
+            tap = SkipTap(encoder, stride=stride, pooled=taps == "pool", scale=scale, drop=skips.drop)
+            fuse: Any = (fusion if skips.at is None or stride in skips.at else NoFusion)(tap.channels, up_channels)
             self.steps[str(stride)] = Step(
                 upsample=upsample(channels, up_channels, factor=2, source_channels=encoder.channels[stride]),
                 smooth=smooth(up_channels) if smooth else nn.Identity(),
                 tap=tap,
                 fuse=fuse,
+                attention=skips.attention(fuse.out_channels) if skips.attention and fuse.uses_skip else nn.Identity(),
                 refine=refine(fuse.out_channels, step_width, out_channels, encoder.depths[stride]),
             )
-            channels = out_channels
+            channels = self.channels[stride] = out_channels
         self.out_channels = channels
 
-    def forward(self, x: Tensor, features: dict[int, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, features: dict[int, Tensor], maps: dict[str, Tensor] | None = None) -> Tensor:
         """(N, in_channels, H/start, W/start) to (N, out_channels, H/stop, W/stop).
 
         features: the encoder's maps, stride: (N, encoder.channels[stride], H/stride, W/stride).
+        maps: a dict that gets the map after each step, by stride; None: they are not kept.
         """
         x = self.project(x)
         for stride, step in self.steps.items():
             x = step(x, features, features[int(stride)])  # (N, C, H/stride, W/stride)
+            if maps is not None:
+                maps[stride] = x
         return x
 
 
@@ -137,13 +163,21 @@ def per_step(given: Any, strides: list[int], option: str) -> list[Any] | None:
 
 
 class Step(nn.Module):
-    """One step of the decoder: upsample to twice the height and width, smooth, fuse, refine."""
+    """One step of the decoder: upsample to twice the height and width, smooth, fuse, attend, refine."""
 
     def __init__(
-        self, *, upsample: nn.Module, smooth: nn.Module, tap: nn.Module, fuse: nn.Module, refine: nn.Module
+        self,
+        *,
+        upsample: nn.Module,
+        smooth: nn.Module,
+        tap: nn.Module,
+        fuse: nn.Module,
+        attention: nn.Module,
+        refine: nn.Module,
     ) -> None:
         super().__init__()
-        self.upsample, self.smooth, self.tap, self.fuse, self.refine = upsample, smooth, tap, fuse, refine
+        self.upsample, self.smooth, self.tap, self.fuse = upsample, smooth, tap, fuse
+        self.attention, self.refine = attention, refine
 
     def forward(self, x: Tensor, features: dict[int, Tensor], source: Tensor) -> Tensor:
         """(N, C, H/2s, W/2s) to (N, C', H/s, W/s).
@@ -152,18 +186,23 @@ class Step(nn.Module):
         """
         x = self.smooth(self.upsample(x, source))
         skip = self.tap(features) if self.fuse.uses_skip else None
-        return self.refine(self.fuse(x, skip))
+        return self.refine(self.attention(self.fuse(x, skip)))
 
 
 class SkipTap(nn.Module):
     """Takes the skip of a stride from the encoder's maps: the last map of the stride, or the pooling that leads to it.
 
     scale: the skip is multiplied by it.
+    drop: probability that the complete skip of an image is zero in training. What is kept is not scaled up: it has the
+        values of evaluation. ``keyed_drops`` makes the choice a function of (seed, image, stride); without it, it is
+        drawn from torch's generator.
     """
 
-    def __init__(self, encoder: Encoder, *, stride: int, pooled: bool, scale: float = 1.0) -> None:
+    kept: Tensor | None  # (N,) of bool: the images whose skip is kept in the next forward pass; None: drawn there
+
+    def __init__(self, encoder: Encoder, *, stride: int, pooled: bool, scale: float = 1.0, drop: float = 0.0) -> None:
         super().__init__()
-        self.scale = scale
+        self.stride, self.scale, self.drop, self.kept = stride, scale, drop, None
         self.pool = encoder.pools.get(stride) if pooled else None  # no max-pooling: the map itself
         self.source = stride if self.pool is None else stride // 2
         self.channels = encoder.channels[self.source]
@@ -172,4 +211,28 @@ class SkipTap(nn.Module):
         """stride: (N, C, H/stride, W/stride) to (N, channels, H/s, W/s)."""
         skip = features[self.source]
         skip = skip if self.pool is None else F.max_pool2d(skip, *self.pool)
-        return skip if self.scale == 1 else skip * self.scale
+        skip = skip if self.scale == 1 else skip * self.scale
+        if not (self.training and self.drop):
+            return skip
+        kept = torch.rand(len(skip), device=skip.device) >= self.drop if self.kept is None else self.kept
+        return torch.where(kept.view(-1, 1, 1, 1), skip, 0.0)
+
+
+@contextmanager
+def keyed_drops(network: nn.Module, *, seed: int, images: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Inside the ``with`` block, choose the skips that a training step drops by (seed, image, stride) alone.
+
+    Then the order of images, the number of devices and interruptions have no influence, as with augmentation.
+    images: returns a key for each image of the batch, for example ``epoch 3 image 17``. It is called only where a
+    skip can be dropped.
+    """
+    taps = [module for module in network.modules() if isinstance(module, SkipTap) and module.drop]
+    keys = images() if taps else []
+    for tap in taps:
+        shares = [seed_for(seed, f"skip {tap.stride} {key}") / 2**63 for key in keys]
+        tap.kept = (torch.tensor(shares, dtype=torch.float64) >= tap.drop).to(next(network.parameters()).device)
+    try:
+        yield
+    finally:
+        for tap in taps:
+            tap.kept = None

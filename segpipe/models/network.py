@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segpipe.errors import UserError
-from segpipe.models.decoder import Decoder, Factory, Step
+from segpipe.models.decoder import ALL_SKIPS, Decoder, Factory, Skips, Step
 from segpipe.models.encoders import Encoder
 from segpipe.models.fusion import NoFusion
 from segpipe.models.init import Conv2d
@@ -27,6 +27,7 @@ class Network(nn.Module):
 
     enlarge: from the decoder's last stride to full size; called with the class scores and the encoder's maps.
     normalise: of the image; None: by the encoder's mean and standard deviation. It is applied in prediction too.
+    auxiliary: stride to the ``AuxiliaryHead`` of the decoder's step, for training with deep supervision.
     """
 
     def __init__(
@@ -38,19 +39,26 @@ class Network(nn.Module):
         head: nn.Module,
         enlarge: nn.Module,
         normalise: nn.Module | None = None,
+        auxiliary: nn.ModuleDict | None = None,
     ) -> None:
         super().__init__()
         self.normalise = normalise or Normalise(encoder.mean, encoder.std)
         self.encoder, self.neck, self.decoder, self.head, self.enlarge = encoder, neck, decoder, head, enlarge
+        self.auxiliary = nn.ModuleDict() if auxiliary is None else auxiliary
 
     def forward(self, image: Tensor) -> Tensor:
         """RGB images (N, 3, H, W), values 0 to 255 of any type, to logits (N, K, H, W), contiguous.
+
+        In training with auxiliary heads it returns the logits of all heads, (heads + 1, N, K, H, W): those of the
+        network first, then those of the decoder's steps, fine to coarse.
 
         Raises UserError for an image smaller than ``encoder.min_size``. With contiguous logits, resizing and
         cross-entropy take a third less time than with channels_last (``benchmarks/contiguous.py``).
         """
         height, width = image.shape[-2:]
-        return self.decode(*self.encode(image))[..., :height, :width].contiguous()
+        x, features = self.encode(image)
+        logits = self.decode_all(x, features) if self.training and self.auxiliary else self.decode(x, features)
+        return logits[..., :height, :width].contiguous()
 
     def encode(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """The neck's output, and the maps stride: (N, C, H/stride, W/stride); H and W are those of the padded image.
@@ -71,6 +79,13 @@ class Network(nn.Module):
         """The two results of ``encode`` to logits (N, K, H, W) of the padded image."""
         scores = self.head(self.decoder(x, features))  # (N, K, H/stop, W/stop)
         return self.enlarge(scores, features)
+
+    def decode_all(self, x: Tensor, features: dict[int, Tensor]) -> Tensor:
+        """As ``decode``, with the logits of the auxiliary heads after those of the network: (heads + 1, N, K, H, W)."""
+        maps: dict[str, Tensor] = {}
+        logits = self.enlarge(self.head(self.decoder(x, features, maps)), features)
+        heads = [head(maps[stride], features) for stride, head in reversed(list(self.auxiliary.items()))]
+        return torch.stack([logits, *heads])
 
     def pad(self, x: Tensor) -> Tensor:
         """Repeat the right and bottom edges until height and width are multiples of the coarsest stride."""
@@ -171,6 +186,18 @@ def source_at(features: dict[int, Tensor], stride: int) -> Tensor:
     return features[stride] if stride in features else F.avg_pool2d(features[1], stride)
 
 
+class AuxiliaryHead(nn.Module):
+    """Class scores of one step of the decoder, enlarged bilinearly to full size; used in training only."""
+
+    def __init__(self, head: nn.Module, enlarge: SingleUpsample) -> None:
+        super().__init__()
+        self.head, self.enlarge = head, enlarge
+
+    def forward(self, x: Tensor, features: dict[int, Tensor]) -> Tensor:
+        """(N, C, H/s, W/s) to (N, K, H, W)."""
+        return self.enlarge(self.head(x), features)
+
+
 class NoUpsample(nn.Module):
     """No final upsampling: the scores have full size already."""
 
@@ -196,6 +223,8 @@ def assemble(
     skip_scales: list[float] | None = None,
     zero_start: bool = False,
     local_contrast: bool = False,
+    skips: Skips = ALL_SKIPS,
+    deep_supervision: bool = False,
 ) -> Network:
     """Build a network from its parts. Each named architecture is a set of these arguments (``conf/model``).
 
@@ -204,8 +233,10 @@ def assemble(
     enlarge: the final upsampling to full size. ``same``: the operator of the decoder. ``bilinear``: one fixed bilinear
         interpolation. ``auto``: see ``fixed_enlargement``.
     smooth: the convolution after each upsampling by 2; it is left out in the decoder if ``refine`` convolves.
-    taps, narrow, skip_scales, zero_start: see ``Decoder``.
+    taps, narrow, skip_scales, zero_start, skips: see ``Decoder``.
     local_contrast: normalise images by ``LocalContrast``.
+    deep_supervision: an auxiliary head at each step of the decoder but the last: the 1x1 convolution of the head, none
+        for class scores. See ``SegmentationTask`` for the losses.
     Errors: ``segpipe.config.compatibility.validate`` checks the arguments before any module is built.
     """
     neck_module: Any = neck(encoder)
@@ -224,6 +255,7 @@ def assemble(
         narrow=narrow,
         skip_scales=skip_scales,
         zero_start=zero_start,
+        skips=skips,
     )
     head = nn.Identity() if width == "classes" else Conv2d(decoder.out_channels, num_classes, 1)
     return Network(
@@ -239,6 +271,7 @@ def assemble(
             stride=stop,
         ),
         normalise=LocalContrast() if local_contrast else None,
+        auxiliary=auxiliary_heads(decoder, num_classes, scores=width == "classes") if deep_supervision else None,
     )
 
 
@@ -266,6 +299,16 @@ def fixed_enlargement(operator: type[Upsampler], enlarge: Enlarge | None) -> typ
     return ENLARGEMENTS.get(str(enlarge))
 
 
+def auxiliary_heads(decoder: Decoder, num_classes: int, *, scores: bool) -> nn.ModuleDict:
+    """Stride to the head of each step but the last. scores: the decoder's maps are class scores."""
+    heads = nn.ModuleDict()
+    for stride, channels in list(decoder.channels.items())[:-1]:
+        upsample = Bilinear(num_classes, num_classes, factor=stride, source_channels=IMAGE_CHANNELS)
+        head = nn.Identity() if scores else Conv2d(channels, num_classes, 1)
+        heads[str(stride)] = AuxiliaryHead(head, SingleUpsample(upsample))
+    return heads
+
+
 def build_final_upsample(
     encoder: Encoder, upsample: Factory, smooth: Factory | None, num_classes: int, *, stride: int
 ) -> nn.Module:
@@ -282,6 +325,7 @@ def build_final_upsample(
                 smooth=smooth(num_classes) if smooth else nn.Identity(),
                 tap=nn.Identity(),
                 fuse=NoFusion(num_classes, num_classes),
+                attention=nn.Identity(),
                 refine=Merge1x1(num_classes, num_classes, num_classes, 1),
             )
         return StepwiseUpsample(steps)

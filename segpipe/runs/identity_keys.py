@@ -18,6 +18,10 @@ ADDED_SINCE: dict[str, Any] = {
     "decoder.init": "interpolation",
     "decoder.residual": False,
     "data.revision": 0,  # 1: images and masks are resized by data.resize, where data.size is another than theirs
+    "fusion.at": None,  # all steps have a skip
+    "fusion.attention": None,
+    "fusion.drop": 0,
+    "model.deep_supervision": False,
     "encoder.revision": 0,  # see the encoder's class
     "neck.revision": 0,  # see the neck's class
 }

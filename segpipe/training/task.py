@@ -17,6 +17,7 @@ from segpipe.data.samples import Batch
 from segpipe.errors import UserError
 from segpipe.metrics.boundaries import BoundaryCounts, concatenate, count_boundaries
 from segpipe.metrics.confusion import confusion_matrices, logged_scores
+from segpipe.models.decoder import keyed_drops
 from segpipe.models.init import seed_for
 from segpipe.models.network import Network, resize_logits
 from segpipe.training.losses import Loss
@@ -48,6 +49,9 @@ class SegmentationTask(pl.LightningModule):
     encoder_lr: factor of the encoder's learning rate, for example below 1 for pretrained weights.
     lr_rule, lr_batch: the learning rate is multiplied by (global batch / lr_batch) to the power of LR_RULES (linear:
         Goyal et al. 2017). The number of devices has no influence, since it does not change the global batch.
+    The heads of ``model.deep_supervision``, one for each step of the decoder but the last, add their losses with the
+    weights 1/2, 1/4, ... from fine to coarse (Lee et al. 2015; halved at each step as in nnU-Net, Isensee et al. 2021).
+    The loss of validation and test is that of the network alone.
     compile: use torch.compile. It takes time at the start, and again for images of other sizes.
 
     The loss of a step is divided by the counts of the *global* batch: all parts, all ranks.
@@ -96,6 +100,19 @@ class SegmentationTask(pl.LightningModule):
         logits = resize_logits(self(image).float(), mask.shape[-2:])
         return logits, self.loss(logits, mask)
 
+    def training_loss(self, image: Tensor, mask: Tensor, counts: Tensor) -> Tensor:
+        """The loss of a part of a batch, divided by ``counts``, with those of auxiliary heads added.
+
+        image: (N, 3, H, W). mask: (N, H', W').
+        """
+        if not self.network.auxiliary:
+            return self.loss.combine(self.step(image, mask)[1], counts)
+        total = torch.zeros((), device=image.device)
+        for place, logits in enumerate(self(image).float()):  # (N, K, H, W)
+            sums = self.loss(resize_logits(logits, mask.shape[-2:]), mask)
+            total = total + self.loss.combine(sums, counts) / 2**place
+        return total
+
     def on_train_epoch_start(self) -> None:
         """Seed dropout by (seed, epoch, rank): a resumed training equals one without interruption."""
         self.epoch_losses = []
@@ -108,11 +125,11 @@ class SegmentationTask(pl.LightningModule):
         counts = self.all_reduce_sum(self.loss.counts(masks).float())
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        parts = list(zip(images.chunk(self.accumulate), masks.chunk(self.accumulate), strict=True))
+        parts = list(zip(*(part.chunk(self.accumulate) for part in (images, masks, batch["index"])), strict=True))
         total = torch.zeros((), device=self.device)
-        for number, (image, mask) in enumerate(parts, start=1):
-            with self.without_sync() if number < len(parts) else nullcontext():
-                loss = self.loss.combine(self.step(image, mask)[1], counts)
+        for number, (image, mask, index) in enumerate(parts, start=1):
+            with self.without_sync() if number < len(parts) else nullcontext(), self.keyed_drops(index):
+                loss = self.training_loss(image, mask, counts)
                 self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean over ranks
             total += loss.detach()
         if self.clip:
@@ -123,6 +140,14 @@ class SegmentationTask(pl.LightningModule):
         if self.trainer.is_last_batch:  # once per epoch: logging would slow down small networks
             mean = self.all_reduce_sum(torch.stack(self.epoch_losses).mean())  # each rank has its part of each sum
             self.log("train/loss", mean, on_step=False, on_epoch=True)
+
+    def keyed_drops(self, index: Tensor) -> Any:
+        """A context in which the skips that training drops follow from (seed, epoch, image). index: (N,) of images."""
+
+        def images() -> list[str]:
+            return [f"epoch {self.current_epoch} image {number}" for number in index.tolist()]
+
+        return keyed_drops(self.network, seed=self.seed, images=images)
 
     def on_train_epoch_end(self) -> None:
         """Raise UserError if the loss is not finite."""

@@ -44,14 +44,18 @@ SAME = (
 )
 
 
-def function_text(folder, decoders, fusions, *, refine="my.OneByOne", options=None):
-    """Return the sentence on functions for these classes by name. options: of decoders, by name."""
+def function_text(folder, decoders, fusions, *, refine="my.OneByOne", options=None, attention=None):
+    """Return the sentence on functions for these classes by name. options: of decoders, by name.
+
+    attention: of one fusion, by name.
+    """
     write_sweep(folder, {(decoder, fusion, 8): 0.5 for decoder in decoders for fusion in fusions}, seeds=1)
     for path in folder.iterdir():
         config = yaml.safe_load((path / "config.yaml").read_text())
         decoder, fusion = config["decoder"]["name"], config["fusion"]["name"]
         config["decoder"] |= {"_target_": decoders[decoder], **(options or {}).get(decoder, {})}
         config["fusion"]["_target_"] = fusions[fusion]
+        config["fusion"]["attention"] = (attention or {}).get(fusion)
         config["model"]["refine"] = {"_target_": refine}
         (path / "config.yaml").write_text(yaml.safe_dump(config))
     collection = collect(folder)
@@ -108,6 +112,12 @@ def test_an_operator_that_does_not_mix_channels_does_not_commute(tmp_path, optio
     decoders = REPEAT | {"deconv": "my.Repeat"}
     text = function_text(tmp_path / "runs", decoders, BOTH, options={"deconv": {option: True}})
     assert text == f"{SAME} {NOT_FOR} deconv, which is not known to be linear."
+
+
+def test_a_fusion_with_attention_is_not_linear(tmp_path):
+    none = function_text(tmp_path / "one", REPEAT, BOTH, attention={"plus": "scse", "beside": "scse"})
+    some = function_text(tmp_path / "other", REPEAT, BOTH | {"third": "my.Plus"}, attention={"third": "scse"})
+    assert (none, some) == ("", SAME)
 
 
 def test_the_report_asks_the_classes_that_the_configuration_offers(tmp_path):

@@ -72,8 +72,8 @@ def test_a_run_repeats_itself_bit_for_bit(finished_run, tmp_path):
 
 @pytest.mark.parametrize("workers", [slow(0, several=False), 1])
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(workers, tmp_path):
-    """Dropout too: it depends on (seed, epoch). The schedule must be that of the whole."""
-    choices = [*TINY, "neck.dropout=0.3", "scheduler=constant", f"data.workers={workers}"]
+    """Dropout too: it depends on (seed, epoch), as do dropped skips. The schedule must be that of the whole."""
+    choices = [*TINY, "neck.dropout=0.3", "fusion.drop=0.3", "scheduler=constant", f"data.workers={workers}"]
     train(configure(*choices, f"run_dir={tmp_path / 'whole'}"))
     train(configure(*choices, "trainer.max_epochs=1", f"run_dir={tmp_path / 'halves'}"))
     config = tmp_path / "halves" / "config.yaml"

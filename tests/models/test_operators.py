@@ -94,8 +94,13 @@ def test_a_fusion_is_what_it_says(name):
     x, skip = random(2, CHANNELS, 6, 5), random(2, CHANNELS, 6, 5, seed=1)
     fuse = made("fusion", name, CHANNELS, CHANNELS)
     if said.initial != "other":
-        expected = {"none": x, "sum": x + skip, "concat": torch.cat([x, skip], 1)}[said.initial]
-        torch.testing.assert_close(fuse(x, skip), expected)
+        joined = {"sum": x + skip, "concat": torch.cat([x, skip], 1), "max": torch.maximum(x, skip)}
+        expected = {"none": x, "product": x * (1 + skip)} | joined
+        torch.testing.assert_close(fuse(x, skip), expected[said.initial], rtol=1e-4, atol=1e-6)
+    wider = made("fusion", name, CHANNELS + 1, CHANNELS)(x, random(2, CHANNELS + 1, 6, 5))  # behind a lateral
+    beside = torch.zeros(2, wider.shape[1] - CHANNELS, 6, 5, dtype=torch.float64)
+    unchanged = torch.allclose(wider, torch.cat([x, beside], 1), rtol=1e-4, atol=1e-6)
+    assert said.starts_as_coarser == unchanged
     fuse = trained(fuse)
     found = fuse(x, skip)
     assert found.shape == (2, fuse.out_channels, 6, 5)
