@@ -45,8 +45,8 @@ class StepMaps(NamedTuple):
 
     before: the operator's input (N, C, H/(factor * stride), W/(factor * stride)). source: the encoder's map that the
     operator was called with, (N, C_s, H/stride, W/stride). upsampled, smoothed, fused, attended, refined: (N, C',
-    H/stride, W/stride) after each slot. skip: the encoder's map that is fused; None where the fusion does not read it. A place
-    without a slot has the map that went through unchanged.
+    H/stride, W/stride) after each slot. skip: the encoder's map that is fused; None where the fusion does not read it.
+    A place without a slot has the map that went through unchanged.
     """
 
     place: Place
