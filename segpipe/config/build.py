@@ -205,7 +205,7 @@ def trainer(
     rank_info: this process's rank and the number of ranks. first, last: callbacks before and after those of the
     configuration; checkpoints are written after all. Raises UserError for arguments that Lightning rejects.
     """
-    callbacks = [*first, *instantiate_all(cfg.callbacks), History(run)]
+    callbacks = [*first, *instantiate_all(without_step_checkpoints(cfg.callbacks)), History(run)]
     if cfg.trainer.get("enable_progress_bar", True):
         callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=PROGRESS_EVERY))
     plugins: list[Any] = [
@@ -233,6 +233,14 @@ def attach_logger(trainer: pl.Trainer, logger: WandbLogger | None) -> None:
     if logger is not None:
         trainer.logger = logger
         trainer.callbacks.insert(0, pl.callbacks.LearningRateMonitor(logging_interval="epoch"))  # type: ignore[attr-defined]
+
+
+def without_step_checkpoints(node: DictConfig) -> DictConfig:
+    """Return the callbacks, where ``last`` is written after each epoch. Within an epoch, the engine writes it."""
+    copy = node.copy()
+    if copy.get("last") is not None and "every_n_train_steps" in copy.last:
+        copy.last.every_n_train_steps = None
+    return copy
 
 
 def instantiate_all(node: DictConfig) -> list[Any]:

@@ -15,10 +15,12 @@ from segpipe.config import build
 from segpipe.config.compatibility import another_decoder
 from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
+from segpipe.config.stored import own_packages
 from segpipe.data.module import SegmentationData
 from segpipe.engine.guards import FolderGuard, StopAfterEpoch, StopAfterSignal, check_folder, check_monitors
 from segpipe.engine.resume import Start, check_same_config, is_complete, resolve_resume
 from segpipe.engine.shutdown import is_interruption, restore_handlers
+from segpipe.engine.step_checkpoint import StepCheckpoint
 from segpipe.errors import UserError, printable
 from segpipe.metrics.boundaries import boundary_scores
 from segpipe.metrics.confusion import SCORES, named_scores
@@ -100,7 +102,8 @@ def run_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, resta
         tracking.finish(logger, failed=failed)
     if training.start:
         with tolerate_errors("the summary"):
-            print_summary(run, metrics, another=f"decoder={another_decoder(plan.cfg)}")
+            another = f"decoder={another_decoder(plan.cfg)}"
+            print_summary(run, metrics, another=another, trust=own_packages(plan.cfg))
     return metrics
 
 
@@ -127,7 +130,9 @@ def build_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, res
     if not rank_info.rank:
         start = Start(plan, data, overrides=overrides, world_size=rank_info.world_size, restart=restart)
     run = start.run if start else Run(Path(cfg.run_dir))
-    trainer = build.trainer(cfg, run, rank_info, first=[FolderGuard(run), StopAfterSignal()], last=[StopAfterEpoch()])
+    steps = StepCheckpoint(run, every=cfg.callbacks.last.get("every_n_train_steps"))
+    first: list[pl.Callback] = [FolderGuard(run), StopAfterSignal()]
+    trainer = build.trainer(cfg, run, rank_info, first=first, last=[StopAfterEpoch(), steps])
     check_monitors(cfg, task, trainer.callbacks)  # type: ignore[attr-defined]
     return Training(plan, run, data, task, trainer, rank_info.rank, start)
 
@@ -189,7 +194,9 @@ def note_end(training: Training, error: BaseException) -> None:
     if run.config.is_file() and not restored(training.start):  # its folder may have been removed
         run.finish("interrupted" if interrupted else "failed", explain(error) or text)
     if interrupted and run.checkpoint("last").is_file():
-        print(f"\nInterrupted. To resume: {resume_command(run)}", file=sys.stderr)
+        print(
+            f"\nInterrupted. To resume: {resume_command(run, trust=own_packages(training.plan.cfg))}", file=sys.stderr
+        )
 
 
 def restored(start: Start) -> bool:

@@ -21,7 +21,13 @@ class StopAfterSignal(pl.Callback):
         if shutdown.signals:
             raise KeyboardInterrupt
 
-    on_train_batch_start = on_validation_batch_start = on_test_batch_start = on_batch
+    on_validation_batch_start = on_test_batch_start = on_batch
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *arguments: object) -> None:
+        """Raise KeyboardInterrupt as ``on_batch``; else a signal has to wait until ``StepCheckpoint`` ends the step."""
+        self.on_batch()
+        if trainer.world_size == 1:  # ranks are interrupted at different times, and would wait for one another
+            shutdown.hold()
 
 
 class FolderGuard(pl.Callback):
@@ -45,6 +51,14 @@ class StopAfterEpoch(pl.Callback):
 
     def __init__(self) -> None:
         self.stop = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint within the epoch."""
+        return {"stop": self.stop}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state."""
+        self.stop = bool(state_dict.get("stop"))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: object) -> None:
         """Store a stop within an epoch."""

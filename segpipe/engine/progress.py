@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -103,8 +104,11 @@ class ProgressView:
         self.live.stop()
 
 
-def print_cells(folder: Path) -> bool:
-    """Print every cell of a sweep with its status and scores; return whether all valid cells are finished."""
+def print_cells(folder: Path, *, options: Sequence[str] = ()) -> bool:
+    """Print every cell of a sweep with its status and scores; return whether all valid cells are finished.
+
+    options: what a command repeats before the overrides of a cell, such as ``--config-dir``.
+    """
     listed = cells.read(folder)
     console = Console(highlight=False)
     table = Table(title=f"Sweep: {escape(str(folder))}", title_justify="left")
@@ -131,7 +135,9 @@ def print_cells(folder: Path) -> bool:
         silent = SILENT.get(state, "its process ended without writing the reason")
         error = cell.error or Run(inside(folder, str(cell.run))).record.get("error") or silent
         console.print(f"{state}: {cell.label}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
-        console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
+        console.print(
+            f"  {PYTHON} -m segpipe.train {shlex.join([*options, *cell.overrides])}", markup=False, soft_wrap=True
+        )
     if any(folder.glob("*/wandb/offline-run-*")):
         console.print(f"W&B: to upload offline runs: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)
     refused = states.count("refused")

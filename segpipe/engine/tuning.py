@@ -233,7 +233,8 @@ def next_command(sweep: Sweep, file: Path) -> str:
     free = [seed for seed in range(len(sweep.seeds) + 5) if seed not in sweep.seeds][:5]
     name, path = (as_value(text) for text in (sweep.folder.resolve().name, display_path(file.absolute())))
     given = [*sweep.fixed, f"sweep.name={name}", f"sweep.cells={path}"]
-    return f"{PYTHON} -m segpipe.train -m {shlex.join([*given, 'seed=' + ','.join(map(str, free))])}"
+    options = cells.read_options(sweep.folder)
+    return f"{PYTHON} -m segpipe.train -m {shlex.join([*options, *given, 'seed=' + ','.join(map(str, free))])}"
 
 
 def write(sweep: Sweep, choices: list[Choice | None], file: Path) -> None:

@@ -1,9 +1,12 @@
 """Sweeps: what is listed, lines of cells, slots."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from support.cells import identity_of
 from support.configs import configure
@@ -11,6 +14,7 @@ from support.paths import ROOT
 
 from segpipe.config.plan import make_cell
 from segpipe.engine import scheduler, sweep
+from segpipe.engine.listing import Listing
 from segpipe.errors import UserError
 from segpipe.runs import cells
 from segpipe.runs.cells import Cell
@@ -100,14 +104,80 @@ def test_a_job_that_is_refused_says_why_and_not_what_the_start_before_said(tmp_p
 @pytest.mark.parametrize(
     ("given", "jobs"), [([], 225), (["seed=0"], 45), (["seed=0,1", "decoder=deconv"], 18), (["+task.x=1,2"], 450)]
 )
-def test_the_jobs_of_a_sweep_are_counted_as_hydra_will(monkeypatch, given, jobs):
-    conf = OmegaConf.load(ROOT / "conf" / "experiment" / "sweep_shapes.yaml").hydra
-    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "params": conf.sweeper.params}
-    hydra = {"sweep": {"dir": "a"}, "sweeper": sweeper, "overrides": {"task": given}}
-    monkeypatch.setattr(scheduler.SweepCallback, "folder", None)
-    monkeypatch.setattr(scheduler.SweepCallback, "jobs", 0)
-    scheduler.SweepCallback().on_multirun_start(OmegaConf.create({"hydra": hydra}))
-    assert scheduler.SweepCallback.jobs == jobs
+def test_the_jobs_of_a_sweep_are_those_of_hydra(given, jobs):
+    params = OmegaConf.load(ROOT / "conf" / "experiment" / "sweep_shapes.yaml").hydra.sweeper.params
+    sweeper = sweep.ProductSweeper(params=params)
+    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    made = sweeper.jobs(given)
+    assert len(made) == jobs
+    words = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()] + given)
+    assert made == BasicSweeper.split_arguments(words, None)[0]
+
+
+class Composed:
+    """Stands for Hydra's loader of configurations: counts what is composed."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def get_group_options(self, key):
+        return ["a", "b"] if key in ("decoder", "fusion") else []
+
+    def load_sweep_config(self, config, job):
+        self.jobs.append(job)
+
+
+@pytest.mark.parametrize(
+    ("given", "composed"), [(["seed=range(0,2000)"], 1), (["seed=0,1", "decoder=a,b", "fusion=a,b", "x=1,2,3"], 3)]
+)
+def test_a_job_is_launched_before_the_next_one_is_composed(monkeypatch, given, composed):
+    """In advance, each choice of a group is composed once, so that a wrong name is found before any training."""
+    loader, launched = Composed(), []
+    sweeper = sweep.ProductSweeper()
+    sweeper.hydra_context = SimpleNamespace(config_loader=loader)
+    target = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+    sweeper.config = OmegaConf.create({"hydra": {"launcher": {"_target_": target}}})
+
+    def launch(jobs, initial_job_idx):
+        launched.append((initial_job_idx, jobs))
+        return []
+
+    sweeper.launcher = SimpleNamespace(launch=launch)
+    monkeypatch.setattr(sweep.SweepCallback, "jobs", 0)
+    sweeper.sweep(given)
+    jobs = sweeper.jobs(given)
+    assert len(loader.jobs) == composed
+    assert launched == [(number, [job]) for number, job in enumerate(jobs)]
+    sweeper.max_batch_size = 100
+    launched.clear()
+    sweeper.sweep(given)
+    assert [number for number, _ in launched] == list(range(0, len(jobs), 100))
+
+
+def test_a_long_list_of_cells_is_written_now_and_then(tmp_path, monkeypatch):
+    """Ten thousand cells are listed in seconds, and none is lost."""
+    monkeypatch.setattr(sweep.SweepCallback, "options", ["--config-dir=mine"])
+    began = time.monotonic()
+    listing = Listing(tmp_path / "x")
+    for seed in range(10_000):
+        listing.add(Cell([f"seed={seed}"], {"seed": seed}, run=f"r{seed}"), tuning_seeds=[3])
+    listing.write()
+    assert time.monotonic() - began < 30
+    assert [cell.choices["seed"] for cell in cells.read(tmp_path / "x")] == list(range(10_000))
+    assert (cells.read_tuning_seeds(tmp_path / "x"), cells.read_options(tmp_path / "x")) == ([3], ["--config-dir=mine"])
+
+
+def test_the_progress_of_the_list_is_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep.SweepCallback, "jobs", 60)
+    monkeypatch.setattr(sweep.SweepCallback, "total", 100)
+    listing, lines = Listing(tmp_path), []
+    listing.listed = 40
+    listing.report(lines.append)
+    assert lines == []
+    listing.began, listing.reported = listing.began - 400, listing.reported - 400
+    listing.report(lines.append)
+    listing.report(lines.append)
+    assert lines == ["Checked 40 of 100 cells; 10 min for the rest."]
 
 
 # ---- lines of cells
