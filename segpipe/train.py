@@ -18,12 +18,13 @@ from omegaconf import DictConfig
 
 from segpipe.config import schema
 from segpipe.config.messages import user_errors
-from segpipe.engine import ranks, scheduler
+from segpipe.engine import dry_run, ranks, scheduler
 from segpipe.engine.fit import train as train
 from segpipe.engine.processes import CONFIG_NAME, exit_with_parent
 from segpipe.engine.shutdown import exit_after, raise_on_signals
 from segpipe.engine.stages import run_stages
 from segpipe.engine.sweep import check_no_cells, names_class
+from segpipe.errors import UserError
 from segpipe.runs.run import LOCK, remove_if_empty
 from segpipe.training import devices
 
@@ -42,6 +43,9 @@ def hydra_main(cfg: DictConfig) -> float | None:
     rank = devices.detect_rank().rank
     if cfg.stages or context.mode == RunMode.MULTIRUN:
         devices.check_not_launched("stages" if cfg.stages else "a sweep")
+    if dry_run.requested[0]:
+        show_dry_run(cfg, overrides, context)
+        return None
     if context.mode == RunMode.MULTIRUN:
         blocking = not names_class(context.launcher._target_, BasicLauncher)
         chosen = not names_class(context.sweeper._target_, BasicSweeper)
@@ -61,6 +65,19 @@ def hydra_main(cfg: DictConfig) -> float | None:
         remove_if_empty(Path(context.runtime.output_dir), beside=frozenset(() if rank else {LOCK}))
 
 
+def show_dry_run(cfg: DictConfig, overrides: list[str], context: DictConfig) -> None:
+    """Print what a single training costs. Raises UserError for a sweeper that chooses jobs by results."""
+    remove_if_empty(Path(context.runtime.output_dir))
+    if context.mode == RunMode.MULTIRUN:
+        raise UserError(
+            f"{dry_run.OPTION}: this sweeper ({context.sweeper._target_}) chooses its jobs by their results. Remove "
+            f"the option, or give lists of values and Hydra's basic sweeper."
+        )
+    with user_errors():
+        check_no_cells(cfg)
+        dry_run.show([(cfg, overrides)], total=1, folder=None)
+
+
 def main() -> None:
     """The command line. Errors that the user can fix are printed as a short message."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises the original error
@@ -70,6 +87,7 @@ def main() -> None:
     raise_on_signals()
     exit_with_parent()
     devices.silence_nonzero_ranks()
+    dry_run.take_option(sys.argv)
     with user_errors():
         try:
             hydra_main()

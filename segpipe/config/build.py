@@ -29,7 +29,7 @@ from segpipe.models.refine import Refinement, SmoothConv
 from segpipe.models.upsample import Upsampler
 from segpipe.runs.checkpoints import require_intact
 from segpipe.runs.run import Run
-from segpipe.training import devices
+from segpipe.training import devices, tracking
 from segpipe.training.callbacks import AtomicCheckpointIO, History, KeepSigtermHandler
 from segpipe.training.devices import SINGLE_PROCESS, RankInfo
 from segpipe.training.losses import ClassWeighted, Loss
@@ -39,6 +39,7 @@ from segpipe.training.task import SegmentationTask
 PROGRESS_EVERY = 10  # batches; a redraw at each batch takes 2 % of the time of a small network
 KINDS: dict[type[Part], str] = {Upsampler: "decoder", Fusion: "fusion", Refinement: "model.refine"}  # base class: node
 P = TypeVar("P", bound=Part)
+STAGES = "stages"  # the folder of the first stages, in the run of the last one
 SWEEP = "SEGPIPE_SWEEP"  # environment variable with the name of the sweep, set for its jobs
 
 
@@ -181,15 +182,18 @@ def precision(cfg: DictConfig) -> str:
 
 
 def logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
-    """Build the W&B logger. Its group is the sweep; its tags are the overrides of the command line."""
-    return instantiate_group(cfg, "logger")(
-        folder=run.folder,
-        config=OmegaConf.to_container(cfg, resolve=True),
-        name=run.record["name"],
-        group=os.environ.get(SWEEP),
-        tags=[override for override in run.record["overrides"] if not override.startswith(("sweep.", "resume="))],
-        run_id=run.folder.name,
+    """Build the W&B logger. Without options, its group is the sweep; its tags are the overrides of the command line."""
+    sweep = os.environ.get(SWEEP)
+    called = tracking.identify(
+        run.record["name"],
+        [override for override in run.record["overrides"] if not override.startswith(("sweep.", "resume="))],
+        group=cfg.logger.get("group"),
+        tags=cfg.logger.get("tags") or (),
+        sweep=sweep,
+        single=not sweep and run.folder.parent.name != STAGES,
     )
+    config = OmegaConf.to_container(cfg, resolve=True)
+    return instantiate_group(cfg, "logger")(folder=run.folder, config=config, **called._asdict())
 
 
 def trainer(

@@ -1,6 +1,6 @@
 """Guards of a training: what would end it wrongly or late is found early, or is brought to a point where it can end."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +11,8 @@ from segpipe.errors import UserError, nearest
 from segpipe.metrics.confusion import score_paths
 from segpipe.runs.run import Run
 from segpipe.training.task import SegmentationTask
+
+OnValidation = Callable[[int, dict[str, float]], object]
 
 
 class StopAfterSignal(pl.Callback):
@@ -68,6 +70,23 @@ class StopAfterEpoch(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop, if a stop was stored."""
         trainer.should_stop = trainer.should_stop or self.stop
+
+
+class ReportValidation(pl.callbacks.Checkpoint):
+    """Calls a function after each validation of a training, with the epoch and the scores of ``val/``.
+
+    It is a Checkpoint, which Lightning calls last: the history and the checkpoints of the epoch are written by then.
+    """
+
+    def __init__(self, report: OnValidation) -> None:
+        self.report = report
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Call the function if the epoch was validated. Its errors end the training."""
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
+            logged = trainer.callback_metrics.items()
+            scores = {name.removeprefix("val/"): float(value) for name, value in logged if name.startswith("val/")}
+            self.report(trainer.current_epoch, scores)
 
 
 def check_folder(run: Run) -> None:

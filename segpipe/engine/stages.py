@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segpipe.config import schema
+from segpipe.config.build import STAGES
 from segpipe.config.plan import Plan
 from segpipe.engine.processes import CONFIG_NAME, shown_options, train_in
 from segpipe.errors import UserError
@@ -32,7 +33,7 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
     before: Path | None = None
     for number, (stage, line) in enumerate(zip(cfg.stages, lines, strict=True), start=1):
         name = shlex.split(stage)[0].rpartition("=")[2]
-        folder = final if number == len(lines) else final / "stages" / f"{number}-{name}"
+        folder = final if number == len(lines) else final / STAGES / f"{number}-{name}"
         print(f"\nStage {number} of {len(lines)}: {stage}", flush=True)
         status = -1
         try:

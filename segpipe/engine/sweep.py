@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config.messages import explain
 from segpipe.config.schema import key_of
+from segpipe.engine import dry_run
 from segpipe.engine.processes import shown_options
 from segpipe.errors import UserError
 
@@ -44,7 +45,7 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """See Callback. It replaces Hydra's basic sweeper."""
-        SweepCallback.folder = Path(config.hydra.sweep.dir)
+        SweepCallback.folder = None if dry_run.requested[0] else Path(config.hydra.sweep.dir)
         SweepCallback.options = shown_options(config.hydra)
         target = config.hydra.sweeper._target_
         if names_class(target, BasicSweeper):
@@ -148,6 +149,10 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
     def sweep(self, arguments: list[str]) -> None:
         """See Sweeper. Raises the error of the first job that cannot be composed."""
         jobs = self.jobs(arguments)
+        if dry_run.requested[0]:
+            folder = Path(self.config.hydra.sweep.dir)
+            dry_run.show(((self.compose(job), job) for job in jobs), total=len(jobs), folder=folder)
+            return
         SweepCallback.expect(len(jobs))
         self.check(jobs)
         one_by_one = names_class(self.config.hydra.launcher._target_, BasicLauncher)
@@ -187,9 +192,10 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
             known[key] = bool(self.hydra_context.config_loader.get_group_options(key.partition("@")[0]))
         return known[key]
 
-    def compose(self, job: Sequence[str]) -> None:
-        """Compose a job. Raises Hydra's error where it is not a valid configuration."""
-        self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+    def compose(self, job: Sequence[str]) -> DictConfig:
+        """Return the configuration of a job, without Hydra's own. Raises Hydra's error where it is not a valid one."""
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+        return OmegaConf.masked_copy(cfg, [key for key in map(str, cfg or {}) if key != "hydra"])
 
 
 class CellsSweeper(ProductSweeper):

@@ -168,6 +168,13 @@ def compact(run: Run, keep: Keep) -> None:
             best.parent.rmdir()
 
 
+def write_weights(run: Run, path: Path) -> Path:
+    """Write the weights of the best checkpoint to another file, without paths and the optimizer's state; return it."""
+    checkpoint = read(run.checkpoint("best"))
+    write(path, {key: checkpoint[key] for key in OF_WEIGHTS})
+    return path
+
+
 def weights_only(path: Path) -> bool:
     """Return whether a checkpoint has weights only: it can be used for prediction and warm_start, not to resume."""
     return "optimizer_states" not in torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -42,6 +42,11 @@ def typed(key: str, value: object) -> str:
     return shlex.quote(f"{key}={text if PLAIN.fullmatch(text) else quote_override(text)}")
 
 
+def typed_path(path: Path) -> str:
+    """Return a path as a user has to type it in a shell."""
+    return shlex.quote(display_path(path))
+
+
 def repair_hint(folder: Path) -> str:
     """Return the advice on how to repair a damaged run."""
     return f"To repair it, run its first command again with resume=auto {typed('hydra.run.dir', folder)}."

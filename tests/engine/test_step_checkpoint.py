@@ -138,7 +138,7 @@ def test_a_damaged_state_within_an_epoch_is_named(tmp_path, monkeypatch, signals
     content = torch.load(path, weights_only=True)
     content[WITHIN_EPOCH]["ranks"] = [{"losses": content[WITHIN_EPOCH]["ranks"][0]["losses"], "random": {"torch": 1}}]
     checkpoints.write(path, content)
-    with pytest.raises(UserError, match="last.ckpt is damaged"):
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
         train(configure(f"resume={tmp_path / 'run'}"))
 
 
