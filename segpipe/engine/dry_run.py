@@ -99,6 +99,7 @@ def show(configs: Iterable[tuple[DictConfig, list[str]]], *, total: int, folder:
 
 def note(summary: Summary, cfg: DictConfig, overrides: list[str], folder: Path | None) -> None:
     """Add a job to a summary."""
+    cfg.run_dir = cfg.run_dir or "."  # the run has no folder
     cell = make_cell(cfg, overrides)
     try:
         if cell.run is None:

@@ -18,7 +18,8 @@ from segpipe.runs.run import Run
 from segpipe.train import train
 from segpipe.training.task import SegmentationTask
 
-SMALL = [*TINY, "data.batch_size=2", "neck=fc", "neck.width=8", "data.workers=0"]  # 8 steps an epoch, with dropout
+DROPOUT = ["neck=fc", "neck.width=8", "neck.dropout=0.5"]
+SMALL = [*TINY, *DROPOUT, "data.batch_size=2", "data.workers=0"]  # 8 steps an epoch
 STOP = 11  # the step, counted from 0, in which the training ends: in the second epoch
 
 

@@ -15,6 +15,7 @@ from support.paths import ROOT
 from segpipe.config.plan import make_cell
 from segpipe.engine import scheduler, sweep
 from segpipe.engine.listing import Listing
+from segpipe.engine.progress import print_cells
 from segpipe.errors import UserError
 from segpipe.runs import cells
 from segpipe.runs.cells import Cell
@@ -246,3 +247,34 @@ def test_tuning_seeds_are_noted_and_stay(tmp_path):
 def test_what_is_of_a_sweep_does_not_change_a_runs_identity():
     given = identity_of(), identity_of("sweep.tuning_seeds=[100]", "sweep.keep=none", "sweep.cells=x")
     assert given[0] == given[1]
+
+
+# ---- other code, and narrow terminals
+
+
+def test_a_sweep_that_goes_on_with_other_code_says_so_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scheduler, "code_version", lambda: "b" * 40)
+    made = scheduler.Scheduler(name="x", workers=1, gpu=False)
+    for number, version in enumerate(("a" * 40, "a" * 40, "b" * 40, None)):
+        write_json(tmp_path / str(number) / "run.json", {"status": "finished", "git": version})
+        made.submit(tmp_path / str(number), [])
+    said = capsys.readouterr().out
+    assert said.count("goes on with other code") == 1
+    assert f"0 was trained by {'a' * 40}" in said
+    assert made.other_code == {"a" * 40: 2}
+    made.close()
+
+
+@pytest.mark.parametrize(("width", "name"), [(80, "12345678"), (200, "ladder8-deconv-concat-w34-s0-12345678")])
+def test_the_table_of_cells_fits_the_terminal(tmp_path, monkeypatch, capsys, width, name):
+    monkeypatch.setenv("COLUMNS", str(width))
+    choices = {"model": "ladder", "stride": 8, "decoder": "deconv", "fusion": "concat", "match": "params", "seed": 0}
+    cells.add(tmp_path, Cell(["seed=0"], choices, run="ladder8-deconv-concat-w34-s0-12345678"))
+    write_json(tmp_path / "ladder8-deconv-concat-w34-s0-12345678" / "run.json", {"status": "failed", "error": "x"})
+    assert not print_cells(tmp_path, options=["--config-dir=my conf"])
+    lines = capsys.readouterr().out.splitlines()
+    table = [line for line in lines if line[:1] in "┏┃┡│└"]
+    assert table
+    assert max(map(len, table)) <= width
+    assert any(f"│ {name} │" in line for line in table)
+    assert any("segpipe.train '--config-dir=my conf' seed=0" in line for line in lines)
