@@ -18,9 +18,10 @@ from segpipe import report
 from segpipe.analysis import spreadsheets
 from segpipe.analysis.page import boundaries, curves, examples, plots, tables
 from segpipe.data.examples import save_examples
+from segpipe.runs.archive import as_folder
 from segpipe.runs.storage import read_json, write_json
 
-KEPT = Path(__file__).parent.parent / "docs" / "sweeps" / "sweep_ladder"
+KEPT = as_folder(Path(__file__).parent.parent / "docs" / "sweeps" / "sweep_ladder.zip")
 PARTS = {  # what is timed, and where it is called from
     "read the runs": (report, "collect"),
     "analyse": (report, "analyse"),

@@ -20,6 +20,7 @@ from segpipe.config.choices import files
 from segpipe.config.messages import user_errors
 from segpipe.config.schema import locate
 from segpipe.errors import UserError
+from segpipe.runs.archive import shown_path
 from segpipe.runs.run import display_path
 from segpipe.runs.storage import write_text
 
@@ -49,7 +50,7 @@ def report(
         raise UserError(
             f"--resamples {resamples}: at least 100 are needed to estimate a variance; {RESAMPLES} are usual."
         )
-    out = out or folder
+    out = out or default_out(folder)
     if out.is_file():
         raise UserError(f"--out {out}: this is a file. Give a folder; it is created if it does not exist.")
     collection = collect(folder, factors=factors, score=score)
@@ -57,8 +58,8 @@ def report(
     results = network_results(collection, analysis)
     bound_scores = bound_of(collection, bound)
     exploratory = boundaries.exploratory(collection, resamples=resamples)
-    command = ["python", "-m", "segpipe.report", display_path(folder)]
-    command += ["--out", display_path(out)] if out != folder else []
+    command = ["python", "-m", "segpipe.report", display_path(shown_path(folder))]
+    command += ["--out", display_path(out)] if out != default_out(folder) else []
     command += ["--reference", reference] if reference else []
     command += ["--bound", display_path(bound_scores.path)] if bound_scores else []
     command += ["--resamples", str(resamples)] if resamples != RESAMPLES else []
@@ -80,6 +81,11 @@ def report(
     return page.verdict
 
 
+def default_out(folder: Path) -> Path:
+    """Return the folder to write to: that of the runs; for an archive, a folder beside it."""
+    return folder if folder.is_dir() else shown_path(folder).with_name(f"{shown_path(folder).name}-report")
+
+
 def offered_classes() -> dict[str, type]:
     """Return the operators, fusions and refinements that ``conf/`` names, by import path, if they can be imported.
 
@@ -98,7 +104,7 @@ def offered_classes() -> dict[str, type]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m segpipe.report", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the folder of a sweep, outputs/sweeps/NAME, or any folder of runs")
+    parser.add_argument("folder", type=Path, help="the folder of a sweep, its archive, or any folder of runs")
     parser.add_argument("--out", type=Path, help="the folder to write to (default: the folder of the runs)")
     parser.add_argument(
         "--reference", help="the network to compare single networks with (default: the best of the others)"
@@ -123,7 +129,7 @@ def main() -> None:
         for finding in paragraph.findings:
             if finding.headline:
                 print(f"{finding.topic}: {finding.headline}" + (f" ({paragraph.title})" if paragraph.title else ""))
-    out = given.out or given.folder
+    out = given.out or default_out(given.folder)
     written = ["report.html", *(["report.md"] if as_markdown else []), "results.csv", "comparisons.csv"]
     print(f"Written: {', '.join(display_path(out / name) for name in written)}")
 

@@ -11,37 +11,45 @@ from segpipe.engine import startup  # noqa: F401  (has to be first, see its docs
 # isort: split
 import hydra
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from segpipe.config import schema
 from segpipe.config.messages import user_errors
-from segpipe.engine import ranks, scheduler
+from segpipe.engine import dry_run, ranks, scheduler
 from segpipe.engine.fit import train as train
-from segpipe.engine.processes import exit_with_parent
+from segpipe.engine.processes import CONFIG_NAME, exit_with_parent
 from segpipe.engine.shutdown import exit_after, raise_on_signals
 from segpipe.engine.stages import run_stages
 from segpipe.engine.sweep import check_no_cells, names_class
+from segpipe.errors import UserError
 from segpipe.runs.run import LOCK, remove_if_empty
 from segpipe.training import devices
 
 
 @hydra.main(  # type: ignore[untyped-decorator]
-    version_base="1.3", config_path=str(schema.CONF), config_name="train"
+    version_base="1.3", config_path=str(schema.CONF), config_name=CONFIG_NAME
 )
-def hydra_main(cfg: DictConfig) -> None:
-    """The function that Hydra calls: once for a single training, once per job in a sweep."""
+def hydra_main(cfg: DictConfig) -> float | None:
+    """The function that Hydra calls: once for a single training, once per job in a sweep.
+
+    Returns validation mIoU, for sweepers that choose the next jobs by it; None where none is needed.
+    """
     context = HydraConfig.get()
     cfg.run_dir = cfg.run_dir or context.runtime.output_dir
     overrides = list(context.overrides.task)
     rank = devices.detect_rank().rank
     if cfg.stages or context.mode == RunMode.MULTIRUN:
         devices.check_not_launched("stages" if cfg.stages else "a sweep")
+    if dry_run.requested[0]:
+        show_dry_run(cfg, overrides, context)
+        return None
     if context.mode == RunMode.MULTIRUN:
         blocking = not names_class(context.launcher._target_, BasicLauncher)
-        scheduler.dispatch(cfg, overrides, blocking=blocking)
-        return
+        chosen = not names_class(context.sweeper._target_, BasicSweeper)
+        return scheduler.dispatch(cfg, overrides, blocking=blocking, result_needed=chosen)
     try:
         with user_errors():  # also here, or Hydra would add a line to the message
             check_no_cells(cfg)
@@ -50,10 +58,24 @@ def hydra_main(cfg: DictConfig) -> None:
             effective = ranks.effective_config(cfg, overrides)
             if (number := ranks.ranks_to_start(effective)) > 1:
                 sys.exit(ranks.supervise(number, effective, overrides))
-            train(cfg)
+            metrics = train(cfg)
+            return metrics["val"]["miou"] if metrics else None
     finally:
         # On other ranks, a folder with a lock may belong to rank 0.
         remove_if_empty(Path(context.runtime.output_dir), beside=frozenset(() if rank else {LOCK}))
+
+
+def show_dry_run(cfg: DictConfig, overrides: list[str], context: DictConfig) -> None:
+    """Print what a single training costs. Raises UserError for a sweeper that chooses jobs by results."""
+    remove_if_empty(Path(context.runtime.output_dir))
+    if context.mode == RunMode.MULTIRUN:
+        raise UserError(
+            f"{dry_run.OPTION}: this sweeper ({context.sweeper._target_}) chooses its jobs by their results. Remove "
+            f"the option, or give lists of values and Hydra's basic sweeper."
+        )
+    with user_errors():
+        check_no_cells(cfg)
+        dry_run.show([(cfg, overrides)], total=1, folder=None)
 
 
 def main() -> None:
@@ -65,6 +87,7 @@ def main() -> None:
     raise_on_signals()
     exit_with_parent()
     devices.silence_nonzero_ranks()
+    dry_run.take_option(sys.argv)
     with user_errors():
         try:
             hydra_main()

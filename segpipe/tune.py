@@ -16,6 +16,7 @@ from rich.table import Table
 
 from segpipe.config.messages import user_errors
 from segpipe.engine.tuning import ENDED, OUT, Choice, Sweep, choose, join, next_command, notes, read, write
+from segpipe.runs.archive import shown_path
 from segpipe.runs.run import display_path
 
 
@@ -57,7 +58,7 @@ def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: 
         why = f"{waiting} runs of the tuning seeds are not finished" if waiting else "no cell has a choice"
         console.print(f"Nothing was written: {why}. Finish the sweep, or choose from the finished runs: --incomplete")
         return 1
-    file = out or folder / OUT
+    file = out or (folder / OUT if folder.is_dir() else folder.with_name(f"{shown_path(folder).name}-{OUT}"))
     write(sweep, choices, file)
     console.print(f"Written to {display_path(file.absolute())}. Next:\n  {next_command(sweep, file)}", markup=False)
     return int(not all(choices))

@@ -10,7 +10,8 @@ ROOT = ROOT / "segpipe"
 
 
 COMMANDS = {
-    "train", "evaluate", "predict", "report", "inspect", "check_data", "bound", "tune", "architectures", "segpipe",
+    "train", "evaluate", "predict", "report", "inspect", "check_data", "bound", "tune", "architectures", "archive",
+    "segpipe",
 }  # fmt: skip
 
 

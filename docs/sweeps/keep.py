@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from segpipe.analysis.page.boundaries import COMPARED
 from segpipe.config.schema import key_of
 from segpipe.runs import cells
+from segpipe.runs.archive import as_folder
 from segpipe.runs.run import Run, remove_if_empty
 from segpipe.runs.storage import read_json, write_json, write_text
 
@@ -169,6 +170,7 @@ def may_be_passed_on(run: Run) -> bool:
 
 def restore(kept: Path, folder: Path) -> None:
     """Copy the runs that were kept, and the list of cells, into a sweep's folder; what is there already stays."""
+    kept = as_folder(kept)  # of an archive, too
     sweep_name(kept)
     new = 0
     for path in sorted(path.parent for path in kept.glob("*/run.json")):

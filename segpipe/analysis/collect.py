@@ -24,6 +24,7 @@ from segpipe.analysis.scores import MIOU, ReportScore
 from segpipe.analysis.settings import TrainingFacts, point_with_setting, separating_values, training_facts
 from segpipe.errors import UserError
 from segpipe.runs import cells
+from segpipe.runs.archive import as_folder
 from segpipe.runs.counts import read_confusion
 from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import Run, display_path
@@ -107,12 +108,13 @@ class Collection:
 
 
 def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: ReportScore = MIOU) -> Collection:
-    """Read the folder of a sweep, or any folder that contains runs.
+    """Read the folder of a sweep, its archive, or any folder that contains runs.
 
     factors: the factors of the design; any other key that varies is part of a cell's setting. score: the score that is
     compared.
     Raises UserError if no run is finished; other faults are listed in ``problems`` of the result.
     """
+    folder = as_folder(folder)
     if not factors:
         raise UserError("factors is empty. Give at least one factor in which the cells of the folder differ.")
     if not folder.is_dir():

@@ -31,7 +31,7 @@ from segpipe.models.refine import Refinement, SmoothConv
 from segpipe.models.upsample import Upsampler, with_residual
 from segpipe.runs.checkpoints import require_intact
 from segpipe.runs.run import Run
-from segpipe.training import devices
+from segpipe.training import devices, tracking
 from segpipe.training.callbacks import AtomicCheckpointIO, History, KeepSigtermHandler
 from segpipe.training.devices import SINGLE_PROCESS, RankInfo
 from segpipe.training.losses import ClassWeighted, Loss
@@ -41,6 +41,7 @@ from segpipe.training.task import SegmentationTask
 PROGRESS_EVERY = 10  # batches; a redraw at each batch takes 2 % of the time of a small network
 KINDS: dict[type[Part], str] = {Upsampler: "decoder", Fusion: "fusion", Refinement: "model.refine"}  # base class: node
 P = TypeVar("P", bound=Part)
+STAGES = "stages"  # the folder of the first stages, in the run of the last one
 SWEEP = "SEGPIPE_SWEEP"  # environment variable with the name of the sweep, set for its jobs
 
 
@@ -197,15 +198,18 @@ def precision(cfg: DictConfig) -> str:
 
 
 def logger(cfg: DictConfig, run: Run) -> WandbLogger | None:
-    """Build the W&B logger. Its group is the sweep; its tags are the overrides of the command line."""
-    return instantiate_group(cfg, "logger")(
-        folder=run.folder,
-        config=OmegaConf.to_container(cfg, resolve=True),
-        name=run.record["name"],
-        group=os.environ.get(SWEEP),
-        tags=[override for override in run.record["overrides"] if not override.startswith(("sweep.", "resume="))],
-        run_id=run.folder.name,
+    """Build the W&B logger. Without options, its group is the sweep; its tags are the overrides of the command line."""
+    sweep = os.environ.get(SWEEP)
+    called = tracking.identify(
+        run.record["name"],
+        [override for override in run.record["overrides"] if not override.startswith(("sweep.", "resume="))],
+        group=cfg.logger.get("group"),
+        tags=cfg.logger.get("tags") or (),
+        sweep=sweep,
+        single=not sweep and run.folder.parent.name != STAGES,
     )
+    config = OmegaConf.to_container(cfg, resolve=True)
+    return instantiate_group(cfg, "logger")(folder=run.folder, config=config, **called._asdict())
 
 
 def trainer(
@@ -221,7 +225,7 @@ def trainer(
     rank_info: this process's rank and the number of ranks. first, last: callbacks before and after those of the
     configuration; checkpoints are written after all. Raises UserError for arguments that Lightning rejects.
     """
-    callbacks = [*first, *instantiate_all(cfg.callbacks), History(run)]
+    callbacks = [*first, *instantiate_all(without_step_checkpoints(cfg.callbacks)), History(run)]
     if cfg.trainer.get("enable_progress_bar", True):
         callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=PROGRESS_EVERY))
     plugins: list[Any] = [
@@ -249,6 +253,14 @@ def attach_logger(trainer: pl.Trainer, logger: WandbLogger | None) -> None:
     if logger is not None:
         trainer.logger = logger
         trainer.callbacks.insert(0, pl.callbacks.LearningRateMonitor(logging_interval="epoch"))  # type: ignore[attr-defined]
+
+
+def without_step_checkpoints(node: DictConfig) -> DictConfig:
+    """Return the callbacks, where ``last`` is written after each epoch. Within an epoch, the engine writes it."""
+    copy = node.copy()
+    if copy.get("last") is not None and "every_n_train_steps" in copy.last:
+        copy.last.every_n_train_steps = None
+    return copy
 
 
 def instantiate_all(node: DictConfig) -> list[Any]:

@@ -242,6 +242,8 @@ def check_checkpoint(name: str, node: DictConfig, run_dir: str | None) -> None:
     """
     default = inspect.signature(ModelCheckpoint).parameters
     needed = CHECKPOINT | {"filename": name} | ({"save_weights_only": False} if name == "last" else {})
+    if name == "last":
+        del needed["every_n_train_steps"]  # engine.step_checkpoint writes those
     for key, value in needed.items():
         given = node.get(key, default[key].default)
         if given != value:

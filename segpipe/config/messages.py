@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segpipe.config.schema import CONF, keys, options
@@ -91,8 +92,21 @@ def explain(error: BaseException) -> str | None:
         known = [*keys(), *(path.name for path in CONF.iterdir())]
         if "=~" in str(error):
             return "\n".join([*lines[:3], "The shell does not expand ~ here, and Hydra cannot read it: write $HOME."])
-        return "\n".join([*lines[:3]]) + (nearest(wrong[1].lstrip("+~"), known) if wrong else "")
+        return "\n".join([*lines[:3]]) + (hint(wrong[1].lstrip("+~"), known) if wrong else "")
     return None
+
+
+def hint(key: str, known: list[str]) -> str:
+    """Return what to give instead of a key that the configuration does not have: a choice that has it, or another key.
+
+    known: the keys of the default configuration, and the config groups.
+    """
+    if key not in known:
+        return nearest(key, known)
+    group, _, rest = key.partition(".")
+    files = ((name, OmegaConf.load(CONF / group / f"{name}.yaml")) for name in (options(group) if rest else ()))
+    having = [f"{group}={name}" for name, node in files if rest.partition(".")[0] in node]
+    return f" This choice of {group} has no such key. Give {' or '.join(having)}." if having else ""
 
 
 def is_lightning_error(error: BaseException | None) -> bool:

@@ -34,6 +34,7 @@ EXTRA_KEYS: dict[str, Any] = {
     "budget": float | None,
     "sweep.name": str,
     "sweep.workers": int,
+    "sweep.per_gpu": int,
     "sweep.cells": str | None,
     "sweep.tuning_seeds": list[int] | None,
     "sweep.keep": Literal["all", "best", "none"],
@@ -68,6 +69,7 @@ RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the sm
         (1, math.inf),
     ),
     **dict.fromkeys(("stride", "width", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)),
+    **dict.fromkeys(("per_gpu", "every_n_train_steps"), (1, math.inf)),
     **dict.fromkeys(
         ("seed", "warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)
     ),

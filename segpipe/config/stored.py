@@ -116,6 +116,16 @@ def check_class(
     )
 
 
+def own_packages(cfg: DictConfig) -> list[str]:
+    """Return the packages of the classes of a configuration that a stored one may not have without ``trust``."""
+    found = {
+        target.partition(".")[0]
+        for place, target, _ in nodes(OmegaConf.to_container(cfg))
+        if target and target not in offered().get(place, ()) and target not in from_libraries(place)
+    }
+    return sorted(found - {"segpipe"})
+
+
 def lies_in(target: str, package: str) -> bool:
     """Return whether an import path leads into a package or module."""
     parts = package.split(".")

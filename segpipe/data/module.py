@@ -80,6 +80,7 @@ class SegmentationData(pl.LightningDataModule):
         self.make_dataset, self.augment, self.seed = dataset, augment, seed
         self.batch_size, self.eval_batch_size, self.size = batch_size, eval_batch_size, size
         self.workers, self.cache, self.overfit = workers, cache, overfit
+        self.start = (0, 0)  # epoch and batches of it that are trained, where a training is resumed within an epoch
         self.datasets: dict[Split, SegmentationDataset] = {}
         self.read_sizes: dict[Split, list[tuple[int, int]]] = {}
         self.samples_by_split: dict[tuple[Split, bool], Samples] = {}
@@ -186,7 +187,12 @@ class SegmentationData(pl.LightningDataModule):
         batches: TrainBatches | EvalBatches
         if train:
             batches = TrainBatches(
-                len(samples), batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size
+                len(samples),
+                batch_size=self.batch_size,
+                seed=self.seed,
+                rank=rank,
+                world_size=world_size,
+                start=self.start,
             )
         else:
             batches = EvalBatches(self.sizes(name), batch_size=self.eval_batch_size, rank=rank, world_size=world_size)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +15,20 @@ from segpipe.config import build
 from segpipe.config.compatibility import another_decoder
 from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
+from segpipe.config.stored import own_packages
 from segpipe.data.module import SegmentationData
-from segpipe.engine.guards import FolderGuard, StopAfterEpoch, StopAfterSignal, check_folder, check_monitors
+from segpipe.engine.guards import (
+    FolderGuard,
+    OnValidation,
+    ReportValidation,
+    StopAfterEpoch,
+    StopAfterSignal,
+    check_folder,
+    check_monitors,
+)
 from segpipe.engine.resume import Start, check_same_config, is_complete, resolve_resume
 from segpipe.engine.shutdown import is_interruption, restore_handlers
+from segpipe.engine.step_checkpoint import StepCheckpoint
 from segpipe.errors import UserError, printable
 from segpipe.lab.checkerboard import on_constant_image
 from segpipe.metrics.boundaries import boundary_scores
@@ -50,19 +60,23 @@ class Training(NamedTuple):
     start: Start | None
 
 
-def train(cfg: DictConfig) -> dict[str, Any]:
+def train(cfg: DictConfig, *, on_validation: OnValidation | None = None) -> dict[str, Any]:
     """Train, validate and test one network, and write all results to ``cfg.run_dir``.
 
+    on_validation: called after each validation of the training with the epoch, from 0, and the scores (``miou``,
+    ``loss`` ...; those of ``val/`` in history.csv). It may raise an error, such as ``optuna.TrialPruned``, which ends
+    the training; the checkpoints of the epoch are written by then.
     Returns the content of ``metrics.json``. Raises UserError for errors that the user can fix. After any error, the
     run's record has the status ``failed`` or ``interrupted`` and the reason; a run that was resumed, and for which no
     checkpoint was written since, is left as it was. With several ranks, rank 0 sends the configuration to the others,
     writes and prints; the other ranks return an empty dict.
     """
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    more = [ReportValidation(on_validation)] if on_validation else []
     rank_info = devices.connect_ranks()
     if rank_info.rank:
         received = rank_info.receive_config()
-        return run_training(Plan.of(received), overrides, rank_info) if received is not None else {}
+        return run_training(Plan.of(received), overrides, rank_info, callbacks=more) if received is not None else {}
     auto = cfg.resume == "auto"
     run = Run.open(cfg.resume) if cfg.resume and not auto else Run(Path(cfg.run_dir))
     with run.lock(wait=auto):
@@ -71,12 +85,23 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             print(f"{display_path(run.folder)} is already finished.")
             rank_info.broadcast_config(None)
             return read_json(run.metrics)
-        return run_training(Plan.of(resolve_resume(cfg, overrides=overrides)), overrides, rank_info, restart=auto)
+        plan = Plan.of(resolve_resume(cfg, overrides=overrides))
+        return run_training(plan, overrides, rank_info, restart=auto, callbacks=more)
 
 
-def run_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, restart: bool = False) -> dict[str, Any]:
-    """See ``train``. The run is locked by these ranks, and ``resume`` is resolved. restart: see ``Start``."""
-    training = build_training(plan, overrides, rank_info, restart=restart)
+def run_training(
+    plan: Plan,
+    overrides: list[str],
+    rank_info: RankInfo,
+    *,
+    restart: bool = False,
+    callbacks: Sequence[pl.Callback] = (),
+) -> dict[str, Any]:
+    """See ``train``. The run is locked by these ranks, and ``resume`` is resolved. restart: see ``Start``.
+
+    callbacks: beside those of the configuration.
+    """
+    training = build_training(plan, overrides, rank_info, restart=restart, callbacks=callbacks)
     run = training.run
     logger = build.logger(plan.cfg, run) if training.start else None  # last: it may start a run on W&B's server
     failed = True
@@ -101,15 +126,23 @@ def run_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, resta
         tracking.finish(logger, failed=failed)
     if training.start:
         with tolerate_errors("the summary"):
-            print_summary(run, metrics, another=f"decoder={another_decoder(plan.cfg)}")
+            another = f"decoder={another_decoder(plan.cfg)}"
+            print_summary(run, metrics, another=another, trust=own_packages(plan.cfg))
     return metrics
 
 
-def build_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, restart: bool = False) -> Training:
+def build_training(
+    plan: Plan,
+    overrides: list[str],
+    rank_info: RankInfo,
+    *,
+    restart: bool = False,
+    callbacks: Sequence[pl.Callback] = (),
+) -> Training:
     """Build and check all parts of a training. Nothing is written to the run's folder.
 
-    Raises UserError for data, devices, weights and settings with which the training would fail later, and the errors
-    of ``Start``.
+    restart, callbacks: see ``run_training``. Raises UserError for data, devices, weights and settings with which the
+    training would fail later, and the errors of ``Start``.
     """
     cfg = plan.cfg
     for note in plan.notes:
@@ -128,7 +161,9 @@ def build_training(plan: Plan, overrides: list[str], rank_info: RankInfo, *, res
     if not rank_info.rank:
         start = Start(plan, data, overrides=overrides, world_size=rank_info.world_size, restart=restart)
     run = start.run if start else Run(Path(cfg.run_dir))
-    trainer = build.trainer(cfg, run, rank_info, first=[FolderGuard(run), StopAfterSignal()], last=[StopAfterEpoch()])
+    steps = StepCheckpoint(run, every=cfg.callbacks.last.get("every_n_train_steps"))
+    first: list[pl.Callback] = [FolderGuard(run), StopAfterSignal()]
+    trainer = build.trainer(cfg, run, rank_info, first=first, last=[StopAfterEpoch(), steps, *callbacks])
     check_monitors(cfg, task, trainer.callbacks)  # type: ignore[attr-defined]
     return Training(plan, run, data, task, trainer, rank_info.rank, start)
 
@@ -190,7 +225,9 @@ def note_end(training: Training, error: BaseException) -> None:
     if run.config.is_file() and not restored(training.start):  # its folder may have been removed
         run.finish("interrupted" if interrupted else "failed", explain(error) or text)
     if interrupted and run.checkpoint("last").is_file():
-        print(f"\nInterrupted. To resume: {resume_command(run)}", file=sys.stderr)
+        print(
+            f"\nInterrupted. To resume: {resume_command(run, trust=own_packages(training.plan.cfg))}", file=sys.stderr
+        )
 
 
 def restored(start: Start) -> bool:
@@ -267,6 +304,11 @@ def add_to_results(training: Training, metrics: dict[str, Any], logger: Any) -> 
     if logger is not None:
         with tracking.tolerate_wandb_errors("the result"):
             log_result(logger, metrics, task)
+            if getattr(logger, "send_model", False):
+                weights = checkpoints.write_weights(run, run.folder / "wandb" / "best.ckpt")
+                about = {"identity": run.record["identity"], "val/miou": metrics["val"]["miou"]}
+                tracking.log_model(logger, weights, about)
+                weights.unlink()  # W&B has made a copy
 
 
 def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> None:

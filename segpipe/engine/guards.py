@@ -1,6 +1,6 @@
 """Guards of a training: what would end it wrongly or late is found early, or is brought to a point where it can end."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +12,8 @@ from segpipe.metrics.confusion import score_paths
 from segpipe.runs.run import Run
 from segpipe.training.task import SegmentationTask
 
+OnValidation = Callable[[int, dict[str, float]], object]
+
 
 class StopAfterSignal(pl.Callback):
     """Raises KeyboardInterrupt at the next batch where a library has caught the one that a signal raised."""
@@ -21,7 +23,13 @@ class StopAfterSignal(pl.Callback):
         if shutdown.signals:
             raise KeyboardInterrupt
 
-    on_train_batch_start = on_validation_batch_start = on_test_batch_start = on_batch
+    on_validation_batch_start = on_test_batch_start = on_batch
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *arguments: object) -> None:
+        """Raise KeyboardInterrupt as ``on_batch``; else a signal has to wait until ``StepCheckpoint`` ends the step."""
+        self.on_batch()
+        if trainer.world_size == 1:  # ranks are interrupted at different times, and would wait for one another
+            shutdown.hold()
 
 
 class FolderGuard(pl.Callback):
@@ -46,6 +54,14 @@ class StopAfterEpoch(pl.Callback):
     def __init__(self) -> None:
         self.stop = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint within the epoch."""
+        return {"stop": self.stop}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state."""
+        self.stop = bool(state_dict.get("stop"))
+
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: object) -> None:
         """Store a stop within an epoch."""
         if trainer.should_stop and not trainer.is_last_batch:
@@ -54,6 +70,23 @@ class StopAfterEpoch(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop, if a stop was stored."""
         trainer.should_stop = trainer.should_stop or self.stop
+
+
+class ReportValidation(pl.callbacks.Checkpoint):
+    """Calls a function after each validation of a training, with the epoch and the scores of ``val/``.
+
+    It is a Checkpoint, which Lightning calls last: the history and the checkpoints of the epoch are written by then.
+    """
+
+    def __init__(self, report: OnValidation) -> None:
+        self.report = report
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Call the function if the epoch was validated. Its errors end the training."""
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0:
+            logged = trainer.callback_metrics.items()
+            scores = {name.removeprefix("val/"): float(value) for name, value in logged if name.startswith("val/")}
+            self.report(trainer.current_epoch, scores)
 
 
 def check_folder(run: Run) -> None:

@@ -20,12 +20,15 @@ from typing import Protocol
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
+from segpipe.config.schema import CONF
 from segpipe.errors import INTERRUPTED
-from segpipe.runs.run import quote_override
+from segpipe.runs.run import display_path, quote_override
 
 GRACE = 20.0  # seconds that an interrupted process has in order to write its record
 MODULE = "segpipe.train"
+CONFIG_NAME = "train"  # of the root configuration
 OOM_SCORE = 300  # of 1000: by how much a child is preferred to its parent where the system kills for memory
 PARENT_PIPE = "SEGPIPE_LEASH"  # environment variable: standard input is a pipe that closes when the parent ends
 INHERITED_ENV = (
@@ -116,18 +119,51 @@ def end(children: Iterable[ChildProcess], *, grace: float = GRACE) -> None:
 
 
 def training_arguments(folder: Path, overrides: list[str]) -> list[str]:
-    """Return the arguments of a single training in ``folder``. It resumes the run in the folder, if there is one."""
-    return [*overrides, "resume=auto", *single_run_overrides(folder)]
+    """Return the arguments of a single training in ``folder``. It resumes the run in the folder, if there is one.
 
-
-def single_run_overrides(folder: Path) -> list[str]:
-    """Return Hydra's overrides for a single training in ``folder``, without those of a sweep.
-
-    ``hydra.mode=RUN`` is added, because an experiment may set the mode to a sweep.
+    Call it while Hydra runs a job: Hydra clears its configuration afterwards, and with it the ``--config-dir``.
     """
-    given = list(HydraConfig.get().overrides.hydra) if HydraConfig.initialized() else []
-    kept = [override for override in given if not override.lstrip("+~").startswith(SWEEP_OVERRIDES)]
-    return [*kept, "hydra.mode=RUN", f"hydra.run.dir={quote_override(folder)}"]
+    return single_run_arguments(folder, [*overrides, "resume=auto"])
+
+
+def single_run_arguments(folder: Path, overrides: list[str]) -> list[str]:
+    """Return the arguments of a single training in ``folder``: options of Hydra, overrides, and where it runs.
+
+    Hydra's settings of a sweep are left out. ``hydra.mode=RUN`` is added, because an experiment may set the mode to a
+    sweep.
+    """
+    options, given = hydra_options(HydraConfig.get()) if HydraConfig.initialized() else ([], [])
+    return [*options, *overrides, *given, "hydra.mode=RUN", f"hydra.run.dir={quote_override(folder)}"]
+
+
+def hydra_options(hydra: DictConfig) -> tuple[list[str], list[str]]:
+    """Return what a command line gives to Hydra itself: options such as ``--config-dir``, and overrides.
+
+    hydra: Hydra's own configuration. The overrides of a sweep are left out. Options have to stand before overrides.
+    """
+    sources = {source.provider: source for source in hydra.runtime.config_sources}
+    options = []
+    if "command-line" in sources:
+        options.append(f"--config-dir={sources['command-line'].path}")
+    if "main" in sources and Path(sources["main"].path) != CONF:
+        options.append(f"--config-path={sources['main'].path}")
+    if hydra.job.config_name not in (None, CONFIG_NAME):
+        options.append(f"--config-name={hydra.job.config_name}")
+    given = [str(override) for override in hydra.overrides.hydra]
+    return options, [override for override in given if not override.lstrip("+~").startswith(SWEEP_OVERRIDES)]
+
+
+def shown_options(hydra: DictConfig) -> list[str]:
+    """Return what a printed command has to repeat in order to find the same configuration files.
+
+    hydra: Hydra's own configuration.
+    """
+    options, given = hydra_options(hydra)
+    paths = [option.partition("=") for option in options]
+    found = [
+        f"{name}={display_path(Path(path))}" if "name" not in name else f"{name}={path}" for name, _, path in paths
+    ]
+    return [*found, *(override for override in given if override.lstrip("+~").startswith("hydra.searchpath"))]
 
 
 def train_in(folder: Path, overrides: list[str]) -> int:

@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from segpipe.runs.run import PYTHON, Run
 from segpipe.runs.storage import inside, read_history
 from segpipe.runs.summary import format_score
 
+OTHER_COLUMNS = 50  # characters of a table of cells, beside the cell and the name of its run
 EVERY = 0.5  # seconds between two updates of the view
 EXTENDED = "was resumed with another trainer.max_epochs, so it is not the cell's run; to train that, rename the folder"
 SILENT = {"missing": "no record", "extended": f"its run {EXTENDED}"}
@@ -59,9 +61,9 @@ class ProgressView:
             self.update_best(miou, run)
         elif error := run.record.get("error"):
             scores = f"  {str(error).splitlines()[0]}"
-        self.print_line(
-            f"{self.counts.total():>4}  {state:<11} {run.folder.name}{scores}  ({seconds:.0f} s; {self.eta(left)})"
-        )
+        line = f"{self.counts.total():>4}  {state:<11} {run.folder.name}{scores}"
+        more = f"  ({seconds:.0f} s; {self.eta(left)})"  # on a terminal, the view shows this
+        self.print_line(line if self.console.is_terminal else line + more)
 
     def already_finished(self, run: Run) -> None:
         """Count a run that an earlier process has finished."""
@@ -85,7 +87,10 @@ class ProgressView:
         if not self.live.is_started or time.time() - self.drawn < EVERY:
             return
         self.drawn = time.time()
-        table = Table.grid(padding=(0, 2))
+        table = Table.grid(padding=(0, 1))
+        table.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, justify="right")
         for run, since in running:
             rows = read_history(run.history)
             at = (
@@ -95,22 +100,28 @@ class ProgressView:
             )
             table.add_row(run.folder.name, at, f"{time.time() - since:.0f} s")
         counted = ", ".join(f"{number} {state}" for state, number in self.counts.items()) or "none done yet"
-        best = f"; best validation mIoU {self.best[0]:.3f}, {self.best[1]}" if self.best else ""
-        self.live.update(Group(table, Text(f"{counted}; {self.eta(left)}{best}")), refresh=True)
+        lines = [f"{counted}; {self.eta(left)}"]
+        if self.best:
+            lines.append(f"best validation mIoU {self.best[0]:.3f}: {self.best[1]}")
+        self.live.update(Group(table, *map(Text, lines)), refresh=True)
 
     def close(self) -> None:
         """Remove the view."""
         self.live.stop()
 
 
-def print_cells(folder: Path) -> bool:
-    """Print every cell of a sweep with its status and scores; return whether all valid cells are finished."""
+def print_cells(folder: Path, *, options: Sequence[str] = ()) -> bool:
+    """Print every cell of a sweep with its status and scores; return whether all valid cells are finished.
+
+    options: what a command repeats before the overrides of a cell, such as ``--config-dir``.
+    """
     listed = cells.read(folder)
     console = Console(highlight=False)
     table = Table(title=f"Sweep: {escape(str(folder))}", title_justify="left")
     for heading in ("cell", "run", "status", "val mIoU", "test mIoU"):
         table.add_column(heading, overflow="fold", justify="right" if "mIoU" in heading else "left")
     shown: dict[str, str] = {}  # run: label of its first cell
+    name_of = run_names(listed, console.width)
     states = [cells.status(folder, cell) for cell in listed]
     for cell, state in zip(listed, states, strict=True):
         metrics = (
@@ -120,7 +131,12 @@ def print_cells(folder: Path) -> bool:
         same = shown.get(cell.run or "")
         if cell.run:
             shown.setdefault(cell.run, cell.label)
-        table.add_row(escape(cell.label), f"the same network as {same}" if same else cell.run or "-", state, *scores)
+        table.add_row(
+            escape(cell.label),
+            f"the same network as {same}" if same else name_of[cell.run] if cell.run else "-",
+            state,
+            *scores,
+        )
     console.print()
     console.print(table)
     for cell, state in zip(listed, states, strict=True):
@@ -131,7 +147,9 @@ def print_cells(folder: Path) -> bool:
         silent = SILENT.get(state, "its process ended without writing the reason")
         error = cell.error or Run(inside(folder, str(cell.run))).record.get("error") or silent
         console.print(f"{state}: {cell.label}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
-        console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
+        console.print(
+            f"  {PYTHON} -m segpipe.train {shlex.join([*options, *cell.overrides])}", markup=False, soft_wrap=True
+        )
     if any(folder.glob("*/wandb/offline-run-*")):
         console.print(f"W&B: to upload offline runs: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)
     refused = states.count("refused")
@@ -142,3 +160,13 @@ def print_cells(folder: Path) -> bool:
     if wrong:
         console.print(f"To resume: run the same command with sweep.name={folder.name}", soft_wrap=True)
     return not wrong and refused < len(listed)
+
+
+def run_names(listed: Sequence[cells.Cell], width: int) -> dict[str, str]:
+    """Return how each run is called in the table of cells: by its folder, or only its identity in a narrow terminal.
+
+    width: of the terminal, in characters.
+    """
+    names = {cell.run: cell.run for cell in listed if cell.run}
+    needed = max((len(cell.label) for cell in listed), default=0) + max(map(len, names), default=0) + OTHER_COLUMNS
+    return names if needed <= width else {name: name.rpartition("-")[2] for name in names}

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 
 from segpipe.config.schema import key_of
-from segpipe.engine.processes import ChildProcess, describe_exit, end, single_run_overrides
+from segpipe.engine.processes import ChildProcess, describe_exit, end, single_run_arguments
 from segpipe.engine.resume import resume_config
 from segpipe.errors import INTERRUPTED
 from segpipe.runs.environment import cores
@@ -66,7 +66,7 @@ def supervise(number: int, cfg: DictConfig, overrides: list[str]) -> int:
     cfg: see ``effective_config``. overrides: those of the command line.
     """
     kept = [override for override in overrides if key_of(override) != "run_dir"]
-    arguments = [*kept, *single_run_overrides(Path(cfg.run_dir))]
+    arguments = single_run_arguments(Path(cfg.run_dir), kept)
     ranks: list[Rank] = []
     with reserved_port() as port, tempfile.TemporaryDirectory(prefix="segpipe-ranks-") as notes:
         try:

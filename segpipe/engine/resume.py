@@ -4,10 +4,12 @@ import hashlib
 import os
 import platform
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config import build
@@ -16,15 +18,17 @@ from segpipe.config.schema import key_of
 from segpipe.config.stored import check_data_given, read, with_local_keys
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
+from segpipe.engine.processes import shown_options
 from segpipe.errors import UserError
 from segpipe.runs import checkpoints
 from segpipe.runs.checkpoints import latest_intact, quarantine
-from segpipe.runs.environment import environment
+from segpipe.runs.environment import code_version, environment
 from segpipe.runs.run import Run, display_path, repair_hint, typed
 from segpipe.runs.storage import read_history, write_bytes, write_text
 
 MAY_CHANGE = (
-    "trainer.max_epochs", "data.root", "data.dataset.images", "data.dataset.masks", "data.workers", "data.cache",
+    "trainer.max_epochs", "callbacks.last.every_n_train_steps", "data.root", "data.dataset.images",
+    "data.dataset.masks", "data.workers", "data.cache",
     "data.eval_batch_size", "logger", "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes",
 )  # fmt: skip
 
@@ -144,7 +148,12 @@ def new_record(run: Run, plan: Plan, data: SegmentationData, overrides: list[str
         "threads": torch.get_num_threads(),
         "global_batch": cfg.data.batch_size,
         "error": None,
+        "options": shown_options(HydraConfig.get()) if HydraConfig.initialized() else before.get("options", []),
         **environment(),
+        "starts": [
+            *before.get("starts", []),
+            {"time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "git": code_version()},
+        ],
     }
 
 

@@ -14,13 +14,14 @@ from omegaconf import DictConfig
 from segpipe.config import build
 from segpipe.config.plan import make_cell
 from segpipe.config.schema import key_of
+from segpipe.engine.listing import Listing
 from segpipe.engine.processes import ChildProcess, describe_exit, end, training_arguments
 from segpipe.engine.progress import EXTENDED, ProgressView, print_cells
 from segpipe.engine.sweep import SweepCallback, check_no_cells
-from segpipe.errors import UserError
-from segpipe.runs import cells, checkpoints
-from segpipe.runs.environment import cores
-from segpipe.runs.records import Status
+from segpipe.errors import UserError, printable
+from segpipe.runs import checkpoints
+from segpipe.runs.environment import code_version, cores
+from segpipe.runs.records import Metrics, Status, read_record
 from segpipe.runs.run import PYTHON, Run, display_path, quote_override, remove_if_empty, typed
 from segpipe.training import devices
 
@@ -45,15 +46,17 @@ class Job(NamedTuple):
 class Scheduler:
     """Trains the submitted runs, ``workers`` at a time. Each has a share of the GPUs or of the CPU cores.
 
-    name: of the sweep, for W&B. gpu: whether the runs train on GPUs. keep: which checkpoints finished runs keep.
-    Raises UserError where there are fewer devices than workers.
+    name: of the sweep, for W&B. gpu: whether the runs train on GPUs. per_gpu: see ``split_devices``. keep: which
+    checkpoints finished runs keep. Raises UserError where there are fewer devices than workers.
     """
 
-    def __init__(self, *, name: str, workers: int, gpu: bool, keep: checkpoints.Keep = "all") -> None:
+    def __init__(self, *, name: str, workers: int, gpu: bool, per_gpu: int = 1, keep: checkpoints.Keep = "all") -> None:
         self.name = name
         self.keep = keep
-        self.environments = split_devices(workers, gpu=gpu)
-        self.board = ProgressView(workers=workers)
+        self.environments = split_devices(workers, gpu=gpu, per_gpu=per_gpu)
+        self.board = ProgressView(workers=len(self.environments))
+        self.code = code_version()
+        self.other_code: dict[str, int] = {}  # code version: the number of runs that were started with it
         self.waiting: deque[tuple[Path, list[str]]] = deque()
         self.jobs: list[Job] = []
         self.known: set[Path] = set()
@@ -71,8 +74,21 @@ class Scheduler:
             self.board.already_finished(run)
             self.compact(run)  # an earlier process may have ended between the training and this step
         else:
-            self.waiting.append((folder, overrides))
+            self.waiting.append((folder, training_arguments(folder, overrides)))
+        self.note_code(run)
         self.step()
+
+    def note_code(self, run: Run) -> None:
+        """Count a run of an earlier start that was trained by other code, and print that for the first one."""
+        trained_by = run.record.get("git")
+        if not (isinstance(trained_by, str) and self.code and trained_by != self.code):
+            return
+        if not self.other_code:
+            self.board.print_line(
+                f"Note: this sweep goes on with other code: {run.folder.name} was trained by {trained_by}, and this is "
+                f"{self.code}. Differences between runs may come from the code."
+            )
+        self.other_code[trained_by] = self.other_code.get(trained_by, 0) + 1
 
     def step(self) -> None:
         """Handle the jobs that have ended, and start waiting runs on free slots."""
@@ -85,13 +101,13 @@ class Scheduler:
             self.board.ended(Run(job.run.folder), state, time.time() - job.since, self.left)
         free = set(range(len(self.environments))) - {job.slot for job in self.jobs}
         while free and self.waiting:
-            folder, overrides = self.waiting.popleft()
+            folder, arguments = self.waiting.popleft()
             folder.mkdir(parents=True, exist_ok=True)
             slot = free.pop()
             environment = self.environments[slot] | {build.SWEEP: self.name}
             log, run = folder / LOG, Run(folder)
             printed = log.stat().st_size if log.is_file() else 0
-            child = ChildProcess(training_arguments(folder, overrides), environment=environment, log=log)
+            child = ChildProcess(arguments, environment=environment, log=log)
             self.jobs.append(Job(child, run, slot, time.time(), dict(run.record), printed))
         self.board.show([(job.run, job.since) for job in self.jobs], self.left)
 
@@ -123,39 +139,49 @@ class Scheduler:
 
 
 slots: list[Scheduler] = []  # the scheduler of this process: none or one
+listings: list[Listing] = []  # the list of cells that this process writes: none or one
 
 
 def reset_sweep() -> None:
     """Reset the sweep in a forked child: the child is a job, and the sweep belongs to the parent."""
     slots.clear()
-    SweepCallback.folder, SweepCallback.jobs = None, 0
+    listings.clear()
+    SweepCallback.folder, SweepCallback.jobs, SweepCallback.options = None, 0, []
 
 
 os.register_at_fork(after_in_child=reset_sweep)
 
 
-def split_devices(workers: int, *, gpu: bool) -> list[dict[str, str]]:
+def split_devices(workers: int, *, gpu: bool, per_gpu: int = 1) -> list[dict[str, str]]:
     """Return the environment of each slot with its devices: some of the visible GPUs, or some of the cores.
 
-    Raises UserError where there are fewer devices than workers.
+    per_gpu: the number of slots that share the GPUs of each worker. Raises UserError where there are fewer devices than
+    workers, and for ``per_gpu`` without GPUs.
     """
     available, kind = (torch.cuda.device_count(), "GPUs") if gpu else (cores(), "cores")
     if not 1 <= workers <= available:
-        raise UserError(f"sweep.workers={workers}: allowed is 1 to {available}, the {kind} of this machine.")
+        more = " To run several jobs on each GPU, set sweep.per_gpu." if gpu else ""
+        raise UserError(f"sweep.workers={workers}: allowed is 1 to {available}, the {kind} of this machine.{more}")
+    if per_gpu > 1 and not gpu:
+        raise UserError(
+            f"sweep.per_gpu={per_gpu}: these jobs train on the CPU. Set sweep.workers to run several at a time."
+        )
     each = available // workers
     if gpu:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(available)))
         names = visible.split(",")[:available]
-        return [{"CUDA_VISIBLE_DEVICES": ",".join(names[each * i : each * (i + 1)])} for i in range(workers)]
+        shares = [{"CUDA_VISIBLE_DEVICES": ",".join(names[each * i : each * (i + 1)])} for i in range(workers)]
+        return shares * per_gpu
     return [{"OMP_NUM_THREADS": str(each if workers > 1 else torch.get_num_threads())}] * workers
 
 
-def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool) -> None:
+def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool, result_needed: bool = False) -> float | None:
     """Handle one job of a sweep: add its cell to ``sweep.json``, and queue its run.
 
     blocking: train now and wait for the end, because another process runs the sweep (Hydra's joblib, submitit).
+    result_needed: wait for the end and return validation mIoU, because a sweeper chooses the next jobs by it (Optuna).
     An invalid or failed cell is recorded, and the sweep continues. Raises UserError for overrides that a sweep cannot
-    have.
+    have, and where a result is needed and there is none.
     """
     if any(key_of(override) == "run_dir" for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
@@ -163,21 +189,39 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool) -> None:
     folder = Path(cfg.run_dir)
     SweepCallback.jobs = max(SweepCallback.jobs - 1, 0)
     cell = make_cell(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
-    cells.add(folder.parent, cell, tuning_seeds=None if cell.error else cfg.sweep.tuning_seeds)
+    if not listings:
+        listings.append(Listing(folder.parent))
+    listings[0].add(cell, tuning_seeds=None if cell.error else cfg.sweep.tuning_seeds)
+    show = slots[0].board.print_line if slots else print
+    listings[0].report(show)
     if cell.run is None:
-        show = slots[0].board.print_line if slots else print
-        show(f"{'Invalid' if cell.refused else 'Failed'}: {cell.label}: {cell.refused or cell.error}")
+        reason = f"{'Invalid' if cell.refused else 'Failed'}: {cell.label}: {cell.refused or cell.error}"
+        show(printable(reason))
         remove_if_empty(folder)
-        return
+        if result_needed:
+            raise UserError(reason)
+        return None
     if not slots:
         workers = 1 if blocking else cfg.sweep.workers
-        slots.append(Scheduler(name=cfg.sweep.name, workers=workers, gpu=devices.on_gpu(cfg), keep=cfg.sweep.keep))
+        per_gpu = 1 if blocking else cfg.sweep.get("per_gpu", 1)
+        gpu = devices.on_gpu(cfg)
+        slots.append(Scheduler(name=cfg.sweep.name, workers=workers, gpu=gpu, per_gpu=per_gpu, keep=cfg.sweep.keep))
     slots[0].submit(folder, [*overrides, f"sweep.name={quote_override(cfg.sweep.name)}"])
-    if blocking:
+    if blocking or result_needed:
         try:
             slots[0].wait_all()
         finally:
-            cancel()
+            if blocking:
+                cancel()
+    return val_miou(Run(folder)) if result_needed else None
+
+
+def val_miou(run: Run) -> float:
+    """Return the validation mIoU of a finished run. Raises UserError where there is none."""
+    score = (read_record(run.metrics, Metrics).get("val") or {}).get("miou")
+    if score is None or run.record.get("status") != "finished":
+        raise UserError(f"{display_path(run.folder)} has no result: {run.record.get('error') or 'it is not finished'}")
+    return float(score)
 
 
 def settle(job: Job, *, interrupted: bool = False) -> str:
@@ -214,16 +258,22 @@ def finish() -> int:
     """
     if SweepCallback.folder is None:
         return 0
+    for listing in listings:
+        listing.write()
     if slots:
         slots[0].wait_all()
         slots[0].board.close()
-    all_finished = print_cells(SweepCallback.folder)
+    all_finished = print_cells(SweepCallback.folder, options=SweepCallback.options)
+    for version, number in slots[0].other_code.items() if slots else ():
+        print(f"Note: {number} run{'s' if number > 1 else ''} started with other code: {version}; now {slots[0].code}.")
     print(f"Report: {PYTHON} -m segpipe.report {shlex.quote(display_path(SweepCallback.folder))}")
     return int(not all_finished)
 
 
 def cancel() -> None:
-    """End the jobs that are still running, for example after Ctrl-C."""
+    """End the jobs that are still running, for example after Ctrl-C, and write the cells that wait."""
+    while listings:
+        listings.pop().write()
     while slots:
         stopped = slots.pop()
         if stopped.waiting or stopped.jobs:

@@ -13,9 +13,19 @@ from segpipe.errors import INTERRUPTED
 
 STARTED = os.getpid()  # of the process that imported this module; a forked child has another
 REPEATED = 2.0  # seconds: a signal within this time after the first one is the same request, sent twice
+HOLD_SECONDS = 8.0  # that a step of the optimizer has in order to end after a signal; less than processes.GRACE
 SHOW_CURSOR = b"\x1b[?25h"  # for a terminal
 signals: dict[int, float] = {}  # those that asked this process to end, each with the time of its first arrival
-os.register_at_fork(after_in_child=signals.clear)
+held = [False]  # whether a signal has to wait for the end of a step
+
+
+def forget_signals() -> None:
+    """Start a forked child without its parent's signals."""
+    signals.clear()
+    held[0] = False
+
+
+os.register_at_fork(after_in_child=forget_signals)
 
 
 def raise_on_signals() -> None:
@@ -25,14 +35,38 @@ def raise_on_signals() -> None:
             signal.signal(number, raise_keyboard_interrupt)
 
 
+def hold() -> None:
+    """Let a signal wait until ``release``: a step of the optimizer is finished and can be saved. See HOLD_SECONDS."""
+    held[0] = True
+
+
+def release() -> None:
+    """Raise KeyboardInterrupt if a signal waits. Signals are obeyed at once again."""
+    held[0] = False
+    if signals:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise KeyboardInterrupt
+
+
+def end_hold(number: int, frame: object) -> None:
+    """Signal handler of the timer: a step takes too long, so the signal is obeyed now."""
+    if held[0]:
+        held[0] = False
+        raise KeyboardInterrupt
+
+
 def raise_keyboard_interrupt(number: int, frame: object) -> None:
-    """Signal handler: store the signal and raise KeyboardInterrupt.
+    """Signal handler: store the signal and raise KeyboardInterrupt, during a step of the optimizer after it.
 
     While the process is ending, a further signal is ignored at first, and ends it at once after REPEATED seconds: its
     children end by themselves, and its run is listed as interrupted.
     """
     first = min(signals.values(), default=None)
     signals.setdefault(number, time.monotonic())
+    if first is None and held[0]:
+        signal.signal(signal.SIGALRM, end_hold)
+        signal.setitimer(signal.ITIMER_REAL, HOLD_SECONDS)
+        return
     if first is None:
         raise KeyboardInterrupt
     if time.monotonic() - first > REPEATED:

@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segpipe.config import schema
+from segpipe.config.build import STAGES
 from segpipe.config.plan import Plan
-from segpipe.engine.processes import train_in
+from segpipe.engine.processes import CONFIG_NAME, shown_options, train_in
 from segpipe.errors import UserError
 from segpipe.runs.run import PYTHON, quote_override, typed
 
@@ -24,20 +26,22 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
     """
     schema.check(cfg)
     lines = [[*command_line(overrides, stage), "stages=null"] for stage in cfg.stages]
+    config_name = HydraConfig.get().job.config_name if HydraConfig.initialized() else CONFIG_NAME
     for line in lines:
-        Plan.of(compose("train", line))
+        Plan.of(compose(config_name, line))
     final = Path(cfg.run_dir)
     before: Path | None = None
     for number, (stage, line) in enumerate(zip(cfg.stages, lines, strict=True), start=1):
         name = shlex.split(stage)[0].rpartition("=")[2]
-        folder = final if number == len(lines) else final / "stages" / f"{number}-{name}"
+        folder = final if number == len(lines) else final / STAGES / f"{number}-{name}"
         print(f"\nStage {number} of {len(lines)}: {stage}", flush=True)
         status = -1
         try:
             status = train_in(folder, [*line, *([f"warm_start={quote_override(before)}"] if before else [])])
         finally:
             if status:
-                again = " ".join([*map(shlex.quote, overrides), typed("hydra.run.dir", final)])
+                options = shown_options(HydraConfig.get()) if HydraConfig.initialized() else []
+                again = " ".join([*map(shlex.quote, [*options, *overrides]), typed("hydra.run.dir", final)])
                 print(f"Stage {number} did not finish. To resume: {PYTHON} -m segpipe.train {again}", file=sys.stderr)
         if status:
             return status

@@ -1,12 +1,12 @@
 """The jobs of a sweep: Hydra's product of swept keys, or the lines of ``sweep.cells`` combined with that product."""
 
-import math
 import shlex
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -15,11 +15,12 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config.messages import explain
 from segpipe.config.schema import key_of
+from segpipe.engine import dry_run
+from segpipe.engine.processes import shown_options
 from segpipe.errors import UserError
 
 NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # keys of how and where a sweep runs
@@ -31,35 +32,34 @@ def names_class(target: str, of: type) -> bool:
 
 
 class SweepCallback(Callback):
-    """Hydra's callback at the start of a sweep. It stores the folder of the sweep and the number of jobs to come."""
+    """Hydra's callback at the start of a sweep. It stores what the process has to know after Hydra has ended.
+
+    folder: of the sweep. jobs: the number of jobs to come; 0 where the sweeper does not know it in advance. options:
+    what a printed command has to repeat, see ``shown_options``.
+    """
 
     folder: ClassVar[Path | None] = None
     jobs: ClassVar[int] = 0
+    total: ClassVar[int] = 0
+    options: ClassVar[list[str]] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """See Callback. The number of jobs is 0 where the sweeper does not know it in advance."""
-        SweepCallback.folder = Path(config.hydra.sweep.dir)
+        """See Callback. It replaces Hydra's basic sweeper."""
+        SweepCallback.folder = None if dry_run.requested[0] else Path(config.hydra.sweep.dir)
+        SweepCallback.options = shown_options(config.hydra)
         target = config.hydra.sweeper._target_
-        if not names_class(target, BasicSweeper):
-            return
-        # Hydra accepts a sweeper only by a name in its own packages, so CellsSweeper is registered under that name.
-        plugins = Plugins.instance().class_name_to_class
-        if OmegaConf.select(config, "sweep.cells"):
-            plugins[target] = CellsSweeper
-            return
-        if plugins.get(target) is CellsSweeper:
-            plugins[target] = get_class(target)
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-        choices = {one.key_or_group: one for one in given}  # the last override of a key counts
-        swept = [one for one in choices.values() if one.is_sweep_override()]
-        SweepCallback.expect(math.prod(len(list(one.sweep_iterator())) for one in swept))
+        if names_class(target, BasicSweeper):
+            # Hydra accepts a sweeper only by a name in its own packages, so ours are registered under that name.
+            cells = OmegaConf.select(config, "sweep.cells")
+            Plugins.instance().class_name_to_class[target] = CellsSweeper if cells else ProductSweeper
 
     @classmethod
     def expect(cls, jobs: int) -> None:
         """Store and print the number of jobs to come."""
-        cls.jobs = jobs
-        print(f"Checking {jobs} cells.", flush=True)  # Hydra composes all of them before the first one starts
+        cls.jobs = cls.total = jobs
+        print(
+            f"Checking {jobs:,} cell{'s' if jobs != 1 else ''}. Each job starts as soon as it is checked.", flush=True
+        )
 
 
 class Line(NamedTuple):
@@ -127,11 +127,12 @@ def parse(text: str, where: str) -> list[Override]:
     return overrides
 
 
-class CellsSweeper(Sweeper):  # type: ignore[misc]
-    """Runs each line of ``sweep.cells`` with each combination of the other swept keys. The lines change fastest.
+class ProductSweeper(Sweeper):  # type: ignore[misc]
+    """Hydra's product of the swept keys. A job is composed and submitted while earlier jobs are trained.
 
-    The keys of a line replace those of the experiment's ``hydra.sweeper.params`` at the same position, so a job has the
-    same overrides as in Hydra's own product. The arguments are those of Hydra's BasicSweeper.
+    Hydra's BasicSweeper composes all jobs, twice, before it launches the first one: 18 minutes for 2,000. Here each
+    choice of a config group is composed once in advance, so that a wrong name is found before any training. Launchers
+    that run several jobs at a time themselves get all jobs, or ``max_batch_size``. The arguments are BasicSweeper's.
     """
 
     def __init__(self, max_batch_size: int | None = None, params: dict[str, str] | None = None) -> None:
@@ -146,15 +147,63 @@ class CellsSweeper(Sweeper):  # type: ignore[misc]
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """See Sweeper. Raises UserError for lines that cannot be run."""
+        """See Sweeper. Raises the error of the first job that cannot be composed."""
         jobs = self.jobs(arguments)
+        if dry_run.requested[0]:
+            folder = Path(self.config.hydra.sweep.dir)
+            dry_run.show(((self.compose(job), job) for job in jobs), total=len(jobs), folder=folder)
+            return
         SweepCallback.expect(len(jobs))
-        size = self.max_batch_size or len(jobs)
+        self.check(jobs)
+        one_by_one = names_class(self.config.hydra.launcher._target_, BasicLauncher)
+        size = self.max_batch_size or (1 if one_by_one else len(jobs))
         for start in range(0, len(jobs), size):
-            batch = jobs[start : start + size]
-            self.validate_batch_is_legal(batch)
-            for result in self.launcher.launch(batch, initial_job_idx=start):
+            for result in self.launcher.launch(jobs[start : start + size], initial_job_idx=start):
                 _ = result.return_value  # raises the error of the job, if there is one
+
+    def jobs(self, arguments: list[str]) -> list[list[str]]:
+        """Return the overrides of every job. The last swept key changes fastest."""
+        return self.product([*self.given, *arguments])
+
+    @property
+    def given(self) -> list[str]:
+        """The overrides of ``hydra.sweeper.params``. Those of the command line replace them."""
+        return [f"{key}={value}" for key, value in self.params.items()]
+
+    def product(self, overrides: list[str]) -> list[list[str]]:
+        """Return Hydra's product of overrides. Raises HydraException for a sweep that is not a list of values."""
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)
+        return list(jobs)
+
+    def check(self, jobs: list[list[str]]) -> None:
+        """Compose the first job, and the first job with each choice of a config group. Raises Hydra's errors."""
+        groups: dict[str, bool] = {}
+        seen: set[str] = set()
+        for number, job in enumerate(jobs):
+            choices = [override for override in job if self.is_group(key_of(override), groups)]
+            if number == 0 or not seen.issuperset(choices):
+                seen.update(choices)
+                self.compose(job)
+
+    def is_group(self, key: str, known: dict[str, bool]) -> bool:
+        """Return whether a key is a config group. known: the answers so far, which are extended."""
+        if key not in known:
+            known[key] = bool(self.hydra_context.config_loader.get_group_options(key.partition("@")[0]))
+        return known[key]
+
+    def compose(self, job: Sequence[str]) -> DictConfig:
+        """Return the configuration of a job, without Hydra's own. Raises Hydra's error where it is not a valid one."""
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+        return OmegaConf.masked_copy(cfg, [key for key in map(str, cfg or {}) if key != "hydra"])
+
+
+class CellsSweeper(ProductSweeper):
+    """Runs each line of ``sweep.cells`` with each combination of the other swept keys. The lines change fastest.
+
+    The keys of a line replace those of the experiment's ``hydra.sweeper.params`` at the same position, so a job has the
+    same overrides as in Hydra's own product. Every line is composed before any training.
+    """
 
     def jobs(self, arguments: list[str]) -> list[list[str]]:
         """Return the overrides of every job.
@@ -169,19 +218,16 @@ class CellsSweeper(Sweeper):  # type: ignore[misc]
                 raise UserError(
                     f"{line.where}: {', '.join(twice)} is also given on the command line. Give it in one of the two."
                 )
-        params = [f"{key}={value}" for key, value in self.params.items()]
-        parse_overrides = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides
         by_line: list[list[list[str]]] = []
         for line in lines:
-            overrides = parse_overrides([*params, *kept, "sweep.cells=null", *line.words])  # a job is one cell
-            by_line += BasicSweeper.split_arguments(overrides, None)
-            self.compose(line, by_line[-1][0])
+            by_line.append(self.product([*self.given, *kept, "sweep.cells=null", *line.words]))  # a job is one cell
+            self.compose_line(line, by_line[-1][0])
         return [job for turn in zip_longest(*by_line) for job in turn if job is not None]
 
-    def compose(self, line: Line, job: Sequence[str]) -> None:
+    def compose_line(self, line: Line, job: Sequence[str]) -> None:
         """Raise UserError where a line is not a valid configuration, for example with a key that does not exist."""
         try:
-            self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+            self.compose(job)
         except Exception as error:
             if (message := explain(error)) is None:
                 raise

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from segpipe.config.schema import key_of
 from segpipe.errors import UserError, nearest
 from segpipe.runs import cells
+from segpipe.runs.archive import as_folder
 from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import PYTHON, Run, display_path, quote_override
 from segpipe.runs.storage import inside, write_text
@@ -85,6 +86,7 @@ def read(folder: Path, keys: list[str]) -> Sweep:
 
     Raises UserError where the folder is no sweep, where a key is not swept, or where no cell has a tuning seed.
     """
+    folder = as_folder(folder)
     all_cells = cells.read(folder)
     if not all_cells:
         raise UserError(f"{folder}: no sweep.json with cells. Give the folder of a sweep, outputs/sweeps/NAME.")
@@ -233,7 +235,8 @@ def next_command(sweep: Sweep, file: Path) -> str:
     free = [seed for seed in range(len(sweep.seeds) + 5) if seed not in sweep.seeds][:5]
     name, path = (as_value(text) for text in (sweep.folder.resolve().name, display_path(file.absolute())))
     given = [*sweep.fixed, f"sweep.name={name}", f"sweep.cells={path}"]
-    return f"{PYTHON} -m segpipe.train -m {shlex.join([*given, 'seed=' + ','.join(map(str, free))])}"
+    options = cells.read_options(sweep.folder)
+    return f"{PYTHON} -m segpipe.train -m {shlex.join([*options, *given, 'seed=' + ','.join(map(str, free))])}"
 
 
 def write(sweep: Sweep, choices: list[Choice | None], file: Path) -> None:

@@ -37,20 +37,29 @@ class Cell(NamedTuple):
         return tuple(override for override in self.overrides if not override.startswith("data.root="))
 
 
-def add(folder: Path, new: Cell, *, tuning_seeds: Iterable[int] | None = None) -> None:
-    """Add a cell to ``sweep.json``, or replace it there. Several processes may do so at the same time.
+def add(
+    folder: Path, *new: Cell, tuning_seeds: Iterable[int] | None = None, options: Iterable[str] | None = None
+) -> None:
+    """Add cells to ``sweep.json``, or replace them there. Several processes may do so at the same time.
 
-    tuning_seeds: see ``read_tuning_seeds``; None keeps those in the file.
+    tuning_seeds: see ``read_tuning_seeds``. options: see ``read_options``. None keeps what the file has.
     """
     with file_lock(folder, busy=lambda: None):
-        kept = {cell.place: cell for cell in read(folder)}
-        known = read_tuning_seeds(folder)
-        seeds = known if tuning_seeds is None else [*tuning_seeds]
-        if kept.get(new.place) == new and seeds == known:
+        record = read_record(inside(folder, FILE), SweepRecord)
+        before = [Cell(**entry) for entry in record.get("cells", [])]
+        kept = {cell.place: cell for cell in before} | {cell.place: cell for cell in new}
+        seeds = record.get("tuning_seeds") if tuning_seeds is None else [*tuning_seeds]
+        entries: dict[str, Any] = {"name": folder.name, "tuning_seeds": seeds}
+        if given := (record.get("options") if options is None else [*options]):
+            entries["options"] = given
+        if list(kept.values()) == before and all(record.get(key) == value for key, value in entries.items()):
             return
-        kept[new.place] = new
-        entries = {"name": folder.name, "tuning_seeds": seeds, "cells": [cell._asdict() for cell in kept.values()]}
-        write_json(inside(folder, FILE), entries)
+        write_json(inside(folder, FILE), entries | {"cells": [cell._asdict() for cell in kept.values()]})
+
+
+def read_options(folder: Path) -> list[str]:
+    """Return what a command of this sweep gives before its overrides, for example ``--config-dir=my_conf``."""
+    return list(read_record(inside(folder, FILE), SweepRecord).get("options") or [])
 
 
 def read_tuning_seeds(folder: Path) -> list[int] | None:

@@ -14,6 +14,7 @@ from segpipe.runs.storage import atomic_write, open_regular
 
 Keep = Literal["all", "best", "none"]  # checkpoints to keep of a sweep's finished runs; best: its weights only
 OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # the keys of a checkpoint with weights only
+WITHIN_EPOCH = "within_epoch"  # key of a checkpoint that was written before the end of its epoch
 SET_ASIDE = ".damaged"  # suffix of a quarantined file
 
 
@@ -121,7 +122,10 @@ def latest_intact(run: Run) -> Path | None:
 def epochs_done(run: Run) -> int:
     """Return the number of epochs that the checkpoint to resume from has trained; 0 where there is none."""
     path = latest_intact(run)
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1 if path else 0
+    if path is None:
+        return 0
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return int(checkpoint["epoch"]) + (WITHIN_EPOCH not in checkpoint)
 
 
 def stamps(run: Run) -> list[tuple[int, int]]:
@@ -162,6 +166,13 @@ def compact(run: Run, keep: Keep) -> None:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # the folder does not exist, or it has other files
             best.parent.rmdir()
+
+
+def write_weights(run: Run, path: Path) -> Path:
+    """Write the weights of the best checkpoint to another file, without paths and the optimizer's state; return it."""
+    checkpoint = read(run.checkpoint("best"))
+    write(path, {key: checkpoint[key] for key in OF_WEIGHTS})
+    return path
 
 
 def weights_only(path: Path) -> bool:

@@ -49,6 +49,8 @@ class RunRecord(Model):
     classes: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=MAX_CLASSES)] = ["?"]
     palette: Annotated[list[Colour], Field(max_length=MAX_CLASSES)] = []
     overrides: list[Text] | None = None
+    options: list[Text] | None = None
+    starts: list[dict[str, Any]] = []
     warm_start: Text | None = None
     lineage: list[dict[str, Any]] = []
     pid: Count | None = None
@@ -99,6 +101,7 @@ class SweepRecord(Model):
     version: Literal[1] = 1
     name: Text | None = None
     tuning_seeds: list[Count] | None = None
+    options: list[Text] | None = None
     cells: list[CellEntry] = []
 
 

@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -42,6 +42,11 @@ def typed(key: str, value: object) -> str:
     return shlex.quote(f"{key}={text if PLAIN.fullmatch(text) else quote_override(text)}")
 
 
+def typed_path(path: Path) -> str:
+    """Return a path as a user has to type it in a shell."""
+    return shlex.quote(display_path(path))
+
+
 def repair_hint(folder: Path) -> str:
     """Return the advice on how to repair a damaged run."""
     return f"To repair it, run its first command again with resume=auto {typed('hydra.run.dir', folder)}."
@@ -50,10 +55,17 @@ def repair_hint(folder: Path) -> str:
 LOCAL_KEYS = ("data.root", "data.dataset.root", "data.dataset.images", "data.dataset.masks", "logger")
 
 
-def resume_command(run: "Run") -> str:
-    """Return the command that resumes a run. What is not read from a stored configuration is given again."""
+def resume_command(run: "Run", *, trust: Iterable[str] = ()) -> str:
+    """Return the command that resumes a run. What is not read from a stored configuration is given again.
+
+    trust: the user's own packages that the run imports.
+    """
     local = [override for override in run.cell_overrides if override.lstrip("+~").startswith(LOCAL_KEYS)]
-    return " ".join([f"{PYTHON} -m segpipe.train {typed('resume', run.folder)}", *map(shlex.quote, local)])
+    words = [f"{PYTHON} -m segpipe.train {typed('resume', run.folder)}", *map(shlex.quote, local)]
+    packages = sorted(trust)
+    if packages:
+        words.append(shlex.quote(f"trust={packages[0] if len(packages) == 1 else '[' + ','.join(packages) + ']'}"))
+    return " ".join(words)
 
 
 @contextmanager
@@ -167,15 +179,19 @@ class Run:
         given = [str(override) for override in self.record.get("overrides") or []]
         return [override for override in given if not override.lstrip("+~").startswith(OF_A_START)]
 
+    def train_command(self, overrides: Iterable[str]) -> str:
+        """Return a command that trains with other overrides, and finds the configuration files that this run had."""
+        options = [str(option) for option in self.record.get("options") or []]
+        return f"{PYTHON} -m segpipe.train {shlex.join([*options, *overrides])}"
+
     def best_checkpoint(self) -> Path:
         """Return the checkpoint for predictions. Raises UserError where it does not exist."""
         if not self.checkpoint("best").is_file():
             status = self.record.get("status", "without a record")
             if status == "finished":
-                given = shlex.join([*self.cell_overrides, "hydra.mode=RUN"])
                 raise UserError(
                     f"{self.folder}: the weights were not kept (sweep.keep=none, or a copy without checkpoints). To "
-                    f"get them, train it again: python -m segpipe.train {given}"
+                    f"get them, train it again: {self.train_command([*self.cell_overrides, 'hydra.mode=RUN'])}"
                 )
             raise UserError(
                 f"{self.folder}: no checkpoints/best.ckpt (the run is {status}). Finish its training first: "

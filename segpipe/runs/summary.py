@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,10 +14,11 @@ from segpipe.metrics.confusion import SCORES
 from segpipe.runs.run import PYTHON, Run, display_path
 
 
-def print_summary(run: Run, metrics: dict[str, Any], *, another: str) -> None:
+def print_summary(run: Run, metrics: dict[str, Any], *, another: str, trust: Sequence[str] = ()) -> None:
     """Print the scores by class, the paths of the results, and the commands to run next.
 
-    another: an override that chooses another decoder, for the command that trains the same with it.
+    another: an override that chooses another decoder, for the command that trains the same with it. trust: the user's
+    own packages that the run imports.
     """
     console = Console(highlight=False, soft_wrap=True)
     console.print()
@@ -37,8 +39,9 @@ def print_summary(run: Run, metrics: dict[str, Any], *, another: str) -> None:
     for profile in sorted(run.folder.glob("fit-*profile*.txt")):  # debug=profile
         console.print(f"Profile:  {display_path(profile)}", markup=False)
     console.print("Next: train the same network with another upsampling operator, or predict the masks of images:")
-    console.print(f"  {PYTHON} -m segpipe.train {shlex.join(with_decoder(run.cell_overrides, another))}", markup=False)
-    console.print(f"  {PYTHON} -m segpipe.predict {shlex.quote(folder)} IMAGES --out masks", markup=False)
+    console.print(f"  {run.train_command(with_decoder(run.cell_overrides, another))}", markup=False)
+    trusted = "".join(f" --trust {package}" for package in trust)
+    console.print(f"  {PYTHON} -m segpipe.predict {shlex.quote(folder)} IMAGES --out masks{trusted}", markup=False)
 
 
 def with_decoder(overrides: list[str], another: str) -> list[str]:

@@ -4,13 +4,13 @@ import os
 import re
 import shlex
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from secrets import token_hex
 from threading import Thread
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -26,18 +26,20 @@ from pytorch_lightning.utilities import rank_zero_only
 from segpipe.errors import UserError
 
 Mode = Literal["online", "offline", "disabled"]
+LONGEST_ID = 64  # characters, in W&B
+ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 ABSOLUTE = re.compile(r"(?<![\w.~:/-])~?(?:/[^/\s,'\"\]]+)*/([^/\s,'\"\]]+)/?")  # group 1: its last component
 
 
 class TolerantWandbLogger(WandbLogger):
     """A WandbLogger whose failures lose metrics but do not stop the training.
 
-    images: whether to send example images; None: only of drawn scenes.
+    images: whether to send example images; None: only of drawn scenes. send_model: see ``log_model``.
     """
 
-    def __init__(self, *, images: bool | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self.images = images
+    def __init__(self, *, images: bool | None = None, send_model: bool = False, **options: Any) -> None:
+        super().__init__(log_model=False, **options)  # Lightning would upload paths and the optimizer's state too
+        self.images, self.send_model = images, send_model
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """See WandbLogger."""
@@ -50,23 +52,28 @@ def wandb_logger(
     folder: Path,
     config: dict[str, Any],
     name: str,
-    group: str | None,
-    tags: list[str],
     run_id: str,
-    project: str = "segpipe",
+    group: str | None = None,
+    tags: list[str] | None = None,
+    notes: str | None = None,
+    project: str | None = None,
     entity: str | None = None,
     mode: Literal["auto"] | Mode = "auto",
     timeout: float = 5.0,
     images: bool | None = None,
+    log_model: bool = False,
+    stats: bool = False,
 ) -> WandbLogger | None:
     """A logger with a started W&B run, without prompts; None if W&B cannot write to disk.
 
-    folder: of the run; W&B writes below it. config: nested and resolved. group: the name of the sweep.
-    run_id: the beginning of W&B's id of the run.
+    folder: of the run; W&B writes below it. config: nested and resolved. name, run_id, group, tags: see
+    ``identify``. notes: a text on the run. project: null is WANDB_PROJECT, else segpipe. W&B itself reads WANDB_ENTITY,
+    WANDB_NOTES and WANDB_JOB_TYPE. A resumed run keeps the id of the W&B run in its folder, also offline.
     mode: ``auto`` is online if a key is found and the server answers within ``timeout`` seconds, else offline.
         ``online`` raises UserError where ``auto`` would be offline. Starting takes at most five times ``timeout``;
         finishing a run whose server no longer answers takes at most twelve times.
-    images: see ``TolerantWandbLogger``. Paths in the configuration and in the tags are sent without their folders.
+    images: see ``TolerantWandbLogger``. log_model: upload the best weights as an artifact. stats: send the use of the
+        processor, memory and GPU. Paths in the configuration and in the tags are sent without their folders.
     """
     if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
         return TolerantWandbLogger(save_dir=folder)  # Lightning starts no W&B run on other ranks
@@ -79,28 +86,30 @@ def wandb_logger(
             f"logger.mode=online, but {reason}. Fix this, or set logger.mode=offline and upload later "
             f"with `wandb sync`."
         )
+    wanted = earlier_id(folder) or (run_id if os.environ.get("WANDB_RUN_ID") else new_run_id(run_id))
     start = partial(
         wandb.init,
-        project=project,
+        project=project or os.environ.get("WANDB_PROJECT") or "segpipe",
         entity=entity,
         dir=folder,
         name=name,
         group=group,
-        tags=list(dict.fromkeys(without_folders(tag)[:64] for tag in tags)),  # the maximal length in W&B
+        tags=list(dict.fromkeys(without_folders(tag)[:64] for tag in tags or ())),  # the maximal length in W&B
+        notes=notes,
         config=without_folders(config),
-        resume="allow",
+        resume=cast(Any, os.environ.get("WANDB_RESUME") or "allow"),
         reinit="create_new",  # do not log to other runs of this process
-        settings=quiet_settings(timeout),
+        settings=quiet_settings(timeout, stats=stats),
     )
     run = None
     try:
-        run = start(mode=chosen, id=(online_id(folder) if chosen == "online" else None) or new_run_id(run_id))
+        run = start(mode=chosen, id=wanted)
     except Exception as error:  # no error of W&B may stop a training
         if mode == "online":
             raise UserError(f"logger.mode=online, but W&B failed: {error}. Set logger.mode=offline.") from error
         chosen, reason = "offline", f"W&B failed ({first_line(error)})"
         with tolerate_wandb_errors("everything"):
-            run = start(mode="offline", id=new_run_id(run_id))
+            run = start(mode="offline", id=wanted, resume="allow")
     if run is None:
         return None
     run.define_metric("epoch")
@@ -109,13 +118,40 @@ def wandb_logger(
         print(f"W&B: {run.url}")
     if chosen == "offline":
         print(f"W&B: offline, because {reason}. To upload later: {sync_command(run)}")
-    return TolerantWandbLogger(experiment=run, save_dir=folder, log_model=False, images=images)
+    return TolerantWandbLogger(experiment=run, save_dir=folder, images=images, send_model=log_model)
 
 
-def quiet_settings(timeout: float) -> wandb.Settings:
-    """Settings of a run that prints nothing and sends no code, no statistics of the system, and no host name.
+class Identification(NamedTuple):
+    """How a run is called on W&B. run_id: W&B's id if WANDB_RUN_ID is set, else the beginning of one."""
 
-    timeout: in seconds.
+    name: str
+    run_id: str
+    group: str | None
+    tags: list[str]
+
+
+def identify(
+    name: str, overrides: Iterable[str], *, group: str | None, tags: Iterable[str], sweep: str | None, single: bool
+) -> Identification:
+    """Return how a run is called on W&B, by its options, then W&B's environment variables, then its name and sweep.
+
+    name: of the run. overrides: of its command line, which are tags. group, tags: the options. sweep: the name of its
+    sweep. single: whether the command trains one run; else WANDB_NAME and WANDB_RUN_ID are the beginnings of the names
+    and ids of several.
+    """
+    names = {key: os.environ.get(f"WANDB_{key}", "").strip() for key in ("NAME", "RUN_ID", "RUN_GROUP", "TAGS")}
+    given = [tag.strip() for tag in names["TAGS"].split(",") if tag.strip()]
+    shown = name if not names["NAME"] else names["NAME"] if single else f"{names['NAME']}-{name}"
+    run_id = names["RUN_ID"]
+    if run_id and not single:
+        run_id = fit_id(f"{run_id}-{name}")
+    return Identification(shown, run_id or name, group or names["RUN_GROUP"] or sweep, [*tags, *given, *overrides])
+
+
+def quiet_settings(timeout: float, *, stats: bool = False) -> wandb.Settings:
+    """Settings of a run that prints nothing and sends no code and no host name.
+
+    timeout: in seconds. stats: send statistics of the system.
     """
     return wandb.Settings(
         host="",
@@ -126,7 +162,7 @@ def quiet_settings(timeout: float) -> wandb.Settings:
         console="off",
         silent=True,
         save_code=False,
-        x_disable_stats=True,
+        x_disable_stats=not stats,
         init_timeout=4 * timeout,
         finish_timeout=12 * timeout,
         finish_timeout_raises=True,
@@ -187,15 +223,28 @@ def probe_server(host: str, timeout: float) -> str:
     return problem[0]
 
 
-def online_id(folder: Path) -> str | None:
-    """The W&B id of an earlier online run of this folder, which a resumed training continues; None if there is none."""
-    paths = sorted(folder.glob("wandb/run-*/run-*.wandb"))
-    return paths[-1].stem.removeprefix("run-") if paths else None
+def earlier_id(folder: Path) -> str | None:
+    """The W&B id of an earlier start of this folder's run, which a resumed training continues; None if there is none.
+
+    The files of an offline run and of its continuation have one id, so ``wandb sync`` makes one run of them.
+    """
+    paths = sorted(folder.glob("wandb/*run-*/run-*.wandb"), key=lambda path: path.parent.name.removeprefix("offline-"))
+    ids = [path.stem.removeprefix("run-") for path in paths]
+    known = [found for found in ids if ID.fullmatch(found)]
+    return known[-1] if known else None
 
 
-def new_run_id(beginning: str) -> str:
+def new_run_id(name: str) -> str:
     """A unique id: two runs with one id would overwrite each other on the server."""
-    return f"{re.sub('[^A-Za-z0-9._-]', '-', beginning)[-50:]}-{token_hex(4)}"
+    return f"{fit_id(name, LONGEST_ID - 9)}-{token_hex(4)}"
+
+
+def fit_id(text: str, longest: int = LONGEST_ID) -> str:
+    """A text as a W&B id. If it is too long, whole words are left out before the last one, which is the identity."""
+    words = re.sub("[^A-Za-z0-9._-]", "-", text).split("-")
+    while len("-".join(words)) > longest and len(words) > 2:
+        del words[-2]
+    return "-".join(words)[-longest:].strip("-")
 
 
 def sync_command(run: Any) -> str:
@@ -271,6 +320,15 @@ def log_confusion(logger: WandbLogger, *, key: str, matrix: NDArray[np.int64], c
             {"title": key},
         )
         logger.experiment.log({key: chart})  # it queries the server: 19 s if there is no answer
+
+
+def log_model(logger: WandbLogger, checkpoint: Path, metadata: dict[str, Any]) -> None:
+    """Upload a checkpoint as an artifact of type ``model``. It has weights only, and no paths."""
+    run = logger.experiment
+    with tolerate_wandb_errors("the model"):
+        artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=without_folders(metadata))
+        artifact.add_file(str(checkpoint), name="best.ckpt")
+        run.log_artifact(artifact, aliases=["best"])
 
 
 def finish(logger: WandbLogger | None, *, failed: bool) -> None:

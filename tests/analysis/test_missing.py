@@ -21,6 +21,7 @@ from segpipe.analysis.statistics.intervals import (
 )
 from segpipe.analysis.statistics.resample import BootstrapScores, ScoreCounts, score_and_resample
 from segpipe.errors import UserError
+from segpipe.runs.archive import as_folder
 
 KEPT = ROOT / "docs" / "sweeps"
 
@@ -156,6 +157,6 @@ def test_the_kept_sweeps_are_read_and_compared():
 
 
 def test_a_run_itself_is_no_folder_of_runs():
-    one = next(path for path in sorted((KEPT / "sweep_ladder").iterdir()) if path.is_dir())
+    one = next(path for path in sorted(as_folder(KEPT / "sweep_ladder.zip").iterdir()) if path.is_dir())
     with pytest.raises(UserError, match=r"a single run. Give the folder that contains it, .*sweep_ladder\."):
         collect(one)

@@ -18,6 +18,7 @@ from segpipe.config import budget, build
 from segpipe.config.plan import Plan, make_cell, run_name
 from segpipe.errors import UserError
 from segpipe.runs import cells
+from segpipe.runs.archive import as_folder
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_json
 
@@ -122,11 +123,11 @@ def test_a_report_has_a_run_in_both_views_where_it_is_in_both():
 
 
 def test_sweeps_that_are_kept_from_before_are_read_and_known():
-    folder = ROOT / "docs" / "sweeps" / "sweep_ladder"
-    listed = cells.read(folder)
+    ladder, shapes = (as_folder(ROOT / "docs" / "sweeps" / name) for name in ("sweep_ladder.zip", "sweep_shapes.zip"))
+    listed = cells.read(ladder)
     assert listed[0].label == "ladder 16 nearest none 0"
-    for name in ("sweep_ladder/ladder4-unpool-concat-s0-*", "sweep_shapes/fcn32s-unpool-none-s0-*"):
-        (kept,) = (Run(path) for path in folder.parent.glob(name))
+    for folder, name in ((ladder, "ladder4-unpool-concat-s0-*"), (shapes, "fcn32s-unpool-none-s0-*")):
+        (kept,) = (Run(path) for path in folder.glob(name))
         cfg = OmegaConf.load(kept.config)
         assert Plan.of(cfg).identity == kept.record["identity"]
         assert Plan.of(cfg).name(Plan.of(cfg).identity) == kept.record["name"]

@@ -14,6 +14,7 @@ from segpipe.config import build, identity, stored
 from segpipe.config.plan import Plan
 from segpipe.config.schema import locate, options
 from segpipe.engine.predictor import Predictor
+from segpipe.runs.archive import as_folder
 from segpipe.runs.renames import CLASSES, upgrade
 from segpipe.runs.run import Run
 
@@ -75,7 +76,8 @@ def test_upgrade_replaces_class_paths_in_lists_and_dicts_and_nothing_else():
 
 def kept_runs():
     for sweep in ("sweep_shapes", "sweep_ladder"):  # the others need CamVid's files
-        for index, folder in enumerate(sorted(path for path in (SWEEPS / sweep).iterdir() if path.is_dir())):
+        kept = sorted(path for path in as_folder(SWEEPS / f"{sweep}.zip").iterdir() if path.is_dir())
+        for index, folder in enumerate(kept):
             yield pytest.param(folder, id=folder.name, marks=[pytest.mark.slow] if index % 25 else [])
 
 

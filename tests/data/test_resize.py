@@ -27,6 +27,7 @@ from segpipe.metrics.confusion import confusion_matrices
 from segpipe.models.network import resize_logits
 from segpipe.predict import predict
 from segpipe.runs import cells
+from segpipe.runs.archive import as_folder
 from segpipe.runs.run import Run
 from segpipe.train import train
 
@@ -232,7 +233,7 @@ def test_only_runs_that_are_touched_have_another_identity(tmp_path):
 
 @pytest.mark.parametrize("sweep", ["sweep_shapes", "sweep_ladder"])
 def test_experiments_of_the_kept_sweeps_have_the_identities_of_their_runs(sweep):
-    folder = CONF.parent / "docs" / "sweeps" / sweep
+    folder = as_folder(CONF.parent / "docs" / "sweeps" / f"{sweep}.zip")
     listed = json.loads((folder / "sweep.json").read_text())["cells"]
     chosen = [cell for cell in listed if cell["choices"]["seed"] == 0][::4]
     assert len(chosen) > 10

@@ -37,7 +37,7 @@ from segpipe.training.task import SegmentationTask
         ("+trainer.limit_val_batches=0", "at least one batch"),
         ("+trainer.limit_test_batches=0.0", "at least one batch"),
         ("trainer.check_val_every_n_epoch=null", "a whole number"),
-        ("+callbacks.last.every_n_train_steps=5", "resumed from last.ckpt"),
+        ("callbacks.last.every_n_train_steps=0", "of 1 or more"),
         ("+callbacks.best.every_n_train_steps=5", "allowed is null"),
         ("+callbacks.last.train_time_interval=5", "callbacks.last.train_time_interval=5: allowed is"),
         ("callbacks.last.save_on_train_epoch_end=false", "allowed is true"),

@@ -1,9 +1,12 @@
 """Sweeps: what is listed, lines of cells, slots."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from support.cells import identity_of
 from support.configs import configure
@@ -11,6 +14,8 @@ from support.paths import ROOT
 
 from segpipe.config.plan import make_cell
 from segpipe.engine import scheduler, sweep
+from segpipe.engine.listing import Listing
+from segpipe.engine.progress import print_cells
 from segpipe.errors import UserError
 from segpipe.runs import cells
 from segpipe.runs.cells import Cell
@@ -100,14 +105,80 @@ def test_a_job_that_is_refused_says_why_and_not_what_the_start_before_said(tmp_p
 @pytest.mark.parametrize(
     ("given", "jobs"), [([], 225), (["seed=0"], 45), (["seed=0,1", "decoder=deconv"], 18), (["+task.x=1,2"], 450)]
 )
-def test_the_jobs_of_a_sweep_are_counted_as_hydra_will(monkeypatch, given, jobs):
-    conf = OmegaConf.load(ROOT / "conf" / "experiment" / "sweep_shapes.yaml").hydra
-    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "params": conf.sweeper.params}
-    hydra = {"sweep": {"dir": "a"}, "sweeper": sweeper, "overrides": {"task": given}}
-    monkeypatch.setattr(scheduler.SweepCallback, "folder", None)
-    monkeypatch.setattr(scheduler.SweepCallback, "jobs", 0)
-    scheduler.SweepCallback().on_multirun_start(OmegaConf.create({"hydra": hydra}))
-    assert scheduler.SweepCallback.jobs == jobs
+def test_the_jobs_of_a_sweep_are_those_of_hydra(given, jobs):
+    params = OmegaConf.load(ROOT / "conf" / "experiment" / "sweep_shapes.yaml").hydra.sweeper.params
+    sweeper = sweep.ProductSweeper(params=params)
+    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    made = sweeper.jobs(given)
+    assert len(made) == jobs
+    words = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()] + given)
+    assert made == BasicSweeper.split_arguments(words, None)[0]
+
+
+class Composed:
+    """Stands for Hydra's loader of configurations: counts what is composed."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def get_group_options(self, key):
+        return ["a", "b"] if key in ("decoder", "fusion") else []
+
+    def load_sweep_config(self, config, job):
+        self.jobs.append(job)
+
+
+@pytest.mark.parametrize(
+    ("given", "composed"), [(["seed=range(0,2000)"], 1), (["seed=0,1", "decoder=a,b", "fusion=a,b", "x=1,2,3"], 3)]
+)
+def test_a_job_is_launched_before_the_next_one_is_composed(monkeypatch, given, composed):
+    """In advance, each choice of a group is composed once, so that a wrong name is found before any training."""
+    loader, launched = Composed(), []
+    sweeper = sweep.ProductSweeper()
+    sweeper.hydra_context = SimpleNamespace(config_loader=loader)
+    target = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+    sweeper.config = OmegaConf.create({"hydra": {"launcher": {"_target_": target}}})
+
+    def launch(jobs, initial_job_idx):
+        launched.append((initial_job_idx, jobs))
+        return []
+
+    sweeper.launcher = SimpleNamespace(launch=launch)
+    monkeypatch.setattr(sweep.SweepCallback, "jobs", 0)
+    sweeper.sweep(given)
+    jobs = sweeper.jobs(given)
+    assert len(loader.jobs) == composed
+    assert launched == [(number, [job]) for number, job in enumerate(jobs)]
+    sweeper.max_batch_size = 100
+    launched.clear()
+    sweeper.sweep(given)
+    assert [number for number, _ in launched] == list(range(0, len(jobs), 100))
+
+
+def test_a_long_list_of_cells_is_written_now_and_then(tmp_path, monkeypatch):
+    """Ten thousand cells are listed in seconds, and none is lost."""
+    monkeypatch.setattr(sweep.SweepCallback, "options", ["--config-dir=mine"])
+    began = time.monotonic()
+    listing = Listing(tmp_path / "x")
+    for seed in range(10_000):
+        listing.add(Cell([f"seed={seed}"], {"seed": seed}, run=f"r{seed}"), tuning_seeds=[3])
+    listing.write()
+    assert time.monotonic() - began < 30
+    assert [cell.choices["seed"] for cell in cells.read(tmp_path / "x")] == list(range(10_000))
+    assert (cells.read_tuning_seeds(tmp_path / "x"), cells.read_options(tmp_path / "x")) == ([3], ["--config-dir=mine"])
+
+
+def test_the_progress_of_the_list_is_printed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep.SweepCallback, "jobs", 60)
+    monkeypatch.setattr(sweep.SweepCallback, "total", 100)
+    listing, lines = Listing(tmp_path), []
+    listing.listed = 40
+    listing.report(lines.append)
+    assert lines == []
+    listing.began, listing.reported = listing.began - 400, listing.reported - 400
+    listing.report(lines.append)
+    listing.report(lines.append)
+    assert lines == ["Checked 40 of 100 cells; 10 min for the rest."]
 
 
 # ---- lines of cells
@@ -176,3 +247,34 @@ def test_tuning_seeds_are_noted_and_stay(tmp_path):
 def test_what_is_of_a_sweep_does_not_change_a_runs_identity():
     given = identity_of(), identity_of("sweep.tuning_seeds=[100]", "sweep.keep=none", "sweep.cells=x")
     assert given[0] == given[1]
+
+
+# ---- other code, and narrow terminals
+
+
+def test_a_sweep_that_goes_on_with_other_code_says_so_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scheduler, "code_version", lambda: "b" * 40)
+    made = scheduler.Scheduler(name="x", workers=1, gpu=False)
+    for number, version in enumerate(("a" * 40, "a" * 40, "b" * 40, None)):
+        write_json(tmp_path / str(number) / "run.json", {"status": "finished", "git": version})
+        made.submit(tmp_path / str(number), [])
+    said = capsys.readouterr().out
+    assert said.count("goes on with other code") == 1
+    assert f"0 was trained by {'a' * 40}" in said
+    assert made.other_code == {"a" * 40: 2}
+    made.close()
+
+
+@pytest.mark.parametrize(("width", "name"), [(80, "12345678"), (200, "ladder8-deconv-concat-w34-s0-12345678")])
+def test_the_table_of_cells_fits_the_terminal(tmp_path, monkeypatch, capsys, width, name):
+    monkeypatch.setenv("COLUMNS", str(width))
+    choices = {"model": "ladder", "stride": 8, "decoder": "deconv", "fusion": "concat", "match": "params", "seed": 0}
+    cells.add(tmp_path, Cell(["seed=0"], choices, run="ladder8-deconv-concat-w34-s0-12345678"))
+    write_json(tmp_path / "ladder8-deconv-concat-w34-s0-12345678" / "run.json", {"status": "failed", "error": "x"})
+    assert not print_cells(tmp_path, options=["--config-dir=my conf"])
+    lines = capsys.readouterr().out.splitlines()
+    table = [line for line in lines if line[:1] in "┏┃┡│└"]
+    assert table
+    assert max(map(len, table)) <= width
+    assert any(f"│ {name} │" in line for line in table)
+    assert any("segpipe.train '--config-dir=my conf' seed=0" in line for line in lines)

@@ -89,7 +89,7 @@ def test_an_override_is_refused(run, overrides, message, monkeypatch):
         ("trainer.limit_val_batches", 0, "trainer.limit_val_batches=0"),
         ("trainer.enable_checkpointing", False, "enable_checkpointing"),
         ("callbacks.best.monitor", "val/mou", "Did you mean 'val/miou'"),
-        ("callbacks.last.every_n_train_steps", 5, "callbacks.last.every_n_train_steps=5"),
+        ("callbacks.best.every_n_train_steps", 5, "callbacks.best.every_n_train_steps=5"),
         ("data.dataset.train", 17, "the data are not those"),
         ("data.batch_size", 17, "a batch has 17"),
         ("model.stride", 3, "stops at stride 3"),

@@ -13,7 +13,7 @@ from segpipe.analysis.network_results import NetworkResult, grids, stratum_label
 from segpipe.analysis.ordering import as_positive, is_known
 from segpipe.analysis.page import all_scores, boundaries, curves, examples, notes_section, plots, tables
 from segpipe.analysis.page.blocks import Block, Fold, Section, Text
-from segpipe.analysis.page.figures import Figure
+from segpipe.analysis.page.figures import Figure, begin_page
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.verdict import Classes, Paragraph, verdict
@@ -53,6 +53,7 @@ def content(
     exploratory: marginal differences of further scores. bound: scores of a perfect map. command: that made the page.
     classes: operators, fusions and refinements by import path; the verdict reads their attributes.
     """
+    begin_page()
     return Content(
         collection.folder.resolve().name,
         subtitle(collection, results),

@@ -16,7 +16,7 @@ INK, GRID, PAPER = "#010203", "#040506", "#070809"  # the theme's: no drawing ha
 SERIES = [f"#0a0b{number:02x}" for number in range(1, 9)]  # so are these: the style sheet gives each a light and a dark
 MARKERS = "osD^vPX*"
 GLYPHS = "\u25cf\u25a0\u25c6\u25b2\u25bc\u271a\u2716\u2605"  # the markers as text
-NUMBERS = itertools.count()  # of panels: names inside an SVG have to be unique on the page
+NUMBERS = [itertools.count()]  # of the panels of a page: names inside an SVG have to be unique on it
 DASHES = {":": "\u00b7\u00b7\u00b7", "-.": "-\u00b7-", "--": "- -"}  # line styles of references, with their text
 FONT = 11.5  # pixels, in a panel of its original size
 THEME = {INK: "currentColor", GRID: "var(--grid)", PAPER: "var(--paper)"} | {
@@ -69,9 +69,14 @@ class Figure(NamedTuple):
     kind: str = "figure"
 
 
+def begin_page() -> None:
+    """Number the panels from zero, so that a page does not depend on those that this process drew before."""
+    NUMBERS[0] = itertools.count()
+
+
 def panel(title: str, draw: Callable[[Axes], None], *, width: int = 380, height: int = 240) -> Panel:
     """Draw on one pair of axes. width, height: pixels."""
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": f"panel {next(NUMBERS)}"}):
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": f"panel {next(NUMBERS[0])}"}):
         canvas = Canvas(figsize=(width / 72, height / 72), layout="constrained")
         canvas.patch.set_alpha(0)
         axes = canvas.subplots()

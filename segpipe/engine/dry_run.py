@@ -1,0 +1,246 @@
+"""``--dry-run``: what a command would train, and about what that costs. Nothing is trained and nothing is written."""
+
+import json
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from segpipe.config import build
+from segpipe.config.plan import Plan, make_cell
+from segpipe.config.schema import key_of
+from segpipe.config.width_search import architecture_key, parameters
+from segpipe.data.module import SegmentationData
+from segpipe.errors import UserError, printable
+from segpipe.models import cost
+from segpipe.runs.cells import Cell
+from segpipe.runs.records import RunRecord, read_record
+from segpipe.runs.run import Run
+from segpipe.training import devices
+
+OPTION = "--dry-run"
+requested = [False]  # whether this process was asked for a dry run
+OVERHEAD = 5.0  # seconds of a job that are not training: start, cost, example images
+EVALUATION = 1 / 3  # of the time of a training step, for the same image: the forward pass alone
+MOMENTS = {"AdamW": 2, "Adam": 2, "SGD": 1}  # numbers that an optimizer stores for each weight; others: 2
+REPORT_EVERY = 30.0  # seconds between two lines on the progress
+STEPS = 3  # that are timed
+
+
+def take_option(arguments: list[str]) -> None:
+    """Remove ``--dry-run`` from a command line, and store that it was there."""
+    while OPTION in arguments:
+        arguments.remove(OPTION)
+        requested[0] = True
+
+
+class Size(NamedTuple):
+    """The amount of work of a cell. parameters: of the network. per_image: multiply-adds for one test image.
+
+    training, evaluation: multiply-adds of all training steps, of the forward pass alone, and of all evaluations.
+    stored: bytes of the checkpoints and results that are kept.
+    """
+
+    parameters: int
+    per_image: int
+    training: float
+    evaluation: float
+    stored: float
+
+    def seconds(self, rate: float) -> float:
+        """Return the duration of the job. rate: see ``seconds_per_multiply_add``."""
+        return OVERHEAD + rate * (self.training + EVALUATION * self.evaluation)
+
+
+@dataclass
+class Summary:
+    """What the jobs of a command are. sizes: of each run that is to be trained. done: runs that are finished.
+
+    rejected: labels of invalid cells by reason. cells: the number of all of them. first: a valid configuration.
+    """
+
+    cells: int = 0
+    sizes: dict[str, tuple[str, Size]] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+    rejected: dict[str, list[str]] = field(default_factory=dict)
+    first: DictConfig | None = None
+
+
+def show(configs: Iterable[tuple[DictConfig, list[str]]], *, total: int, folder: Path | None) -> None:
+    """Print what would be trained.
+
+    configs: the configuration and the overrides of each job. total: their number. folder: of the sweep; None for a
+    single training. Raises UserError where no job is valid.
+    """
+    summary = Summary()
+    reported = time.monotonic()
+    for cfg, overrides in configs:
+        summary.cells += 1
+        note(summary, cfg, [one for one in overrides if not key_of(one).startswith("sweep.")], folder)
+        if time.monotonic() - reported > REPORT_EVERY:
+            reported = time.monotonic()
+            print(f"Checked {summary.cells:,} of {total:,} cells.", flush=True)
+    console = Console(highlight=False)
+    for reason, labels in summary.rejected.items():
+        more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+        console.print(printable(f"Rejected: {'; '.join(labels[:3])}{more}: {reason}"), markup=False, soft_wrap=True)
+    if summary.first is None:
+        raise UserError(f"None of the {summary.cells} cells can be trained. The reasons are above.")
+    print_estimate(console, summary, summary.first)
+
+
+def note(summary: Summary, cfg: DictConfig, overrides: list[str], folder: Path | None) -> None:
+    """Add a job to a summary."""
+    cfg.run_dir = cfg.run_dir or "."  # the run has no folder
+    cell = make_cell(cfg, overrides)
+    try:
+        if cell.run is None:
+            raise UserError(cell.refused or cell.error)
+        plan = Plan.of(cfg)
+        name = plan.name()
+        record = read_record(Run(folder / name).record_path, RunRecord) if folder else {}
+        if record.get("status") == "finished":
+            summary.done.add(name)
+        else:
+            summary.sizes[name] = (without_seed(cell), size_of(plan.cfg))
+        summary.first = summary.first or plan.cfg
+    except UserError as error:
+        summary.rejected.setdefault(str(error), []).append(cell.label)
+
+
+def without_seed(cell: Cell) -> str:
+    """Return the label of a cell without its seed."""
+    return cell._replace(choices={key: value for key, value in cell.choices.items() if key != "seed"}).label
+
+
+def size_of(cfg: DictConfig) -> Size:
+    """Return the amount of work of a configuration. Raises the data set's UserError where the data are missing."""
+    data = data_of(cfg)
+    images = {split: len(data.split(split)) for split in ("train", "val", "test")}
+    classes, crop, whole = len(data.split("train").classes), training_size(cfg, data), evaluation_size(cfg, data)
+    number, step = network_cost(architecture_key(cfg), classes, crop)
+    per_image = network_cost(architecture_key(cfg), classes, whole)[1]
+    epochs, batch = cfg.trainer.max_epochs, cfg.data.batch_size
+    batches = limited(images["train"] // batch, cfg.trainer.get("limit_train_batches"))
+    validations = epochs // cfg.trainer.check_val_every_n_epoch
+    moments = MOMENTS.get(str(cfg.optimizer._target_).rpartition(".")[2], 2)
+    averaged = any(str(node.get("_target_", "")).endswith("MovingAverage") for node in cfg.callbacks.values() if node)
+    weights = 4.0 * number * (2 if averaged else 1)
+    checkpoints = {"all": 2 * (weights + 4.0 * number * moments), "best": 4.0 * number, "none": 0.0}[cfg.sweep.keep]
+    counts = 0.4 * (images["val"] + images["test"]) * classes**2  # compressed to about a tenth
+    evaluation = per_image * (validations * images["val"] + images["test"])
+    training = float(step * batch * batches * epochs)
+    return Size(number, per_image, training, float(evaluation), checkpoints + counts + 3e5)
+
+
+def limited(batches: int, limit: float | int | None) -> int:
+    """Return the number of batches of an epoch: at most ``limit``, or that share of them."""
+    if limit is None:
+        return batches
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+
+
+def training_size(cfg: DictConfig, data: SegmentationData) -> tuple[int, int]:
+    """Return height and width of the images in training."""
+    given = cfg.data.get("crop") or cfg.data.get("size")
+    return (given[0], given[1]) if given else data.split("train").size(0)
+
+
+def evaluation_size(cfg: DictConfig, data: SegmentationData) -> tuple[int, int]:
+    """Return height and width of the images in a test; as ``metrics.json``, those of the first image."""
+    given = cfg.data.get("size")
+    return (given[0], given[1]) if given else data.split("test").size(0)
+
+
+modules: dict[str, SegmentationData] = {}  # the data module of the last cell, by its configuration
+
+
+def data_of(cfg: DictConfig) -> SegmentationData:
+    """Return the data module of a configuration; the same one for neighbouring cells with the same data."""
+    key = repr(build.resolve(cfg.data))
+    if key not in modules:
+        modules.clear()
+        modules[key] = build.data(cfg)
+    return modules[key]
+
+
+@cache
+def network_cost(architecture: str, classes: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the parameters of a network and its multiply-adds for one image, without memory for its weights."""
+    cfg: Any = OmegaConf.create(json.loads(architecture))
+    with torch.device("meta"):
+        network = build.network_factory(cfg, build.meta_encoder(cfg), classes)()
+    return parameters(network), cost.multiply_adds(network, size)
+
+
+def seconds_per_multiply_add(cfg: DictConfig) -> float:
+    """Return the time of a training step, measured here, for each multiply-add of its forward pass.
+
+    It is the median of STEPS steps with random images; the time to load images is not part of it.
+    """
+    data = data_of(cfg)
+    task = build.task(cfg, data).to("cuda" if devices.on_gpu(cfg) else "cpu")
+    size, batch = training_size(cfg, data), cfg.data.batch_size
+    image = torch.randint(256, (batch, 3, *size), dtype=torch.uint8, device=task.device)
+    mask = torch.randint(len(task.classes), (batch, *size), device=task.device)
+    times = []
+    for _ in range(STEPS):
+        began = time.monotonic()
+        with torch.autocast(task.device.type, torch.bfloat16, enabled=build.precision(cfg) == "bf16-mixed"):
+            sums = task.step(image, mask)[1]
+        task.loss.combine(sums, task.loss.counts(mask).float()).backward()
+        if task.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.monotonic() - began)
+    _, step = network_cost(architecture_key(cfg), len(task.classes), size)
+    return statistics.median(times) / (step * batch)
+
+
+def print_estimate(console: Console, summary: Summary, cfg: DictConfig) -> None:
+    """Print a table of the networks, and the time and disk space of all jobs. cfg: of one of them, which is timed."""
+    rate = seconds_per_multiply_add(cfg)
+    table = Table(title="Dry run: nothing is trained or written", title_justify="left")
+    for heading in ("cell", "runs", "parameters", "multiply-adds", "time each"):
+        table.add_column(heading, overflow="fold", justify="left" if heading == "cell" else "right")
+    for label, number, size in grouped(summary):
+        cells = (f"{size.parameters:,}", f"{size.per_image / 1e6:,.1f} M", duration(size.seconds(rate)))
+        table.add_row(printable(label), str(number), *cells)
+    console.print(table)
+    sizes = [size for _, size in summary.sizes.values()]
+    rejected = sum(map(len, summary.rejected.values()))
+    counts = [f"{summary.cells:,} cells", f"{len(sizes):,} runs to train"]
+    counts += [f"{len(summary.done):,} finished"] if summary.done else []
+    counts += [f"{rejected:,} rejected"] if rejected else []
+    print(f"{', '.join(counts)}.")
+    gpu = devices.on_gpu(cfg)
+    at_a_time = cfg.sweep.workers if gpu else 1  # on a CPU, the workers share its cores
+    seconds = sum(size.seconds(rate) for size in sizes) / at_a_time
+    place = "this CPU" if not gpu else "one GPU" if at_a_time == 1 else f"{at_a_time} GPUs"
+    print(f"About {duration(seconds)} on {place}, by a training step measured here; loading images is not included.")
+    stored = sum(size.stored for size in sizes)
+    print(f"About {stored / 1e6:,.0f} MB on the disk (sweep.keep={cfg.sweep.keep}).")
+
+
+def grouped(summary: Summary) -> Iterator[tuple[str, int, Size]]:
+    """Yield each network to train without its seed: the label, the number of runs, and the size of one."""
+    runs: dict[str, list[Size]] = {}
+    for label, size in summary.sizes.values():
+        runs.setdefault(label, []).append(size)
+    for label, sizes in runs.items():
+        yield label, len(sizes), sizes[0]
+
+
+def duration(seconds: float) -> str:
+    """Return a duration with its unit, rounded to what an estimate can say."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"

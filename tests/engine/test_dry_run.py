@@ -1,0 +1,61 @@
+"""``--dry-run``: the cells, their cost, time and disk space, and nothing else."""
+
+import re
+
+import pytest
+from support.commands import run
+from support.configs import TINY, configure
+
+from segpipe.config import build
+from segpipe.config.plan import Plan
+from segpipe.engine import dry_run
+from segpipe.models import cost
+
+CHOICES = [*TINY, "trainer.max_epochs=1"]
+
+
+def test_a_sweep_is_listed_and_nothing_is_written(tmp_path):
+    """Four cells: two are rejected, two are one network."""
+    swept = ["model=fcn32s", "decoder.kernel=4,3", "fusion=none,sum", "seed=0,1", "sweep.name=x"]
+    said = run("segpipe.train", "-m", "--dry-run", *CHOICES, *swept, cwd=tmp_path)
+    flat = re.sub(r"[\s│]+", " ", said)
+    assert list(tmp_path.iterdir()) == []
+    assert "Rejected: fcn32s 32 deconv none 0; fcn32s 32 deconv none 1; fcn32s 32 deconv sum 0 and 1 more: " in flat
+    assert "8 cells, 2 runs to train, 4 rejected." in said
+    assert re.search(r"About [\d.]+ (s|min) on this CPU", said)
+    assert re.search(r"About \d+ MB on the disk \(sweep.keep=all\)", said)
+    assert max(map(len, said.splitlines())) <= 80 or "Rejected" in said
+
+
+@pytest.mark.slow
+def test_a_single_training_and_a_sweep_of_which_a_part_is_done(tmp_path):
+    said = run("segpipe.train", "--dry-run", *CHOICES, cwd=tmp_path)
+    assert "1 cells, 1 runs to train." in said
+    assert not list(tmp_path.rglob("*.*"))
+    run("segpipe.train", "-m", *CHOICES, "seed=0", "sweep.name=x", cwd=tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    said = run("segpipe.train", "-m", *CHOICES, "seed=0,1", "sweep.name=x", "--dry-run", cwd=tmp_path)
+    assert "2 cells, 1 runs to train, 1 finished." in said
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    said = run("segpipe.train", "-m", *CHOICES, "decoder.kernel=3,5", "--dry-run", cwd=tmp_path, status=1)
+    assert "None of the 2 cells can be trained" in said
+
+
+def test_the_size_of_a_cell_is_that_of_its_training():
+    cfg = Plan.of(configure(*TINY, "data.batch_size=4", "data.crop=[32,64]", "sweep.keep=best")).cfg
+    size = dry_run.size_of(cfg)
+    network = build.network(cfg, 6)
+    assert size.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert size.per_image == cost.multiply_adds(network, (96, 96))
+    assert size.training == cost.multiply_adds(network, (32, 64)) * 16 * 2
+    assert size.evaluation == size.per_image * (2 * 5 + 7)
+    assert 0 < dry_run.seconds_per_multiply_add(cfg) < 1
+    limits = [dry_run.limited(10, limit) for limit in (None, 3, 0.5, 100)]
+    assert limits == [10, 3, 5, 10]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3, "3 s"), (100, "1.7 min"), (4000, "66.7 min"), (7200, "2.0 h"), (2e5, "2.3 days")]
+)
+def test_a_duration_is_rounded(seconds, text):
+    assert dry_run.duration(seconds) == text
