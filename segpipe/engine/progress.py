@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from segpipe.errors import pluralise
 from segpipe.runs import cells
 from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import PYTHON, Run
@@ -105,37 +106,40 @@ class ProgressView:
 
 def print_cells(folder: Path) -> bool:
     """Print every cell of a sweep with its status and scores; return whether all valid cells are finished."""
-    listed = cells.read(folder)
+    listed, names = [*zip(*cells.labelled(folder), strict=True)] or ([], [])
     console = Console(highlight=False)
     table = Table(title=f"Sweep: {escape(str(folder))}", title_justify="left")
     for heading in ("cell", "run", "status", "val mIoU", "test mIoU"):
         table.add_column(heading, overflow="fold", justify="right" if "mIoU" in heading else "left")
     shown: dict[str, str] = {}  # run: label of its first cell
     states = [cells.status(folder, cell) for cell in listed]
-    for cell, state in zip(listed, states, strict=True):
+    for cell, state, name in zip(listed, states, names, strict=True):
         metrics = (
             read_record(Run(inside(folder, cell.run)).metrics, Metrics) if cell.run and state == "finished" else {}
         )
         scores = [format_score(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
         same = shown.get(cell.run or "")
         if cell.run:
-            shown.setdefault(cell.run, cell.label)
-        table.add_row(escape(cell.label), f"the same network as {same}" if same else cell.run or "-", state, *scores)
+            shown.setdefault(cell.run, name)
+        table.add_row(escape(name), f"the same network as {same}" if same else cell.run or "-", state, *scores)
     console.print()
     console.print(table)
-    for cell, state in zip(listed, states, strict=True):
+    for cell, state, name in zip(listed, states, names, strict=True):
         if state == "refused":
-            console.print(f"refused: {cell.label}: {cell.refused}", markup=False, soft_wrap=True)
-    wrong = [(cell, state) for cell, state in zip(listed, states, strict=True) if state not in ("finished", "refused")]
-    for cell, state in wrong:
+            console.print(f"refused: {name}: {cell.refused}", markup=False, soft_wrap=True)
+    known = zip(listed, states, names, strict=True)
+    wrong = [(cell, state, name) for cell, state, name in known if state not in ("finished", "refused")]
+    for cell, state, name in wrong:
         silent = SILENT.get(state, "its process ended without writing the reason")
         error = cell.error or Run(inside(folder, str(cell.run))).record.get("error") or silent
-        console.print(f"{state}: {cell.label}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
+        console.print(f"{state}: {name}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
     if any(folder.glob("*/wandb/offline-run-*")):
         console.print(f"W&B: to upload offline runs: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)
     refused = states.count("refused")
-    counted = f"{len(listed)} cells, {len(shown)} networks: {states.count('finished')} cells finished"
+    finished = states.count("finished")
+    counted = f"{pluralise(len(listed), 'cell')}, {pluralise(len(shown), 'network')}: "
+    counted += f"{pluralise(finished, 'cell')} finished"
     counted += f", {refused} refused" if refused else ""
     counted += f", {len(wrong)} to be done" if wrong else ""
     console.print(f"{counted}.", soft_wrap=True)

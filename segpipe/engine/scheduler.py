@@ -166,7 +166,8 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool) -> None:
     cells.add(folder.parent, cell, tuning_seeds=None if cell.error else cfg.sweep.tuning_seeds)
     if cell.run is None:
         show = slots[0].board.print_line if slots else print
-        show(f"{'Invalid' if cell.refused else 'Failed'}: {cell.label}: {cell.refused or cell.error}")
+        known = {one.place: name for one, name in cells.labelled(folder.parent)}
+        show(f"{'Invalid' if cell.refused else 'Failed'}: {known[cell.place]}: {cell.refused or cell.error}")
         remove_if_empty(folder)
         return
     if not slots:

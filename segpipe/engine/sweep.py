@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config.messages import explain
 from segpipe.config.schema import key_of
-from segpipe.errors import UserError
+from segpipe.errors import UserError, pluralise
 
 NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # keys of how and where a sweep runs
 
@@ -59,7 +59,8 @@ class SweepCallback(Callback):
     def expect(cls, jobs: int) -> None:
         """Store and print the number of jobs to come."""
         cls.jobs = jobs
-        print(f"Checking {jobs} cells.", flush=True)  # Hydra composes all of them before the first one starts
+        cells = pluralise(jobs, "cell")
+        print(f"Checking {cells}.", flush=True)  # Hydra composes all of them before the first one starts
 
 
 class Line(NamedTuple):
