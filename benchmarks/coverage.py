@@ -15,19 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import simulated
+from benchmarks import simulated, simulated_factors
 from benchmarks.simulated import MISSED, MISSING, Missing, best_errors, missing_errors, without
 from benchmarks.timing import arguments
 from segpipe.analysis.collect import Collection, TrainedNetwork
-from segpipe.analysis.design_points import UNMATCHED, DesignPoint
+from segpipe.analysis.design_points import DesignPoint
 from segpipe.analysis.statistics.contrasts import Design
 from segpipe.analysis.statistics.effects import analyse
 from segpipe.analysis.statistics.intervals import MIN_SEEDS, estimate
 from segpipe.analysis.statistics.pairing import by_context
 from segpipe.analysis.statistics.resample import ScoreCounts, ratios, score_and_resample
 from segpipe.metrics.confusion import iou_counts
+from segpipe.runs.labels import UNMATCHED
 
 CLASSES = 4
+FACTORIAL = (*simulated.REGIMES[:4], simulated.REGIMES[6])  # the last one is skewed: reported as it is
 CONFUSED = np.array([[0, 0.6, 0.3, 0.1], [0.7, 0, 0.2, 0.1], [0.4, 0.4, 0, 0.2], [0.5, 0.3, 0.2, 0]])  # misses go here
 OFFSET = np.array([1.5, 0.5, 0.0, -0.7])  # of a class's logit: some are harder
 SHARES = np.array([4.0, 2.0, 1.0, 0.5])  # of the pixels, before chance
@@ -256,11 +258,33 @@ def print_missing(seeds: Sequence[int], trials: int) -> None:
             print(f"marginal, {regime.name}, {said}", flush=True)
 
 
+def print_factors(seeds: Sequence[int], trials: int) -> None:
+    """Marginal differences and interactions of designs of two to five factors, by scores."""
+    for count, sizes in simulated_factors.SIZES.items():
+        for (name, family), regime, missing, number in product(
+            simulated_factors.families(sizes).items(), FACTORIAL, (MISSING[0], MISSING[2]), seeds
+        ):
+            errors = missing_errors(family, regime, missing, seeds=number, trials=trials)
+            how = f"{100 * missing.share:.0f} % missing"
+            said = ", ".join(f"{what} {100 * errors[what]:.1f} %" for what in ("declared", "single", "worst"))
+            print(f"{count} factors, {name} ({len(family)}), {regime.name}, {how}, {number} seeds: {said}", flush=True)
+
+
+def print_tuned(seeds: Sequence[int], trials: int) -> None:
+    """Differences at the level that validation chose, by scores."""
+    for regime, scheme, count in product(FACTORIAL, simulated_factors.SCHEMES, seeds):
+        errors = simulated_factors.tuned_errors(regime, scheme=scheme, seeds=count, trials=trials)
+        said = ", ".join(f"{what} {100 * share:.1f} %" for what, share in errors.items())
+        print(f"tuned, {scheme}, {regime.name}, {count} seeds: {said}", flush=True)
+
+
 PARTS: dict[str, tuple[Callable[[Sequence[int], int], None], int]] = {  # with its usual number of trials
     "intervals": (print_intervals, 2000),
     "equal": (print_equal, 2000),
     "best": (print_best, 10_000),
     "missing": (print_missing, 10_000),
+    "factors": (print_factors, 1000),
+    "tuned": (print_tuned, 1000),
 }
 
 

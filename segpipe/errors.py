@@ -1,4 +1,4 @@
-"""The errors that the user can fix."""
+"""The errors that the user can fix, and the texts of messages."""
 
 import difflib
 import re
@@ -38,3 +38,8 @@ def nearest(given: object, allowed: Iterable[object]) -> str:
     """Return ``Did you mean ...?`` with the allowed word nearest to ``given``; an empty string if none is near."""
     close = difflib.get_close_matches(str(given), [str(word) for word in allowed], n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def pluralise(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun: ``1 seed``, ``5 seeds``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from segpipe.config.messages import user_errors
 from segpipe.engine.tuning import ENDED, OUT, Choice, Sweep, choose, join, next_command, notes, read, write
+from segpipe.errors import pluralise
 from segpipe.runs.archive import shown_path
 from segpipe.runs.run import display_path
 
@@ -55,7 +56,8 @@ def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: 
         for cell, level, seed in itertools.product(sweep.cells, sweep.levels, sweep.seeds)
     )
     if not any(choices) or (waiting and not incomplete):
-        why = f"{waiting} runs of the tuning seeds are not finished" if waiting else "no cell has a choice"
+        runs = f"{pluralise(waiting, 'run')} of the tuning seeds {'is' if waiting == 1 else 'are'} not finished"
+        why = runs if waiting else "no cell has a choice"
         console.print(f"Nothing was written: {why}. Finish the sweep, or choose from the finished runs: --incomplete")
         return 1
     file = out or (folder / OUT if folder.is_dir() else folder.with_name(f"{shown_path(folder).name}-{OUT}"))

@@ -18,14 +18,18 @@ from segpipe.analysis.cell_list import (
     read_config,
     run_folders,
 )
-from segpipe.analysis.design_points import DesignPoint, PlacedRun, design_points
+from segpipe.analysis.design_points import DesignPoint, PlacedRun, find_levels, place
 from segpipe.analysis.factors import FACTORS, Factor
+from segpipe.analysis.roles import Roles, choose_roles, find_key
 from segpipe.analysis.scores import MIOU, ReportScore
-from segpipe.analysis.settings import TrainingFacts, point_with_setting, separating_values, training_facts
+from segpipe.analysis.settings import TrainingFacts, add_hidden, drop_without_effect, hidden_keys, training_facts
+from segpipe.analysis.tuned import Tuned, at_chosen_levels
 from segpipe.errors import UserError
+from segpipe.metrics.confusion import RatioCounts
 from segpipe.runs import cells
 from segpipe.runs.archive import as_folder
-from segpipe.runs.counts import read_confusion
+from segpipe.runs.counts import read_boundaries, read_confusion
+from segpipe.runs.labels import labels
 from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import Run, display_path
 from segpipe.runs.storage import inside
@@ -37,12 +41,16 @@ COMPARED_KEYS = {
 }  # keys of run.json, with their names
 
 
+CellNames = Mapping[tuple[tuple[str, ...], str | None], str]  # label by overrides and run
+
+
 @dataclass(eq=False)
 class FinishedRun:
     """A finished run with intact files.
 
     matrices: int (I, C, C), a confusion matrix for each test image, rows true. facts: the configuration that can change
-    its result. val: the score on the validation images, by which networks are ranked.
+    its result. val: the score on the validation images, by which networks are ranked. counts: of the report's score, if
+    it is a score at boundaries.
     """
 
     run: Run
@@ -51,6 +59,7 @@ class FinishedRun:
     matrices: NDArray[np.int32]
     facts: TrainingFacts
     val: float
+    counts: RatioCounts | None = None
 
 
 @dataclass(eq=False)
@@ -80,7 +89,9 @@ class Collection:
 
     images, groups: names of the I test images and of their groups, the same for every run. separating: for each key in
     which runs differ although no override sets it, how often each value occurs. has_cell_list: whether a sweep's list
-    defines the requested cells. factors: the factors of the design. score: the score that is compared.
+    defines the requested cells. factors: those of a group of cells, of which ``averaged`` are not drawn. outer: the
+    factors whose levels form groups. score: the score that is compared. tuned: how the levels of nuisance factors were
+    chosen.
     """
 
     folder: Path
@@ -95,6 +106,9 @@ class Collection:
     has_cell_list: bool = True
     factors: tuple[Factor, ...] = FACTORS
     score: ReportScore = MIOU
+    outer: tuple[Factor, ...] = ()
+    averaged: tuple[Factor, ...] = ()
+    tuned: Tuned | None = None
 
     @cached_property
     def points(self) -> dict[DesignPoint, int]:
@@ -102,21 +116,90 @@ class Collection:
         return {point: number for number, network in enumerate(self.networks) for point in network.points}
 
     @property
+    def drawn(self) -> tuple[Factor, ...]:
+        """The factors of figures."""
+        return tuple(factor for factor in self.factors if factor not in self.averaged)
+
+    @property
     def runs(self) -> list[FinishedRun]:
         """All finished runs that are used."""
         return [run for network in self.networks for run in network.runs.values()]
 
 
-def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: ReportScore = MIOU) -> Collection:
+def collect(
+    folder: Path,
+    *,
+    factors: Sequence[Factor] | None = None,
+    roles: Roles | None = None,
+    tuned: Sequence[str] = (),
+    score: ReportScore = MIOU,
+) -> Collection:
     """Read the folder of a sweep, its archive, or any folder that contains runs.
 
-    factors: the factors of the design; any other key that varies is part of a cell's setting. score: the score that is
+    factors: the factors of a group of cells; None takes those that differ between the cells. roles: which factors are
+    drawn, averaged over, or form groups. tuned: keys whose level was chosen for each cell. score: the score that is
     compared.
     Raises UserError if no run is finished; other faults are listed in ``problems`` of the result.
     """
     folder = as_folder(folder)
-    if not factors:
+    if factors is not None and not factors:
         raise UserError("factors is empty. Give at least one factor in which the cells of the folder differ.")
+    check_folder(folder)
+    problems: list[Problem] = []
+    requested = cells.read(folder)
+    all_cells = list_cells(folder, requested, problems, factors or FACTORS)
+    names = {(cell.place, cell.run): name for cell, name in zip(all_cells, labels(all_cells), strict=True)}
+    if not tuned:
+        all_cells = exclude_tuning_seeds(folder, all_cells, problems, names)
+    finished = keep_same_test_set(read_finished(folder, all_cells, problems, names, score), problems)
+    if not finished:
+        raise no_finished_run(folder, problems)
+    facts = {name: run.facts for name, run in finished.items()}
+    design = find_levels(all_cells, {name: run.config for name, run in finished.items()}, factors or ())
+    drop_without_effect(design, facts)
+    separating = add_hidden(design, hidden_keys(design, facts), facts)
+    val = {name: run.val for name, run in finished.items()}
+    chosen = None
+    if keys := [find_key(design, key, "--tuned") for key in dict.fromkeys(tuned)]:
+        miou = {name: val_score(run.run, run.metrics, MIOU) for name, run in finished.items()}
+        chosen = at_chosen_levels(design, keys, cells.read_tuning_seeds(folder) or (), miou, problems)
+    inner, averaged = choose_roles(design, roles, val, [factor.key for factor in factors or ()])
+    named = {problem.label for problem in problems}
+    networks, unused = group_networks(place(design, inner), finished)
+    problems += [problem for problem in unused if problem.label not in named]
+    problems += [
+        Problem(
+            "extended",
+            names[cell.place, cell.run],
+            f"{cell.run} was resumed with another trainer.max_epochs than this cell requests",
+        )
+        for cell in requested
+        if cell.run in finished and "extended_from" in finished[cell.run].facts.values
+    ]
+    first = next(iter(finished.values()))
+    counts = read_confusion(first.run.confusion("test"))
+    record = first.run.record
+    return Collection(
+        folder,
+        networks,
+        seeds=sorted({seed for network in networks for seed in network.runs}),
+        classes=record["classes"],
+        palette=[tuple(colour) for colour in record.get("palette") or []],
+        images=counts["names"].tolist(),
+        groups=counts["groups"].tolist(),
+        problems=problems,
+        separating=separating,
+        has_cell_list=bool(requested),
+        factors=tuple(design.factors[key] for key in inner),
+        score=score,
+        outer=tuple(factor for key, factor in design.factors.items() if key not in inner),
+        averaged=tuple(design.factors[key] for key in averaged),
+        tuned=chosen,
+    )
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError if a folder does not exist, or is that of a single run."""
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder. Give the folder of a sweep, outputs/sweeps/NAME, or another folder with runs."
@@ -125,42 +208,16 @@ def collect(folder: Path, *, factors: Sequence[Factor] = FACTORS, score: ReportS
         raise UserError(
             f"{folder}: the folder of a single run. Give the folder that contains it, {display_path(folder.parent)}."
         )
-    problems: list[Problem] = []
-    requested = cells.read(folder)
-    all_cells = exclude_tuning_seeds(folder, list_cells(folder, requested, problems, factors), problems)
-    finished = keep_same_test_set(read_finished(folder, all_cells, problems, factors, score), problems)
-    if not finished:
-        states = Counter(problem.kind for problem in problems)
-        summary = ", ".join(f"{number} {kind}" for kind, number in states.items()) or "no runs"
-        raise UserError(
-            f"{folder}: no finished run ({summary}). Give the folder that a sweep printed at its end. "
-            f"To resume an interrupted sweep, repeat its command with sweep.name=NAME."
-        )
-    first = next(iter(finished.values()))
-    counts = read_confusion(first.run.confusion("test"))
-    images, groups = counts["names"].tolist(), counts["groups"].tolist()
-    placed_runs = design_points(all_cells, {name: run.config for name, run in finished.items()}, factors)
-    separating = separating_values(placed_runs, {name: run.facts for name, run in finished.items()}, factors)
-    networks, duplicates = group_networks(placed_runs, separating, finished)
-    problems += duplicates
-    problems += [
-        Problem(
-            "extended", cell.label, f"{cell.run} was resumed with another trainer.max_epochs than this cell requests"
-        )
-        for cell in requested
-        if cell.run in finished and "extended_from" in finished[cell.run].facts.values
-    ]
-    seeds = sorted({seed for network in networks for seed in network.runs})
-    record = first.run.record
-    palette = [tuple(colour) for colour in record.get("palette") or []]
-    value_counts = {
-        key: Counter(each.get(key, "not set") for each in separating.values())
-        for key in sorted(set().union(*separating.values()))
-    }
-    return Collection(
-        folder, networks, seeds, record["classes"], palette, images, groups, problems, value_counts, bool(requested),
-        tuple(factors), score,
-    )  # fmt: skip
+
+
+def no_finished_run(folder: Path, problems: Sequence[Problem]) -> UserError:
+    """Return the error of a folder without a finished run."""
+    states = Counter(problem.kind for problem in problems)
+    summary = ", ".join(f"{number} {kind}" for kind, number in states.items()) or "no runs"
+    return UserError(
+        f"{folder}: no finished run ({summary}). Give the folder that a sweep printed at its end. "
+        f"To resume an interrupted sweep, repeat its command with sweep.name=NAME."
+    )
 
 
 def list_cells(
@@ -188,7 +245,9 @@ def list_cells(
     return all_cells
 
 
-def exclude_tuning_seeds(folder: Path, all_cells: list[cells.Cell], problems: list[Problem]) -> list[cells.Cell]:
+def exclude_tuning_seeds(
+    folder: Path, all_cells: list[cells.Cell], problems: list[Problem], names: CellNames
+) -> list[cells.Cell]:
     """Return the cells without those of tuning seeds, which were used to choose the levels of the other cells.
 
     If a sweep has no other seeds yet, all its cells are returned. Adds a problem for each excluded cell.
@@ -198,7 +257,9 @@ def exclude_tuning_seeds(folder: Path, all_cells: list[cells.Cell], problems: li
     if not kept:
         return all_cells
     reason = "tuning seed (sweep.tuning_seeds); excluded from all comparisons"
-    problems += [Problem("tuning", cell.label, reason) for cell in all_cells if cell.choices["seed"] in tuning]
+    problems += [
+        Problem("tuning", names[cell.place, cell.run], reason) for cell in all_cells if cell.choices["seed"] in tuning
+    ]
     return kept
 
 
@@ -206,47 +267,51 @@ def read_finished(
     folder: Path,
     all_cells: Iterable[cells.Cell],
     problems: list[Problem],
-    factors: Sequence[Factor],
+    names: CellNames,
     score: ReportScore,
 ) -> dict[str, FinishedRun]:
     """Return the finished runs by folder name. Adds a problem for each cell without one."""
     finished: dict[str, FinishedRun] = {}
     seen: set[str] = set()
     for cell in all_cells:
-        if cell.run in seen:
+        if cell.run in seen and cell.run:
             continue
         seen.add(cell.run or "")
+        name = names[cell.place, cell.run]
         try:
             state = cells.status(folder, cell)
             run = Run(inside(folder, cell.run)) if cell.run else None
         except UserError as link:
-            problems.append(Problem("damaged", cell.label, str(link)))
+            problems.append(Problem("damaged", name, str(link)))
             continue
         if run is None or state not in ("finished", "extended"):
             error = cell.refused or cell.error or (run and run.record.get("error"))
             defaults = {"running": "still running", "missing": "no run yet"}
             reason = str(error).splitlines()[0] if error else defaults.get(state, "no reason recorded")
-            problems.append(Problem(state, cell.label, reason))
+            problems.append(Problem(state, name, reason))
             continue
         try:
-            finished[str(cell.run)] = read_run(run, factors, score)
+            finished[str(cell.run)] = read_run(run, score)
         except Exception as error:  # errors of zlib, zipfile, numpy and others; a damaged file must not stop the report
-            problems.append(Problem("damaged", cell.label, f"{cell.run}: {first_line(error)}"))
+            problems.append(Problem("damaged", name, f"{cell.run}: {first_line(error)}"))
     return finished
 
 
-def read_run(run: Run, factors: Sequence[Factor] = FACTORS, score: ReportScore = MIOU) -> FinishedRun:
+def read_run(run: Run, score: ReportScore = MIOU) -> FinishedRun:
     """Return a finished run. Damaged files raise whatever their readers raise."""
     metrics = read_record(run.metrics, Metrics)
     if not metrics:
         raise ValueError("metrics.json is missing or damaged")
-    val = val_score(run, metrics, score)
+    val = val_score(run, metrics, score.ranking)
     matrices = read_confusion(run.confusion("test"))["matrices"]
     if matrices.shape[1:] != (len(run.record["classes"]),) * 2:
         raise ValueError(f"confusion/test.npz is {matrices.shape} for {len(run.record['classes'])} classes")
     config = read_config(run.folder)
-    run_facts = training_facts(config, run.record, name=run.folder.name, factors=factors)
-    return FinishedRun(run, config, metrics, matrices, run_facts, val)
+    run_facts = training_facts(config, run.record, name=run.folder.name)
+    counts = read_boundaries(run.boundaries("test")).get(score.key) if score.at_boundaries else None
+    if score.at_boundaries and (counts is None or len(counts.numerator) != len(matrices)):
+        raise ValueError(f"boundaries/test.npz has no {score.key} of these test images")
+    return FinishedRun(run, config, metrics, matrices, run_facts, val, counts)
 
 
 def val_score(run: Run, metrics: Mapping[str, Any], score: ReportScore) -> float:
@@ -277,17 +342,16 @@ def keep_same_test_set(finished: dict[str, FinishedRun], problems: list[Problem]
 
 
 def group_networks(
-    placed_runs: list[PlacedRun], separating: Mapping[str, Mapping[str, str]], finished: dict[str, FinishedRun]
+    placed_runs: list[PlacedRun], finished: dict[str, FinishedRun]
 ) -> tuple[list[TrainedNetwork], list[Problem]]:
     """Return the networks, and a problem for each run that is a duplicate.
 
     Design points that share a run are one network.
-    separating: for each run, the values that separate it from other runs of its design point.
     """
     runs_of_points: dict[DesignPoint, dict[int, str]] = {}
     used_runs: dict[str, str] = {}
     for placed in placed_runs:
-        runs = runs_of_points.setdefault(point_with_setting(placed, separating.get(placed.run, {})), {})
+        runs = runs_of_points.setdefault(placed.point, {})
         if (first := runs.get(placed.seed)) in finished:
             used_runs[placed.run] = str(first)
         else:
@@ -304,8 +368,12 @@ def group_networks(
             if owners.setdefault(run, network) is network and run in finished:
                 used_runs[run] = network.runs.setdefault(seed, finished[run]).run.folder.name
     used = {run.run.folder.name for network in networks for run in network.runs.values()}
+    unused = {name: run for name, run in finished.items() if name not in used}
     return networks, [
-        duplicate_problem(run, finished[used_runs[name]]) for name, run in finished.items() if name not in used
+        duplicate_problem(run, finished[used_runs[name]])
+        if name in used_runs
+        else Problem("foreign", name, "its place among the cells of this folder is unknown; excluded")
+        for name, run in unused.items()
     ]
 
 
@@ -313,7 +381,14 @@ def duplicate_problem(run: FinishedRun, first: FinishedRun) -> Problem:
     """Return the problem of a second run with the same configuration and seed, of which only the first is used."""
     records = run.run.record, first.run.record
     different = [name for key, name in COMPARED_KEYS.items() if records[0].get(key) != records[1].get(key)]
-    reason = f"same configuration and seed as {first.run.folder.name}, which is used; this run is excluded"
+    identities = [record.get("identity") for record in records]
+    same = f"same configuration and seed as {first.run.folder.name}"
+    if None not in identities and identities[0] != identities[1]:
+        same = (
+            f"identity {identities[0]}, but the same cell and seed as {first.run.folder.name} with identity "
+            f"{identities[1]}, and no key of their configurations differs"
+        )
+    reason = f"{same}, which is used; this run is excluded"
     return Problem(
         "duplicate", run.run.folder.name, reason + (f". Different: {', '.join(different)}" if different else "")
     )

@@ -1,35 +1,35 @@
-"""The position of a run in the design: its level of each factor, and the other settings that were varied."""
+"""The position of a run in the design: its level of each factor."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from segpipe.analysis.factors import FACTORS, Factor, Level, in_order_of_names
+from segpipe.analysis.factors import FACTORS, KNOWN, MODEL, VIEW, Factor, in_order_of_names, make_factor
 from segpipe.runs.cells import Cell
-
-DESIGN_KEYS = {"seed", "model", "match", "budget", "decoder.smooth"}  # and the keys of the factors
-NO_SETTING = (
-    "sweep.",
-    "logger",
-    "trainer.",
-    "resume",
-    "run_dir",
-    "hydra.",
-    "data.workers",
-    "data.root",
-    "debug",
-    "warm_start",
+from segpipe.runs.labels import (
+    NOT_SET,
+    VIEW_WORDS,
+    Level,
+    Namer,
+    base_model,
+    full_name,
+    override_values,
+    short_keys,
+    swept_levels,
+    view_of,
 )
-UNMATCHED, SMOOTHED = "unmodified operators", "every operator smoothed"
-MATCHED = {"params": "equal parameters", "multiply_adds": "equal multiply-adds"}
-FCN = r"fcn\d+s"  # models that differ only in the stride
+
+Stratum = tuple[str, str, str]
+ALL_GROUPS: Stratum = ("all groups", "", "")  # of the comparisons of factors whose levels are groups
 
 
 class DesignPoint(NamedTuple):
     """A cell of the design without its seed.
 
-    setting: other overrides that vary, as on the command line. view: how operators and sizes are matched.
-    levels: one for each factor.
+    setting: the levels of the factors that form groups, on one line. view: how operators and sizes are matched. model:
+    its name without the stride; empty if the model is one of ``factors``.
+    levels: one for each of ``factors``. outer_levels: one for each of ``outer``, the factors that form groups. name:
+    the label; empty makes it from the levels.
     """
 
     setting: str
@@ -37,85 +37,99 @@ class DesignPoint(NamedTuple):
     model: str
     levels: tuple[Level, ...]
     factors: tuple[Factor, ...] = FACTORS
+    outer_levels: tuple[Level, ...] = ()
+    outer: tuple[Factor, ...] = ()
+    name: str = ""
 
     @property
-    def stratum(self) -> tuple[str, str, str]:
-        """Setting, view and model: the cells of one stratum differ only in the factors."""
+    def stratum(self) -> Stratum:
+        """Setting, view and model: the cells of one stratum (a group) differ only in the factors."""
         return self[:3]
 
     def level(self, key: str) -> Level:
         """Return the level of the factor with this key."""
-        return dict(zip((factor.key for factor in self.factors), self.levels, strict=True))[key]
+        return dict(zip((factor.key for factor in (*self.factors, *self.outer)), self.all_levels, strict=True))[key]
+
+    @property
+    def all_levels(self) -> tuple[Level, ...]:
+        """The levels of all factors, then of those that form groups."""
+        return (*self.levels, *self.outer_levels)
 
     @property
     def label(self) -> str:
         """The display name, for example ``fcn8s deconv sum``."""
+        if self.name:
+            return self.name
         levels = [(factor, self.level(factor.key)) for factor in in_order_of_names(self.factors)]
         suffix = "".join(str(level) for factor, level in levels if factor.in_model_name)
         model = f"fcn{suffix}s" if self.model == "fcn" else f"{self.model}{suffix}"
         others = [factor.in_name(level) for factor, level in levels if not factor.in_model_name]
-        view = {UNMATCHED: "", SMOOTHED: "smoothed"}.get(self.view, self.view)
-        return " ".join(filter(None, [model, *others, view, self.setting]))
+        return " ".join(filter(None, [model, *others, VIEW_WORDS.get(self.view, self.view), self.setting]))
 
 
-class PlacedRun(NamedTuple):
-    """A run at one of its design points.
+@dataclass
+class CellLevels:
+    """The levels of the cells of a folder.
 
-    run: folder name. setting: as in the point. overridden: keys of the design that an override sets.
+    cells: the valid ones. columns: for each key that varies, the level of each of the cells; None where it is unknown,
+    for a cell without a run. factors: the record of each key. hidden: keys that no override sets. swept: keys that are
+    part of labels even if the cells that are left have one level.
     """
 
-    point: DesignPoint
-    seed: int
-    run: str
-    setting: dict[str, str]
-    overridden: frozenset[str]
+    cells: list[Cell]
+    columns: dict[str, list[Level | None]]
+    views: list[str]
+    factors: dict[str, Factor]
+    hidden: list[str] = field(default_factory=list)
+    swept: set[str] = field(default_factory=set)
+
+    def add(self, key: str, levels: Sequence[Level | None]) -> None:
+        """Add a key in which runs differ although no override sets it."""
+        self.columns[key] = [*levels]
+        self.hidden.append(key)
+        self.rename()
+
+    def rename(self, given: Iterable[Factor] = ()) -> None:
+        """Make the factors of all columns again. given: records that replace those of their keys."""
+        short = short_keys(self.columns)
+        own = {factor.key: factor for factor in (*self.factors.values(), *given) if factor.key not in self.hidden}
+        self.factors = {
+            key: own[key]
+            if key in own and (key in KNOWN or own[key].label != own[key].key.rpartition(".")[2])
+            else make_factor(key, [level for level in levels if level is not None], short[key])
+            for key, levels in self.columns.items()
+        }
 
 
-def keys(overrides: Iterable[str]) -> dict[str, str]:
-    """Return the values of overrides by key."""
-    return {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
+def find_levels(
+    all_cells: Sequence[Cell], configs: Mapping[str, Mapping[str, Any]], given: Sequence[Factor] = ()
+) -> CellLevels:
+    """Return the levels of all valid cells in each key that overrides vary.
 
-
-def format_setting(setting: Mapping[str, str]) -> str:
-    """Return a setting on one line."""
-    return " ".join(f"{key}={value}" for key, value in sorted(setting.items()))
-
-
-def design_points(
-    all_cells: list[Cell], configs: Mapping[str, Mapping[str, Any]], factors: Sequence[Factor] = FACTORS
-) -> list[PlacedRun]:
-    """Return the runs of all valid cells with their design points, according to the overrides of the cells.
-
-    configs: configurations of finished runs by name. They are used for values that the cells do not contain: what was
-    matched, and levels of factors.
+    configs: configurations of finished runs by name, for values that the cells do not contain. given: factors that are
+    part of the design even if they do not vary.
     """
-    design_keys = DESIGN_KEYS | {factor.override_key for factor in factors}
-    overrides_of_cells = [keys(cell.overrides) for cell in all_cells]
-    varied = [
-        {k: v for k, v in one.items() if k not in design_keys - {"budget"} and not k.startswith(NO_SETTING)}
-        for one in overrides_of_cells
-    ]
-    constant = {item for item in varied[0].items() if all(item in one.items() for one in varied)} if varied else set()
-    placed_runs = []
-    for cell, overrides, others in zip(all_cells, overrides_of_cells, varied, strict=True):
-        if cell.refused or cell.error:
-            continue
-        choices, config = cell.choices, configs.get(str(cell.run), {})
-        smoothed = (
-            overrides.get("decoder.smooth", "null") != "null"
-        )  # unpool's default smoothing is part of the operator
-        # A run may be two cells, matched and not matched; its configuration is that of one of them.
-        match = choices["match"] if "match" in choices else config.get("match") if config else overrides.get("match")
-        view = MATCHED.get(str(match), SMOOTHED if smoothed else UNMATCHED)
-        setting = dict(others.items() - constant)
-        if view not in MATCHED.values():
-            setting.pop("budget", None)  # without matching, a budget has no effect
-        levels = tuple(level_of(factor, choices, overrides, config) for factor in factors)
-        point = DesignPoint(format_setting(setting), view, model_of(choices["model"], factors), levels, tuple(factors))
-        placed_runs.append(
-            PlacedRun(point, choices["seed"], str(cell.run), setting, frozenset(overrides) & design_keys)
-        )
-    return placed_runs
+    cells = [cell for cell in all_cells if not (cell.refused or cell.error)]
+    finished = {without_seed(cell): configs[str(cell.run)] for cell in cells if str(cell.run) in configs}
+    own = {str(cell.run): configs.get(str(cell.run), finished.get(without_seed(cell), {})) for cell in cells}
+    columns: dict[str, list[Level | None]] = {key: [*levels] for key, levels in swept_levels(cells, own).items()}
+    for factor in given:
+        levels = [level_of(factor, cell.choices, override_values(cell.overrides), own[str(cell.run)]) for cell in cells]
+        columns.pop(factor.override_key, None)
+        columns[factor.key] = [*levels]
+    for column in columns.values():
+        for index, cell in enumerate(cells):
+            if column[index] == NOT_SET and not own[str(cell.run)]:
+                column[index] = None
+    views = [view_of(cell, own[str(cell.run)]) for cell in cells]
+    design = CellLevels(cells, columns, views, {factor.key: factor for factor in given})
+    design.rename(given)
+    return design
+
+
+def without_seed(cell: Cell) -> tuple[str, ...]:
+    """Return the overrides of a cell except its seed."""
+    return tuple(override for override in cell.place if not override.startswith("seed="))
 
 
 def level_of(
@@ -126,9 +140,47 @@ def level_of(
         return factor.level(choices[factor.key])
     if factor.override_key in overrides:
         return factor.level_of_override(overrides[factor.override_key])
-    return factor.level_in(config)
+    return factor.level_in(config) if config else NOT_SET
 
 
-def model_of(name: str, factors: Iterable[Factor]) -> str:
-    """Return the model's name, without the stride if the stride is a factor."""
-    return "fcn" if any(factor.in_model_name for factor in factors) and re.fullmatch(FCN, name) else name
+class PlacedRun(NamedTuple):
+    """A run at one of its design points. run: folder name."""
+
+    point: DesignPoint
+    seed: int
+    run: str
+
+
+def place(design: CellLevels, inner: Sequence[str]) -> list[PlacedRun]:
+    """Return the runs of all cells with their design points.
+
+    inner: keys of the factors of a group, in order; the cells of a group are equal in all other keys.
+    """
+    factors = tuple(design.factors[key] for key in inner)
+    outer = tuple(factor for key, factor in design.factors.items() if key not in inner)
+    known = [i for i in range(len(design.cells)) if all(levels[i] is not None for levels in design.columns.values())]
+    columns: dict[str, list[Level]] = {
+        key: [level for i in known if (level := levels[i]) is not None] for key, levels in design.columns.items()
+    }
+    varied = {key: levels for key, levels in columns.items() if len(set(levels)) > 1 or key in design.swept}
+    base = base_model(str(design.cells[0].choices.get("model") or "")) if design.cells else ""
+    namer = Namer(varied, base)
+    placed = []
+    for row, index in enumerate(known):
+        cell, levels = design.cells[index], {key: column[row] for key, column in columns.items()}
+        setting = " ".join(
+            sorted(f"{factor.label}={levels[factor.key]}" for factor in outer if factor not in (MODEL, VIEW))
+        )
+        model = "" if MODEL in factors else str(levels.get("model", base_model(str(cell.choices.get("model") or ""))))
+        point = DesignPoint(
+            setting,
+            "" if VIEW in factors else design.views[index],
+            model,
+            tuple(levels[key] for key in inner),
+            factors,
+            tuple(levels[factor.key] for factor in outer),
+            outer,
+            namer.label({key: levels[key] for key in varied}) or full_name(cell.choices),
+        )
+        placed.append(PlacedRun(point, cell.choices["seed"], str(cell.run)))
+    return placed

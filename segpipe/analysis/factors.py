@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Level = str | int | float
-NOT_SET = "not set"  # the level of a run whose configuration lacks the key
+from segpipe.runs.labels import NOT_SET as NOT_SET
+from segpipe.runs.labels import Level as Level
+from segpipe.runs.labels import is_group, parse_level
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Factor:
     merged_keys: configuration keys that may differ between cells which are one network, where this level differs.
     joins_skips: its levels are fusions; the verdict states whether they can represent different functions.
     has_bound: its levels are the strides for which ``segpipe.bound`` gives the score of a perfect map.
+    in_words: its levels are understood without its name (operators and fusions), so that text leaves it out.
     """
 
     key: str
@@ -36,6 +38,22 @@ class Factor:
     merged_keys: tuple[str, ...] = ()
     joins_skips: bool = False
     has_bound: bool = False
+    in_words: bool = False
+
+    @property
+    def title(self) -> str:
+        """The label at the start of a line; a key keeps its case."""
+        return self.label.capitalize() if self.label.replace(" ", "").isalpha() and not self.is_key else self.label
+
+    @property
+    def is_key(self) -> bool:
+        """Whether the label is the end of a key, which is no word: ``lr``."""
+        return self.label == self.key.rpartition(".")[2] and "." in self.key
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the levels are names, of the choices of a group for example, which are understood alone."""
+        return self.in_words or self.config_path.endswith(".name")
 
     @property
     def override_key(self) -> str:
@@ -68,13 +86,7 @@ class Factor:
 
     def level_of_override(self, text: str) -> Level:
         """Return the level of an override's value, with the type that it has in a configuration."""
-        if self.quantity:
-            for kind in (int, float):
-                try:
-                    return kind(text)
-                except ValueError:
-                    pass
-        return text
+        return self.level(parse_level(text))
 
     def ordered(self, levels: Iterable[Level]) -> list[Level]:
         """Return the distinct levels: numbers by size, others in the given order."""
@@ -92,11 +104,15 @@ class Factor:
 
     def in_name(self, level: Level) -> str:
         """Return the level as part of a network's name: with its key, unless it is the name of a group's choice."""
-        return str(level) if self.config_path.endswith(".name") else f"{self.key}={level}"
+        return str(level) if self.has_names else f"{self.key}={level}"
+
+    def in_context(self, level: Level) -> str:
+        """Return the level as part of the name of a context: with its label where it says nothing alone."""
+        return str(level) if self.has_names else f"{self.label}={level}"
 
     def subject(self, level: Level) -> str:
-        """Return the level as the subject of a sentence: with the label if it is a number."""
-        return self.named(level) if self.quantity else str(level)
+        """Return the level as the subject of a sentence: with the label, unless it is the name of a choice."""
+        return str(level) if self.has_names and not self.quantity else self.named(level)
 
 
 def by_size(level: Level) -> tuple[bool, float, str]:
@@ -108,19 +124,33 @@ def by_size(level: Level) -> tuple[bool, float, str]:
 SAME_WITHOUT_SKIPS = ("fusion", "model.stride", "model.taps", "model.narrow")  # identity.canonical makes these equal
 DECODER = Factor(
     "decoder", "decoder", "decoders",
-    path="decoder.name", merged_keys=("decoder", "model.enlarge"),
+    path="decoder.name", merged_keys=("decoder", "model.enlarge"), in_words=True,
 )  # fmt: skip
 FUSION = Factor(
     "fusion", "fusion", "fusions",
-    path="fusion.name", merged_keys=SAME_WITHOUT_SKIPS, joins_skips=True,
+    path="fusion.name", merged_keys=SAME_WITHOUT_SKIPS, joins_skips=True, in_words=True,
 )  # fmt: skip
 STRIDE = Factor(
     "stride", "stride", "strides",
     override="model.stride", path="model.stride", quantity=True, descending=True, in_model_name=True,
     undefined_at=(("fusion", "none"),),  # without skips there is no depth of skips
-    merged_keys=SAME_WITHOUT_SKIPS, has_bound=True,
+    merged_keys=SAME_WITHOUT_SKIPS, has_bound=True, in_words=True,
 )  # fmt: skip
+MODEL = Factor("model", "model", "models", path="model.name")
+VIEW = Factor("view", "view", "views", in_words=True)
 FACTORS = (DECODER, FUSION, STRIDE)
+KNOWN = {factor.key: factor for factor in (*FACTORS, MODEL, VIEW)}
+
+
+def make_factor(key: str, levels: Iterable[Level], short: str) -> Factor:
+    """Return the factor of a key that differs between cells. short: the shortest end of the key that is unambiguous."""
+    if key in KNOWN:
+        return KNOWN[key]
+    if is_group(key):
+        return Factor(key, key, f"levels of {key}", path=f"{key}.name")
+    numbers = [isinstance(level, int | float) for level in set(levels)]
+    others = {level for level in levels if not isinstance(level, int | float)} <= {"null", NOT_SET}
+    return Factor(key, short, f"levels of {short}", quantity=any(numbers) and others)
 
 
 def in_order_of_names(factors: Sequence[Factor]) -> list[Factor]:

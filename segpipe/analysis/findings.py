@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from segpipe.analysis.design_points import Stratum
 from segpipe.analysis.factors import Factor, Level, named
 from segpipe.analysis.formatting import (
     MINUS,
@@ -67,7 +68,7 @@ def about_factor(factor: Factor, family: Sequence[Comparison], note: str = "") -
             f"Excluded from some differences because runs are missing: "
             f"{', '.join(dropped[:STATED])}{and_more(dropped)}."
         )
-    return Finding(factor.label.capitalize(), ordered.label, " ".join(filter(None, [*sentences, note])))
+    return Finding(factor.title, ordered.label, " ".join(filter(None, [*sentences, note])))
 
 
 def interval_sentences(factor: Factor, ordered: Order, comparisons: Sequence[Comparison]) -> list[str]:
@@ -77,7 +78,7 @@ def interval_sentences(factor: Factor, ordered: Order, comparisons: Sequence[Com
     if len(comparisons) > 1:
         all_of = len(significant) == len(comparisons)
         many = (
-            f"All {len(comparisons)} differences are"
+            f"{'Both' if len(comparisons) == 2 else f'All {len(comparisons)}'} differences are"
             if all_of
             else count_of(len(significant), len(comparisons), "difference")
         )
@@ -103,9 +104,9 @@ def interval_sentences(factor: Factor, ordered: Order, comparisons: Sequence[Com
 
 
 def capitalised(factor: Factor, level: Level) -> str:
-    """Return a level as the first words of a sentence; the name of a level keeps its case."""
+    """Return a level as the first words of a sentence; the name of a level, and a key, keep their case."""
     subject = factor.subject(level)
-    return subject[0].upper() + subject[1:] if factor.quantity else subject
+    return subject[0].upper() + subject[1:] if factor.quantity and not factor.is_key else subject
 
 
 def gap_text(one: Comparison) -> str:
@@ -153,9 +154,14 @@ def new_image_sentence(significant: Sequence[Comparison]) -> str:
     return f"Not significant for new images: {join_words(not_sure[:STATED])}{and_more(not_sure)}."
 
 
-def about_interactions(grid: FactorGrid, analysis: Analysis) -> list[Finding]:
-    """Return the finding on interactions: the number that is significant, and the largest for each two factors."""
-    family = [one for one in analysis.interactions if one.contrast.stratum == grid.stratum]
+def about_interactions(
+    grid: FactorGrid | None, stratum: Stratum, factors: Sequence[Factor], analysis: Analysis
+) -> list[Finding]:
+    """Return the finding on interactions: the number that is significant, and the largest for each two factors.
+
+    grid: the results of the stratum; None for the comparisons of groups. factors: of the stratum.
+    """
+    family = [one for one in analysis.interactions if one.contrast.stratum == stratum]
     with_interval = [one for one in family if one.estimate.trainings is not None]
     if not with_interval:
         return []
@@ -171,25 +177,30 @@ def about_interactions(grid: FactorGrid, analysis: Analysis) -> list[Finding]:
     largest: dict[str, Comparison] = {}
     for one in sorted(significant, key=lambda one: -abs(one.estimate.difference)):
         largest.setdefault(one.contrast.factor, one)
-    marginal = [as_positive(one) for one in analysis.marginal if one.contrast.stratum == grid.stratum]
+    marginal = [as_positive(one) for one in analysis.marginal if one.contrast.stratum == stratum]
     positive = {(one.contrast.a, one.contrast.b) for one in marginal}
     many = f"{count_of(len(significant), len(with_interval), 'interaction')} significant"
-    changes = "; ".join(change_text(one, positive, grid.factors) for one in largest.values())
+    changes = "; ".join(change_text(one, positive, factors) for one in largest.values())
     text = (
-        f"{many}: the differences above depend on other factors and are means over these. The largest changes: "
-        f"{changes}."
+        f"{many}: the differences above depend on other factors and are means over these. The largest "
+        f"{'change' if len(largest) == 1 else 'changes'}: {changes}."
     )
-    return [Finding("Interactions", "", " ".join([text, *exception_sentences(grid)]))]
+    return [Finding("Interactions", "", " ".join([text, *(exception_sentences(grid) if grid else [])]))]
 
 
 def change_text(one: Comparison, positive: set[tuple[str, str]], factors: Sequence[Factor]) -> str:
     """Return the text on an interaction. positive: pairs (a, b) for which the mean difference a - b is positive."""
     one = as_positive(one)
-    other = next(factor.label for factor in factors if one.contrast.factor.endswith(f" x {factor.key}"))
+    first, _, second = one.contrast.factor.partition(" x ")
+    labels = {factor.key: factor.label for factor in factors}
+    other = labels.get(second, second)
     a, b, level, other_level = one.contrast.square or ("", "", "", "")
     if (a, b) not in positive:  # a - b larger at one level is b - a larger at the other
         a, b, level, other_level = b, a, other_level, level
     gap, interval = format_score(one.estimate.difference, one.score), format_interval(one.estimate.trainings, one.score)
+    by_key = {factor.key: factor for factor in factors}
+    if (own := by_key.get(first)) is not None:
+        a, b = own.subject(a), own.subject(b)
     return (
         f"the difference {a} {MINUS} {b} is {gap} points ({interval}) larger at {other} {level} than at {other_level}"
     )

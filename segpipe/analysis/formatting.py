@@ -5,6 +5,7 @@ import math
 from segpipe.analysis.scores import MIOU, ReportScore
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.intervals import Interval
+from segpipe.errors import pluralise as pluralise
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -69,11 +70,6 @@ def extra_digits(comparison: Comparison) -> int:
 def join_words(words: list[str], last: str = "and") -> str:
     """Return words as a list: ``a, b and c``."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}" if words else ""
-
-
-def pluralise(count: int, one: str, many: str | None = None) -> str:
-    """Return a count with its noun: ``1 seed``, ``5 seeds``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def count_of(count: int, total: int, noun: str) -> str:

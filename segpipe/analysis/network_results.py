@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from segpipe.analysis.collect import Collection, FinishedRun, TrainedNetwork
-from segpipe.analysis.design_points import DesignPoint
+from segpipe.analysis.design_points import DesignPoint, Stratum
 from segpipe.analysis.factors import Factor, Level
 from segpipe.analysis.scores import ReportScore
-from segpipe.analysis.statistics.contrasts import Stratum
 from segpipe.analysis.statistics.effects import Analysis
+from segpipe.analysis.statistics.intervals import MIN_SEEDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +22,8 @@ class NetworkResult:
     """The scores and costs of a network; NaN where its runs have none.
 
     number: its index. letter: marks a network that is several cells. test, val: mean scores over seeds; std: standard
-    deviation of the test score over seeds. cost: median by name. pareto: the costs for which it is on the Pareto front:
-    no network of equal or lower cost has a better validation score. score: the score of ``test``, ``std`` and ``val``.
+    deviation of the test score over seeds. cost: median by name. pareto: the costs for which it is on the Pareto front,
+    see ``pareto_front``. score: the score of ``test``, ``std`` and ``val``.
     """
 
     number: int
@@ -58,7 +59,11 @@ def network_results(collection: Collection, analysis: Analysis) -> list[NetworkR
     """Return the results of the networks that have runs."""
     trained = [(number, network) for number, network in enumerate(collection.networks) if network.runs]
     costs = {number: {name: cost(network, name) for name in COSTS} for number, network in trained}
-    val = {number: network.val for number, network in trained}
+    val = {number: {seed: run.val for seed, run in network.runs.items()} for number, network in trained}
+    fronts = {
+        name: pareto_front({number: one[name] for number, one in costs.items()}, val)
+        for name in compared_costs(collection)
+    }
     marks = letters(number for number, network in trained if len(network.points) > 1)
     return [
         NetworkResult(
@@ -67,9 +72,9 @@ def network_results(collection: Collection, analysis: Analysis) -> list[NetworkR
             marks.get(number, ""),
             float(np.nanmean(analysis.scores.observed[number])),
             float(analysis.seed_std[number]),
-            val[number],
+            network.val,
             costs[number],
-            frozenset(name for name in COSTS if on_front(number, {n: costs[n][name] for n in costs}, val)),
+            frozenset(name for name, front in fronts.items() if number in front),
             collection.score,
         )
         for number, network in trained
@@ -96,18 +101,46 @@ def number_of(run: FinishedRun, *path: str) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def on_front(number: int, costs: dict[int, float], val: dict[int, float]) -> bool:
-    """Return whether a network is on the Pareto front.
+def compared_costs(collection: Collection) -> list[str]:
+    """Return the costs that are properties of a network.
 
-    That is: no network with the same or lower cost scores higher, and none with a lower cost scores as high.
+    On a CPU, the memory is that of the whole training process, with its data and libraries, so it is left out.
     """
-    cost = costs[number]
-    if not math.isfinite(cost):
-        return False
-    return not any(
-        costs[other] <= cost and val[other] >= val[number] and (costs[other] < cost or val[other] > val[number])
-        for other in costs
-    )
+    on_cpu = any(str(metric(run, "cost", "device")).startswith("cpu") for run in collection.runs)
+    return [name for name in COSTS if not (on_cpu and name == "peak_memory_mib")]
+
+
+def pareto_front(costs: Mapping[int, float], val: Mapping[int, Mapping[int, float]]) -> set[int]:
+    """Return the networks that are better than every cheaper one, on validation and by more than noise.
+
+    costs: by network. val: validation scores by network and seed. Of networks with equal cost, those that are within
+    noise of the best are all on the front. Networks whose cost is not known are not.
+    """
+    by_cost: dict[float, list[int]] = {}
+    for number in sorted((number for number in costs if math.isfinite(costs[number])), key=lambda one: costs[one]):
+        by_cost.setdefault(costs[number], []).append(number)
+    front: set[int] = set()
+    cheaper: list[int] = []
+    for members in by_cost.values():
+        best = max(members, key=lambda number: np.mean([*val[number].values()]))
+        if all(is_better(val[best], val[other]) for other in cheaper):
+            front |= {number for number in members if number == best or not is_better(val[best], val[number])}
+        cheaper += members
+    return front
+
+
+def is_better(one: Mapping[int, float], other: Mapping[int, float]) -> bool:
+    """Return whether the scores of a network, by seed, exceed those of another one by more than noise.
+
+    That is: the 95 % interval of the difference, paired by seed, is above zero. With fewer than MIN_SEEDS common seeds
+    the noise is unknown, and the means decide; equal means are not better.
+    """
+    seeds = sorted(one.keys() & other.keys())
+    if len(seeds) < MIN_SEEDS:
+        return float(np.mean([*one.values()])) > float(np.mean([*other.values()]))
+    difference = np.array([one[seed] - other[seed] for seed in seeds])
+    error = float(difference.std(ddof=1)) / len(seeds) ** 0.5
+    return float(difference.mean()) > float(stdtrit(len(seeds) - 1, 0.975)) * error
 
 
 def letters(numbers: Iterable[int]) -> dict[int, str]:
@@ -122,14 +155,15 @@ def letters(numbers: Iterable[int]) -> dict[int, str]:
 
 @dataclass(frozen=True, eq=False)
 class FactorGrid:
-    """The results of one stratum by the levels of the factors.
+    """The results of one stratum by the levels of the drawn factors.
 
-    The first factor gives the rows and the lines of figures.
+    The first factor gives the rows and the lines of figures. averaged: factors over whose levels each result is a mean.
     """
 
     stratum: Stratum
     factors: tuple[Factor, ...]
     results: dict[tuple[Level, ...], NetworkResult]
+    averaged: tuple[Factor, ...] = ()
 
     @property
     def score(self) -> ReportScore:
@@ -176,11 +210,46 @@ def stratum_label(stratum: Stratum) -> str:
     return ", ".join(filter(None, [model, view, setting]))
 
 
-def grids(results: Sequence[NetworkResult]) -> list[FactorGrid]:
-    """Return a grid for each stratum."""
-    by_stratum: dict[Stratum, dict[tuple[Level, ...], NetworkResult]] = {}
+def grids(results: Sequence[NetworkResult], averaged: Sequence[Factor] = ()) -> list[FactorGrid]:
+    """Return a grid for each stratum. averaged: factors that are not drawn."""
+    by_stratum: dict[Stratum, dict[tuple[Level, ...], dict[int, NetworkResult]]] = {}
     for result in results:
         for point in result.network.points:
-            by_stratum.setdefault(point.stratum, {})[point.levels] = result
-    factors = results[0].point.factors if results else ()
-    return [FactorGrid(stratum, factors, cells) for stratum, cells in by_stratum.items()]
+            levels = tuple(
+                level for factor, level in zip(point.factors, point.levels, strict=True) if factor not in averaged
+            )
+            by_stratum.setdefault(point.stratum, {}).setdefault(levels, {})[result.number] = result
+    factors = tuple(factor for factor in results[0].point.factors if factor not in averaged) if results else ()
+    return [
+        FactorGrid(
+            stratum,
+            factors,
+            {levels: average([*cell.values()], factors, levels) for levels, cell in cells.items()},
+            tuple(averaged),
+        )
+        for stratum, cells in by_stratum.items()
+    ]
+
+
+def average(results: Sequence[NetworkResult], factors: Sequence[Factor], levels: Sequence[Level]) -> NetworkResult:
+    """Return the mean of networks that differ only in averaged factors; of one network, its result.
+
+    factors, levels: those that the networks have in common, for the label. The runs of the mean are those of all its
+    networks. Its standard deviation over seeds is the root of the mean variance.
+    """
+    first = results[0]
+    if len(results) == 1:
+        return first
+    label = " ".join(factor.in_name(level) for factor, level in zip(factors, levels, strict=True))
+    runs = dict(enumerate(run for one in results for _, run in sorted(one.network.runs.items())))
+    return replace(
+        first,
+        number=-1 - first.number,
+        network=TrainedNetwork([first.point._replace(name=label)], runs),
+        letter="",
+        test=float(np.mean([one.test for one in results])),
+        std=float(np.sqrt(np.mean([one.std**2 for one in results]))),
+        val=float(np.mean([one.val for one in results])),
+        cost={name: float(np.mean([one.cost[name] for one in results])) for name in first.cost},
+        pareto=frozenset(),
+    )

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.metrics.confusion import SCORES, Matrices, RatioCounts, iou_counts
+from segpipe.errors import UserError, nearest
+from segpipe.metrics import boundaries
+from segpipe.metrics.confusion import (
+    SCORES,
+    Matrices,
+    RatioCounts,
+    class_accuracy_counts,
+    dice_counts,
+    iou_counts,
+    pixel_accuracy_counts,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,8 @@ class ReportScore:
     definition: the text after the label in "Score: mIoU ...".
     scale, unit, digits: a stored value is multiplied by ``scale`` and shown in this unit with so many decimals. A
         difference of 1 in shown values is a point.
+    at_boundaries: it is one of ``boundaries.NAMES``, whose counts runs store for the test images alone. Networks are
+        then ranked by their validation mIoU.
     """
 
     key: str
@@ -32,6 +44,12 @@ class ReportScore:
     scale: float = 100
     unit: str = "%"
     digits: int = 1
+    at_boundaries: bool = False
+
+    @property
+    def ranking(self) -> "ReportScore":
+        """The score on the validation images by which networks are ranked."""
+        return MIOU if self.at_boundaries else self
 
     @property
     def point(self) -> float:
@@ -75,3 +93,28 @@ MIOU = ReportScore(
     counts=iou_counts,
     definition="of all test pixels together, mean over the classes in the test masks",
 )
+COUNTS: dict[str, Callable[[Matrices], RatioCounts]] = {
+    "miou": iou_counts,
+    "dice": dice_counts,
+    "mean_class_accuracy": class_accuracy_counts,
+    "pixel_accuracy": pixel_accuracy_counts,
+}  # of the scores that are means of ratios; others are resampled by whole matrices, which takes longer
+
+
+def find_score(name: str) -> ReportScore:
+    """Return the score with this key: one of ``confusion.SCORES`` or ``boundaries.NAMES``. Raises UserError for others.
+
+    Boundary scores are means over images (boundary_f) or over classes of sums over images (docs/boundaries.md).
+    """
+    if name == MIOU.key:
+        return MIOU
+    if name in SCORES:
+        score = SCORES[name]
+        mean = ", mean over the classes in the test masks" if score.per_class else ""
+        definition = f"of all test pixels together{mean}"
+        return ReportScore(name, score.label, compute=score.value, counts=COUNTS.get(name), definition=definition)
+    if name in boundaries.NAMES:
+        kind = "mean over images" if name in boundaries.AVERAGES else "of all test images together, mean over classes"
+        return ReportScore(name, name, definition=f"{kind} (docs/boundaries.md)", at_boundaries=True)
+    names = [*SCORES, *boundaries.NAMES]
+    raise UserError(f"--score {name}: no such score. Give one of: {', '.join(names)}.{nearest(name, names)}")

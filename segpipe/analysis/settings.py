@@ -1,21 +1,22 @@
-"""Configuration keys in which runs of one design point differ although no override sets them.
+"""Configuration keys in which runs of one cell differ although no override sets them.
 
-They become part of the point's setting, so that runs of different trainings are not pooled as seeds.
+They become factors, so that runs of different trainings are not pooled as seeds.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from segpipe.analysis.design_points import DesignPoint, PlacedRun, format_setting
-from segpipe.analysis.factors import FACTORS, Factor, Level
+from segpipe.analysis.design_points import CellLevels
+from segpipe.analysis.factors import FACTORS, KNOWN
 from segpipe.runs.identity_keys import ADDED_SINCE, IGNORED_IN_IDENTITY
+from segpipe.runs.labels import GLOBAL, NOT_SET, Level, follows, is_below, is_group, override_values, parse_level
 
 NO_DIFFERENCE = (*IGNORED_IN_IDENTITY, "seed", "model.name", "model.deconv_kernel")
-MODEL = "model"  # may differ between design points of a stratum, in addition to the nodes of the factors
+MODEL = "model"  # may differ between cells, in addition to the nodes of the factors
 DATA_KEYS = {
     "train": "train_data",
     "val": "val_data",
@@ -41,12 +42,10 @@ class TrainingFacts(NamedTuple):
     values: dict[str, str]
 
 
-def training_facts(
-    config: Mapping[str, Any], record: Mapping[str, Any], *, name: str, factors: Sequence[Factor] = FACTORS
-) -> TrainingFacts:
+def training_facts(config: Mapping[str, Any], record: Mapping[str, Any], *, name: str) -> TrainingFacts:
     """Return the facts of a run. name: of its folder."""
     match = config.get("match")
-    cell = TrainedCell(str(config["model"]["name"]), tuple(factor.level_in(config) for factor in factors), str(match))
+    cell = TrainedCell(str(config["model"]["name"]), tuple(factor.level_in(config) for factor in FACTORS), str(match))
     values = {
         key: format_value(key, value)
         for key, value in flatten(config)
@@ -93,38 +92,71 @@ def format_value(key: str, value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), default=str)
 
 
-def is_below(key: str, paths: Iterable[str]) -> bool:
-    """Return whether a key equals one of the paths or is below it."""
-    return any(key == path or key.startswith(f"{path}.") for path in paths)
+def hidden_keys(design: CellLevels, facts: Mapping[str, TrainingFacts]) -> list[str]:
+    """Return the keys in which finished runs differ although no swept key explains it. Each is a factor.
 
-
-def separating_values(
-    placed_runs: Iterable[PlacedRun], facts: Mapping[str, TrainingFacts], factors: Sequence[Factor] = FACTORS
-) -> dict[str, dict[str, str]]:
-    """Return, for each finished run by name, the values of the keys that separate runs which should be one training.
-
-    These are keys that differ between runs of one design point, whatever their seeds; and keys outside the model and
-    the factors that differ between runs of one stratum. Keys that overrides of the point set are excluded.
+    These are keys that differ between runs of one cell, whatever their seeds; and keys outside the model and the swept
+    groups that differ between cells, unless they may follow from a swept model or experiment, or are copies of a swept
+    value (``augment.crop`` of ``data.crop``). So a difference between two operators is never due to another option.
     """
-    nodes_of_points = [MODEL, *(factor.node for factor in factors)]
-    strata: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    points: dict[DesignPoint, set[str]] = defaultdict(set)
-    overridden: dict[DesignPoint, set[str]] = defaultdict(set)
-    for placed in placed_runs:
-        if placed.run in facts:
-            strata[placed.point.stratum].add(placed.run)
-            points[placed.point].add(placed.run)
-            overridden[placed.point] |= placed.overridden
+    rows = [index for index, cell in enumerate(design.cells) if str(cell.run) in facts]
+    nodes = [MODEL, *(factor.node for factor in design.factors.values())]
+    runs_of_cells: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    runs_of_causes: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for index in rows:
+        levels = {key: column[index] for key, column in design.columns.items()}
+        run = str(design.cells[index].run)
+        runs_of_cells[tuple(levels.values())].add(run)
+        runs_of_causes[tuple(levels.get(key) for key in (*GLOBAL, "view"))].add(run)
     keys: set[str] = set()
-    for runs in strata.values():
-        keys |= {key for key in differing([facts[run] for run in runs]) if not is_below(key, nodes_of_points)}
-    for point, runs in points.items():
-        keys |= differing_at_point([facts[run] for run in runs], factors) - overridden[point]
-    kept = independent_keys(keys, list(facts.values()))
-    return {
-        run: {key.removesuffix(".name"): one.values[key] for key in kept if key in one.values}
-        for run, one in facts.items()
+    for runs in runs_of_causes.values():
+        keys |= {
+            key
+            for key in differing([facts[run] for run in sorted(runs)])
+            if not is_below(key, nodes) and not is_derived(key, design, rows, facts)
+        }
+    values = {key for key in design.columns if not is_group(key)}
+    overridden = {"decoder.smooth", "budget"} & {
+        key for index in rows for key in override_values(design.cells[index].overrides)
     }
+    for runs in runs_of_cells.values():
+        keys |= differing_at_point([facts[run] for run in sorted(runs)]) - overridden - values
+    return independent_keys(keys, list(facts.values()))
+
+
+def drop_without_effect(design: CellLevels, facts: Mapping[str, TrainingFacts]) -> None:
+    """Remove groups whose choice changes nothing that is part of an identity, such as ``trainer=cpu`` and ``gpu``."""
+    rows = [index for index, cell in enumerate(design.cells) if str(cell.run) in facts]
+    for key in [key for key in design.columns if is_group(key) and key not in KNOWN and key not in GLOBAL]:
+        levels = {design.columns[key][index] for index in rows}
+        values = [facts[str(design.cells[index].run)].values.items() for index in rows]
+        below = {frozenset(item for item in items if is_below(item[0], [key])) for items in values}
+        if len(levels) > 1 and len(below) == 1:
+            del design.columns[key]
+    design.rename()
+
+
+def is_derived(key: str, design: CellLevels, rows: Sequence[int], facts: Mapping[str, TrainingFacts]) -> bool:
+    """Return whether the values of a key are copies of a swept value, or a revision that follows from its group."""
+    found = [facts[str(design.cells[index].run)].values.get(key) for index in rows]
+    group = key.partition(".")[0]
+    columns = {name: [column[index] for index in rows] for name, column in design.columns.items()}
+    if any([None if text is None else parse_level(text) for text in found] == column for column in columns.values()):
+        return True
+    own = [column for name, column in columns.items() if name.partition(".")[0] == group]
+    return key.endswith(".revision") and bool(own) and follows(found, own)
+
+
+def add_hidden(design: CellLevels, keys: Sequence[str], facts: Mapping[str, TrainingFacts]) -> dict[str, Counter[str]]:
+    """Add hidden keys to a design; return how many runs have each of their values, by key."""
+    counts = {}
+    for key in keys:
+        name = key.removesuffix(".name") if is_group(key.removesuffix(".name")) else key
+        texts = {run: one.values.get(key, NOT_SET) for run, one in facts.items()}
+        levels = [parse_level(texts[run]) if (run := str(cell.run)) in texts else None for cell in design.cells]
+        design.add(name, levels)
+        counts[name] = Counter(texts.values())
+    return counts
 
 
 def differing(runs: Sequence[TrainingFacts]) -> set[str]:
@@ -141,22 +173,22 @@ def follow_the_seed(key: str, runs: Sequence[TrainingFacts]) -> bool:
     return all(one.values.get(key) == one.seed for one in runs)
 
 
-def differing_at_point(runs: list[TrainingFacts], factors: Sequence[Factor]) -> set[str]:
+def differing_at_point(runs: list[TrainingFacts]) -> set[str]:
     """Return the keys in which runs of one design point differ, except those that may differ in one network."""
     by_cell: dict[TrainedCell, list[TrainingFacts]] = defaultdict(list)
     for run in runs:
         by_cell[run.cell].append(run)
     keys: set[str] = set()
     for one, other in combinations_with_replacement(by_cell, 2):
-        allowed = may_differ(one, other, factors)
+        allowed = may_differ(one, other)
         keys |= {key for key in differing([*by_cell[one], *by_cell[other]]) if not is_below(key, allowed)}
     return keys
 
 
-def may_differ(one: TrainedCell, other: TrainedCell, factors: Sequence[Factor]) -> list[str]:
+def may_differ(one: TrainedCell, other: TrainedCell) -> list[str]:
     """Return the keys that may differ between cells of one network: ``identity.canonical`` makes them equal."""
     keys: list[str] = []
-    for factor, level, other_level in zip(factors, one.levels, other.levels, strict=True):
+    for factor, level, other_level in zip(FACTORS, one.levels, other.levels, strict=True):
         keys += factor.merged_keys if level != other_level else ()
     if one.match != other.match:
         keys += ["model.width", "budget"]
@@ -184,11 +216,3 @@ def independent_keys(keys: set[str], runs: Sequence[TrainingFacts]) -> list[str]
         if not (others and follows(key, others)):
             kept.append(key)
     return kept
-
-
-def point_with_setting(placed: PlacedRun, separating: Mapping[str, str]) -> DesignPoint:
-    """Return a run's design point, with its separating values in the setting.
-
-    separating: from ``separating_values``.
-    """
-    return placed.point._replace(setting=format_setting({**separating, **placed.setting}))

@@ -29,7 +29,8 @@ def result_rows(collection: Collection) -> Iterator[Row]:
         for point in network.points:
             for seed, run in sorted(network.runs.items()):
                 stratum = {"setting": point.setting, "view": point.view, "model": point.model}
-                levels = {factor.key: point.level(factor.key) for factor in in_order_of_names(point.factors)}
+                factors = [*in_order_of_names(point.factors), *point.outer]
+                levels = {factor.key: point.level(factor.key) for factor in factors}
                 names = {"seed": seed, "network": number, "run": run.run.folder.name}
                 yield {**stratum, **levels, **names, **scores_of(run, collection)}
 
@@ -38,7 +39,7 @@ def scores_of(run: FinishedRun, collection: Collection) -> Row:
     """Return the columns with the scores and the cost of a run."""
     tested, key = all_scores.scores_of_run(run, collection.classes), collection.score.key
     return {
-        f"val_{key}": run.val,
+        f"val_{collection.score.ranking.key}": run.val,
         **{f"test_{name}": tested[name] for name in SCORES},
         **({} if key in SCORES else {f"test_{key}": metric(run, "test", key)}),
         "test_loss": metric(run, "test", "loss"),

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segpipe.analysis.collect import Collection
-from segpipe.analysis.design_points import MATCHED, SMOOTHED, UNMATCHED
+from segpipe.analysis.design_points import ALL_GROUPS
+from segpipe.analysis.factors import DECODER, VIEW, Factor, labels
 from segpipe.analysis.findings import (
     STATED,
     TOO_FEW_GROUPS,
@@ -16,6 +17,7 @@ from segpipe.analysis.findings import (
     and_more,
     no_interval_text,
 )
+from segpipe.analysis.flags import Flag, flag_finding, state_finding
 from segpipe.analysis.formatting import (
     count_of,
     format_difference,
@@ -30,7 +32,12 @@ from segpipe.analysis.network_results import FactorGrid, NetworkResult, grids
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.statistics.intervals import MIN_SEEDS
+from segpipe.runs.labels import MATCHED, SMOOTHED, UNMATCHED
 
+NO_PAIR = (
+    "No two networks differ in exactly one factor. If a key was chosen for each network (a learning rate, for "
+    "example), --tuned KEY compares the networks at their chosen levels."
+)
 VIEWS = {
     UNMATCHED: "The operators are unmodified: some have weights, others have none, so the networks also differ in size",
     SMOOTHED: "The same convolution follows every operator, so that every upsampling step has weights",
@@ -50,29 +57,103 @@ class Paragraph(NamedTuple):
 
 
 def verdict(
-    collection: Collection, analysis: Analysis, results: Sequence[NetworkResult], classes: Classes | None = None
+    collection: Collection,
+    analysis: Analysis,
+    results: Sequence[NetworkResult],
+    classes: Classes | None = None,
+    flags: Sequence[Flag] = (),
 ) -> list[Paragraph]:
     """Return one paragraph on all networks, then one for each stratum.
 
-    classes: of operators, fusions and refinements by import path; unknown classes lead to no statement.
+    classes: of operators, fusions and refinements by import path; unknown classes lead to no statement. flags: of
+    degenerate runs.
     """
-    paragraphs = [Paragraph("", [overall(collection, analysis, results)])]
-    for grid in grids(results):
+    first = [
+        state_finding(collection),
+        overall(collection, analysis, results),
+        flag_finding(collection, analysis, flags),
+        about_tuning(collection),
+        *about_roles(collection),
+    ]
+    paragraphs = [Paragraph("", [finding for finding in first if finding is not None])]
+    if collection.outer:
+        family = [one for one in analysis.marginal if one.contrast.stratum == ALL_GROUPS]
+        findings = about_factors(collection.outer, family)
+        findings += about_interactions(None, ALL_GROUPS, (*collection.factors, *collection.outer), analysis)
+        paragraphs.append(Paragraph("All groups", findings or [Finding("Differences", "", NO_PAIR)]))
+    for grid in grids(results, collection.averaged):
         findings = [Finding("View", "", view_text(grid))]
         family = [one for one in analysis.marginal if one.contrast.stratum == grid.stratum]
-        for factor in grid.factors:
-            comparisons = [one for one in family if one.contrast.factor == factor.key]
-            if comparisons:
-                findings.append(
-                    about_factor(
-                        factor, comparisons, function_sentence(grid, classes or {}) if factor.joins_skips else ""
-                    )
-                )
-        if not family:
-            findings.append(Finding("Differences", "", "No two networks differ in exactly one factor."))
-        findings += about_interactions(grid, analysis)
+        findings += about_factors(collection.factors, family, function_sentence(grid, classes or {}))
+        if not family and len(results) > 1:
+            findings.append(Finding("Differences", "", NO_PAIR))
+        findings += about_interactions(grid, grid.stratum, collection.factors, analysis)
         paragraphs.append(Paragraph(grid.label, findings))
     return paragraphs
+
+
+def about_factors(factors: Sequence[Factor], family: Sequence[Comparison], fusions: str = "") -> list[Finding]:
+    """Return the finding on each factor that was compared. fusions: the note on the factor that joins skips."""
+    findings = []
+    for factor in factors:
+        comparisons = [one for one in family if one.contrast.factor == factor.key]
+        if comparisons:
+            findings.append(about_factor(factor, comparisons, fusions if factor.joins_skips else ""))
+    return findings
+
+
+def about_tuning(collection: Collection) -> Finding | None:
+    """Return the finding on the levels that validation chose for each cell; None without a tuned key."""
+    tuned = collection.tuned
+    if tuned is None:
+        return None
+    how = (
+        f"by validation on the tuning seeds {join_words(list(map(str, tuned.seeds)))}, which enter no comparison"
+        if tuned.seeds
+        else "by validation, each seed at the level that the other seeds choose; intervals are wider for that reason"
+    )
+    known = [(cell, cell.choice) for cell in tuned.cells if cell.choice is not None]
+    sentences = [f"All networks are judged at the chosen level of {tuned.name}: chosen for each cell {how}."]
+    if shares := [choice.other for _, choice in known if np.isfinite(choice.other)]:
+        which = "tuning seeds" if tuned.seeds else "seeds"
+        sentences.append(
+            f"Resampled {which} choose another level in {100 * float(np.median(shares)):.0f} % of the draws (median "
+            f"over cells; at most {100 * max(shares):.0f} %)."
+        )
+    if known:
+        regrets = [choice.regret for _, choice in known]
+        sentences.append(
+            f"Regret on validation, the mIoU of each seed's best level minus that of the chosen one: "
+            f"{format_score(float(np.mean(regrets)))} points on average over cells, at most "
+            f"{format_score(max(regrets))}."
+        )
+    if edges := [f"{cell.label} ({tuned.text(choice.level)})" for cell, choice in known if cell.edge]:
+        sentences.append(
+            f"Chosen at the edge of the tested levels, so that a level beyond may be better: "
+            f"{join_words(edges[:STATED])}{and_more(edges)}."
+        )
+    if lacking := [cell.label for cell in tuned.cells if cell.choice is None]:
+        sentences.append(
+            f"No level could be chosen, because runs are missing: {join_words(lacking[:STATED])}{and_more(lacking)}."
+        )
+    return Finding("Tuned", f"At the chosen level of {tuned.name}", " ".join(sentences))
+
+
+def about_roles(collection: Collection) -> list[Finding]:
+    """Return the finding on factors that are not drawn; none if all are drawn and no option was given."""
+    sentences = []
+    if collection.averaged:
+        sentences.append(
+            f"Averaged over: {join_words(labels(collection.averaged))}. Figures show means over these levels."
+        )
+    if groups := [factor for factor in collection.outer if factor != VIEW]:
+        drawn = join_words(labels(collection.drawn))
+        sentences.append(
+            f"Drawn and ordered in each group: {drawn}. A group has one level of {join_words(labels(groups))}; the "
+            f"levels of {'this factor' if len(groups) == 1 else 'these factors'} are compared over all groups. "
+            f"--factors chooses what is drawn, --average KEY averages over a factor."
+        )
+    return [Finding("Factors", "", " ".join(sentences))] if sentences else []
 
 
 def overall(collection: Collection, analysis: Analysis, results: Sequence[NetworkResult]) -> Finding:
@@ -82,7 +163,7 @@ def overall(collection: Collection, analysis: Analysis, results: Sequence[Networ
     if analysis.reference is None and tested:
         return best_finding(tested, results)
     chosen = analysis.reference is None
-    role = f"has the best validation {network.score.label}" if chosen else "was given as the reference"
+    role = f"has the best validation {network.score.ranking.label}" if chosen else "was given as the reference"
     sentences = [f"This network {role}. Its test score is {test_score_text(network)}."]
     if len(collection.seeds) < MIN_SEEDS:
         sentences.append(no_interval_text(len(collection.seeds)))
@@ -182,7 +263,9 @@ def reference_sentences(tested: Sequence[Comparison]) -> list[str]:
     below = sum(one.significant and one.estimate.difference < 0 for one in tested)
     above = [network_text(one) for one in tested if one.significant and one.estimate.difference > 0]
     level = [network_text(one) for one in tested if not one.significant]
-    sentences = [f"{count_of(below, len(tested), 'other network')} significantly worse."]
+    worse = f"{count_of(below, len(tested), 'other network')} significantly worse."
+    only = f"The other network is {'' if below else 'not '}significantly worse."
+    sentences = [only if len(tested) == 1 else worse]
     if above:
         sentences.append(f"Significantly better: {join_words(above[:STATED])}{and_more(above)}.")
     if level:
@@ -200,12 +283,21 @@ def network_text(one: Comparison) -> str:
 
 
 def view_text(grid: FactorGrid) -> str:
-    """Return the sentence on the view, with the range of the networks' parameters."""
-    text = VIEWS.get(grid.stratum[1], grid.stratum[1])
+    """Return the sentence on the view, with the range of the networks' parameters.
+
+    If all networks have one operator and the same width, the view says nothing about them.
+    """
+    view = grid.stratum[1]
     sizes = [result.cost["parameters"] / 1e6 for result in grid.results.values()]
-    if np.isfinite(sizes).all():
-        text += f" ({format_number(min(sizes), 2)} to {format_number(max(sizes), 2)} M parameters)"
-    return f"{text}."
+    known = np.isfinite(sizes).all()
+    smallest, largest = format_number(min(sizes), 2), format_number(max(sizes), 2)
+    if view in MATCHED.values() or (DECODER in grid.factors and len(grid.levels(DECODER)) > 1):
+        text = VIEWS.get(view, view)
+        return f"{text} ({smallest} to {largest} M parameters)." if known else f"{text}."
+    if not known:
+        return "The networks' sizes are not recorded."
+    sizes_text = f"{smallest} M" if smallest == largest else f"{smallest} to {largest} M"
+    return f"The networks have {sizes_text} parameters."
 
 
 def function_sentence(grid: FactorGrid, classes: Classes) -> str:
@@ -217,6 +309,8 @@ def function_sentence(grid: FactorGrid, classes: Classes) -> str:
     """
     configs = [run.config for result in grid.results.values() for run in result.network.runs.values()]
     refine = node_of(configs[0], "model", "refine")
+    if any(node_of(config, "model", "refine").get("_target_") != refine.get("_target_") for config in configs):
+        return ""
     kind = class_of(refine, classes)
     fusions = {
         name: cls for name, cls in classes_by_name(configs, "fusion", classes).items() if has_property(cls, "uses_skip")

@@ -14,6 +14,7 @@ from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.errors import InvalidCombination, UserError
 from segpipe.models.encoders import Encoder
 from segpipe.runs.cells import Cell
+from segpipe.runs.labels import override_levels
 from segpipe.runs.renames import CLASSES, upgrade
 
 
@@ -103,6 +104,7 @@ def make_cell(cfg: DictConfig, overrides: list[str]) -> Cell:
         "fusion": cfg.fusion.get("name"),
         "match": cfg.match,
         "seed": cfg.seed,
+        **override_levels(overrides),
     }
     try:
         Plan.of(cfg)

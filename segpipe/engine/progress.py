@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from segpipe.errors import pluralise
 from segpipe.runs import cells
 from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import PYTHON, Run
@@ -115,45 +116,48 @@ def print_cells(folder: Path, *, options: Sequence[str] = ()) -> bool:
 
     options: what a command repeats before the overrides of a cell, such as ``--config-dir``.
     """
-    listed = cells.read(folder)
+    listed, names = [*zip(*cells.labelled(folder), strict=True)] or ([], [])
     console = Console(highlight=False)
     table = Table(title=f"Sweep: {escape(str(folder))}", title_justify="left")
     for heading in ("cell", "run", "status", "val mIoU", "test mIoU"):
         table.add_column(heading, overflow="fold", justify="right" if "mIoU" in heading else "left")
     shown: dict[str, str] = {}  # run: label of its first cell
-    name_of = run_names(listed, console.width)
+    name_of = run_names(listed, names, console.width)
     states = [cells.status(folder, cell) for cell in listed]
-    for cell, state in zip(listed, states, strict=True):
+    for cell, state, name in zip(listed, states, names, strict=True):
         metrics = (
             read_record(Run(inside(folder, cell.run)).metrics, Metrics) if cell.run and state == "finished" else {}
         )
         scores = [format_score(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
         same = shown.get(cell.run or "")
         if cell.run:
-            shown.setdefault(cell.run, cell.label)
+            shown.setdefault(cell.run, name)
         table.add_row(
-            escape(cell.label),
+            escape(name),
             f"the same network as {same}" if same else name_of[cell.run] if cell.run else "-",
             state,
             *scores,
         )
     console.print()
     console.print(table)
-    for cell, state in zip(listed, states, strict=True):
+    for cell, state, name in zip(listed, states, names, strict=True):
         if state == "refused":
-            console.print(f"refused: {cell.label}: {cell.refused}", markup=False, soft_wrap=True)
-    wrong = [(cell, state) for cell, state in zip(listed, states, strict=True) if state not in ("finished", "refused")]
-    for cell, state in wrong:
+            console.print(f"refused: {name}: {cell.refused}", markup=False, soft_wrap=True)
+    known = zip(listed, states, names, strict=True)
+    wrong = [(cell, state, name) for cell, state, name in known if state not in ("finished", "refused")]
+    for cell, state, name in wrong:
         silent = SILENT.get(state, "its process ended without writing the reason")
         error = cell.error or Run(inside(folder, str(cell.run))).record.get("error") or silent
-        console.print(f"{state}: {cell.label}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
+        console.print(f"{state}: {name}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(
             f"  {PYTHON} -m segpipe.train {shlex.join([*options, *cell.overrides])}", markup=False, soft_wrap=True
         )
     if any(folder.glob("*/wandb/offline-run-*")):
         console.print(f"W&B: to upload offline runs: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)
     refused = states.count("refused")
-    counted = f"{len(listed)} cells, {len(shown)} networks: {states.count('finished')} cells finished"
+    finished = states.count("finished")
+    counted = f"{pluralise(len(listed), 'cell')}, {pluralise(len(shown), 'network')}: "
+    counted += f"{pluralise(finished, 'cell')} finished"
     counted += f", {refused} refused" if refused else ""
     counted += f", {len(wrong)} to be done" if wrong else ""
     console.print(f"{counted}.", soft_wrap=True)
@@ -162,11 +166,11 @@ def print_cells(folder: Path, *, options: Sequence[str] = ()) -> bool:
     return not wrong and refused < len(listed)
 
 
-def run_names(listed: Sequence[cells.Cell], width: int) -> dict[str, str]:
+def run_names(listed: Sequence[cells.Cell], labels: Sequence[str], width: int) -> dict[str, str]:
     """Return how each run is called in the table of cells: by its folder, or only its identity in a narrow terminal.
 
-    width: of the terminal, in characters.
+    labels: of the cells. width: of the terminal, in characters.
     """
     names = {cell.run: cell.run for cell in listed if cell.run}
-    needed = max((len(cell.label) for cell in listed), default=0) + max(map(len, names), default=0) + OTHER_COLUMNS
+    needed = max(map(len, labels), default=0) + max(map(len, names), default=0) + OTHER_COLUMNS
     return names if needed <= width else {name: name.rpartition("-")[2] for name in names}

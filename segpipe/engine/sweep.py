@@ -21,7 +21,7 @@ from segpipe.config.messages import explain
 from segpipe.config.schema import key_of
 from segpipe.engine import dry_run
 from segpipe.engine.processes import shown_options
-from segpipe.errors import UserError
+from segpipe.errors import UserError, pluralise
 
 NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # keys of how and where a sweep runs
 
@@ -57,9 +57,7 @@ class SweepCallback(Callback):
     def expect(cls, jobs: int) -> None:
         """Store and print the number of jobs to come."""
         cls.jobs = cls.total = jobs
-        print(
-            f"Checking {jobs:,} cell{'s' if jobs != 1 else ''}. Each job starts as soon as it is checked.", flush=True
-        )
+        print(f"Checking {pluralise(jobs, 'cell')}. Each job starts as soon as it is checked.", flush=True)
 
 
 class Line(NamedTuple):

@@ -10,20 +10,18 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segpipe.config.schema import key_of
-from segpipe.errors import UserError, nearest
-from segpipe.runs import cells
+from segpipe.errors import UserError, nearest, pluralise
+from segpipe.runs import cells, tuned_levels
 from segpipe.runs.archive import as_folder
+from segpipe.runs.labels import labels
 from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import PYTHON, Run, display_path, quote_override
 from segpipe.runs.storage import inside, write_text
 
 OUT = "tuned.cells"  # file of the chosen cells, in the sweep's folder
 ENDED = ("failed", "refused", "finished without a score")  # final states of a run
-EXACT = 50_000  # up to this number, all resamples of seeds are enumerated; else DRAWN are drawn
-DRAWN = 10_000
 
 Level = tuple[str, ...]  # one override for each tuned key; an empty text where a cell does not set the key
 
@@ -32,36 +30,26 @@ Level = tuple[str, ...]  # one override for each tuned key; an empty text where 
 class Tuning:
     """A cell without its tuned keys and its seed.
 
-    words: the overrides that distinguish it from the others. scores: validation mIoU (0 to 1) by level and seed.
-    states: the status of the runs without a score.
+    words: the overrides that distinguish it from the others. name: its label. scores: validation mIoU (0 to 1) by
+    level and seed. states: the status of the runs without a score.
     """
 
     words: tuple[str, ...]
     scores: dict[Level, dict[int, float]] = field(default_factory=dict)
     states: dict[tuple[Level, int], str] = field(default_factory=dict)
+    name: str = ""
 
     @property
     def label(self) -> str:
         """The cell on one line."""
-        return " ".join(self.words) or "the only cell"
+        return self.name or " ".join(self.words) or "the only cell"
 
     def seeds_of(self, level: Level) -> set[int]:
         """Return the seeds with a score."""
         return set(self.scores.get(level, {}))
 
 
-@dataclass
-class Choice:
-    """The level chosen for a cell, and the seeds it was chosen on.
-
-    other: the share of resamples of the seeds that choose another level; NaN with one seed. regret: the mIoU of the
-    best level of each seed minus that of the chosen level, mean over seeds.
-    """
-
-    level: Level
-    seeds: list[int]
-    other: float
-    regret: float
+Choice = tuned_levels.Choice[Level]
 
 
 @dataclass
@@ -99,15 +87,16 @@ def read(folder: Path, keys: list[str]) -> Sweep:
             raise UserError(f"{key}: not swept in {folder}. Swept keys are {', '.join(swept)}.{nearest(key, swept)}")
     named = cells.read_tuning_seeds(folder)
     seeds = sorted(named or {cell.choices["seed"] for cell in all_cells})
+    names = labels(all_cells, without=keys, with_seed=False)
     tunings: dict[tuple[str, ...], Tuning] = {}
     levels: dict[Level, None] = {}
-    for cell, each in zip(all_cells, words, strict=True):
+    for cell, each, name in zip(all_cells, words, names, strict=True):
         if (seed := cell.choices["seed"]) not in seeds:
             continue
         place = tuple(each[key] for key in varying if key in each)
         level = tuple(each.get(key, "") for key in keys)
         levels[level] = None
-        tuning = tunings.setdefault(place, Tuning(place))
+        tuning = tunings.setdefault(place, Tuning(place, name=name))
         state = cells.status(folder, cell)
         metrics = read_record(Run(inside(folder, str(cell.run))).metrics, Metrics) if state == "finished" else {}
         miou = metrics.get("val", {}).get("miou")
@@ -139,38 +128,8 @@ def as_number(word: str) -> float | None:
 
 
 def choose(cell: Tuning, levels: list[Level], seeds: list[int], *, incomplete: bool = False) -> Choice | None:
-    """Return the level with the highest mean over the same seeds for all levels; None where no level can be compared.
-
-    incomplete: compare all levels with any score, on the seeds that all these levels have. If False, compare only the
-    levels that have every seed.
-    """
-    candidates = [level for level in levels if cell.seeds_of(level) >= set(seeds)]
-    if incomplete:
-        candidates = [level for level in levels if cell.seeds_of(level)]
-        seeds = [seed for seed in seeds if all(seed in cell.seeds_of(level) for level in candidates)]
-    if not candidates or not seeds:
-        return None
-    scores = np.array([[cell.scores[level][seed] for seed in seeds] for level in candidates])
-    best = int(scores.mean(1).argmax())
-    regret = float((scores.max(0) - scores[best]).mean())
-    return Choice(candidates[best], seeds, share_of_others(scores, best), regret)
-
-
-def share_of_others(scores: NDArray[np.float64], chosen: int) -> float:
-    """Return the share of resamples of the seeds, with replacement, in which another level has a higher mean.
-
-    scores: (levels, seeds). chosen: index of the chosen level. Few resamples are enumerated, else DRAWN are drawn. The
-    share is NaN with one seed.
-    """
-    number = scores.shape[1]
-    if number == 1:
-        return float("nan")
-    if number**number <= EXACT:
-        drawn = np.array(list(itertools.product(range(number), repeat=number)))
-    else:
-        drawn = np.random.default_rng(0).integers(number, size=(DRAWN, number))
-    means = scores[:, drawn].mean(2)
-    return float((means.max(0) > means[chosen] + 1e-12).mean())
+    """Return the level with the highest mean over the seeds; see ``tuned_levels.choose``."""
+    return tuned_levels.choose(cell.scores, levels, seeds, incomplete=incomplete)
 
 
 def beyond(level: Level, levels: list[Level]) -> dict[str, str]:
@@ -215,13 +174,13 @@ def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
         elif choice.seeds != sweep.seeds:
             lines.append(f"Chosen only on the seeds {join(choice.seeds)}: {cell.label}")
     for level, number in Counter(choice.level for choice in choices if choice).most_common():
-        lines.append(f"Chosen in {number} of {len(choices)} cells: {' '.join(level)}")
+        lines.append(f"Chosen in {number} of {pluralise(len(choices), 'cell')}: {' '.join(level)}")
     edges: dict[tuple[str, str], list[str]] = {}
     for cell, choice in zip(sweep.cells, choices, strict=True):
         for edge in beyond(choice.level, sweep.levels).items() if choice else ():
             edges.setdefault(edge, []).append(cell.label)
-    for (word, more), labels in edges.items():
-        lines.append(f"At the edge of the grid: {word}, chosen for {'; '.join(labels)}. Also try {more}.")
+    for (word, more), names in edges.items():
+        lines.append(f"At the edge of the grid: {word}, chosen for {'; '.join(names)}. Also try {more}.")
     return lines
 
 

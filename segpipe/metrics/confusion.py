@@ -193,6 +193,24 @@ def iou_counts(matrices: NDArray[np.integer]) -> RatioCounts:
     return RatioCounts(hits, true + predicted - hits, true)
 
 
+def dice_counts(matrices: NDArray[np.integer]) -> RatioCounts:
+    """The counts of Dice: twice the hits, true plus predicted pixels, and true pixels."""
+    hits, true, predicted = class_totals(matrices)
+    return RatioCounts(2 * hits, true + predicted, true)
+
+
+def class_accuracy_counts(matrices: NDArray[np.integer]) -> RatioCounts:
+    """The counts of the mean class accuracy: hits, true pixels, and true pixels again."""
+    hits, true, _ = class_totals(matrices)
+    return RatioCounts(hits, true, true)
+
+
+def pixel_accuracy_counts(matrices: NDArray[np.integer]) -> RatioCounts:
+    """The counts of the pixel accuracy, in one column for all classes."""
+    hits, true, _ = class_totals(matrices)
+    return RatioCounts(hits.sum(-1, keepdims=True), *2 * (true.sum(-1, keepdims=True),))
+
+
 def mean_ratio(counts: RatioCounts) -> float:
     """The score of all images; NaN if no class is present."""
     present = counts.present.sum(0) > 0

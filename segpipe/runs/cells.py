@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segpipe.runs.labels import VIEW_WORDS, full_name, labels, view_of
 from segpipe.runs.records import SweepRecord, read_record
 from segpipe.runs.run import Run, file_lock
 from segpipe.runs.storage import inside, write_json
@@ -15,8 +16,9 @@ class Cell(NamedTuple):
     """One cell of a sweep. Cells that are the same network share a run.
 
     overrides: those of the command line, without those of the sweep itself.
-    choices: the values that distinguish the cells: model, stride, decoder, fusion, match, seed. Sweeps of versions
-        without ``match`` lack it. run: the name of the run's folder, None without a run.
+    choices: the values that distinguish the cells: model, stride, decoder, fusion, match, seed, and the other keys that
+        overrides set. Sweeps of earlier versions lack ``match`` and the other keys. run: the name of the run's folder,
+        None without a run.
     refused: why the combination is invalid, None if it is valid; error: what is wrong with a value.
     """
 
@@ -28,8 +30,10 @@ class Cell(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The cell on one line."""
-        return " ".join(str(choice) for choice in self.choices.values() if choice is not None)
+        """The cell on one line, where the other cells of the sweep are unknown; see ``labels`` for those of a sweep."""
+        view = view_of(self, {})
+        words = [full_name(self.choices), VIEW_WORDS.get(view, view), f"seed={self.choices.get('seed')}"]
+        return " ".join(filter(None, words))
 
     @property
     def place(self) -> tuple[str, ...]:
@@ -70,6 +74,12 @@ def read_tuning_seeds(folder: Path) -> list[int] | None:
 def read(folder: Path) -> list[Cell]:
     """Read the cells of a sweep, in the order in which they were added; an empty list where there is no sweep."""
     return [Cell(**entry) for entry in read_record(inside(folder, FILE), SweepRecord).get("cells", [])]
+
+
+def labelled(folder: Path) -> list[tuple[Cell, str]]:
+    """Return the cells of a sweep with their labels, which no two of them have in common."""
+    listed = read(folder)
+    return list(zip(listed, labels(listed), strict=True))
 
 
 def status(folder: Path, cell: Cell) -> str:

@@ -12,13 +12,14 @@ from support.grid import slow
 from support.networks import GRID, matrices, tallies
 
 from segpipe.analysis.collect import Collection, TrainedNetwork
-from segpipe.analysis.design_points import UNMATCHED, DesignPoint
+from segpipe.analysis.design_points import DesignPoint
 from segpipe.analysis.statistics import best, contrasts, effects
 from segpipe.analysis.statistics.contrasts import Design
 from segpipe.analysis.statistics.intervals import (
     estimate,
 )
 from segpipe.analysis.statistics.resample import ScoreCounts, score_and_resample
+from segpipe.runs.labels import UNMATCHED
 
 
 def of(name, design):

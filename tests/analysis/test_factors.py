@@ -12,7 +12,7 @@ from support.fake_runs import matrices, write_run
 
 from segpipe import report
 from segpipe.analysis.collect import collect
-from segpipe.analysis.design_points import DesignPoint, design_points
+from segpipe.analysis.design_points import DesignPoint, find_levels
 from segpipe.analysis.factors import DECODER, FACTORS, FUSION, NOT_SET, STRIDE, Factor, by_size
 from segpipe.analysis.scores import MIOU, ReportScore
 from segpipe.analysis.statistics.contrasts import ONLY, Design
@@ -130,7 +130,7 @@ def test_the_verdict_names_levels_as_the_factors_do(tmp_path):
     )
     assert "Learning rate 0.001 is 3." in found["Learning rate"]
     assert found["Decoder"].startswith("deconv > nearest. ")
-    assert "ladder4 deconv sum optimizer.lr=0.001" in found["Best network"]
+    assert "ladder4 deconv sum lr=0.001" in found["Best network"]
 
 
 def test_a_score_is_that_of_matrices_added_up_by_hand(tmp_path):
@@ -204,8 +204,8 @@ def test_a_level_comes_from_the_choices_the_overrides_or_the_configuration():
         Cell([], choices, run="c"),
         Cell([], choices, run="d"),
     ]
-    spots = design_points(cells, {"c": {"optimizer": {"lr": 0.5}}, "d": {"optimizer": {}}}, (RATE,))
-    assert [spot.point.levels for spot in spots] == [(0.1,), (0.001,), (0.5,), (NOT_SET,)]
+    found = find_levels(cells, {"c": {"optimizer": {"lr": 0.5}}, "d": {"optimizer": {}}}, (RATE,))
+    assert found.columns["optimizer.lr"] == [0.1, 0.001, 0.5, NOT_SET]
     assert sorted([NOT_SET, 0.5, 0.1], key=by_size) == [0.1, 0.5, NOT_SET]
 
 

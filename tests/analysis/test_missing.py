@@ -13,7 +13,7 @@ from benchmarks.simulated import MISSING, missing_errors
 from benchmarks.simulated import REGIMES as NOISES
 from segpipe.analysis import ordering
 from segpipe.analysis.collect import collect
-from segpipe.analysis.design_points import MATCHED, SMOOTHED, UNMATCHED, DesignPoint
+from segpipe.analysis.design_points import DesignPoint
 from segpipe.analysis.statistics import effects
 from segpipe.analysis.statistics.contrasts import Design
 from segpipe.analysis.statistics.intervals import (
@@ -22,6 +22,7 @@ from segpipe.analysis.statistics.intervals import (
 from segpipe.analysis.statistics.resample import BootstrapScores, ScoreCounts, score_and_resample
 from segpipe.errors import UserError
 from segpipe.runs.archive import as_folder
+from segpipe.runs.labels import MATCHED, SMOOTHED, UNMATCHED
 
 KEPT = ROOT / "docs" / "sweeps"
 

@@ -70,9 +70,9 @@ def test_example_images_of_every_network_are_of_the_lowest_seed(tmp_path):
     page, _, _ = written(tmp_path)
     shown = re.findall(r'<img src="data:image/(\w+);base64,[^"]+" alt="([^"]*)"', page)
     assert shown == [
-        ("jpeg", "photo: first"), ("png", "ground truth: first"), ("png", "ladder8 deconv sum: first"),
-        ("png", "ladder8 nearest sum: first"), ("jpeg", "photo: second"), ("png", "ground truth: second"),
-        ("png", "ladder8 nearest sum: second"),
+        ("jpeg", "photo: first"), ("png", "ground truth: first"), ("png", "deconv: first"),
+        ("png", "nearest: first"), ("jpeg", "photo: second"), ("png", "ground truth: second"),
+        ("png", "nearest: second"),
     ]  # fmt: skip
     assert "trained with seed 0" in page
 

@@ -39,12 +39,12 @@ def test_a_clear_difference_is_called_significant(tmp_path):
     assert re.search(r"deconv is 5\.\d \(4\.\d to 5\.\d\) above bilinear", found["Decoder"])
     assert "For new images, the same differences are significant." in found["Decoder"]
     assert re.match(
-        r"ladder8 deconv sum\. It is significantly better than 2 other networks\. Test mIoU minus that of the best "
+        r"deconv\. It is significantly better than 2 other networks\. Test mIoU minus that of the best "
         r"other network, in points, with simultaneous intervals: "
-        r"ladder8 deconv sum \(\+(4\.9|5\.\d), 0\.0 to \d\.\d\)\.",
+        r"deconv \(\+(4\.9|5\.\d), 0\.0 to \d\.\d\)\.",
         found["Best network"],
     )
-    assert "The best network on validation is ladder8 deconv sum. Its test score is " in found["Best network"]
+    assert "The best network on validation is deconv. Its test score is " in found["Best network"]
 
 
 def test_who_may_be_the_best_is_named(tmp_path):
@@ -54,16 +54,16 @@ def test_who_may_be_the_best_is_named(tmp_path):
     assert found.startswith("2 of 3 networks may be the best. ")
     assert "The other network is significantly worse than the best. This also holds for new images." in found
     page, _, comparisons = written(folder)
-    real = {row["a"].split()[1]: (row["b"], row["real"]) for row in comparisons if row["family"] == "cell"}
+    real = {row["a"]: (row["b"], row["real"]) for row in comparisons if row["family"] == "cell"}
     others = "the best of the others"
     assert real == {"deconv": (others, "False"), "carafe": (others, "False"), "nearest": (others, "True")}
-    bounds = {row["a"].split()[1]: row for row in comparisons if row["family"] == "cell"}
+    bounds = {row["a"]: row for row in comparisons if row["family"] == "cell"}
     assert float(bounds["nearest"]["new_trainings_high"]) == 0
     assert float(bounds["nearest"]["new_trainings_low"]) < -0.1
     text = re.sub(r"<[^>]*>", " ", page)
     for words in ("may be the best?", "significantly worse than the best", "Hsu", "ten seeds are recommended"):
         assert words in text, words
-    _, _, comparisons = written(folder, reference="ladder8 nearest sum")
+    _, _, comparisons = written(folder, reference="nearest")
     assert {row["real"] for row in comparisons if row["family"] == "cell"} == {"True"}
 
 
@@ -73,7 +73,7 @@ def test_the_noisy_that_may_be_the_best_are_told(tmp_path):
     for seed, miou in enumerate((0.3, 0.6, 0.45, 0.2)):
         write_run(folder / f"x{seed}", decoder="x", seed=seed, miou=miou)
     assert re.search(
-        r"far above the median \(0\.\d points\): ladder8 x sum \(1\d\.\d\)\. .* whether this network may",
+        r"far above the median \(0\.\d points\): x \(1\d\.\d\)\. .* whether this network may",
         verdict_texts(folder)["Best network"],
     )
 
@@ -85,10 +85,10 @@ def test_a_level_that_cannot_be_ordered_is_listed_apart(tmp_path):
     found = verdict_texts(folder)
     assert found["Decoder"].startswith("deconv > nearest (not ordered: pixelshuffle). ")
     assert "Not ordered: pixelshuffle, because too few runs are finished" in found["Decoder"]
-    assert "Not compared, with too few seeds in common: ladder8 pixelshuffle sum." in found["Best network"]
+    assert "Not compared, with too few seeds in common: pixelshuffle." in found["Best network"]
     page, _, comparisons = written(folder, as_markdown=True)
     unknown = [row for row in comparisons if row["family"] == "marginal" and row["a_minus_b"] == ""]
-    assert [(row["pairs"], row["left_out"], row["real"]) for row in unknown] == [("0", "sum 8", "")] * 2
+    assert [(row["pairs"], row["left_out"], row["real"]) for row in unknown] == [("0", "the only context", "")] * 2
     assert "nan" not in (folder / "report.md").read_text().lower().split()
     assert 'data-sort="nan"' not in page
 

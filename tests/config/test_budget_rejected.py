@@ -12,13 +12,14 @@ from support.grid import grid
 from support.paths import ROOT
 
 import segpipe
-from segpipe.analysis.design_points import design_points
+from segpipe.analysis.design_points import find_levels
 from segpipe.architectures import model_table
 from segpipe.config import budget, build
 from segpipe.config.plan import Plan, make_cell, run_name
 from segpipe.errors import UserError
 from segpipe.runs import cells
 from segpipe.runs.archive import as_folder
+from segpipe.runs.labels import labels
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_json
 
@@ -108,24 +109,30 @@ def test_choices_tell_matched_cells_from_raw_ones():
         make_cell(configure("model=ladder", *SMALL, f"match={what}", "run_dir=a/b"), []) for what in ("null", "params")
     )
     assert (raw.choices["match"], matched.choices["match"]) == (None, "params")
-    assert (raw.label, matched.label) == ("ladder 8 bilinear sum 0", "ladder 8 bilinear sum params 0")
+    cell = make_cell(configure("optimizer.lr=1e-3", "run_dir=a/b"), ["optimizer.lr=1e-3", "data.workers=0", "seed=1"])
+    assert cell.choices.keys() - raw.choices.keys() == {"optimizer.lr"}
+    assert cell.choices["optimizer.lr"] == 0.001
+    assert labels([raw, matched]) == ["unmodified operators", "equal parameters"]
+    assert (raw.label, matched.label) == (
+        "ladder8 bilinear sum seed=0",
+        "ladder8 bilinear sum equal parameters seed=0",
+    )
 
 
 def test_a_report_has_a_run_in_both_views_where_it_is_in_both():
     choices = {"model": "ladder", "stride": 8, "decoder": "bilinear", "fusion": "sum", "seed": 0}
     listed = [cells.Cell([f"match={what}"], {**choices, "match": what}, run="one") for what in (None, "params")]
     for config in (None, "params"):  # of whichever was trained
-        spots = design_points(listed, {"one": {"match": config}})
-        assert [spot.point.view for spot in spots] == ["unmodified operators", "equal parameters"]
-        assert [(spot.seed, spot.run) for spot in spots] == [(0, "one")] * 2
-    (spot,) = design_points([cells.Cell([], choices, run="one")], {"one": {"match": "params"}})
-    assert spot.point.view == "equal parameters"
+        found = find_levels(listed, {"one": {"match": config}})
+        assert found.columns == {"view": ["unmodified operators", "equal parameters"]}
+    found = find_levels([cells.Cell([], choices, run="one")], {"one": {"match": "params"}})
+    assert found.views == ["equal parameters"]
 
 
 def test_sweeps_that_are_kept_from_before_are_read_and_known():
     ladder, shapes = (as_folder(ROOT / "docs" / "sweeps" / name) for name in ("sweep_ladder.zip", "sweep_shapes.zip"))
     listed = cells.read(ladder)
-    assert listed[0].label == "ladder 16 nearest none 0"
+    assert listed[0].label == "ladder16 nearest none seed=0"
     for folder, name in ((ladder, "ladder4-unpool-concat-s0-*"), (shapes, "fcn32s-unpool-none-s0-*")):
         (kept,) = (Run(path) for path in folder.glob(name))
         cfg = OmegaConf.load(kept.config)

@@ -112,10 +112,10 @@ def test_hydras_own_launchers_give_the_same_sweep(tmp_path, launcher):
     said = run(*command, cwd=tmp_path, cold=True)
     (record,) = records(tmp_path / "outputs/sweeps/x").values()
     assert record["status"] == "finished"
-    assert "2 cells, 1 networks: 2 cells finished." in said
+    assert "2 cells, 1 network: 2 cells finished." in said
     assert not list(tmp_path.glob("outputs/sweeps/x/*/checkpoints"))
     again = run(*command, cwd=tmp_path, cold=True)
-    assert "2 cells, 1 networks: 2 cells finished." in again
+    assert "2 cells, 1 network: 2 cells finished." in again
     assert records(tmp_path / "outputs/sweeps/x") == {record["name"]: record}  # nothing was trained
 
 

@@ -1,6 +1,8 @@
 """Reports of fake sweeps, and comparisons with chosen numbers."""
 
 import csv
+import html
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -56,3 +58,18 @@ def comparison_without_runs(a, b, factor="decoder"):
     """Return a comparison for which no run is finished."""
     one = comparison(a, b, float("nan"), seeds=(), factor=factor)
     return replace(one, contrast=replace(one.contrast, weights=np.zeros((0, 2)), dropped=("sum 8",)))
+
+
+@pytest.fixture
+def no_drawing(monkeypatch):
+    """Leave out the figures, which take most of the time."""
+    monkeypatch.setattr(figures, "panel", lambda title, draw, **size: figures.Panel("", title))
+
+
+def text_of(folder, out=None, **given):
+    """Write a report; return its text, and the rows of comparisons.csv."""
+    report.report(folder, out=out, resamples=100, **given)
+    page = ((out or folder) / "report.html").read_text()
+    body = page[page.index("<body>") : page.index("<script>")]
+    text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", body)))
+    return text, list(csv.DictReader(((out or folder) / "comparisons.csv").read_text().splitlines()))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from segpipe.analysis.collect import Collection, FinishedRun
+from segpipe.analysis.design_points import Stratum
 from segpipe.analysis.network_results import NetworkResult, grids, metric, stratum_label
 from segpipe.analysis.ordering import order
 from segpipe.analysis.page.blocks import Block, Fold, Items, Section, Text
@@ -12,9 +13,7 @@ from segpipe.analysis.page.curves import Curve, over_seeds, small_multiples
 from segpipe.analysis.page.tables import differences, mean, scores
 from segpipe.analysis.scores import ReportScore
 from segpipe.analysis.statistics.comparison import Comparison
-from segpipe.analysis.statistics.contrasts import Stratum
-from segpipe.analysis.statistics.effects import marginal, ratio_counts
-from segpipe.analysis.statistics.resample import score_and_resample
+from segpipe.analysis.statistics.effects import marginal, ratio_counts, resample
 from segpipe.metrics.confusion import RatioCounts
 from segpipe.runs.counts import read_boundaries
 
@@ -46,7 +45,7 @@ def section(
         "size (docs/boundaries.md)."
     )
     blocks.append(scores(results, names, lambda result, name: mean_over_seeds(result, name), caption))
-    for grid in grids(results):
+    for grid in grids(results, collection.averaged):
         curve_caption = (
             "Test mIoU in percent of the pixels within d pixels of a true boundary. Lines: mean over seeds; bands: "
             "range over seeds."
@@ -104,9 +103,9 @@ def exploratory(collection: Collection, *, resamples: int) -> dict[str, list[Com
     counts = {run: read_counts(run) for run in collection.runs if boundary_scores_of(run)}
     families = {}
     for name in COMPARED:
-        if any(name in counts_of_run for counts_of_run in counts.values()):
+        if name != collection.score.key and any(name in counts_of_run for counts_of_run in counts.values()):
             of_score = ratio_counts(collection, lambda run, name=name: counts.get(run, {}).get(name))  # type: ignore[misc]
-            bootstrap = score_and_resample(of_score, collection.groups, resamples=min(resamples, RESAMPLES))
+            bootstrap = resample(collection, of_score, resamples=min(resamples, RESAMPLES))
             families[name] = marginal(collection, bootstrap, ReportScore(name, name))
     return {name: compared for name, compared in families.items() if compared}
 

@@ -1,5 +1,6 @@
 """The content of the page: its sections in order, and the HTML."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -7,9 +8,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from segpipe.analysis.bounds import Bound
 from segpipe.analysis.collect import Collection
-from segpipe.analysis.factors import labels
+from segpipe.analysis.factors import Factor, labels
+from segpipe.analysis.flags import find_flags, flag_texts
 from segpipe.analysis.formatting import join_words, pluralise
-from segpipe.analysis.network_results import NetworkResult, grids, stratum_label
+from segpipe.analysis.network_results import NetworkResult, compared_costs, grids, stratum_label
 from segpipe.analysis.ordering import as_positive, is_known
 from segpipe.analysis.page import all_scores, boundaries, curves, examples, notes_section, plots, tables
 from segpipe.analysis.page.blocks import Block, Fold, Section, Text
@@ -54,17 +56,19 @@ def content(
     classes: operators, fusions and refinements by import path; the verdict reads their attributes.
     """
     begin_page()
+    tuned, flags = collection.tuned, find_flags(collection)
     return Content(
         collection.folder.resolve().name,
         subtitle(collection, results),
-        verdict(collection, analysis, results, classes),
+        verdict(collection, analysis, results, classes, flags),
         [
             score_section(collection, results, bound),
             differences(collection, analysis),
-            single_network_section(results, analysis),
+            single_network_section(results, analysis, flag_texts(flags, collection.networks)),
+            *([Section("tuned", "Chosen levels", [tables.chosen_levels(tuned)])] if tuned else []),
             all_scores.section(collection, results),
-            cost_section(results),
-            learning(results),
+            cost_section(results, compared_costs(collection)),
+            learning(results, collection.averaged),
             Section("classes", "Classes", [tables.by_class(results, collection)]),
             boundaries.section(collection, results, exploratory),
             notes_section.seed_section(results, analysis),
@@ -96,14 +100,16 @@ def render(page: Content) -> str:
 def score_section(collection: Collection, results: list[NetworkResult], bound: Bound | None) -> Section:
     """Return the heat maps, and the lines over a quantity."""
     blocks: list[Block] = []
-    for grid in grids(results):
+    all_grids = grids(results, collection.averaged)
+    limits = plots.colour_limits(all_grids)
+    for grid in all_grids:
         blocks.append(Text(grid.label, "heading"))
-        blocks.append(plots.heat_maps(grid))
+        blocks.append(plots.heat_maps(grid, limits))
         if (lines := plots.quantity_lines(grid, bound)) is not None:
             blocks.append(lines)
-    if (side_by_side := tables.views(grids(results))) is not None:
+    if (side_by_side := tables.views(all_grids)) is not None:
         blocks.append(side_by_side)
-    return Section("cells", f"{collection.score.title} by {join_words(labels(collection.factors))}", blocks)
+    return Section("cells", f"{collection.score.title} by {join_words(labels(collection.drawn)) or 'network'}", blocks)
 
 
 def differences(collection: Collection, analysis: Analysis) -> Section:
@@ -113,7 +119,8 @@ def differences(collection: Collection, analysis: Analysis) -> Section:
         family = [as_positive(one) for one in analysis.marginal if one.contrast.stratum == stratum and is_known(one)]
         family.sort(key=lambda one: -one.estimate.difference)
         by_factor = [
-            (factor, [one for one in family if one.contrast.factor == factor.key]) for factor in collection.factors
+            (factor, [one for one in family if one.contrast.factor == factor.key])
+            for factor in (*collection.factors, *collection.outer)
         ]
         panels = [plots.forest(members, factor.label) for factor, members in by_factor if members]
         blocks.append(Text(stratum_label(stratum) if stratum else "", "heading"))
@@ -131,8 +138,13 @@ def differences(collection: Collection, analysis: Analysis) -> Section:
     return Section("differences", "Differences", blocks)
 
 
-def single_network_section(results: list[NetworkResult], analysis: Analysis) -> Section:
-    """Return the section on single networks: minus the reference, or minus the best of the others."""
+def single_network_section(
+    results: list[NetworkResult], analysis: Analysis, flags: Mapping[int, str] | None = None
+) -> Section:
+    """Return the section on single networks: minus the reference, or minus the best of the others.
+
+    flags: what is degenerate about runs, by network.
+    """
     blocks: list[Block] = []
     val = {result.network.label: result.val for result in results}
     ranked = sorted(analysis.single_networks, key=lambda one: -val[one.contrast.a])[:DRAWN]
@@ -155,25 +167,30 @@ def single_network_section(results: list[NetworkResult], analysis: Analysis) -> 
             f"{plots.forest_caption(ranked)}{shown}"
         )
         blocks.append(Figure([plots.forest(ranked, f"minus {rival}")], caption, []))
-    return Section("networks", "Single networks", [*blocks, tables.networks(results, analysis)])
+    return Section("networks", "Single networks", [*blocks, tables.networks(results, analysis, flags)])
 
 
-def cost_section(results: list[NetworkResult]) -> Section:
-    """Return the section on the score against the costs of networks."""
-    figure = curves.cost_figure(results)
-    message = Text("No run recorded the cost of its network (metrics.json has no cost).")
+def cost_section(results: list[NetworkResult], costs: Sequence[str]) -> Section:
+    """Return the section on the score against the costs of networks. costs: those that are drawn."""
+    figure = curves.cost_figure(results, costs)
+    known = any(math.isfinite(one.cost[name]) for one in results for name in costs)
+    message = Text(
+        "Only one network has a recorded cost, so there is nothing to compare."
+        if known
+        else "No run recorded the cost of its network (metrics.json has no cost)."
+    )
     return Section("cost", f"{results[0].score.title} against cost", [message if figure is None else figure])
 
 
-def learning(results: list[NetworkResult]) -> Section:
-    """Return the learning curves of each stratum."""
+def learning(results: list[NetworkResult], averaged: Sequence[Factor]) -> Section:
+    """Return the learning curves of each stratum. averaged: factors that are not drawn."""
     blocks: list[Block] = []
-    for grid in grids(results):
+    for grid in grids(results, averaged):
         figure = curves.learning_curves(grid)
         if figure is not None:  # collapsed: a panel for every combination is long
             blocks += [Text(curves.last_epochs(grid)), Fold(f"Learning curves: {grid.label}", [figure])]
     if not blocks:
         has_history = any(run.run.history.is_file() for one in results for run in one.network.runs.values())
-        message = f"No history.csv of the runs has val/{results[0].score.key}, or the files cannot be read."
+        message = f"No history.csv of the runs has val/{results[0].score.ranking.key}, or the files cannot be read."
         blocks.append(Text(message if has_history else "The runs have no history.csv."))
     return Section("learning", "Learning curves", blocks)

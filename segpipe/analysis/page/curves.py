@@ -20,14 +20,14 @@ from segpipe.runs.storage import read_history
 Curve = tuple[list[int], list[float], list[float], list[float]]  # x, mean, lowest, highest
 
 
-def cost_figure(results: Sequence[NetworkResult]) -> Figure | None:
+def cost_figure(results: Sequence[NetworkResult], costs: Sequence[str]) -> Figure | None:
     """Return the test score against each cost, with the Pareto front; a colour for each level of the first factor.
 
-    None if no cost was measured.
+    costs: keys of COSTS. None if no cost was measured.
     """
     score, factor = results[0].score, results[0].point.factors[0]
     levels = factor.drawn(result.point.levels[0] for result in results)
-    measured = [name for name in COSTS if sum(np.isfinite(result.cost[name]) for result in results) > 1]
+    measured = [name for name in costs if sum(np.isfinite(result.cost[name]) for result in results) > 1]
 
     def draw(axes: Axes, name: str) -> None:
         what, scale, unit, _ = COSTS[name]
@@ -40,7 +40,8 @@ def cost_figure(results: Sequence[NetworkResult]) -> Figure | None:
             axes.plot(
                 [one.cost[name] / scale for one in of_level], [score.scale * one.test for one in of_level], **style
             )
-        axes.plot(*zip(*front, strict=True), "o", color=INK, markerfacecolor="none", markersize=10, linestyle="none")
+        ends = [point[0] for point in front], [point[1] for point in front]
+        axes.plot(*ends, "o", color=INK, markerfacecolor="none", markersize=10, linestyle="none")
         costs = [one.cost[name] / scale for one in results if np.isfinite(one.cost[name])]
         if max(costs) > 20 * min(costs) > 0:
             axes.set_xscale("log")
@@ -57,12 +58,14 @@ def cost_figure(results: Sequence[NetworkResult]) -> Figure | None:
         )
         for name in measured
     ]
-    return Figure(panels, cost_caption(results, measured[0]), legend(list(map(str, levels))))
+    return Figure(panels, cost_caption(results, measured), legend(list(map(str, levels))))
 
 
-def cost_caption(results: Sequence[NetworkResult], key: str) -> str:
-    """Return the caption. key: the cost whose Pareto front is listed."""
+def cost_caption(results: Sequence[NetworkResult], drawn: Sequence[str]) -> str:
+    """Return the caption. drawn: the costs; the Pareto front of the first one is listed."""
+    key = drawn[0]
     name, scale, unit, _ = COSTS[key]
+    memory = "; memory is the peak memory of the training process" if "peak_memory_mib" in drawn else ""
     front = sorted((one for one in results if key in one.pareto), key=lambda one: one.cost[key])
     texts = [
         f"{one.network.label} ({format_number(one.cost[key] / scale, 2)} {unit}, "
@@ -72,11 +75,11 @@ def cost_caption(results: Sequence[NetworkResult], key: str) -> str:
     devices = {str(metric(run, "cost", "device")) for one in results for run in one.network.runs.values()}
     return (
         f"Test {results[0].score.label} {results[0].score.in_unit} against the cost of the network. Each marker is a "
-        f"network, mean over seeds. Circled and connected: the Pareto front, the networks for which no other network "
-        f"has a better validation score at the same or lower cost. The front for {name}: {join_words(texts[:8])}"
-        f"{' and more' if len(texts) > 8 else ''}. Multiply-adds and latency are for one image; memory is the peak "
-        f"memory of the training process. Measured on: {join_words(sorted(devices))}; other processes may have run at "
-        f"the same time."
+        f"network, mean over seeds. Circled and connected: the Pareto front, networks that are better on validation "
+        f"than every cheaper one, by more than the noise of trainings (95 % interval of the difference, paired by "
+        f"seed); of equally expensive networks, those within noise of the best. The front for {name}: "
+        f"{join_words(texts[:8])}{' and more' if len(texts) > 8 else ''}. Multiply-adds and latency are for one "
+        f"image{memory}. Measured on: {join_words(sorted(devices))}; other processes may have run at the same time."
     )
 
 
@@ -117,16 +120,19 @@ def small_multiples(
         axes.set(ylim=(low - 0.03 * (high - low) - 0.1, high + 0.03 * (high - low) + 0.1), xlabel=xlabel, ylabel=ylabel)
 
     panels = []
-    for panel, also in panels_of(grid, others):
+    members = panels_of(grid, others)
+    titles = figures.shorten_all(
+        [f"{named(panel, others)}{''.join(f' = {other}' for other in also)}" for panel, also in members], 42
+    )
+    for (panel, also), name in zip(members, titles, strict=True):
         more = "".join(f" = {other}" for other in also)
-        name = f"{named(panel, others)}{more}"
 
         def drawn(axes: Axes, panel: Mapping[str, Level] = panel, name: str = name) -> None:
             draw(axes, panel)
-            axes.set_title(figures.shorten(name, 42), fontsize=figures.FONT - 0.5)
+            axes.set_title(name, fontsize=figures.FONT - 0.5)
 
         title = f"{panel_label(grid, panel, others)}{more}: {ylabel}"
-        panels.append(figures.panel(title, drawn, width=310, height=215))
+        panels.append(figures.panel(title, drawn, width=310 + 7 * figures.excess([name], 42), height=215))
     return Figure(panels, caption, legend(list(map(level_of, lines))))
 
 
@@ -166,7 +172,7 @@ def history(run: FinishedRun, score: ReportScore) -> dict[int, float]:
 
     Empty if its history is missing, damaged, or lacks the score.
     """
-    key = f"val/{score.key}"
+    key = f"val/{score.ranking.key}"
     try:
         rows = read_history(run.run.history)
         return {int(row["epoch"]) + 1: score.scale * row[key] for row in rows if np.isfinite(row.get(key, np.nan))}
@@ -185,11 +191,12 @@ def over_seeds(curves: Sequence[dict[int, float]]) -> Curve | None:
 
 def learning_curves(grid: FactorGrid) -> Figure | None:
     """Return the validation score by epoch for each network."""
+    score = grid.score.ranking
     caption = (
-        f"Validation {grid.score.label} {grid.score.in_unit} by epoch. Lines: mean over seeds; bands: range over "
+        f"Validation {score.label} {score.in_unit} by epoch. Lines: mean over seeds; bands: range over "
         f"seeds. Settings joined by = have the same networks."
     )
-    return small_multiples(grid, learning, xlabel="epoch", ylabel=f"val {grid.score.on_axis}", caption=caption)
+    return small_multiples(grid, learning, xlabel="epoch", ylabel=f"val {score.on_axis}", caption=caption)
 
 
 def last_epochs(grid: FactorGrid) -> str:

@@ -3,7 +3,7 @@
 import io
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -106,6 +106,21 @@ def apply_theme(svg: str, width: int, height: int) -> str:
 def shorten(name: str, longest: int = 28) -> str:
     """Return a name, shortened to the space of an axis."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def shorten_all(names: Sequence[str], longest: int) -> list[str]:
+    """Return names shortened to the space of an axis, but never so that two different names read alike."""
+    distinct = len(set(names))
+    for length in range(longest, max(map(len, names), default=longest) + 1):
+        short = [shorten(name, length) for name in names]
+        if len(set(short)) == distinct:
+            return short
+    return [*names]
+
+
+def excess(names: Sequence[str], longest: int) -> int:
+    """Return by how many characters the longest name exceeds the usual space."""
+    return max(0, max(map(len, names), default=0) - longest)
 
 
 def colour_of(value: float, low: float, high: float) -> tuple[str, str]:

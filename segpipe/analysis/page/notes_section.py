@@ -25,6 +25,7 @@ KINDS = {  # headings of the lists of problems, by kind
     "failed": "Failed runs", "refused": "Invalid cells, which are not trained", "damaged": "Damaged runs, excluded",
     "foreign": "Folders that are no runs of this sweep, excluded", "mixed": "Runs tested on other data, excluded",
     "tuning": "Runs of tuning seeds (segpipe.tune), excluded from all comparisons",
+    "tuned": "Runs at other levels than the chosen one, and of the seeds that chose it, excluded",
     "duplicate": "Second runs of the same configuration and seed, excluded",
     "extended": "Runs resumed for more epochs than the cell requests, included with their setting",
 }  # fmt: skip
@@ -38,6 +39,11 @@ QUESTIONS = [
     "computed from the resampled sums.",
 ]
 
+LEFT_OUT = (
+    "Chosen levels: each seed is judged at the level that the other seeds choose. Any two of these choices share most "
+    "of their seeds, so the scores of seeds are correlated. The variance over seeds is multiplied by 1 + S / (S - 1) "
+    "for S seeds (Nadeau and Bengio 2003). Tuning seeds (sweep.tuning_seeds) need no correction."
+)
 SKEWED = (  # python -m benchmarks.coverage --part best
     "Noise: the intervals assume that the noise of a training is symmetric about its mean. In simulations the error "
     "is at most 6 % for normal and heavy-tailed noise, with equal or unequal variances. For skewed noise (log-normal, "
@@ -65,10 +71,12 @@ def seed_section(results: Sequence[NetworkResult], analysis: Analysis) -> Sectio
     if points_needed:
         finite = [count for count in points_needed if count is not None]
         most = "more than 1,000" if len(finite) < len(points_needed) else str(max(finite))
+        least = str(min(finite)) if finite else most
+        needed = "1 seed" if most == "1" else f"{most} seeds" if least == most else f"{least} to {most} seeds"
         blocks.append(
             Text(
                 f"To detect a true difference of one point with probability 0.8, the marginal comparisons need "
-                f"{min(finite) if finite else 'more than 1,000'} to {most} seeds, at the significance level of one of "
+                f"{needed}, at the significance level of one of "
                 f"{pluralise(len(analysis.marginal), 'comparison')}. The table of differences has the number for each."
             )
         )
@@ -195,6 +203,7 @@ def method(
 ) -> Section:
     """Return the section on the method, with the command that generates the report."""
     seeds, score = join_words([str(seed) for seed in collection.seeds]), analysis.score
+    factors = join_words(labels([*collection.factors, *collection.outer]))
     items = [
         f"Score: {score.label} {score.definition}; {score.units}.",
         f"Seeds: {seeds}. With fewer than {MIN_SEEDS} seeds in common there is no interval.",
@@ -202,7 +211,7 @@ def method(
         f"{pluralise(analysis.resamples, 'resample')} of {pluralise(len(set(collection.groups)), 'group')} with "
         f"{pluralise(len(collection.images), 'test image')}.",
         f"Confirmatory: {pluralise(len(analysis.marginal), 'marginal difference')} of "
-        f"{join_words(labels(collection.factors))}, each the mean over pairs of networks that differ in nothing else, "
+        f"{factors}, each the mean over pairs of networks that differ in nothing else, "
         f"with each pair counted once; pairs with fewer than {MIN_SEEDS} seeds in common are excluded. p is corrected "
         f"by Holm's method, with 5 % for the family. Interactions ({len(analysis.interactions)}) are a separate "
         f"family.",
@@ -213,5 +222,11 @@ def method(
         "section. results.csv and comparisons.csv, in the folder of this page, hold all numbers, as fractions from 0 "
         "to 1.",
     ]
-    again: list[Block] = [Text("The command that generates this report:"), Text(shlex.join(command), "command")]
-    return Section("method", "Method", [Items(items), *again])
+    if collection.tuned is not None and not collection.tuned.seeds:
+        items.insert(2, LEFT_OUT)
+    return Section("method", "Method", [Items(items), *command_blocks(command)])
+
+
+def command_blocks(command: Sequence[str]) -> list[Block]:
+    """Return the command that generates the page."""
+    return [Text("The command that generates this report:"), Text(shlex.join(command), "command")]

@@ -23,21 +23,34 @@ REFERENCE = (
 )
 
 
-def heat_maps(grid: FactorGrid) -> Figure:
-    """Return heat maps of the first factor x the second, one for each combination of the others."""
+def colour_limits(grids: Sequence[FactorGrid]) -> tuple[float, float]:
+    """Return the lowest and the highest score of all grids: the ends of the page's one colour scale."""
+    scores = [result.test for grid in grids for result in grid.results.values()]
+    return min(scores), max(scores)
+
+
+def heat_maps(grid: FactorGrid, limits: tuple[float, float]) -> Figure:
+    """Return heat maps of the first factor x the second, one for each combination of the others.
+
+    limits: the scores at the ends of the colour scale.
+    """
     shown, others = grid.factors[:2], grid.factors[2:]
     rows, columns = grid.combinations(shown[:1]), grid.combinations(shown[1:])  # one empty column without a second
-    scores = [result.test for result in grid.results.values()]
-    low, high = min(scores), max(scores)
+    low, high = limits
     score = grid.score
+    column_names, row_names = [level_of(one) for one in columns], [level_of(one) for one in rows]
+    column_labels, row_labels = figures.shorten_all(column_names, 12), figures.shorten_all(row_names, 14)
+    column_width = 90 + 7 * figures.excess(column_labels, 12)
+    used = [panel for panel in grid.combinations(others) if grid.at_all(panel)]
+    titles = [named(panel, others) for panel in used]
 
     def draw(axes: Axes, panel: Mapping[str, Level]) -> None:
         axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        axes.set_xticks(np.arange(len(columns)) + 0.5, [figures.shorten(level_of(one), 12) for one in columns])
-        axes.set_yticks(np.arange(len(rows)) + 0.5, [figures.shorten(level_of(one), 14) for one in rows])
+        axes.set_xticks(np.arange(len(columns)) + 0.5, column_labels)
+        axes.set_yticks(np.arange(len(rows)) + 0.5, row_labels)
         axes.xaxis.tick_top()
         for row, row_levels in enumerate(rows):
             for column, column_levels in enumerate(columns):
@@ -57,11 +70,13 @@ def heat_maps(grid: FactorGrid) -> Figure:
         figures.panel(
             f"{panel_label(grid, panel, others)}: mean test {score.label} by {join_words(labels(shown))}",
             partial(draw, panel=panel),
-            width=110 + 90 * len(columns),
+            width=max(
+                110 + column_width * len(columns) + 7 * figures.excess(row_labels, 14),
+                60 + 8 * max(map(len, titles), default=0),
+            ),
             height=62 + 30 * len(rows),
         )
-        for panel in grid.combinations(others)
-        if grid.at_all(panel)
+        for panel in used
     ]
     best, worst = max(grid.results.values(), key=by_test), min(grid.results.values(), key=by_test)
     letters_text = "; cells with the same letter are the same network, trained once" if any_merged(grid) else ""
@@ -122,14 +137,15 @@ def quantity_lines(grid: FactorGrid, bound: Bound | None = None) -> Figure | Non
             axes.plot(list(scores), heights, color=INK, linestyle=style, linewidth=1, alpha=0.75)
         axes.set_xticks(range(len(ticks)), map(str, ticks))
         axes.set(ylim=limits, xlim=(-0.3, len(ticks) - 0.7), xlabel=across.label, ylabel=f"test {score.on_axis}")
-        axes.set_title(figures.shorten(named(panel, panels_by), 40))
+        axes.set_title(titles[used_panels.index(dict(panel))])
 
     used_panels = [panel for panel in grid.combinations(panels_by) if grid.at_all(panel)]
+    titles = figures.shorten_all([named(panel, panels_by) for panel in used_panels], 40)
     panels = [
         figures.panel(
             f"{panel_label(grid, panel, panels_by)}: test {score.label} by {across.label}",
             partial(draw, panel=panel),
-            width=350,
+            width=350 + 7 * figures.excess(titles, 40),
             height=270,
         )
         for panel in used_panels
@@ -196,14 +212,15 @@ def legend(names: Sequence[str]) -> list[tuple[str, int, str]]:
 def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
     """Return a forest plot: thick lines for new trainings, thin for new images too; hollow dots are not significant."""
     score = comparisons[0].score
+    names = [
+        f"{one.contrast.a} {MINUS} {one.contrast.b}" if one.contrast.factor != CELL else one.contrast.a
+        for one in comparisons
+    ]
+    row_labels = figures.shorten_all(names, 28)
 
     def draw(axes: Axes) -> None:
-        names = []
         for row, one in enumerate(comparisons):
             estimate = one.estimate
-            names.append(
-                f"{one.contrast.a} {MINUS} {one.contrast.b}" if one.contrast.factor != CELL else one.contrast.a
-            )
             draw_interval(axes, row, estimate.images, 1.0, 4, score)
             draw_interval(axes, row, estimate.trainings, 3.2, 0, score)
             face = INK if one.significant else figures.PAPER
@@ -211,7 +228,7 @@ def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
                 score.scale * estimate.difference, row, "o", color=INK, markerfacecolor=face, markersize=5.5, zorder=3
             )
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(range(len(names)), [figures.shorten(name) for name in names])
+        axes.set_yticks(range(len(names)), row_labels)
         axes.set(ylim=(len(names) - 0.4, -0.6), xlabel=f"difference in points of {score.label}")
         axes.set_title(figures.shorten(title, 40))
         axes.locator_params(axis="x", nbins=6)
@@ -219,7 +236,7 @@ def forest(comparisons: Sequence[Comparison], title: str) -> Panel:
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
 
-    return figures.panel(title, draw, width=400, height=78 + 19 * len(comparisons))
+    return figures.panel(title, draw, width=400 + 7 * figures.excess(row_labels, 28), height=78 + 19 * len(comparisons))
 
 
 def draw_interval(axes: Axes, row: int, interval: Interval | None, width: float, cap: int, score: ReportScore) -> None:

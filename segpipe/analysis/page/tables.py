@@ -1,13 +1,12 @@
 """The tables of the page, with the values by which they are sorted."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from segpipe.analysis.collect import Collection
-from segpipe.analysis.design_points import UNMATCHED
 from segpipe.analysis.factors import Level, labels
 from segpipe.analysis.formatting import (
     DASH,
@@ -26,6 +25,8 @@ from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.contrasts import Contrast
 from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.statistics.intervals import Interval
+from segpipe.analysis.tuned import Tuned
+from segpipe.runs.labels import UNMATCHED
 
 
 class Cell(NamedTuple):
@@ -151,8 +152,11 @@ def seed_cell(one: Comparison, count: int | None) -> Cell:
     return Cell("> 1,000" if count is None else format_seed_count(count), 1001 if count is None else count)
 
 
-def networks(results: Sequence[NetworkResult], analysis: Analysis) -> Table:
-    """Return a table of all networks: scores, difference from the reference or from the best of the others, cost."""
+def networks(results: Sequence[NetworkResult], analysis: Analysis, flags: Mapping[int, str] | None = None) -> Table:
+    """Return a table of all networks: scores, difference from the reference or from the best of the others, cost.
+
+    flags: what is degenerate about runs, by network.
+    """
     by_name = {one.contrast.a: one for one in analysis.single_networks}
     judge = best_text if analysis.reference is None else significance_text
     score = analysis.score
@@ -167,7 +171,8 @@ def networks(results: Sequence[NetworkResult], analysis: Analysis) -> Table:
             [
                 Cell(result.network.label + letter),
                 Cell("reference" if is_reference else judge(one) if one else DASH),
-                score_cell(result.val, score),
+                *([Cell(flags.get(result.number, ""))] if flags else []),
+                score_cell(result.val, score.ranking),
                 score_cell(result.test, score),
                 score_cell(result.std, score),
                 Cell(str(result.seeds), result.seeds),
@@ -179,7 +184,8 @@ def networks(results: Sequence[NetworkResult], analysis: Analysis) -> Table:
         )
     heads = [f"{what}, {unit}" for what, _, unit, _ in COSTS.values()]
     of_best = analysis.reference is None
-    columns = ["network", "may be the best?" if of_best else "significant?", f"val {score.label}",
+    columns = ["network", "may be the best?" if of_best else "significant?",
+               *(["flags"] if flags else []), f"val {score.ranking.label}",
                f"test {score.label}", "std over seeds", "seeds",
                "minus the best other" if of_best else "minus the reference", "95 % interval, new trainings",
                "95 % interval, new trainings and images",
@@ -189,7 +195,34 @@ def networks(results: Sequence[NetworkResult], analysis: Analysis) -> Table:
         f"test score. Differences in points of test {score.label}, with simultaneous intervals. Cost: median over "
         f"seeds."
     )
-    return Table(caption, columns, rows, len(columns) - 2)
+    return Table(caption, columns, rows, len(columns) - 2 - bool(flags))
+
+
+def chosen_levels(tuned: Tuned) -> Table:
+    """Return a table of the chosen level of each cell, with the mean validation mIoU of every level."""
+    rows = []
+    for one in tuned.cells:
+        choice = one.choice
+        share = choice.other if choice is not None and math.isfinite(choice.other) else None
+        rows.append(
+            [
+                Cell(one.label),
+                Cell(tuned.text(choice.level) if choice else DASH),
+                Cell("yes" if one.edge else "no" if choice else DASH),
+                *(score_cell(one.means.get(level)) for level in tuned.levels),
+                number_cell(None if share is None else 100 * share, 0),
+                score_cell(choice.regret if choice else None),
+                Cell(f"{one.changes} of {len(one.by_seed)}", one.changes),
+            ]
+        )
+    levels = [f"val mIoU, {tuned.name} {tuned.text(level)}" for level in tuned.levels]
+    columns = ["cell", "chosen", "edge?", *levels, "resamples that change it, %", "regret", "seeds at another level"]
+    caption = (
+        f"The level of {tuned.name} that was chosen for each cell, and the validation mIoU in percent of each level, "
+        f"mean over the seeds that choose. edge: the smallest or the largest number that was tested. regret: the mIoU "
+        f"of each seed's best level minus that of the chosen one, in points, mean over seeds."
+    )
+    return Table(caption, columns, rows, len(tuned.levels) + 3)
 
 
 def by_class(results: Sequence[NetworkResult], collection: Collection) -> Table:
@@ -243,10 +276,10 @@ def views(grids: Sequence[FactorGrid]) -> Table | None:
         return None
     factors, score = grids[0].factors, grids[0].score
     by_cell = {
-        (point.setting, point.model, point.levels, point.view): result
+        (setting, model, levels, view): result
         for grid in grids
-        for result in grid.results.values()
-        for point in result.network.points
+        for setting, view, model in [grid.stratum]
+        for levels, result in grid.results.items()
     }
     rows = []
     for setting, model, levels in dict.fromkeys(key[:3] for key in by_cell):

@@ -62,10 +62,10 @@ def candidates(has_run: NDArray[np.bool_]) -> NDArray[np.intp]:
         kept = np.delete(kept, np.flatnonzero(lacking == lacking.max())[-1])
 
 
-def paired(scores: Floats) -> tuple[Floats, PairedErrors]:
+def paired(scores: Floats, seed_factor: float = 1.0) -> tuple[Floats, PairedErrors]:
     """Return the differences of means (K, K), row minus column, over the seeds that both networks have.
 
-    scores: (K, S), NaN without a run.
+    scores: (K, S), NaN without a run. seed_factor: see ``BootstrapScores``.
     """
     has_run = np.isfinite(scores)
     runs = has_run.astype(np.float64)
@@ -76,7 +76,7 @@ def paired(scores: Floats) -> tuple[Floats, PairedErrors]:
     offset = (total - total.T) / count
     squares = residuals**2 @ runs.T
     squared_residuals = squares + squares.T - 2 * residuals @ residuals.T - count * offset**2
-    error = np.sqrt(squared_residuals.clip(min=0) / (count - 1) / count)
+    error = np.sqrt(seed_factor * squared_residuals.clip(min=0) / (count - 1) / count)
     return means[:, None] - means + offset, PairedErrors(error, count - 1)
 
 

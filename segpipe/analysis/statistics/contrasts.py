@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.analysis.collect import TrainedNetwork
+from segpipe.analysis.design_points import ALL_GROUPS, Stratum
 from segpipe.analysis.factors import FACTORS, Factor, Level
 from segpipe.analysis.statistics.intervals import MIN_SEEDS
 
-Stratum = tuple[str, str, str]
 Pair = tuple[Factor, Level, Level]  # a factor and two of its levels
 CELL = "cell"  # the factor of comparisons of single networks
 ONLY = "the only context"  # the name of a context without factors
@@ -43,6 +43,7 @@ class Contrast:
 class Design:
     """The design points of one stratum and their networks.
 
+    stratum: ALL_GROUPS takes all design points, and compares only the factors whose levels form groups.
     seeds: for each network, the seeds with a score; None takes the seeds with a run.
     """
 
@@ -51,14 +52,17 @@ class Design:
     ) -> None:
         self.size = len(networks)
         self.stratum = stratum
+        across = stratum == ALL_GROUPS
         points = [
             (point, number)
             for number, network in enumerate(networks)
             for point in network.points
-            if point.stratum == stratum
+            if across or point.stratum == stratum
         ]
-        self.factors = points[0][0].factors if points else FACTORS
-        self.of = {point.levels: number for point, number in points}
+        first = points[0][0] if points else None
+        self.factors = FACTORS if first is None else (*first.factors, *first.outer) if across else first.factors
+        self.compared = first.outer if first is not None and across else self.factors
+        self.of = {point.all_levels if across else point.levels: number for point, number in points}
         self.seeds = [frozenset(network.runs) for network in networks] if seeds is None else seeds
         self.levels = {
             factor.key: factor.ordered(levels[point] for levels in self.of) for point, factor in enumerate(self.factors)
@@ -70,9 +74,10 @@ class Design:
 
     def contexts(self, *varied: Factor) -> Iterator[tuple[dict[str, Level], str]]:
         """Yield all combinations of levels of the other factors, each with its name."""
-        others = [factor.key for factor in self.factors if factor not in varied]
-        for levels in product(*(self.levels[key] for key in others)):
-            yield dict(zip(others, levels, strict=True)), " ".join(map(str, levels)) or ONLY
+        others = [factor for factor in self.factors if factor not in varied]
+        for levels in product(*(self.levels[factor.key] for factor in others)):
+            names = [factor.in_context(level) for factor, level in zip(others, levels, strict=True)]
+            yield {factor.key: level for factor, level in zip(others, levels, strict=True)}, " ".join(names) or ONLY
 
     def is_undefined(self, factor: Factor, context: Mapping[str, Level]) -> bool:
         """Return whether a difference of the factor has no meaning in a context, but has one elsewhere."""
@@ -106,7 +111,7 @@ class Design:
 
     def marginal(self) -> Iterator[Contrast]:
         """Yield the contrast of every pair of levels of every factor, each the mean over its contexts."""
-        for factor in self.factors:
+        for factor in self.compared:
             for a, b in combinations(self.levels[factor.key], 2):
                 pairs, missing = self.pairs(factor, a, b)
                 if pairs or missing:
@@ -115,6 +120,8 @@ class Design:
     def interactions(self) -> Iterator[Contrast]:
         """Yield the change of every difference of one factor between two levels of another factor."""
         for first, second in combinations(self.factors, 2):
+            if first not in self.compared and second not in self.compared:
+                continue
             levels = (combinations(self.levels[factor.key], 2) for factor in (first, second))
             for (a, b), (c, d) in product(*levels):
                 yield from self.interaction((first, a, b), (second, c, d))
@@ -162,5 +169,6 @@ def against(networks: list[TrainedNetwork], reference: int) -> list[Contrast]:
 
 
 def strata(networks: list[TrainedNetwork]) -> list[Stratum]:
-    """Return the strata in the order of the networks."""
-    return list(dict.fromkeys(point.stratum for network in networks for point in network.points if network.runs))
+    """Return the strata in the order of the networks, and ALL_GROUPS if there are factors whose levels form groups."""
+    points = [point for network in networks for point in network.points if network.runs]
+    return [*dict.fromkeys(point.stratum for point in points), *([ALL_GROUPS] if points and points[0].outer else [])]

@@ -17,6 +17,7 @@ from segpipe.analysis.statistics.resample import BootstrapScores, Matrices, Scor
 from segpipe.analysis.statistics.single_networks import against_best, simultaneous_family
 from segpipe.errors import UserError
 from segpipe.metrics.confusion import RatioCounts
+from segpipe.runs.tuned_levels import leave_one_out_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ def analyse(
     label.
     """
     networks = collection.networks
-    scores = score_and_resample(counts or score_counts(collection), collection.groups, resamples=resamples)
+    scores = resample(collection, counts or score_counts(collection), resamples=resamples)
     number = None if reference is None else network_number(networks, reference)
     interactions = chain.from_iterable(one.interactions() for one in designs(collection, scores))
     return Analysis(
@@ -67,6 +68,14 @@ def analyse(
         resamples,
         collection.score,
     )
+
+
+def resample(collection: Collection, counts: ScoreCounts | Matrices, *, resamples: int) -> BootstrapScores:
+    """Return the score of every run, on the test images and on resampled ones."""
+    scores = score_and_resample(counts, collection.groups, resamples=resamples)
+    if collection.tuned is None or collection.tuned.seeds:
+        return scores
+    return scores._replace(seed_factor=leave_one_out_factor(len(collection.seeds)))
 
 
 def marginal(collection: Collection, scores: BootstrapScores, score: ReportScore | None = None) -> list[Comparison]:
@@ -96,6 +105,8 @@ def compare(
 def score_counts(collection: Collection) -> ScoreCounts | Matrices:
     """Return the data of the collection's score: confusion matrices of the test, or counts taken from them."""
     counts, of = collection.score.counts, collection.score.compute
+    if collection.score.at_boundaries:
+        return ratio_counts(collection, lambda run: run.counts)
     if counts is not None:
         return ratio_counts(collection, lambda run: counts(run.matrices))
     if of is None:

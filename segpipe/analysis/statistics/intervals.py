@@ -75,6 +75,7 @@ def estimate(
     if pairing.count.min() < MIN_SEEDS:
         return Estimate(mean, used_seeds, None, None, {})
     seed, seed_dof = map(float, pairing.of_mean(differences))
+    seed *= bootstrap.seed_factor
     groups = len(bootstrap.influence)
     correction = groups / max(groups - 1, 1)  # corrects the bias of a resampled variance
     drawn = by_context(rows, bootstrap.resampled)

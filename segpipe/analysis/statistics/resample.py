@@ -39,12 +39,14 @@ class BootstrapScores(NamedTuple):
     """The score of every run.
 
     observed: (N, S), NaN without a run. resampled: (B, N, S), with images resampled. influence: (G, N, S), the change
-    of the score per unit of weight of each of G groups of images.
+    of the score per unit of weight of each of G groups of images. seed_factor: the variance of a mean over seeds, as a
+    multiple of that of independent seeds; above 1 if each seed is judged at a level that the others choose.
     """
 
     observed: NDArray[np.float64]
     resampled: NDArray[np.float64]
     influence: NDArray[np.float64]
+    seed_factor: float = 1.0
 
 
 def score_and_resample(

@@ -40,7 +40,7 @@ def against_best(collection: Collection, scores: BootstrapScores) -> list[Compar
     kept = best.candidates(np.isfinite(scores.observed))
     if len(kept) < 2:
         return [without_interval(collection, scores, number, trained) for number in trained] if len(trained) > 1 else []
-    difference, seed_errors = best.paired(scores.observed[kept])
+    difference, seed_errors = best.paired(scores.observed[kept], scores.seed_factor)
     image_errors = best.with_images(scores, kept, seed_errors)
     best_trainings = best.best_of(difference, [seed_errors])
     best_images = None if image_errors is None else best.best_of(difference, [seed_errors, image_errors])
