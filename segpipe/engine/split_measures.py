@@ -109,12 +109,8 @@ def measure_split(
     distances from the split. folder: results are kept in ``folder/cache`` and used again for equal weights, images and
     versions. trust: see ``Predictor``. Raises UserError where the data are missing, or of other classes than a run's.
     """
-    jobs = [
-        one
-        if isinstance(one, Reason)
-        else prepare(one, overrides=overrides, split=split, limit=limit, trust=tuple(trust))
-        for one in predictors
-    ]
+    given: dict[str, Any] = {"overrides": overrides, "split": split, "limit": limit, "trust": tuple(trust)}
+    jobs = [one if isinstance(one, Reason) else prepare(one, **given) for one in predictors]
     pairs = [(jobs[0], job) for job in jobs[1:]]
     tasks = [run_task(job) for job in jobs if isinstance(job, Job)]
     tasks += [pair_task(*pair) for pair in pairs if not difference(*pair)]  # type: ignore[arg-type]
@@ -131,7 +127,7 @@ def measure_split(
 
 
 def prepare(predictor: Predictor, *, overrides: list[str], split: Split, limit: int, trust: tuple[str, ...]) -> Job:
-    """Return a run with its data. Raises UserError as ``load_data``, and for a limit below 1."""
+    """Return a run with its data. Raises UserError as ``load_data``, for a limit below 1, and for an empty split."""
     if limit < 1:
         raise UserError(f"--limit {limit}: allowed is a number of images of 1 or more.")
     cfg, data = load_data(predictor, overrides=overrides, split=split, trust=trust)
@@ -140,6 +136,10 @@ def prepare(predictor: Predictor, *, overrides: list[str], split: Split, limit: 
         Subset(data.split(name), evenly(len(data.split(name)), count))
         for name, count in ((split, limit), (fit_split, FIT_IMAGES * limit))
     )
+    for name, subset in ((split, measured), (fit_split, fitted)):
+        if not len(subset):
+            what = "measured" if name == split else "used to fit the probes"
+            raise UserError(f"The {name} split has no image; its images are {what}. Add images, or give other data.")
     size = None if data.size is None else list(data.size)
     content = {
         "run": predictor.run.record.get("identity"),

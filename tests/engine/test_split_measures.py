@@ -3,11 +3,13 @@
 import copy
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from segpipe.data.dataset import Subset, evenly
+from segpipe.data.datasets.shapes import Shapes
 from segpipe.engine import split_measures
 from segpipe.engine.evaluation import evaluate
 from segpipe.engine.predictor import Predictor
@@ -125,6 +127,15 @@ def test_runs_of_other_classes_or_images_are_not_compared(predictor):
 def test_a_limit_is_a_number_of_images(predictor, tmp_path, limit):
     with pytest.raises(UserError, match=f"--limit {limit}: allowed"):
         measured([predictor], tmp_path, limit=limit)
+
+
+@pytest.mark.parametrize(("empty", "use"), [("test", "measured"), ("val", "used to fit the probes")])
+def test_an_empty_split_is_rejected(predictor, monkeypatch, empty, use):
+    whole = Shapes(split="train", train=2)
+    data = SimpleNamespace(split=lambda name: Subset(whole, [] if name == empty else [0]), size=None)
+    monkeypatch.setattr(split_measures, "load_data", lambda *given, **settings: (None, data))
+    with pytest.raises(UserError, match=f"The {empty} split has no image; its images are {use}"):
+        prepare(predictor, overrides=[], split="test", limit=2, trust=())
 
 
 def test_without_a_run_with_weights_there_are_reasons_only(tmp_path):

@@ -79,40 +79,43 @@ def legend(run: RunMeasures, pair: FailureMeasures) -> list[tuple[str, str]]:
 
 
 def event_table(pair: FailureMeasures, run: RunMeasures) -> Table:
-    """Return the number of errors of each type and class, of both runs."""
-    assert pair.counts is not None
-    rows = []
-    for index, name in [*enumerate(run.classes), (None, "all")]:
-        cells = [
-            number_cell(total(counts.events[kind], index), 0) for kind in range(len(TYPES)) for counts in pair.counts
+    """Return the number of errors of each type by true class, a row for each run."""
+    rows = [
+        [
+            Cell(name),
+            Cell(run_name),
+            number_cell(total(pair.regions, index), 0),
+            *(number_cell(total(of_type, index), 0) for of_type in counts.events),
         ]
-        rows.append([Cell(str(name)), number_cell(total(pair.regions, index), 0), *cells])
-    columns = [f"{kind}: {name}" for kind in TYPES for name in pair.names]
+        for index, name in class_rows(run)
+        for run_name, counts in zip(pair.names, pair.counts or (), strict=True)
+    ]
     caption = (
         f"Number of errors of each type by true class, on {data_text(run)}. Missed objects and wrong classes are "
         f"regions; displaced boundaries and holes are patches, of any size: the next table has their pixels."
     )
-    return Table(caption, ["class", "regions", *columns], rows, 1 + len(columns))
+    return Table(caption, ["class", "run", "regions", *TYPES], rows, 1 + len(TYPES))
 
 
 def pixel_table(pair: FailureMeasures, run: RunMeasures) -> Table:
-    """Return the wrong pixels of each type as a share of the pixels of the class, of both runs."""
-    assert pair.counts is not None
+    """Return the wrong pixels of each type as a share of the pixels of the class, a row for each run."""
     rows = []
-    for index, name in [*enumerate(run.classes), (None, "all")]:
+    for index, name in class_rows(run):
         pixels = total(pair.true_pixels, index)
-        cells = [
-            points(Estimate(total(counts.pixels[kind], index) / pixels if pixels else None), digits=2)
-            for kind in range(len(TYPES))
-            for counts in pair.counts
-        ]
-        rows.append([Cell(str(name)), number_cell(pixels, 0), *cells])
-    columns = [f"{kind}: {name}" for kind in TYPES for name in pair.names]
+        for run_name, counts in zip(pair.names, pair.counts or (), strict=True):
+            shares = [total(of_type, index) / pixels if pixels else None for of_type in counts.pixels]
+            cells = [points(Estimate(share), digits=2) for share in shares]
+            rows.append([Cell(name), Cell(run_name), number_cell(pixels, 0), *cells])
     caption = (
         f"Wrong pixels of each type in percent of the class's labelled pixels, on {data_text(run)}. The types of one "
         f"run sum to its share of wrong pixels."
     )
-    return Table(caption, ["class", "pixels", *columns], rows, 1 + len(columns))
+    return Table(caption, ["class", "run", "pixels", *TYPES], rows, 1 + len(TYPES))
+
+
+def class_rows(run: RunMeasures) -> list[tuple[int | None, str]]:
+    """Return the index and name of each class, then None for all classes together."""
+    return [*enumerate(run.classes), (None, "all")]
 
 
 def total(values: Sequence[int], index: int | None) -> int:

@@ -70,10 +70,10 @@ def probes_figure(runs: Sequence[RunMeasures]) -> Figure:
     ]
     caption = (
         f"Linear probes of the encoder's maps, of the decoder's maps after each step, and of the same encoder before "
-        f"training, on {data_text(*runs)}. Left: mIoU of the probe as a share of that of a perfect map of the same "
-        f"stride (what); right: share of the true contour pixels with a predicted contour within one pixel (where; "
-        f"read it with the precision in the table). In a network as FCN describes it, what rises and where falls "
-        f"towards coarse strides, and the decoder combines both. Vertical lines: 95 % intervals over images."
+        f"training, on {data_text(*runs)}. What: mIoU of the probe as a share of that of a perfect map of the same "
+        f"stride. Where: share of the true contour pixels with a predicted contour within one pixel; read it with the "
+        f"precision in the table, because noise finds every contour. In a network as FCN describes it, what rises and "
+        f"where falls towards coarse strides, and the decoder joins both. Vertical lines: 95 % intervals over images."
     )
     return Figure(panels, caption, legend(list(PARTS)))
 

@@ -98,8 +98,7 @@ def losses_figure(runs: list[RunMeasures]) -> Figure | None:
     ]
     caption = (
         f"Points of mIoU and of boundary F that the network loses when the skip of one stride is replaced at test "
-        f"time, on {data_text(*runs)}; above 0: the skip helps. {REPLACED} Vertical lines: 95 % intervals over "
-        f"images."
+        f"time, on {data_text(*runs)}; above 0: the skip helps. {REPLACED} Vertical lines: 95 % intervals over images."
     )
     return Figure(panels, caption, legend(list(REPLACEMENTS)))
 
@@ -172,24 +171,27 @@ def fields_section(measures: SplitMeasures) -> Section:
     if not runs:
         return Section("receptive-fields", title, reasons(measures))
 
+    strides = {one.label: one.stride for run in runs for one in run.fields}
+    labels = sorted(strides, key=lambda label: -strides[label])  # one colour for a step in all panels
+
     def draw(axes: Axes, run: RunMeasures) -> None:
         axes.axhline(100 * SHARE, color=INK, linewidth=0.8, linestyle=":")
-        for index, one in enumerate(run.fields):
-            axes.plot(one.sides, [100 * share for share in one.shares], **figures.line_style(index), markersize=3.5)
+        for one in run.fields:
+            style = figures.line_style(labels.index(one.label))
+            axes.plot(one.sides, [100 * share for share in one.shares], **style, markersize=3.5)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.set(xlabel="side of the square (pixels)", ylabel="share of the energy (%)", ylim=(-3, 103))
         axes.set_title(figures.shorten(run.name, 40), fontsize=figures.FONT - 0.5)
 
     panels = [figures.panel(f"{run.name}: effective receptive fields", partial(draw, run=run)) for run in runs]
-    longest = max(runs, key=lambda run: len(run.fields))
     caption = (
         f"Effective receptive field (Luo et al. 2016) of the map after each decoder step: the share of the energy of "
         f"the gradient of the cell at the image's centre, with respect to the image, that lies in a square around the "
         f"cell's centre. Dotted: {100 * SHARE:.0f} %. A curve further to the right looks at more of the image. Mean "
         f"over the first images; the sign of each channel is random, so that channels do not cancel."
     )
-    names = legend([one.label for one in longest.fields])
+    names = legend(labels)
     return Section(
         "receptive-fields", title, [*reasons(measures), Figure(panels, caption, names), fields_table(measures)]
     )
