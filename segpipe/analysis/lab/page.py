@@ -31,10 +31,13 @@ def sections(inspection: Inspection) -> list[Section]:
 
 
 def split_sections(measures: SplitMeasures) -> list[Section]:
-    """Return the sections that need a data set: switches, skips, probes, failures."""
+    """Return the sections that need a data set: switches, skips, receptive fields, probes, failures."""
     return [
         switches_section.split_section(measures),
-        *(one.section(measures) for one in (skips_section, probes_section, failures_section)),
+        skips_section.section(measures),
+        skips_section.fields_section(measures),
+        probes_section.section(measures),
+        failures_section.section(measures),
     ]
 
 
