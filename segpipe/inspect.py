@@ -19,8 +19,8 @@ from segpipe.errors import UserError, printable
 from segpipe.lab import strip
 from segpipe.lab.colours import map_to_rgb
 from segpipe.lab.facts import Inspection, ShownImage
-from segpipe.runs.run import PYTHON, display_path
-from segpipe.runs.storage import write_text
+from segpipe.runs.run import PYTHON, Run, display_path
+from segpipe.runs.storage import inside, write_text
 
 LIMIT = 40  # images of a split that are measured
 
@@ -55,8 +55,13 @@ def inspect(
         measures = measure_split(predictors, overrides=list(data), split=split, limit=limit, folder=out, trust=trust)
         more = page.split_sections(measures)
     write_pictures(inspection, out, sheets=sheets)
-    write_text(out / "inspect.html", page.render(inspection, more, command=command))
+    write_text(inside(out, "inspect.html"), page.render(inspection, more, command=command))
     return out / "inspect.html"
+
+
+def default_out(runs: Sequence[Path]) -> Path:
+    """Return the folder to write to: ``inspect`` in the folder of a single run, else in the working folder."""
+    return Run.open(runs[0]).inspection.parent if len(runs) == 1 else Path("inspect")
 
 
 def read_images(images: Sequence[Path], masks: Sequence[Path]) -> list[ShownImage]:
@@ -84,16 +89,16 @@ def write_pictures(inspection: Inspection, out: Path, *, sheets: bool) -> None:
     runs = file_names([run.label for run in inspection.runs])
     names = file_names([Path(image.name).stem for image in inspection.images])
     for number, name in enumerate(names):
-        save_image(strip.climb_figure(inspection, number), out / f"climb-{name}.png")
+        save_image(strip.climb_figure(inspection, number), inside(out, f"climb-{name}.png"))
         for folder, run in zip(runs, inspection.runs, strict=True):
             if run.reason:
                 continue
-            save_image(strip.panels_figure(inspection, run, number), out / f"panels-{name}-{folder}.png")
+            save_image(strip.panels_figure(inspection, run, number), inside(out, f"panels-{name}-{folder}.png"))
             for rung in run.images[number].rungs:
                 file = f"{name}-{rung.stride:02}-{rung.slot.replace(' ', '-')}"
-                save_image(map_to_rgb(rung.values), out / "maps" / folder / f"{file}.png")
+                save_image(map_to_rgb(rung.values), inside(out, f"maps/{folder}/{file}.png"))
                 if sheets:
-                    save_image(strip.sheet(rung), out / "maps" / folder / f"{file}-all.png")
+                    save_image(strip.sheet(rung), inside(out, f"maps/{folder}/{file}-all.png"))
 
 
 def main() -> None:
@@ -109,7 +114,9 @@ def main() -> None:
     parser.add_argument(
         "--data", nargs="+", default=[], metavar="OVERRIDE", help="as for train: data=camvid data.root=..."
     )
-    parser.add_argument("--out", type=Path, default=Path("inspect"), help="the folder to write to (default: inspect)")
+    parser.add_argument(
+        "--out", type=Path, help="the folder to write to (default: inspect, in the run's folder if there is only one)"
+    )
     parser.add_argument("--sheets", action="store_true", help="also write all channels of every map")
     parser.add_argument("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
     parser.add_argument(
@@ -119,7 +126,7 @@ def main() -> None:
     with user_errors():
         written = inspect(
             given.runs,
-            out=given.out,
+            out=given.out or default_out(given.runs),
             images=given.image,
             masks=given.mask,
             sheets=given.sheets,

@@ -162,6 +162,7 @@ def read_sweep(folder: Path, out: Path, options: Options) -> Sweep:
         bound=bound_scores,
         command=command,
         classes=offered_classes(),
+        out=out,
     )
     return Sweep(collection, analysis, results, exploratory, page)
 

@@ -42,6 +42,13 @@ class NetworkResult:
         return self.network.points[0]
 
     @property
+    def checkerboard(self) -> float:
+        """The phase share of the logits on a constant image, median over its runs; NaN where they have none."""
+        values = [number_of(run, "checkerboard") for run in self.network.runs.values()]
+        known = [value for value in values if value is not None]
+        return float(np.median(known)) if known else float("nan")
+
+    @property
     def seeds(self) -> int:
         """The number of seeds."""
         return len(self.network.runs)

@@ -161,6 +161,11 @@ class Run:
         """Folder of a few example images, the same for every run: image, ground truth, prediction."""
         return inside(self.folder, "pictures/examples")
 
+    @property
+    def inspection(self) -> Path:
+        """The page that segpipe.inspect writes for a single run."""
+        return inside(self.folder, "inspect/inspect.html")
+
     def confusion(self, split: str) -> Path:
         """File with the confusion matrix of every image of a split."""
         return inside(self.folder, f"confusion/{split}.npz")

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from segpipe import inspect
+from segpipe import inspect, report
 from segpipe.errors import UserError
 
 
@@ -112,3 +112,27 @@ def test_runs_of_other_classes_do_not_stand_side_by_side(finished_run, tmp_path)
     (other / "run.json").write_text(record.replace('"striped"', '"spotted"'))
     with pytest.raises(UserError, match="spotted"):
         inspect.inspect([finished_run, other], out=tmp_path / "out")
+
+
+def test_the_report_links_the_page_and_shows_the_checkerboard(finished_run, tmp_path, monkeypatch):
+    folder = tmp_path / "a sweep"
+    shutil.copytree(finished_run, folder / "run 1")
+    call(monkeypatch, folder / "run 1")  # without --out: into the run's folder
+    report.report(folder, resamples=100)
+    page = (folder / "report.html").read_text()
+    assert 'href="run%201/inspect/inspect.html"' in page
+    assert "checkerboard" in page
+    report.report(folder, out=tmp_path / "out", resamples=100)
+    assert 'href="../a%20sweep/run%201/inspect/inspect.html"' in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_nothing_is_written_through_a_link(finished_run, photo, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "inspect").mkdir()
+    (folder / "inspect" / "maps").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit):
+        call(monkeypatch, folder, "--image", photo)
+    assert "link" in capsys.readouterr().err
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -2,7 +2,7 @@
 
 from segpipe.analysis.formatting import DASH
 from segpipe.analysis.page.blocks import Block, Section, Text
-from segpipe.analysis.page.tables import Cell, Table
+from segpipe.analysis.page.tables import Cell, Table, small_share_cell
 from segpipe.lab.checkerboard import Phases
 from segpipe.lab.facts import Inspection, RunFacts
 
@@ -44,8 +44,8 @@ def constant_table(runs: list[RunFacts]) -> Table:
         for before, now in zip(start.steps, run.phases.steps, strict=True):
             shares = (before.upsampled, now.upsampled, before.refined, now.refined)
             row = [Cell(run.label), Cell(now.place), Cell(names[now.place]), Cell(f"{now.factor} x {now.factor}")]
-            rows.append([*row, *map(share_cell, shares)])
-        both = map(share_cell, (start.logits, run.phases.logits))
+            rows.append([*row, *map(small_share_cell, shares)])
+        both = map(small_share_cell, (start.logits, run.phases.logits))
         rows.append([Cell(run.label), Cell("logits"), Cell(""), Cell(""), *[Cell(DASH, None)] * 2, *both])
     columns = [
         "run",
@@ -69,13 +69,6 @@ def image_table(inspection: Inspection, runs: list[RunFacts]) -> Table:
         for image, facts in zip(inspection.images, run.images, strict=True):
             for one in facts.on_image:
                 pairs = (*one.phase, *one.spectral, *one.triplets)
-                rows.append([Cell(run.label), Cell(image.name), Cell(one.place), *map(share_cell, pairs)])
+                rows.append([Cell(run.label), Cell(image.name), Cell(one.place), *map(small_share_cell, pairs)])
     names = [f"{name}, {which}" for name in ("phase", "spectral", "turns") for which in ("operator", "bilinear")]
     return Table("Measures on real images, of the map after upsampling.", ["run", "image", "step", *names], rows, 6)
-
-
-def share_cell(value: float) -> Cell:
-    """Return a share over many orders of magnitude; below 1e-11 it is rounding, shown as 0."""
-    if value != value:
-        return Cell(DASH, None)
-    return Cell("0" if value < 1e-11 else f"{value:.3f}" if value >= 1e-2 else f"{value:.1e}", value)

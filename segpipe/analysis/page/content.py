@@ -1,8 +1,11 @@
 """The content of the page: its sections in order, and the HTML."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -49,11 +52,13 @@ def content(
     bound: Bound | None = None,
     command: Sequence[str],
     classes: Classes | None = None,
+    out: Path | None = None,
 ) -> Content:
     """Return the content of the report.
 
     exploratory: marginal differences of further scores. bound: scores of a perfect map. command: that made the page.
-    classes: operators, fusions and refinements by import path; the verdict reads their attributes.
+    classes: operators, fusions and refinements by import path; the verdict reads their attributes. out: the folder that
+    the page is written to; None leaves out links to other pages.
     """
     begin_page()
     tuned, flags = collection.tuned, find_flags(collection)
@@ -64,7 +69,9 @@ def content(
         [
             score_section(collection, results, bound),
             differences(collection, analysis),
-            single_network_section(results, analysis, flag_texts(flags, collection.networks)),
+            single_network_section(
+                results, analysis, flag_texts(flags, collection.networks), inspect_links(results, out)
+            ),
             *([Section("tuned", "Chosen levels", [tables.chosen_levels(tuned)])] if tuned else []),
             all_scores.section(collection, results),
             cost_section(results, compared_costs(collection)),
@@ -88,6 +95,22 @@ def subtitle(collection: Collection, results: list[NetworkResult]) -> str:
         f"{pluralise(len(collection.runs), 'finished run')}; {pluralise(len(collection.images), 'test image')}, "
         f"{pluralise(len(collection.classes), 'class', 'classes')}."
     )
+
+
+def inspect_links(results: Sequence[NetworkResult], out: Path | None) -> dict[int, str]:
+    """Return the relative address of the page of segpipe.inspect of each network, of its lowest seed that has one.
+
+    The page is ``inspect/inspect.html`` in the folder of the run.
+    """
+    links: dict[int, str] = {}
+    if out is None:
+        return links
+    for result in results:
+        for _, run in sorted(result.network.runs.items()):
+            if run.run.inspection.is_file():
+                relative = os.path.relpath(run.run.inspection.resolve(), out.resolve())
+                links.setdefault(result.number, quote(Path(relative).as_posix()))
+    return links
 
 
 def render(page: Content) -> str:
@@ -139,11 +162,14 @@ def differences(collection: Collection, analysis: Analysis) -> Section:
 
 
 def single_network_section(
-    results: list[NetworkResult], analysis: Analysis, flags: Mapping[int, str] | None = None
+    results: list[NetworkResult],
+    analysis: Analysis,
+    flags: Mapping[int, str] | None = None,
+    links: Mapping[int, str] | None = None,
 ) -> Section:
     """Return the section on single networks: minus the reference, or minus the best of the others.
 
-    flags: what is degenerate about runs, by network.
+    flags: what is degenerate about runs, by network. links: to other pages, by network.
     """
     blocks: list[Block] = []
     val = {result.network.label: result.val for result in results}
@@ -167,7 +193,7 @@ def single_network_section(
             f"{plots.forest_caption(ranked)}{shown}"
         )
         blocks.append(Figure([plots.forest(ranked, f"minus {rival}")], caption, []))
-    return Section("networks", "Single networks", [*blocks, tables.networks(results, analysis, flags)])
+    return Section("networks", "Single networks", [*blocks, tables.networks(results, analysis, flags, links)])
 
 
 def cost_section(results: list[NetworkResult], costs: Sequence[str]) -> Section:

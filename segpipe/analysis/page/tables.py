@@ -30,10 +30,11 @@ from segpipe.runs.labels import UNMATCHED
 
 
 class Cell(NamedTuple):
-    """A cell. text: as shown. sort: the sort value if it is not the text; None is sorted last."""
+    """A cell. text: as shown. sort: the sort value if it is not the text; None is sorted last. link: of the text."""
 
     text: str
     sort: float | None = None
+    link: str = ""
 
 
 class Table(NamedTuple):
@@ -50,6 +51,13 @@ def number_cell(value: float | None, digits: int = 1) -> Cell:
     """Return a number, or a dash."""
     known = value is not None and math.isfinite(value)
     return Cell(format_number(value, digits), value if known else None)
+
+
+def small_share_cell(value: float) -> Cell:
+    """Return a share over many orders of magnitude; below 1e-11 it is rounding, shown as 0; a dash for NaN."""
+    if not math.isfinite(value):
+        return Cell(DASH)
+    return Cell("0" if value < 1e-11 else f"{value:.3f}" if value >= 1e-2 else f"{value:.1e}", value)
 
 
 def score_cell(value: float | None, score: ReportScore = MIOU) -> Cell:
@@ -152,11 +160,17 @@ def seed_cell(one: Comparison, count: int | None) -> Cell:
     return Cell("> 1,000" if count is None else format_seed_count(count), 1001 if count is None else count)
 
 
-def networks(results: Sequence[NetworkResult], analysis: Analysis, flags: Mapping[int, str] | None = None) -> Table:
+def networks(
+    results: Sequence[NetworkResult],
+    analysis: Analysis,
+    flags: Mapping[int, str] | None = None,
+    links: Mapping[int, str] | None = None,
+) -> Table:
     """Return a table of all networks: scores, difference from the reference or from the best of the others, cost.
 
-    flags: what is degenerate about runs, by network.
+    flags: what is degenerate about runs, by network. links: to the page of segpipe.inspect, by network.
     """
+    with_checkerboard = any(math.isfinite(result.checkerboard) for result in results)
     by_name = {one.contrast.a: one for one in analysis.single_networks}
     judge = best_text if analysis.reference is None else significance_text
     score = analysis.score
@@ -169,7 +183,7 @@ def networks(results: Sequence[NetworkResult], analysis: Analysis, flags: Mappin
         is_reference = result.number == analysis.reference
         rows.append(
             [
-                Cell(result.network.label + letter),
+                Cell(result.network.label + letter, link=(links or {}).get(result.number, "")),
                 Cell("reference" if is_reference else judge(one) if one else DASH),
                 *([Cell(flags.get(result.number, ""))] if flags else []),
                 score_cell(result.val, score.ranking),
@@ -180,9 +194,11 @@ def networks(results: Sequence[NetworkResult], analysis: Analysis, flags: Mappin
                 Cell(format_interval(trainings, score), trainings.low) if trainings else Cell(DASH),
                 Cell(format_interval(images, score), images.low) if images else Cell(DASH),
                 *(number_cell(result.cost[name] / scale, digits) for name, (_, scale, _, digits) in COSTS.items()),
+                *([small_share_cell(result.checkerboard)] if with_checkerboard else []),
             ]
         )
     heads = [f"{what}, {unit}" for what, _, unit, _ in COSTS.values()]
+    heads += ["checkerboard"] if with_checkerboard else []
     of_best = analysis.reference is None
     columns = ["network", "may be the best?" if of_best else "significant?",
                *(["flags"] if flags else []), f"val {score.ranking.label}",
@@ -195,6 +211,13 @@ def networks(results: Sequence[NetworkResult], analysis: Analysis, flags: Mappin
         f"test score. Differences in points of test {score.label}, with simultaneous intervals. Cost: median over "
         f"seeds."
     )
+    if with_checkerboard:
+        caption += (
+            " Checkerboard: phase share of the logits on a constant image (docs/lab.md), 0 without a pattern, median "
+            "over seeds."
+        )
+    if links:
+        caption += " Names with a link lead to the page of segpipe.inspect of the lowest seed that has one."
     return Table(caption, columns, rows, len(columns) - 2 - bool(flags))
 
 
