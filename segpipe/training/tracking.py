@@ -1,5 +1,6 @@
 """Logging to W&B. Its failures never stop a training, and the run's folder contains all that it shows."""
 
+import glob
 import os
 import re
 import shlex
@@ -112,13 +113,18 @@ def wandb_logger(
             run = start(mode="offline", id=wanted, resume="allow")
     if run is None:
         return None
+    begin(run, chosen, reason)
+    return TolerantWandbLogger(experiment=run, save_dir=folder, images=images, send_model=log_model)
+
+
+def begin(run: Any, mode: Mode, reason: str) -> None:
+    """Draw all charts of a run over the epoch, and print where it is. reason: for the mode."""
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch")
-    if chosen == "online":
+    if mode == "online":
         print(f"W&B: {run.url}")
-    if chosen == "offline":
+    if mode == "offline":
         print(f"W&B: offline, because {reason}. To upload later: {sync_command(run)}")
-    return TolerantWandbLogger(experiment=run, save_dir=folder, images=images, send_model=log_model)
 
 
 class Identification(NamedTuple):
@@ -248,9 +254,11 @@ def fit_id(text: str, longest: int = LONGEST_ID) -> str:
 
 
 def sync_command(run: Any) -> str:
-    """The command that uploads the files of a run."""
+    """The command that uploads the files of a run, and of the earlier starts that it continues."""
     options = "" if run.settings.mode == "offline" else "--include-online "
-    return f"wandb sync {options}{shlex.quote(str(Path(run.dir).parent))}"
+    here = Path(run.dir).parent
+    starts = sorted({*here.parent.glob(f"offline-run-*-{glob.escape(run.id)}"), here}, key=lambda path: path.name)
+    return f"wandb sync {options}{shlex.join(map(str, starts))}"
 
 
 @contextmanager
