@@ -78,9 +78,7 @@ def wandb_logger(
     """
     if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
         return TolerantWandbLogger(save_dir=folder)  # Lightning starts no W&B run on other ranks
-    folder.mkdir(parents=True, exist_ok=True)
-    for name_of in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # for tables; the default is in HOME, which may be full
-        os.environ[name_of] = str(folder.absolute() / "wandb")
+    keep_files_in(folder)
     chosen, reason = choose_mode(mode, timeout)
     if mode == "online" and chosen != "online":
         raise UserError(
@@ -115,6 +113,13 @@ def wandb_logger(
         return None
     begin(run, chosen, reason)
     return TolerantWandbLogger(experiment=run, save_dir=folder, images=images, send_model=log_model)
+
+
+def keep_files_in(folder: Path) -> None:
+    """Let W&B write its tables below a run's folder. The default is in HOME, which may be full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        os.environ[name] = str(folder.absolute() / "wandb")
 
 
 def begin(run: Any, mode: Mode, reason: str) -> None:
