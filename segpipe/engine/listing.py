@@ -41,7 +41,7 @@ class Listing:
         if not self.pending:
             return
         began = time.monotonic()
-        cells.add(self.folder, *self.pending, tuning_seeds=self.tuning_seeds, options=SweepCallback.options)
+        cells.add(self.folder, *self.pending, tuning_seeds=self.tuning_seeds, options=SweepCallback.options or None)
         self.pending = []
         now = time.monotonic()
         self.next_write = now + max(PAUSE, (now - began) / SHARE)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segpipe.config import build
 from segpipe.config.plan import make_cell
 from segpipe.config.schema import key_of
 from segpipe.engine.listing import Listing
-from segpipe.engine.processes import ChildProcess, describe_exit, end, training_arguments
+from segpipe.engine.processes import ChildProcess, describe_exit, end, shown_options, training_arguments
 from segpipe.engine.progress import EXTENDED, ProgressView, print_cells
 from segpipe.engine.sweep import SweepCallback, check_no_cells
 from segpipe.errors import UserError, printable
@@ -188,6 +189,8 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool, result_ne
     check_no_cells(cfg)
     folder = Path(cfg.run_dir)
     SweepCallback.jobs = max(SweepCallback.jobs - 1, 0)
+    if not SweepCallback.options and HydraConfig.initialized():  # in a process of another launcher
+        SweepCallback.options = shown_options(HydraConfig.get())
     cell = make_cell(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
     if not listings:
         listings.append(Listing(folder.parent))

@@ -149,7 +149,7 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
         jobs = self.jobs(arguments)
         if dry_run.requested[0]:
             folder = Path(self.config.hydra.sweep.dir)
-            dry_run.show(((self.compose(job), job) for job in jobs), total=len(jobs), folder=folder)
+            dry_run.show(((without_hydra(self.compose(job)), job) for job in jobs), total=len(jobs), folder=folder)
             return
         SweepCallback.expect(len(jobs))
         self.check(jobs)
@@ -191,9 +191,13 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
         return known[key]
 
     def compose(self, job: Sequence[str]) -> DictConfig:
-        """Return the configuration of a job, without Hydra's own. Raises Hydra's error where it is not a valid one."""
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
-        return OmegaConf.masked_copy(cfg, [key for key in map(str, cfg or {}) if key != "hydra"])
+        """Return the configuration of a job. Raises Hydra's error where it is not a valid one."""
+        return self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """Return a configuration without Hydra's own, as a job gets it."""
+    return OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"])
 
 
 class CellsSweeper(ProductSweeper):

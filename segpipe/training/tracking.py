@@ -1,5 +1,6 @@
 """Logging to W&B. Its failures never stop a training, and the run's folder contains all that it shows."""
 
+import glob
 import os
 import re
 import shlex
@@ -77,9 +78,7 @@ def wandb_logger(
     """
     if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
         return TolerantWandbLogger(save_dir=folder)  # Lightning starts no W&B run on other ranks
-    folder.mkdir(parents=True, exist_ok=True)
-    for name_of in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # for tables; the default is in HOME, which may be full
-        os.environ[name_of] = str(folder.absolute() / "wandb")
+    keep_files_in(folder)
     chosen, reason = choose_mode(mode, timeout)
     if mode == "online" and chosen != "online":
         raise UserError(
@@ -112,13 +111,25 @@ def wandb_logger(
             run = start(mode="offline", id=wanted, resume="allow")
     if run is None:
         return None
+    begin(run, chosen, reason)
+    return TolerantWandbLogger(experiment=run, save_dir=folder, images=images, send_model=log_model)
+
+
+def keep_files_in(folder: Path) -> None:
+    """Let W&B write its tables below a run's folder. The default is in HOME, which may be full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        os.environ[name] = str(folder.absolute() / "wandb")
+
+
+def begin(run: Any, mode: Mode, reason: str) -> None:
+    """Draw all charts of a run over the epoch, and print where it is. reason: for the mode."""
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch")
-    if chosen == "online":
+    if mode == "online":
         print(f"W&B: {run.url}")
-    if chosen == "offline":
+    if mode == "offline":
         print(f"W&B: offline, because {reason}. To upload later: {sync_command(run)}")
-    return TolerantWandbLogger(experiment=run, save_dir=folder, images=images, send_model=log_model)
 
 
 class Identification(NamedTuple):
@@ -248,9 +259,11 @@ def fit_id(text: str, longest: int = LONGEST_ID) -> str:
 
 
 def sync_command(run: Any) -> str:
-    """The command that uploads the files of a run."""
+    """The command that uploads the files of a run, and of the earlier starts that it continues."""
     options = "" if run.settings.mode == "offline" else "--include-online "
-    return f"wandb sync {options}{shlex.quote(str(Path(run.dir).parent))}"
+    here = Path(run.dir).parent
+    starts = sorted({*here.parent.glob(f"offline-run-*-{glob.escape(run.id)}"), here}, key=lambda path: path.name)
+    return f"wandb sync {options}{shlex.join(map(str, starts))}"
 
 
 @contextmanager
