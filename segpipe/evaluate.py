@@ -9,7 +9,8 @@ from rich.console import Console
 from segpipe.config.messages import user_errors
 from segpipe.data.dataset import Split
 from segpipe.engine.evaluation import evaluate
-from segpipe.runs.summary import score_table
+from segpipe.errors import printable
+from segpipe.runs.summary import format_score, score_table
 
 
 def main() -> None:
@@ -32,7 +33,9 @@ def main() -> None:
         )
     console = Console(highlight=False, soft_wrap=True)
     console.print(score_table(result, title=given.split))
-    console.print(f"{given.split} mIoU [bold]{result['miou']:.3f}[/]. Written to {result['folder']}/")
+    console.print(
+        f"{given.split} mIoU {format_score(result['miou'])}. Written to {printable(result['folder'])}/", markup=False
+    )
 
 
 if __name__ == "__main__":

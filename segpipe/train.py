@@ -33,27 +33,38 @@ from segpipe.training import devices
 def hydra_main(cfg: DictConfig) -> None:
     """The function that Hydra calls: once for a single training, once per job in a sweep."""
     context = HydraConfig.get()
+    blocking = not names_class(context.launcher._target_, BasicLauncher)
+    sweeps = context.mode == RunMode.MULTIRUN
+    if sweeps and blocking:  # in a process of another launcher, which reports the error
+        run_job(cfg)
+        return
+    try:
+        with user_errors():  # also here, or Hydra would add a line to the message
+            run_job(cfg)
+    finally:
+        if not sweeps:  # on other ranks, a folder with a lock may belong to rank 0
+            beside = frozenset(() if devices.detect_rank().rank else {LOCK})
+            remove_if_empty(Path(context.runtime.output_dir), beside=beside)
+
+
+def run_job(cfg: DictConfig) -> None:
+    """Train once, or add one job of a sweep to its scheduler."""
+    context = HydraConfig.get()
     cfg.run_dir = cfg.run_dir or context.runtime.output_dir
     overrides = list(context.overrides.task)
-    rank = devices.detect_rank().rank
     if cfg.stages or context.mode == RunMode.MULTIRUN:
         devices.check_not_launched("stages" if cfg.stages else "a sweep")
     if context.mode == RunMode.MULTIRUN:
         blocking = not names_class(context.launcher._target_, BasicLauncher)
         scheduler.dispatch(cfg, overrides, blocking=blocking)
         return
-    try:
-        with user_errors():  # also here, or Hydra would add a line to the message
-            check_no_cells(cfg)
-            if cfg.stages:
-                sys.exit(run_stages(cfg, overrides))
-            effective = ranks.effective_config(cfg, overrides)
-            if (number := ranks.ranks_to_start(effective)) > 1:
-                sys.exit(ranks.supervise(number, effective, overrides))
-            train(cfg)
-    finally:
-        # On other ranks, a folder with a lock may belong to rank 0.
-        remove_if_empty(Path(context.runtime.output_dir), beside=frozenset(() if rank else {LOCK}))
+    check_no_cells(cfg)
+    if cfg.stages:
+        sys.exit(run_stages(cfg, overrides))
+    effective = ranks.effective_config(cfg, overrides)
+    if (number := ranks.ranks_to_start(effective)) > 1:
+        sys.exit(ranks.supervise(number, effective, overrides))
+    train(cfg)
 
 
 def main() -> None:
@@ -64,8 +75,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*|lightning_fabric\..*|torch\.optim\.lr_scheduler")
     raise_on_signals()
     exit_with_parent()
-    devices.silence_nonzero_ranks()
     with user_errors():
+        devices.silence_nonzero_ranks()
         try:
             hydra_main()
             status = scheduler.finish()

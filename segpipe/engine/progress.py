@@ -14,7 +14,7 @@ from rich.text import Text
 
 from segpipe.runs import cells
 from segpipe.runs.records import Metrics, read_record
-from segpipe.runs.run import PYTHON, Run
+from segpipe.runs.run import PYTHON, Run, typed
 from segpipe.runs.storage import inside, read_history
 from segpipe.runs.summary import format_score
 
@@ -103,8 +103,11 @@ class ProgressView:
         self.live.stop()
 
 
-def print_cells(folder: Path) -> bool:
-    """Print every cell of a sweep with its status and scores; return whether all valid cells are finished."""
+def print_cells(folder: Path, name: str) -> bool:
+    """Print every cell of a sweep with its status and scores; return whether all valid cells are finished.
+
+    name: ``sweep.name``, for the command that resumes it.
+    """
     listed = cells.read(folder)
     console = Console(highlight=False)
     table = Table(title=f"Sweep: {escape(str(folder))}", title_justify="left")
@@ -133,12 +136,13 @@ def print_cells(folder: Path) -> bool:
         console.print(f"{state}: {cell.label}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(f"  {PYTHON} -m segpipe.train {shlex.join(cell.overrides)}", markup=False, soft_wrap=True)
     if any(folder.glob("*/wandb/offline-run-*")):
-        console.print(f"W&B: to upload offline runs: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)
+        where = shlex.quote(str(folder))
+        console.print(f"W&B: to upload: wandb sync {where}/*/wandb/offline-run-*", markup=False, soft_wrap=True)
     refused = states.count("refused")
     counted = f"{len(listed)} cells, {len(shown)} networks: {states.count('finished')} cells finished"
     counted += f", {refused} refused" if refused else ""
     counted += f", {len(wrong)} to be done" if wrong else ""
     console.print(f"{counted}.", soft_wrap=True)
     if wrong:
-        console.print(f"To resume: run the same command with sweep.name={folder.name}", soft_wrap=True)
+        console.print(f"To resume: run the same command with {typed('sweep.name', name)}", markup=False, soft_wrap=True)
     return not wrong and refused < len(listed)

@@ -16,7 +16,7 @@ from segpipe.config.plan import make_cell
 from segpipe.config.schema import key_of
 from segpipe.engine.processes import ChildProcess, describe_exit, end, training_arguments
 from segpipe.engine.progress import EXTENDED, ProgressView, print_cells
-from segpipe.engine.sweep import SweepCallback, check_no_cells
+from segpipe.engine.sweep import SweepCallback, check_name, check_no_cells
 from segpipe.errors import UserError
 from segpipe.runs import cells, checkpoints
 from segpipe.runs.environment import cores
@@ -160,6 +160,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool) -> None:
     if any(key_of(override) == "run_dir" for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     check_no_cells(cfg)
+    check_name(cfg.sweep.name)
     folder = Path(cfg.run_dir)
     SweepCallback.jobs = max(SweepCallback.jobs - 1, 0)
     cell = make_cell(cfg, [override for override in overrides if not key_of(override).startswith("sweep.")])
@@ -214,10 +215,15 @@ def finish() -> int:
     """
     if SweepCallback.folder is None:
         return 0
+    if SweepCallback.empty:
+        raise UserError(
+            f"{', '.join(SweepCallback.empty)}: selects nothing, so the sweep has no cell. glob() selects choices of a "
+            f"config group, such as decoder='glob(*)'; list other values: seed=0,1,2."
+        )
     if slots:
         slots[0].wait_all()
         slots[0].board.close()
-    all_finished = print_cells(SweepCallback.folder)
+    all_finished = print_cells(SweepCallback.folder, SweepCallback.name)
     print(f"Report: {PYTHON} -m segpipe.report {shlex.quote(display_path(SweepCallback.folder))}")
     return int(not all_finished)
 

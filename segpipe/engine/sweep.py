@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from segpipe.config.messages import explain
 from segpipe.config.schema import key_of
 from segpipe.errors import UserError
+from segpipe.runs.storage import is_component
 
 NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # keys of how and where a sweep runs
 
@@ -34,11 +36,14 @@ class SweepCallback(Callback):
     """Hydra's callback at the start of a sweep. It stores the folder of the sweep and the number of jobs to come."""
 
     folder: ClassVar[Path | None] = None
+    name: ClassVar[str] = ""
     jobs: ClassVar[int] = 0
+    empty: ClassVar[list[str]] = []  # swept overrides that select nothing, such as decoder=glob(x*)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """See Callback. The number of jobs is 0 where the sweeper does not know it in advance."""
         SweepCallback.folder = Path(config.hydra.sweep.dir)
+        SweepCallback.name = str(OmegaConf.select(config, "sweep.name"))
         target = config.hydra.sweeper._target_
         if not names_class(target, BasicSweeper):
             return
@@ -50,10 +55,14 @@ class SweepCallback(Callback):
         if plugins.get(target) is CellsSweeper:
             plugins[target] = get_class(target)
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+        hydra = GlobalHydra.instance()  # glob() asks its loader for the choices of a group
+        parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
+        given = parser.parse_overrides([*params, *config.hydra.overrides.task])
         choices = {one.key_or_group: one for one in given}  # the last override of a key counts
         swept = [one for one in choices.values() if one.is_sweep_override()]
-        SweepCallback.expect(math.prod(len(list(one.sweep_iterator())) for one in swept))
+        numbers = {str(one.input_line): len(list(one.sweep_iterator())) for one in swept}
+        SweepCallback.empty = [line for line, number in numbers.items() if not number]
+        SweepCallback.expect(math.prod(numbers.values()))
 
     @classmethod
     def expect(cls, jobs: int) -> None:
@@ -69,13 +78,22 @@ class Line(NamedTuple):
     words: list[str]
 
 
+def check_name(name: object) -> None:
+    """Raise UserError for a ``sweep.name`` that is not the path of a folder below that of all sweeps."""
+    if not isinstance(name, str | int) or not all(is_component(part) for part in str(name).split("/")):
+        raise UserError(
+            f"sweep.name={'' if name is None else name}: allowed is the name of a folder, NAME or GROUP/NAME. The "
+            f"sweep is written to outputs/sweeps/NAME; for another place, give hydra.sweep.dir=FOLDER."
+        )
+
+
 def read_lines(path: Path) -> list[Line]:
     """Read the lines of a file. Overrides are split as by a shell, and ``#`` starts a comment.
 
     Raises UserError with the file and the line where the file is not a list of different cells.
     """
     try:
-        content = path.read_text(encoding="utf-8").splitlines()
+        content = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise UserError(
