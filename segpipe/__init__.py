@@ -6,6 +6,7 @@ The names exported here are public: ``load``, ``Predictor``, ``UserError`` and `
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segpipe import terminal
 from segpipe.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = ["Predictor", "UserError", "__version__", "load"]
+
+
+if terminal.starts_command():
+    terminal.exit_at_once_on_interrupt()  # until the command sets its own handlers: it imports for seconds
 
 
 def load(run: str | Path, *, device: str | None = None, trust: "Iterable[str]" = ()) -> "Predictor":

@@ -16,6 +16,7 @@ from segpipe.config.choices import files
 from segpipe.config.messages import user_errors
 from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF, options
+from segpipe.data.folder.classes import MOST_CLASSES
 from segpipe.errors import UserError
 from segpipe.models.cost import count, multiply_adds, used_parameters
 from segpipe.models.upsample import Upsampler
@@ -33,6 +34,11 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="as for train, applied to every model: fusion=none match=params")
     given = parser.parse_args()
     with user_errors():
+        if min(given.size) < 1 or not 1 <= given.classes <= MOST_CLASSES:
+            raise UserError(
+                f"--size {given.size[0]} {given.size[1]} --classes {given.classes}: allowed are sizes of 1 or more, "
+                f"and 1 to {MOST_CLASSES} classes."
+            )
         if given.operators:
             table = operator_table()
         else:

@@ -10,7 +10,8 @@ from segpipe.config.messages import user_errors
 from segpipe.data.dataset import Split
 from segpipe.engine.evaluation import evaluate
 from segpipe.engine.skip_ablation import SkipChange
-from segpipe.runs.summary import score_table
+from segpipe.errors import printable
+from segpipe.runs.summary import format_score, score_table
 
 
 def main() -> None:
@@ -43,7 +44,9 @@ def main() -> None:
     console = Console(highlight=False, soft_wrap=True)
     title = f"{given.split}, skips: {given.skips}" if given.skips else given.split
     console.print(score_table(result, title=title))
-    console.print(f"{title} mIoU [bold]{result['miou']:.3f}[/]. Written to {result['folder']}/")
+    console.print(
+        f"{title} mIoU {format_score(result['miou'])}. Written to {printable(result['folder'])}/", markup=False
+    )
 
 
 if __name__ == "__main__":

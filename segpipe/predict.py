@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from segpipe.config.messages import user_errors
+from segpipe.config.messages import explain, user_errors
 from segpipe.data.files import read_image
 from segpipe.data.find import IMAGE_SUFFIXES, identity, images_below
 from segpipe.data.visualise import colour_mask, overlay, save_image
@@ -22,7 +22,8 @@ def predict(
     """Write NAME_mask.png (class indices), NAME_colour.png and NAME_overlay.png below ``out`` for each image.
 
     images: path by name, as ``find_images`` returns them; a name may contain folders. Prints the three largest classes
-    of each image, and the error of an image that cannot be read. Returns the number of images that failed.
+    of each image, and the error of an image that cannot be read, predicted or written. Returns the number of images
+    that failed.
     """
     predictor = Predictor(run, device=device, trust=trust)
     failed = 0
@@ -30,15 +31,16 @@ def predict(
         try:
             image = read_image(path)
             mask = predictor(image)
-        except UserError as error:
+            save_image(mask, out / f"{name}_mask.png")
+            save_image(colour_mask(mask, predictor.palette), out / f"{name}_colour.png")
+            save_image(overlay(image, mask, predictor.palette), out / f"{name}_overlay.png")
+        except Exception as error:
+            if (message := explain(error)) is None:
+                raise
             failed += 1
-            message = str(error)
-            named = message if printable(path) in message else f"{path}: {message}"
+            named = message if printable(path) in printable(message) else f"{path}: {message}"
             print(f"segpipe: {printable(named)}", file=sys.stderr)
             continue
-        save_image(mask, out / f"{name}_mask.png")
-        save_image(colour_mask(mask, predictor.palette), out / f"{name}_colour.png")
-        save_image(overlay(image, mask, predictor.palette), out / f"{name}_overlay.png")
         shares = {label: float((mask == index).mean()) for index, label in enumerate(predictor.classes)}
         largest = sorted(shares.items(), key=lambda item: -item[1])[:3]
         scores = ", ".join(f"{label} {share:.0%}" for label, share in largest)

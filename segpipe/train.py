@@ -38,9 +38,24 @@ def hydra_main(cfg: DictConfig) -> float | None:
     Returns validation mIoU, for sweepers that choose the next jobs by it; None where none is needed.
     """
     context = HydraConfig.get()
+    blocking = not names_class(context.launcher._target_, BasicLauncher)
+    sweeps = context.mode == RunMode.MULTIRUN
+    if sweeps and blocking:  # in a process of another launcher, which reports the error
+        return run_job(cfg)
+    try:
+        with user_errors():  # also here, or Hydra would add a line to the message
+            return run_job(cfg)
+    finally:
+        if not sweeps:  # on other ranks, a folder with a lock may belong to rank 0
+            beside = frozenset(() if devices.detect_rank().rank else {LOCK})
+            remove_if_empty(Path(context.runtime.output_dir), beside=beside)
+
+
+def run_job(cfg: DictConfig) -> float | None:
+    """Train once, or add one job of a sweep to its scheduler. Returns as ``hydra_main``."""
+    context = HydraConfig.get()
     cfg.run_dir = cfg.run_dir or context.runtime.output_dir
     overrides = list(context.overrides.task)
-    rank = devices.detect_rank().rank
     if cfg.stages or context.mode == RunMode.MULTIRUN:
         devices.check_not_launched("stages" if cfg.stages else "a sweep")
     if dry_run.requested[0]:
@@ -50,19 +65,14 @@ def hydra_main(cfg: DictConfig) -> float | None:
         blocking = not names_class(context.launcher._target_, BasicLauncher)
         chosen = not names_class(context.sweeper._target_, BasicSweeper)
         return scheduler.dispatch(cfg, overrides, blocking=blocking, result_needed=chosen)
-    try:
-        with user_errors():  # also here, or Hydra would add a line to the message
-            check_no_cells(cfg)
-            if cfg.stages:
-                sys.exit(run_stages(cfg, overrides))
-            effective = ranks.effective_config(cfg, overrides)
-            if (number := ranks.ranks_to_start(effective)) > 1:
-                sys.exit(ranks.supervise(number, effective, overrides))
-            metrics = train(cfg)
-            return metrics["val"]["miou"] if metrics else None
-    finally:
-        # On other ranks, a folder with a lock may belong to rank 0.
-        remove_if_empty(Path(context.runtime.output_dir), beside=frozenset(() if rank else {LOCK}))
+    check_no_cells(cfg)
+    if cfg.stages:
+        sys.exit(run_stages(cfg, overrides))
+    effective = ranks.effective_config(cfg, overrides)
+    if (number := ranks.ranks_to_start(effective)) > 1:
+        sys.exit(ranks.supervise(number, effective, overrides))
+    metrics = train(cfg)
+    return metrics["val"]["miou"] if metrics else None
 
 
 def show_dry_run(cfg: DictConfig, overrides: list[str], context: DictConfig) -> None:
@@ -86,9 +96,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*|lightning_fabric\..*|torch\.optim\.lr_scheduler")
     raise_on_signals()
     exit_with_parent()
-    devices.silence_nonzero_ranks()
     dry_run.take_option(sys.argv)
     with user_errors():
+        devices.silence_nonzero_ranks()
         try:
             hydra_main()
             status = scheduler.finish()

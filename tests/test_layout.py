@@ -17,6 +17,7 @@ COMMANDS = {
 
 MAY_IMPORT = {  # of the packages below; a package may import itself
     "errors": set(),
+    "terminal": {"errors"},
     "deprecation": set(),
     "metrics": {"errors"},
     "models": {"errors"},
@@ -25,8 +26,8 @@ MAY_IMPORT = {  # of the packages below; a package may import itself
     "lab": {"errors", "metrics", "models", "data"},
     "training": {"errors", "metrics", "models", "runs", "data", "lab"},
     "analysis": {"errors", "metrics", "runs", "data", "lab"},
-    "config": {"errors", "metrics", "models", "runs", "data", "training"},
-    "engine": {"errors", "metrics", "models", "runs", "data", "lab", "training", "config"},
+    "config": {"errors", "terminal", "metrics", "models", "runs", "data", "training"},
+    "engine": {"errors", "terminal", "metrics", "models", "runs", "data", "lab", "training", "config"},
 }
 
 

@@ -281,8 +281,8 @@ def read_finished(
         try:
             state = cells.status(folder, cell)
             run = Run(inside(folder, cell.run)) if cell.run else None
-        except UserError as link:
-            problems.append(Problem("damaged", name, str(link)))
+        except (UserError, OSError) as unreadable:  # a link, or a folder that may not be read
+            problems.append(Problem("damaged", name, str(unreadable)))
             continue
         if run is None or state not in ("finished", "extended"):
             error = cell.refused or cell.error or (run and run.record.get("error"))
@@ -306,6 +306,8 @@ def read_run(run: Run, score: ReportScore = MIOU) -> FinishedRun:
     matrices = read_confusion(run.confusion("test"))["matrices"]
     if matrices.shape[1:] != (len(run.record["classes"]),) * 2:
         raise ValueError(f"confusion/test.npz is {matrices.shape} for {len(run.record['classes'])} classes")
+    if score.compute is not None and np.isnan(score.of_all(matrices)):
+        raise ValueError(f"it has no {score.label} on test: no test mask has a labelled pixel")
     config = read_config(run.folder)
     run_facts = training_facts(config, run.record, name=run.folder.name)
     counts = read_boundaries(run.boundaries("test")).get(score.key) if score.at_boundaries else None

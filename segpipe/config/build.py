@@ -241,7 +241,7 @@ def trainer(
     given = {"precision": precision(cfg), "sync_batchnorm": False, **devices.trainer_arguments(cfg, rank_info)}
     try:
         built = maker(callbacks=callbacks, logger=False, plugins=plugins, **given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError) as error:  # a library that is not installed
         raise UserError(f"trainer: {error}") from error
     built.callbacks = [*built.callbacks, *last]
     built.callbacks.sort(key=lambda callback: isinstance(callback, pl.callbacks.Checkpoint))  # stable

@@ -1,9 +1,12 @@
 """Checks for invalid combinations of values, and notes on combinations with an effect that may surprise the user."""
 
 import inspect
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -31,6 +34,8 @@ UNSUPPORTED_TRAINER: dict[str, tuple[tuple[Any, ...], str]] = {
     "callbacks": ((None,), "Give each callback a name of its own: +callbacks.NAME._target_=CLASS."),
     "logger": ((None, True, False), "Set the option logger, for example logger=none."),
     "plugins": ((None,), "The program sets the plugins: remove this option."),
+    "enable_checkpointing": ((None, True), "A run needs its history and its checkpoints: remove this option."),
+    "use_distributed_sampler": ((None, False), "The program divides batches among devices itself: set it to false."),
 }
 CHECKPOINT = {  # what the callbacks best and last need, beside their file names
     "save_top_k": 1,
@@ -190,15 +195,8 @@ def check_images(cfg: DictConfig, encoder: Encoder) -> None:
                 f"{path}={list(pair)}: allowed is [height, width], both at least {encoder.min_size} for "
                 f"encoder={cfg.encoder.name}."
             )
-    smallest = cfg.data.get("crop") or cfg.data.get("size")
-    parts = cfg.task.accumulate * (1 if cfg.trainer.sync_batchnorm else devices.detect_rank().world_size)
-    alone = cfg.data.batch_size // parts <= 1
-    if alone and smallest and max(smallest) <= encoder.coarsest and cfg.neck.get("norm"):
-        raise UserError(
-            f"data.batch_size={cfg.data.batch_size} in {parts} parts of images of {list(smallest)}: batch "
-            f"normalisation would see a single value per channel. Take a larger batch or larger images, or "
-            f"neck.norm=false."
-        )
+    if smallest := cfg.data.get("crop") or cfg.data.get("size"):
+        check_batch_norm(cfg, encoder, smallest)
     if cfg.data.get("crop") is None and cfg.augment.before_crop:
         raise UserError(
             f"augment={cfg.augment.name} changes the size of images, so they cannot be stacked to a batch: set "
@@ -210,6 +208,33 @@ def skip_options(cfg: DictConfig) -> dict[str, Any]:
     """Return the options of the skips that a configuration sets, beside the fusion itself."""
     options = {key: cfg.fusion.get(key) for key in ("at", "drop", "attention")}
     return {key: value for key, value in options.items() if value}
+
+
+def check_batch_norm(cfg: DictConfig, encoder: Encoder, size: Sequence[int]) -> None:
+    """Raise UserError where a batch normalisation of the network would see a single value per channel.
+
+    size: height and width of the training images. The network is run on the meta device, with one image.
+    """
+    parts = cfg.task.accumulate * (1 if cfg.trainer.sync_batchnorm else devices.detect_rank().world_size)
+    if cfg.data.batch_size // parts > 1:
+        return
+    ran: list[str] = []
+    try:
+        with torch.device("meta"):
+            network = build.network_factory(cfg, encoder, 2)().train()
+            for name, module in network.named_modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.register_forward_pre_hook(lambda module, given, name=name: ran.append(name))
+            network(torch.zeros(1, 3, *size))
+    except Exception as error:  # a part of the user's own may not run on this device
+        if "more than 1 value per channel" not in str(error):
+            return
+        instead = "neck.norm=false" if ran[-1].startswith("neck.") else "a network without batch normalisation there"
+        raise UserError(
+            f"data.batch_size={cfg.data.batch_size} in {parts} part{'s' * (parts > 1)}, with images of {list(size)}: "
+            f"batch normalisation ({ran[-1]}) would see a single value per channel. Take a larger batch or larger "
+            f"images, or {instead}."
+        ) from error
 
 
 def check_training(cfg: DictConfig) -> None:
@@ -231,6 +256,9 @@ def check_training(cfg: DictConfig) -> None:
     for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         if trainer.get(key) == 0:
             raise UserError(f"trainer.{key}=0: a run needs at least one batch. Give a number of batches, or a share.")
+    limit = trainer.get("max_time")
+    if isinstance(limit, str) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", limit):
+        raise UserError(f"trainer.max_time={limit}: allowed is DAYS:HOURS:MINUTES:SECONDS, for example 00:01:30:00.")
     for name in ("best", "last"):
         check_checkpoint(name, cfg.callbacks[name], cfg.run_dir)
 

@@ -1,21 +1,38 @@
-"""Short messages for errors that the user can fix. Errors in the program keep their traceback."""
+"""Short messages for errors that the user can fix. Errors in the program keep their traceback.
+
+An error is explained by the first of EXPLAINERS that knows it. Further kinds of errors are to be added there.
+"""
 
 import errno
 import os
 import re
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
+import cv2
 import torch
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from segpipe import terminal
 from segpipe.config.schema import CONF, keys, options
 from segpipe.errors import INTERRUPTED, UserError, nearest, printable
+from segpipe.runs.run import PYTHON, quote_override
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REASONS = {  # of errors of the file system, each with what to do
+    errno.ENOENT: "there is no such file or folder. Give an existing one; it may have been moved or removed meanwhile.",
     errno.EACCES: "no permission to read or write it. Change its permissions, or choose another place.",
     errno.EPERM: "the system does not allow it. Change the permissions, or choose another place.",
     errno.EROFS: "this place is read-only. Choose another place.",
@@ -28,15 +45,54 @@ REASONS = {  # of errors of the file system, each with what to do
     errno.EIO: "the disk or the network file system reports an error. Check it, then run the same command again.",
     errno.ESTALE: "the network file system has lost this file. Run the same command again.",
 }
-LOADER_FAILURES = ("DataLoader timed out", "killed by signal: Bus error")  # the beginnings of torch's messages
+OF_THE_SYSTEM = {  # errors that concern no file
+    errno.EMFILE: REASONS[errno.EMFILE],
+    errno.ENFILE: "the system has too many open files. End other programs, or take fewer data.workers.",
+    errno.EAGAIN: "the system starts no further process. Raise the limit (ulimit -u), or take fewer data.workers or "
+    "sweep.workers.",
+    errno.EIO: REASONS[errno.EIO],
+    errno.ESTALE: REASONS[errno.ESTALE],
+    errno.ENOSYS: "the system lacks a function that processes need to share memory (/dev/shm). Set data.workers=0.",
+    errno.ENOENT: "the folder of this command may have been removed. Change to an existing one: cd FOLDER",
+    errno.EADDRINUSE: "another program uses the port of the ranks. Choose another one: MASTER_PORT=NUMBER.",
+}
+OUT_OF_MEMORY = (  # parts of the texts of torch, OpenCV and CUDA's libraries
+    "can't allocate memory", "out of memory", "Insufficient memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED", "Unable to allocate",
+)  # fmt: skip
+SMALLER_TRAINING = (
+    "Take a smaller data.batch_size, or split the batch with task.accumulate=2 or more, or take a smaller data.crop or "
+    "fewer sweep.workers."
+)
+SMALLER_EVALUATION = (
+    "It happened while whole images were evaluated, which training crops do not change. Take a smaller "
+    "data.eval_batch_size, or smaller images by data.size=[HEIGHT,WIDTH], or fewer sweep.workers."
+)
+SMALLER_IMAGE = "Reduce the image, or cut it into tiles, or use the memory of the machine: --device cpu."
+SMALLER = {  # by a function that was running: what needs less memory there
+    "validation_step": SMALLER_EVALUATION,
+    "test_step": SMALLER_EVALUATION,
+    "evaluate": SMALLER_EVALUATION.replace("or fewer sweep.workers", "each after --data"),
+    "logits": SMALLER_IMAGE,
+}
+LOADER_FAILURES = (  # parts of torch's messages
+    "DataLoader timed out", "killed by signal: Bus error", "unable to open shared memory object",
+    "unable to write to file </torch_", "unable to mmap", "received 0 items of ancdata", "AF_UNIX path too long",
+)  # fmt: skip
+LOADER_ENDED = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (exited unexpectedly|is killed by signal)")
+IN_WORKER = re.compile(
+    r"\[Errno (\d+)\] ([^:\n]*)(?:: '(.*)')?\s*\Z"
+)  # the last line of an error of a loader's process
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Context manager that turns an error that the user can fix into a short message and exit status 1.
 
-    Ctrl-C gives exit status 130. Other errors are raised again.
+    Ctrl-C gives exit status 130. Other errors are raised again. The standard streams are prepared first.
     """
+    terminal.prepare()
+    terminal.raise_on_interrupt()
     try:
         yield
     except KeyboardInterrupt:
@@ -51,65 +107,224 @@ def user_errors() -> Iterator[None]:
 
 def explain(error: BaseException) -> str | None:
     """Return a short message for an error that the user can fix; None for an error in the program."""
+    return next((text for explain_one in EXPLAINERS if (text := explain_one(error))), None)
+
+
+def explain_user_error(error: BaseException) -> str | None:
+    """Explain an error of this program. Hydra may wrap it in an error of its own."""
     cause: BaseException | None = error
-    while cause is not None:  # Hydra may wrap a UserError in an error of its own
+    while cause is not None:
         if isinstance(cause, UserError):
             # A worker of a data loader puts its traceback before the message.
             return str(cause).rpartition(f"{UserError.__name__}: ")[2].strip()
         cause = cause.__cause__
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    return None
+
+
+def explain_system_error(error: BaseException) -> str | None:
+    """Explain an error of the file system or of the system, also of one in a loader's process."""
+    if not isinstance(error, OSError) or isinstance(error, HydraException):
+        return None
+    if error.errno is None:
+        found = IN_WORKER.search(str(error))
+        return explain_system_error(OSError(int(found[1]), found[2], found[3])) if found else None
+    if error.errno in NO_SPACE:
         return (
             f"{error}. Free some space, then run the same command again: a sweep with its sweep.name, a training with "
             f"resume=FOLDER. Finished runs are kept, unfinished runs are resumed."
         )
-    if isinstance(error, OSError) and error.filename is not None and error.errno in REASONS:
-        return f"{os.fsdecode(error.filename)}: {REASONS[error.errno]}"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if error.errno == errno.ENOMEM:
+        return f"Out of memory ({error.strerror}). {smaller(error)}"
+    if error.filename is None:
+        advice = OF_THE_SYSTEM.get(error.errno)
+        if error.errno == errno.ENOENT and "temporary" in str(error.strerror):
+            advice = "Set TMPDIR=FOLDER to a folder that can be written."
+        return f"{error.strerror}: {advice}" if advice else None
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    return f"{name}: {REASONS.get(error.errno, f'{error.strerror}. Check this place, or choose another one.')}"
+
+
+def explain_memory(error: BaseException) -> str | None:
+    """Explain that memory ran out, with what needs less of it at the place where it happened."""
+    text = str(error).strip()
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not (
+        isinstance(error, RuntimeError | OSError | cv2.error) and any(sign in text for sign in OUT_OF_MEMORY)
+    ):
+        return None
+    in_worker = "DataLoader worker process" in text
+    reason = text.splitlines()[-1 if in_worker else 0] if text else type(error).__name__
+    return f"Out of memory ({reason}). {smaller(error)}"
+
+
+def smaller(error: BaseException) -> str:
+    """Return what needs less memory, by the functions that were running."""
+    running = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    return next((SMALLER[name] for name in reversed(running) if name in SMALLER), SMALLER_TRAINING)
+
+
+def explain_processes(error: BaseException) -> str | None:
+    """Explain a failure of the processes that load the data, of threads, and of ranks that do not find each other."""
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in LOADER_FAILURES):
         return (
-            f"Out of memory ({str(error).strip().partition(chr(10))[0]}). Take a smaller data.batch_size, or split the "
-            f"batch with task.accumulate=2 or more, or take a smaller data.crop or fewer sweep.workers."
+            f"The processes that load the data failed ({first}). Often /dev/shm, their shared memory, is too small for "
+            f"the batches. Set data.workers=0 or a smaller data.batch_size, or give more shared memory (for a "
+            f"container: --shm-size)."
         )
-    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOADER_FAILURES):
+    if isinstance(error, RuntimeError) and LOADER_ENDED.search(first):
         return (
-            f"The processes that load the data failed ({str(error).strip().partition(chr(10))[0]}). Often /dev/shm, "
-            f"their shared memory, is too small for the batches. Set data.workers=0 or a smaller data.batch_size, or "
-            f"give more shared memory (for a container: --shm-size)."
+            f"A process that loads the data has ended ({first}). Often the memory of the machine was exhausted, and "
+            f"the system has ended it. Set fewer data.workers (0: none), or data.cache=off."
         )
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, given = error.missing_cfg_file.partition("/")  # a name may have a folder: paper/fcn8s
-        return f"{group}={given}: allowed is one of {', '.join(options(group))}.{nearest(given, options(group))}"
-    if isinstance(error, InstantiationException):  # a value that a constructor rejects; else an error in the program
+    if isinstance(error, RuntimeError) and "can't start new thread" in first:
+        return f"{first}: {OF_THE_SYSTEM[errno.EAGAIN]}"
+    if isinstance(error, torch.distributed.DistError) or "env:// rendezvous" in first:
         return (
-            str(error.__cause__)
-            if isinstance(error.__cause__, ValueError) or is_lightning_error(error.__cause__)
-            else None
+            f"The ranks do not find each other ({first}). RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT have to be set "
+            f"as torchrun does, and the port has to be free. To train with one process, unset RANK and WORLD_SIZE."
         )
-    if is_lightning_error(error):
-        return str(error)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        lines = str(error).strip().splitlines()
-        wrong = re.search(r"'([^']+)'", lines[0])
-        known = [*keys(), *(path.name for path in CONF.iterdir())]
-        if "=~" in str(error):
-            return "\n".join([*lines[:3], "The shell does not expand ~ here, and Hydra cannot read it: write $HOME."])
-        return "\n".join([*lines[:3]]) + (hint(wrong[1].lstrip("+~"), known) if wrong else "")
     return None
 
 
-def hint(key: str, known: list[str]) -> str:
-    """Return what to give instead of a key that the configuration does not have: a choice that has it, or another key.
+def explain_torch(error: BaseException) -> str | None:
+    """Explain errors of the GPU's driver and of the compiler that torch.compile uses."""
+    text = str(error)
+    first = text.strip().partition("\n")[0]
+    compiling = type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "triton"))
+    if compiling or "Failed to find C compiler" in text:
+        return f"task.compile=true: torch.compile failed ({first}). Install a C++ compiler, or set task.compile=false."
+    driver = "NVIDIA driver" in text or "CUDA driver" in text or "no kernel image" in text
+    if isinstance(error, RuntimeError | AssertionError) and (driver or "Torch not compiled with CUDA" in text):
+        return (
+            f"torch cannot use the GPU ({first}). Install a torch for this driver, or take trainer=cpu (--device cpu)."
+        )
+    return None
 
-    known: the keys of the default configuration, and the config groups.
-    """
-    if key not in known:
-        return nearest(key, known)
-    group, _, rest = key.partition(".")
-    files = ((name, OmegaConf.load(CONF / group / f"{name}.yaml")) for name in (options(group) if rest else ()))
-    having = [f"{group}={name}" for name, node in files if rest.partition(".")[0] in node]
-    return f" This choice of {group} has no such key. Give {' or '.join(having)}." if having else ""
+
+def explain_group(error: BaseException) -> str | None:
+    """Explain a choice that a config group does not have."""
+    if not isinstance(error, MissingConfigException) or not error.missing_cfg_file or not error.options:
+        return None
+    given = error.missing_cfg_file
+    group, _, choice = given.partition("/")  # a name may have a folder: paper/fcn8s
+    allowed = options(group)
+    if not allowed:  # a group of Hydra's, or of the user's own
+        group, _, choice = given.rpartition("/")
+        allowed = list(error.options)
+    return f"{group}={choice}: allowed is one of {', '.join(allowed)}.{nearest(choice, allowed)}"
+
+
+def explain_grammar(error: BaseException) -> str | None:
+    """Explain an override that Hydra cannot read, with the override as it has to be typed."""
+    if not isinstance(error, OverrideParseException):
+        return None
+    given = str(error.override)
+    key, equals, value = given.partition("=")
+    if not equals:
+        if given.startswith("-"):
+            return (
+                f"{given}: there is no such option. Write KEY=VALUE; python -m segpipe.train --help lists the options."
+            )
+        return f"{given}: this is not an override. Write KEY=VALUE, without spaces around the equals sign."
+    if value.startswith("~"):
+        return f"{given}: the shell does not expand ~ here, and Hydra cannot read it. Write $HOME instead of ~."
+    if balanced(value) and parses(quoted := quoted_override(key, value)):
+        return f"{given}: Hydra cannot read this value. If it is a text, quote it twice: {quoted}"
+    return f"{given}: Hydra cannot read this. Close each bracket and quotation mark, and quote the whole for the shell."
+
+
+def quoted_override(key: str, value: str) -> str:
+    """Return an override as it has to be typed: its value quoted for Hydra's grammar, the whole for the shell."""
+    word = f"{key}={quote_override(value)}"
+    return shlex.quote(word) if re.search(r'[$`"\\!]', word) else f'"{word}"'
+
+
+def balanced(value: str) -> bool:
+    """Return whether a value is probably a text, not a list, a dict or a quoted text that is not closed."""
+    return not value.startswith(("[", "{", "'", '"'))
+
+
+def parses(word: str) -> bool:
+    """Return whether Hydra can read a word of the shell."""
+    with suppress(HydraException, ValueError):
+        OverridesParser.create().parse_overrides(shlex.split(word))
+        return True
+    return False
+
+
+def explain_key(error: BaseException) -> str | None:
+    """Explain a key that the configuration does not have: the choices that have it, or the nearest key."""
+    found = re.match(r"Could not override '([^']+)'", str(error))
+    if not found or not isinstance(error, HydraException):
+        return None
+    given = found[1]
+    parent = getattr(error.__cause__, "parent_node", None)
+    cfg = parent._get_root() if parent is not None else None
+    known = [*leaves(cfg), *groups()] if isinstance(cfg, DictConfig) else [*keys(), *groups()]
+    group, _, rest = given.partition(".")
+    in_group = [key for key in known if key.startswith(f"{group}.")]
+    same_end = [key for key in in_group if key.rpartition(".")[2] == given.rpartition(".")[2]]
+    hint = next(filter(None, (nearest(given, names) for names in (same_end, in_group, known))), "")
+    choice = OmegaConf.select(cfg, f"{group}.name") if isinstance(cfg, DictConfig) else None
+    with_choice = f" with {group}={choice}" if isinstance(choice, str) else ""
+    if having := choices_with(group, rest):
+        return f"{given}: there is no such key{with_choice}. Give {' or '.join(having)}."
+    add = f" To give an argument that is not listed, write +{given}=VALUE." if "." in given else ""
+    return f"{given}: there is no such key{with_choice}.{hint}{add}"
+
+
+def choices_with(group: str, key: str) -> list[str]:
+    """Return the choices of a config group that have a key, such as ``decoder=deconv`` for ``kernel``."""
+    files = ((name, OmegaConf.load(CONF / group / f"{name}.yaml")) for name in (options(group) if key else ()))
+    return [f"{group}={name}" for name, node in files if isinstance(node, DictConfig) and key in leaves(node)]
+
+
+def leaves(cfg: DictConfig, path: str = "") -> Iterator[str]:
+    """Yield every key of a configuration as a dotted path."""
+    for key, node in cfg.items_ex(resolve=False):
+        full = path + str(key)
+        yield full
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+            yield from leaves(node, f"{full}.")
+
+
+def groups() -> list[str]:
+    """Return the names of the config groups."""
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def explain_library(error: BaseException) -> str | None:
+    """Explain a value that a constructor or Lightning rejects."""
+    if isinstance(error, InstantiationException):  # else an error in the program
+        cause = error.__cause__
+        return str(cause) if isinstance(cause, ValueError) or is_lightning_error(cause) else None
+    return str(error) if is_lightning_error(error) else None
+
+
+def explain_hydra(error: BaseException) -> str | None:
+    """Explain any other error of Hydra or OmegaConf by its first lines."""
+    if not isinstance(error, HydraException | OmegaConfBaseException) or isinstance(error, InstantiationException):
+        return None
+    lines = [line.rstrip() for line in str(error).strip().partition("\n\n")[0].splitlines()]
+    if lines[0].startswith(("Ambiguous value", "Sweep parameters")) and (found := re.search(r"'(.*)'", lines[0])):
+        key, _, value = found[1].partition("=")
+        text = (
+            f" For a text with a comma, write {quoted_override(key, value)}" if lines[0].startswith("Ambiguous") else ""
+        )
+        return f"{found[1]}: several values. For a sweep over them, add -m: {PYTHON} -m segpipe.train -m ...{text}"
+    wrong = re.search(r"'([^']+)'", lines[0]) if re.search("key|overrid", lines[0], re.IGNORECASE) else None
+    known = [*keys(), *groups()]
+    given = wrong[1].lstrip("+~").partition("=")[0] if wrong else ""
+    return "\n".join(lines[:3]) + ("" if given in known else nearest(given, known) if given else "")
 
 
 def is_lightning_error(error: BaseException | None) -> bool:
     """Return whether an error is Lightning's error for an invalid setting. Lightning is not imported: that is slow."""
     module = sys.modules.get("lightning_fabric.utilities.exceptions")
     return module is not None and isinstance(error, module.MisconfigurationException)
+
+
+EXPLAINERS: tuple[Callable[[Any], str | None], ...] = (
+    explain_user_error, explain_memory, explain_processes, explain_system_error, explain_torch, explain_group,
+    explain_grammar, explain_key, explain_library, explain_hydra,
+)  # fmt: skip

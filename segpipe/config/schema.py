@@ -32,7 +32,7 @@ EXTRA_KEYS: dict[str, Any] = {
     "stages": list[str] | None,
     "match": Literal["params", "multiply_adds"] | None,
     "budget": float | None,
-    "sweep.name": str,
+    "sweep.name": str | int,
     "sweep.workers": int,
     "sweep.per_gpu": int,
     "sweep.cells": str | None,
@@ -70,6 +70,7 @@ RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the sm
     ),
     **dict.fromkeys(("stride", "width", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)),
     **dict.fromkeys(("per_gpu", "every_n_train_steps"), (1, math.inf)),
+    **dict.fromkeys(("num_nodes", "log_every_n_steps"), (1, math.inf)),
     **dict.fromkeys(
         ("seed", "warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)
     ),
@@ -96,11 +97,20 @@ def check(cfg: DictConfig) -> None:
             raise UserError(
                 f"{path}={format_value(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}"
             )
+        check_text(path, value)
         for number in value if isinstance(value, ListConfig) else [value]:
             if isinstance(number, int | float) and not low <= number <= high:
                 raise UserError(
                     f"{path}={format_value(value)}: allowed is {describe(type(number))} {between(low, high)}."
                 )
+
+
+def check_text(path: str, value: Any) -> None:
+    """Raise UserError for a text that is empty, as of a variable of the shell that is not set, or is not UTF-8."""
+    if value == "":
+        raise UserError(f"{path}=: the value is empty. Give a value, or leave the option out; null is none.")
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise UserError(f"{path}={value}: the name has bytes that are not UTF-8. Rename the file or folder.")
 
 
 def between(low: float, high: float) -> str:
@@ -125,7 +135,9 @@ def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tu
             raise UserError(f"{full}: positional arguments are not allowed. Give each argument by name.")
         if key in HYDRA_KEYS or key == "name":
             continue
-        if isinstance(value, DictConfig):
+        if isinstance(value, DictConfig) and "_target_" not in value and takes_mapping(takes.get(key)):
+            yield full, value, takes[key], ANY
+        elif isinstance(value, DictConfig):
             if full not in NODES and path not in NODES_OF_ANY_NAME:
                 check_key(full, key, takes, target, value)
             yield from iter_values(value, full)
@@ -140,6 +152,11 @@ def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tu
                 check_key(full, key, takes, target)
             if key in takes:
                 yield full, value, STRICTER_TYPES.get(full, takes[key]), ANY if is_part else RANGES.get(key, ANY)
+
+
+def takes_mapping(allowed: Any) -> bool:
+    """Return whether a type is a dict, or may be one."""
+    return get_origin(allowed) is dict or any(get_origin(part) is dict for part in get_args(allowed))
 
 
 def check_key(full: str, key: str, takes: dict[str, Any], target: str | None, node: DictConfig | None = None) -> None:
@@ -223,10 +240,12 @@ def describe(allowed: Any) -> str:
         return words[allowed]
     if get_origin(allowed) is Literal:
         return " or ".join(str(word) for word in get_args(allowed))
+    if get_origin(allowed) is dict:
+        return f"a mapping from {' to '.join(map(describe, get_args(allowed)))}"
     if get_origin(allowed) is list:
         return f"a list of {describe(get_args(allowed)[0]).removeprefix('a ')}s"
     if parts := [part for part in get_args(allowed) if part in words or get_args(part)]:  # those a user can type
-        return " or ".join(describe(part) for part in parts)
+        return " or ".join(dict.fromkeys(describe(part) for part in parts))
     return getattr(allowed, "__name__", str(allowed))
 
 

@@ -41,10 +41,10 @@ def file_names(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def shown_size(shape: Sequence[int]) -> tuple[int, int]:
-    """Return the height and width with at most SIDE as the longest side; smaller images keep their size."""
+def shown_size(shape: Sequence[int], longest: int = SIDE) -> tuple[int, int]:
+    """Return the height and width with at most ``longest`` as the longest side; smaller images keep their size."""
     height, width = shape[:2]
-    share = min(1.0, SIDE / max(height, width))
+    share = min(1.0, longest / max(height, width))
     return max(1, round(height * share)), max(1, round(width * share))
 
 

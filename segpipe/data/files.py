@@ -265,7 +265,7 @@ def read_size(path: Path) -> tuple[int, int]:
 def fingerprint(paths: list[Path]) -> str:
     """Return a digest of the names and sizes of files, which does not depend on the location of the folder."""
     lines = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in paths]
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b("\n".join(lines).encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
 def file_digest(path: Path) -> bytes:

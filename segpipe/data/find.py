@@ -1,6 +1,7 @@
 """Find image files in folders, and pair images with masks."""
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,23 @@ from segpipe.runs.storage import kind_of
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
+STRAY = {  # folders of operating systems and network drives; they hold previews and deleted files
+    "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found",
+}  # fmt: skip
+
+
 def is_stray(name: str) -> bool:
     """Return whether a file or folder is hidden or of the operating system: ``._x.png``, ``__MACOSX``."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in STRAY
+
+
+def same_letters(name: str) -> str:
+    """Return the form of a name by which an image and its mask are paired.
+
+    macOS writes an accent as a character of its own (NFD), other systems write it as a part of the letter (NFC). Both
+    look the same.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def pair(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]:
@@ -43,9 +58,10 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
         raise UserError(f"{folder}: contains no image ({', '.join(sorted(IMAGE_SUFFIXES))}). Check data.root.")
     by_stem: dict[str, Path] = {}
     for path in files:
-        if path.stem in by_stem:
-            raise UserError(f"{path}: has the same stem as {by_stem[path.stem].name}. Keep only one of the two.")
-        by_stem[path.stem] = path
+        stem = same_letters(path.stem)
+        if stem in by_stem:
+            raise UserError(f"{path}: has the same stem as {by_stem[stem].name}. Keep only one of the two.")
+        by_stem[stem] = path
     return by_stem
 
 

@@ -1,5 +1,7 @@
 """The LightningDataModule: three splits of a data set as batches."""
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Literal, get_args
@@ -12,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from segpipe.data.augment import Augment
 from segpipe.data.class_counts import cached_class_counts, known_class_pixels
-from segpipe.data.dataset import FirstN, SegmentationDataset, Split
+from segpipe.data.dataset import IGNORE_INDEX, FirstN, SegmentationDataset, Split
 from segpipe.data.findings import find_notes, find_problems
 from segpipe.data.samplers import EvalBatches, TrainBatches
 from segpipe.data.samples import Batch, Samples
@@ -20,6 +22,8 @@ from segpipe.errors import UserError
 from segpipe.runs.environment import cores
 
 LOADER_TIMEOUT = 900  # seconds without a batch; after two such times the loader's processes are taken to be stuck
+SHARED_MEMORY = "/dev/shm"  # where Linux keeps the batches that processes send to each other
+LONGEST_TMPDIR = 75  # bytes; a socket's path has at most 107, and multiprocessing adds 32 to the temporary folder
 SHOWN = 3  # problems that an error message lists
 
 
@@ -49,6 +53,27 @@ def next_batch(batches: Iterator[Batch]) -> Batch:
         if "timed out" not in str(error):
             raise
     return next(batches)
+
+
+def sharing_problem(batch: int) -> str | None:
+    """Return why processes cannot send batches of a size in bytes to this one, and what to do; None if they can.
+
+    A loader's process that cannot send its batch waits without a message.
+    """
+    try:
+        folder = tempfile.gettempdir()
+    except OSError as error:
+        return f"{error.strerror}. Set TMPDIR=FOLDER to a folder that can be written."
+    if len(os.fsencode(folder)) > LONGEST_TMPDIR:
+        return f"the path of the temporary folder is too long for sockets ({folder}). Set TMPDIR=/tmp."
+    with suppress(OSError):  # other systems have no such folder
+        status = os.statvfs(SHARED_MEMORY)
+        if (free := status.f_bavail * status.f_frsize) < batch:
+            return (
+                f"{SHARED_MEMORY} has {free:,} free bytes, but a batch needs {batch:,}. Give more shared memory (for a "
+                f"container: --shm-size=8g)."
+            )
+    return None
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -116,9 +141,24 @@ class SegmentationData(pl.LightningDataModule):
         if not self.overfit:
             known = {name: known_class_pixels(dataset) for name, dataset in splits.items()}
             pixels = {name: counts for name, counts in known.items() if counts is not None}
+            unlabelled = [name for name in ("val", "test") if name not in pixels and not self.has_labels(name)]
+            pixels |= {name: np.zeros(len(splits[name].classes), np.int64) for name in unlabelled}
             notes += [f"{name}: {text}" for name, text in find_problems(splits["train"].classes, pixels)]
             notes += find_notes({name: len(dataset) for name, dataset in splits.items()})
         return list(dict.fromkeys(notes))
+
+    def has_labels(self, name: Split) -> bool:
+        """Return whether a mask of a split has a labelled pixel. Masks are read until one has, if it is not known."""
+        dataset = self.split(name)
+        pixels = known_class_pixels(dataset)
+        if pixels is not None:
+            return bool(pixels.any())
+        return any((dataset.read(index).mask != IGNORE_INDEX).any() for index in range(len(dataset)))
+
+    def batch_bytes(self) -> int:
+        """Return the size of a training batch of this machine in bytes: four for each pixel."""
+        height, width = self.augment.crop or self.size or max(self.sizes("train"))
+        return self.batch_size * height * width * 4
 
     def check(self, *, smallest: int = 1, ranks: int = 1, parts: int = 1) -> None:
         """Raise UserError for data or settings with which a training would fail later.
@@ -143,6 +183,8 @@ class SegmentationData(pl.LightningDataModule):
                 f"The training split has {number} samples, but a batch has {self.batch_size}: "
                 f"set data.batch_size={number} or less."
             )
+        if self.workers and (problem := sharing_problem(self.batch_bytes() // ranks)):
+            raise UserError(f"data.workers={self.workers}: {problem} Or set data.workers=0.")
         if self.size is None and self.augment.crop is None and self.batch_size > 1:
             sizes = sorted(set(self.sizes("train")))
             if len(sizes) > 1:
@@ -212,10 +254,13 @@ class SegmentationData(pl.LightningDataModule):
 
         Without a GPU: 0 if all samples are in memory, else 2. With a GPU: 0 if all samples are in memory and there is
         no augmentation, else 2 to 8, by the number of cores. A GPU would wait for slow loading; without a GPU, workers
-        take processor time from the training. ranks: number of ranks that share the cores of the machine.
+        take processor time from the training. 0 where processes cannot send batches (``sharing_problem``). ranks:
+        number of ranks that share the cores of the machine.
         """
         gpu = torch.cuda.is_available()
         if samples.kept is not None and not (gpu and samples.augment):
+            return 0
+        if sharing_problem(self.batch_bytes() // ranks):
             return 0
         return min(8, max(cores() // ranks, 2)) if gpu else 2
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from segpipe.config import build
 from segpipe.config.plan import Plan
-from segpipe.config.schema import CONF
+from segpipe.config.schema import CONF, key_of
 from segpipe.config.stored import check_data_given, read, with_local_keys
 from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.data.files import file_digest
@@ -48,6 +48,8 @@ def evaluate(
     Returns the scores (0 to 1) and counts as written to ``metrics.json``, and the folder.
     Raises UserError where the classes of the data are not those of the run, or where there are no skips to change.
     """
+    if others := [override for override in overrides if key_of(override).partition(".")[0] != "data"]:
+        raise UserError(f"--data {others[0]}: only the data can be chosen. Allowed are data=NAME and data.KEY=VALUE.")
     predictor = Predictor(run, device=device, trust=trust)
     cfg, data = load_data(predictor, overrides=overrides, split=split, trust=trust)
     dataset = data.split(split)

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segpipe.config import build
-from segpipe.config.compatibility import another_decoder
+from segpipe.config.compatibility import another_decoder, check_batch_norm
 from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
 from segpipe.config.stored import own_packages
@@ -24,7 +24,9 @@ from segpipe.engine.guards import (
     StopAfterEpoch,
     StopAfterSignal,
     check_folder,
+    check_limits,
     check_monitors,
+    check_validation,
 )
 from segpipe.engine.resume import Start, check_same_config, is_complete, resolve_resume
 from segpipe.engine.shutdown import is_interruption, restore_handlers
@@ -38,7 +40,7 @@ from segpipe.runs import checkpoints
 from segpipe.runs.counts import write_boundaries, write_confusion
 from segpipe.runs.run import Run, display_path, resume_command
 from segpipe.runs.storage import read_json, write_json
-from segpipe.runs.summary import print_summary
+from segpipe.runs.summary import format_score, print_summary
 from segpipe.training import devices, pretrained, tracking
 from segpipe.training.callbacks import save_prediction_grid
 from segpipe.training.devices import RankInfo
@@ -150,6 +152,10 @@ def build_training(
     devices.check(cfg, rank_info)
     data = build.data(cfg)
     data.check(smallest=plan.encoder.min_size, ranks=rank_info.world_size, parts=cfg.task.accumulate)
+    check_limits(cfg, data, ranks=rank_info.world_size)
+    check_validation(cfg, data)
+    if not (cfg.data.get("crop") or cfg.data.get("size")):
+        check_batch_norm(cfg, plan.encoder, min(data.sizes("train"), key=max))
     for note in data.notes():
         print(printable(f"Data: {note}"))
     if plan.budget:
@@ -299,7 +305,7 @@ def add_to_results(training: Training, metrics: dict[str, Any], logger: Any) -> 
         metrics["checkerboard"] = on_constant_image(task.network).logits
         write_json(run.metrics, metrics)
     with tolerate_errors("drawing the predictions"):
-        title = f"{run.record['name']}   validation mIoU {metrics['val']['miou']:.3f}"
+        title = f"{run.record['name']}   validation mIoU {format_score(metrics['val']['miou'])}"
         save_prediction_grid(task, data, "val", run, title=title)
     if logger is not None:
         with tracking.tolerate_wandb_errors("the result"):

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import ModelCheckpoint
 
+from segpipe.data.dataset import Split
+from segpipe.data.module import SegmentationData
 from segpipe.engine import shutdown
 from segpipe.errors import UserError, nearest
 from segpipe.metrics.confusion import score_paths
@@ -62,6 +65,12 @@ class StopAfterEpoch(pl.Callback):
         """Restore the state."""
         self.stop = bool(state_dict.get("stop"))
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Store a stop before the first epoch: a run needs one epoch, for its best checkpoint."""
+        written = any(isinstance(one, ModelCheckpoint) and one.best_model_path for one in trainer.checkpoint_callbacks)
+        if trainer.should_stop and not written:
+            self.stop, trainer.should_stop = True, False
+
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: object) -> None:
         """Store a stop within an epoch."""
         if trainer.should_stop and not trainer.is_last_batch:
@@ -95,6 +104,34 @@ def check_folder(run: Run) -> None:
         raise UserError(
             f"{run.folder}: the run's folder was removed or renamed while it was trained, so the run is not complete. "
             f"Train it again, in another folder."
+        )
+
+
+def check_limits(cfg: DictConfig, data: SegmentationData, *, ranks: int = 1) -> None:
+    """Raise UserError for a share of the batches of a split that is less than one batch of a rank."""
+    splits: dict[Split, str] = {
+        "train": "limit_train_batches",
+        "val": "limit_val_batches",
+        "test": "limit_test_batches",
+    }
+    for split, key in splits.items():
+        share = cfg.trainer.get(key)
+        if isinstance(share, float) and share < 1:
+            number = len(data.loader(split, train=split == "train")) // ranks
+            if int(share * number) < 1:
+                raise UserError(
+                    f"trainer.{key}={share:g}: less than one of the {number} batches of the {split} split. Give a "
+                    f"number of batches, such as 1, or a share of 1/{number} or more."
+                )
+
+
+def check_validation(cfg: DictConfig, data: SegmentationData) -> None:
+    """Raise UserError where validation chooses the best epoch, and no mask of it has a labelled pixel."""
+    monitor = str(cfg.callbacks.best.get("monitor"))
+    if monitor.startswith("val/") and not data.has_labels("val"):
+        raise UserError(
+            f"The val split has no labelled pixel, so {monitor} has no value and no epoch is the best. Add labelled "
+            f"images to it, or choose the epoch by training: callbacks.best.monitor=train/loss callbacks.best.mode=min."
         )
 
 

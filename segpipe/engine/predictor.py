@@ -99,7 +99,7 @@ def resolve_device(name: str) -> torch.device:
     """Return the device with a name of torch. Raises UserError where it is not available."""
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={name}: not available ({str(error).partition(chr(10))[0]}). Take cpu.") from error
     return device

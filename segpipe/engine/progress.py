@@ -16,7 +16,7 @@ from rich.text import Text
 from segpipe.errors import pluralise
 from segpipe.runs import cells
 from segpipe.runs.records import Metrics, read_record
-from segpipe.runs.run import PYTHON, Run
+from segpipe.runs.run import PYTHON, Run, typed
 from segpipe.runs.storage import inside, read_history
 from segpipe.runs.summary import format_score
 
@@ -111,10 +111,11 @@ class ProgressView:
         self.live.stop()
 
 
-def print_cells(folder: Path, *, options: Sequence[str] = ()) -> bool:
+def print_cells(folder: Path, name: str, *, options: Sequence[str] = ()) -> bool:
     """Print every cell of a sweep with its status and scores; return whether all valid cells are finished.
 
-    options: what a command repeats before the overrides of a cell, such as ``--config-dir``.
+    name: ``sweep.name``, for the command that resumes it. options: what a command repeats before the overrides of a
+    cell, such as ``--config-dir``.
     """
     listed, names = [*zip(*cells.labelled(folder), strict=True)] or ([], [])
     console = Console(highlight=False)
@@ -153,7 +154,8 @@ def print_cells(folder: Path, *, options: Sequence[str] = ()) -> bool:
             f"  {PYTHON} -m segpipe.train {shlex.join([*options, *cell.overrides])}", markup=False, soft_wrap=True
         )
     if any(folder.glob("*/wandb/offline-run-*")):
-        console.print(f"W&B: to upload offline runs: wandb sync {folder}/*/wandb/offline-run-*", soft_wrap=True)
+        where = shlex.quote(str(folder))
+        console.print(f"W&B: to upload: wandb sync {where}/*/wandb/offline-run-*", markup=False, soft_wrap=True)
     refused = states.count("refused")
     finished = states.count("finished")
     counted = f"{pluralise(len(listed), 'cell')}, {pluralise(len(shown), 'network')}: "
@@ -162,7 +164,7 @@ def print_cells(folder: Path, *, options: Sequence[str] = ()) -> bool:
     counted += f", {len(wrong)} to be done" if wrong else ""
     console.print(f"{counted}.", soft_wrap=True)
     if wrong:
-        console.print(f"To resume: run the same command with sweep.name={folder.name}", soft_wrap=True)
+        console.print(f"To resume: run the same command with {typed('sweep.name', name)}", markup=False, soft_wrap=True)
     return not wrong and refused < len(listed)
 
 

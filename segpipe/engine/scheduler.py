@@ -18,7 +18,7 @@ from segpipe.config.schema import key_of
 from segpipe.engine.listing import Listing
 from segpipe.engine.processes import ChildProcess, describe_exit, end, shown_options, training_arguments
 from segpipe.engine.progress import EXTENDED, ProgressView, print_cells
-from segpipe.engine.sweep import SweepCallback, check_no_cells
+from segpipe.engine.sweep import SweepCallback, check_name, check_no_cells
 from segpipe.errors import UserError, printable
 from segpipe.runs import checkpoints
 from segpipe.runs.environment import code_version, cores
@@ -187,6 +187,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool, result_ne
     if any(key_of(override) == "run_dir" for override in overrides):
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     check_no_cells(cfg)
+    check_name(cfg.sweep.name)
     folder = Path(cfg.run_dir)
     SweepCallback.jobs = max(SweepCallback.jobs - 1, 0)
     if not SweepCallback.options and HydraConfig.initialized():  # in a process of another launcher
@@ -266,7 +267,7 @@ def finish() -> int:
     if slots:
         slots[0].wait_all()
         slots[0].board.close()
-    all_finished = print_cells(SweepCallback.folder, options=SweepCallback.options)
+    all_finished = print_cells(SweepCallback.folder, SweepCallback.name, options=SweepCallback.options)
     for version, number in slots[0].other_code.items() if slots else ():
         print(f"Note: {number} run{'s' if number > 1 else ''} started with other code: {version}; now {slots[0].code}.")
     print(f"Report: {PYTHON} -m segpipe.report {shlex.quote(display_path(SweepCallback.folder))}")

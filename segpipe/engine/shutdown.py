@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from segpipe.errors import INTERRUPTED
+from segpipe.terminal import exit_at_once
 
 STARTED = os.getpid()  # of the process that imported this module; a forked child has another
 REPEATED = 2.0  # seconds: a signal within this time after the first one is the same request, sent twice
 HOLD_SECONDS = 8.0  # that a step of the optimizer has in order to end after a signal; less than processes.GRACE
-SHOW_CURSOR = b"\x1b[?25h"  # for a terminal
 signals: dict[int, float] = {}  # those that asked this process to end, each with the time of its first arrival
 held = [False]  # whether a signal has to wait for the end of a step
 
@@ -77,35 +76,6 @@ def restore_handlers() -> None:
     """Install the handlers again, if this process was ended by one of them. Lightning replaces that of SIGINT."""
     if signals:
         raise_on_signals()
-
-
-def exit_at_once(number: int, frame: object) -> None:
-    """Signal handler: end the process with one line and the status of an interrupted program."""
-    with suppress(OSError):
-        if os.isatty(1):
-            os.write(1, SHOW_CURSOR)  # a live view of a sweep hides it
-        os.write(2, b"segpipe: interrupted.\n")
-    os._exit(INTERRUPTED)
-
-
-def exit_at_once_on_interrupt() -> None:
-    """End the process at once after Ctrl-C, while it imports its modules and has nothing to save."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a job that the shell has put aside
-        signal.signal(signal.SIGINT, exit_at_once)
-
-
-def open_standard_streams() -> None:
-    """Connect each of standard input, output and error that is closed to the null device.
-
-    A file or pipe that is opened later would get its number, and children would read or write the wrong one.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free, which is this one
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 def is_interruption(error: BaseException) -> bool:

@@ -2,18 +2,15 @@
 
 Python's garbage collector is disabled during the imports: it would traverse a million objects repeatedly, a fifth of
 the time, and free nothing. Afterwards the objects are frozen: the collector ignores them, so memory pages stay shared
-after a fork. Before the imports, closed standard streams are opened, and Ctrl-C is made to end the command in one line.
+after a fork. Before the imports, the standard streams are prepared.
 """
 
 import atexit
 import gc
-import sys
 
-from segpipe.engine.shutdown import exit_at_once_on_interrupt, open_standard_streams
+from segpipe import terminal
 
-open_standard_streams()
-if getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", None) == "segpipe.train":
-    exit_at_once_on_interrupt()  # until the command sets its own handlers
+terminal.prepare()
 gc.disable()
 try:
     from segpipe.training import tracking  # noqa: F401  (W&B before torch, see its docstring)

@@ -22,6 +22,7 @@ from segpipe.config.schema import key_of
 from segpipe.engine import dry_run
 from segpipe.engine.processes import shown_options
 from segpipe.errors import UserError, pluralise
+from segpipe.runs.storage import is_component
 
 NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # keys of how and where a sweep runs
 
@@ -39,6 +40,7 @@ class SweepCallback(Callback):
     """
 
     folder: ClassVar[Path | None] = None
+    name: ClassVar[str] = ""
     jobs: ClassVar[int] = 0
     total: ClassVar[int] = 0
     options: ClassVar[list[str]] = []
@@ -47,6 +49,7 @@ class SweepCallback(Callback):
         """See Callback. It replaces Hydra's basic sweeper."""
         SweepCallback.folder = None if dry_run.requested[0] else Path(config.hydra.sweep.dir)
         SweepCallback.options = shown_options(config.hydra)
+        SweepCallback.name = str(OmegaConf.select(config, "sweep.name"))
         target = config.hydra.sweeper._target_
         if names_class(target, BasicSweeper):
             # Hydra accepts a sweeper only by a name in its own packages, so ours are registered under that name.
@@ -67,13 +70,22 @@ class Line(NamedTuple):
     words: list[str]
 
 
+def check_name(name: object) -> None:
+    """Raise UserError for a ``sweep.name`` that is not the path of a folder below that of all sweeps."""
+    if not isinstance(name, str | int) or not all(is_component(part) for part in str(name).split("/")):
+        raise UserError(
+            f"sweep.name={'' if name is None else name}: allowed is the name of a folder, NAME or GROUP/NAME. The "
+            f"sweep is written to outputs/sweeps/NAME; for another place, give hydra.sweep.dir=FOLDER."
+        )
+
+
 def read_lines(path: Path) -> list[Line]:
     """Read the lines of a file. Overrides are split as by a shell, and ``#`` starts a comment.
 
     Raises UserError with the file and the line where the file is not a list of different cells.
     """
     try:
-        content = path.read_text(encoding="utf-8").splitlines()
+        content = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise UserError(
@@ -147,6 +159,12 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
     def sweep(self, arguments: list[str]) -> None:
         """See Sweeper. Raises the error of the first job that cannot be composed."""
         jobs = self.jobs(arguments)
+        if not jobs:
+            empty = ", ".join(self.empty([*self.given, *arguments]))
+            raise UserError(
+                f"{empty}: selects nothing, so the sweep has no cell. glob() selects choices of a config group, such "
+                f"as decoder='glob(*)'; list other values: seed=0,1,2."
+            )
         if dry_run.requested[0]:
             folder = Path(self.config.hydra.sweep.dir)
             dry_run.show(((without_hydra(self.compose(job)), job) for job in jobs), total=len(jobs), folder=folder)
@@ -173,6 +191,12 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)
         return list(jobs)
+
+    def empty(self, overrides: list[str]) -> list[str]:
+        """Return the swept overrides that select nothing, such as ``decoder=glob(x*)``."""
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        swept = [one for one in parser.parse_overrides(overrides) if one.is_sweep_override()]
+        return [str(one.input_line) for one in swept if not list(one.sweep_iterator())]
 
     def check(self, jobs: list[list[str]]) -> None:
         """Compose the first job, and the first job with each choice of a config group. Raises Hydra's errors."""

@@ -186,7 +186,7 @@ def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
 
 def as_value(text: str) -> str:
     """Return a text for Hydra's grammar, quoted if necessary."""
-    return text if re.fullmatch(r"[\w./-]+", text) else quote_override(text)
+    return text if re.fullmatch(r"[\w./-]+", text, re.ASCII) else quote_override(text)
 
 
 def next_command(sweep: Sweep, file: Path) -> str:

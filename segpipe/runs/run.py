@@ -18,7 +18,7 @@ OF_A_START = ("hydra.", "resume=", "run_dir=", "sweep.")  # overrides of how and
 if TYPE_CHECKING:
     from segpipe.runs.records import Status
 
-PLAIN = re.compile(r"[\w./:@%+-]+")  # a value that neither Hydra nor a shell takes for anything else
+PLAIN = re.compile(r"[\w./:@%+-]+", re.ASCII)  # a value that neither Hydra nor a shell takes for anything else
 LOCK = ".lock"  # file in a run's folder
 
 
@@ -120,11 +120,10 @@ class Run:
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
         """Open an existing run. Raises UserError where the folder is not a run."""
-        run = cls(Path(folder))
-        if not run.config.is_file():
-            hint = (
-                "no config.yaml in it" if run.folder.is_dir() else "a file" if run.folder.exists() else "no such folder"
-            )
+        path = Path(folder)
+        run = cls(path) if path.is_dir() else None
+        if run is None or not run.config.is_file():
+            hint = "no config.yaml in it" if run else "a file" if path.exists() else "no such folder"
             raise UserError(
                 f"{folder}: not a run ({hint}). Give the folder that the training printed at its end, for example "
                 f"outputs/runs/NAME."

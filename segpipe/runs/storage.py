@@ -12,7 +12,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -55,6 +55,15 @@ def is_component(name: object) -> bool:
     )
 
 
+@contextmanager
+def of_file(path: Path) -> Iterator[None]:
+    """Context manager that names ``path`` in an OSError, in place of a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` write a temporary file next to ``path``, then rename it to ``path`` in one step.
 
@@ -62,7 +71,8 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     is new and its name cannot be predicted, so nothing is written through a link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=PART, dir=path.parent)
+    with of_file(path):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=PART, dir=path.parent)
     temporary = Path(name)
     try:
         os.fchmod(descriptor, 0o666 & ~UMASK)
@@ -70,7 +80,8 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with of_file(path):
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -84,8 +95,8 @@ def partial_files(folder: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
-    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))  # type: ignore[func-returns-value, arg-type]
+    r"""Write a text file atomically, in UTF-8. Bytes of file names that are not UTF-8 are written as ``\udcff``."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -24,8 +24,9 @@ def print_summary(run: Run, metrics: dict[str, Any], *, another: str, trust: Seq
     console.print()
     console.print(score_table(metrics["test"], title="Test"))
     cost, training = metrics["cost"], metrics["training"]
+    test, val = (format_score(metrics[split]["miou"]) for split in ("test", "val"))
     console.print(
-        f"Test mIoU [bold]{metrics['test']['miou']:.3f}[/], validation {metrics['val']['miou']:.3f} "
+        f"Test mIoU [bold]{test}[/], validation {val} "
         f"(best epoch {metrics['best_epoch'] + 1} of {training['epochs']}); trained in {training['seconds']:.0f} s."
     )
     if cost:

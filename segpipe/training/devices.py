@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 from torch.distributed.rendezvous import rendezvous
 
-from segpipe.errors import UserError
+from segpipe.errors import UserError, nearest
 
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 TIMEOUT = timedelta(minutes=30)  # for connecting the ranks, which may be started by hand
 POLL = 0.02  # seconds
@@ -73,6 +74,12 @@ def config_key() -> str:
 def detect_rank() -> RankInfo:
     """The rank of this process, from the environment variables of torchrun, srun or ``ranks.py``."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        given = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE") if name in os.environ}
+        if not all(text.isdecimal() for text in given.values()) or int(given["RANK"]) >= int(given["WORLD_SIZE"]):
+            raise UserError(
+                f"{', '.join(f'{name}={text}' for name, text in given.items())}: RANK is allowed from 0 to WORLD_SIZE "
+                f"- 1. torchrun sets these variables; to train with one process, unset them."
+            )
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         return RankInfo(rank, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)), launched=True)
     step = os.environ.get("SLURM_STEP_ID") or os.environ.get("SLURM_STEP_NUM_TASKS")  # not set in a batch script
@@ -161,11 +168,20 @@ def requested_devices(cfg: DictConfig) -> int:
     allowed = "a number of processes, or auto for 1"
     if available:
         allowed = f"1 to {available}, auto, or a list of 0 to {available - 1}"
-    raise UserError(f"trainer.devices={str(devices).replace(' ', '')}: allowed is {allowed}.")
+    given = "null" if devices is None else str(devices).replace(" ", "")
+    raise UserError(f"trainer.devices={given}: allowed is {allowed}.")
 
 
 def check(cfg: DictConfig, rank_info: RankInfo) -> None:
-    """Raise UserError if the configured devices do not match the ranks that were started."""
+    """Raise UserError if the configured devices do not exist, or do not match the ranks that were started."""
+    accelerator = cfg.trainer.accelerator
+    if accelerator not in ACCELERATORS:
+        raise UserError(
+            f"trainer.accelerator={accelerator}: allowed is {' or '.join(ACCELERATORS)}."
+            f"{nearest(accelerator, ACCELERATORS)}"
+        )
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise UserError("trainer.accelerator=mps: torch finds no GPU of Apple here. Use trainer=cpu.")
     if cfg.trainer.get("strategy", "auto") not in STRATEGIES:
         raise UserError(
             f"trainer.strategy={cfg.trainer.strategy}: allowed is {' or '.join(STRATEGIES)}; the sums over ranks "

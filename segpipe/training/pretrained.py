@@ -1,8 +1,11 @@
 """Initial weights from a published classifier or from another run."""
 
-import urllib.error
-from collections.abc import Iterable
+import argparse
+import hashlib
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -17,9 +20,17 @@ from segpipe.models.necks import Bottleneck, FullyConvolutional
 from segpipe.models.network import Network
 from segpipe.runs.checkpoints import problem_of
 from segpipe.runs.run import display_path
+from segpipe.runs.storage import open_regular
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys below which other programs store the weights
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "module.backbone.", "module.encoder.")
+DEEPEST = 4  # dicts within one another in which weights are looked for
+SIGNATURES = {  # the beginnings of files that are not weights: what they are, and what to do
+    b"<": "a page of the web, not weights. Download the file itself: the address may need a login, or 'raw' in it",
+    b"version https://git-lfs": "a pointer of Git LFS, not weights. Fetch the file: git lfs pull",
+    b"\x1f\x8b": "compressed by gzip. Unpack it: gunzip FILE",
+    b"{": "a JSON file, not weights. Give the file of the weights",
+}
+AGAIN = "Remove it and download it again; compare its size with that of the source"
 
 
 def load_encoder(network: Network, cfg: DictConfig) -> None:
@@ -30,14 +41,14 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
     """
     given = str(cfg.encoder.weights)
     published = read_state_dict(Path(given), f"encoder.weights={given}") if is_file(given) else download(cfg, network)
+    if any(name.startswith("network.encoder.") for name in published):
+        raise UserError(f"encoder.weights={given}: a checkpoint of a run. Use warm_start={given} for it.")
     published = without_prefix(published, network.encoder)
     weights = {f"encoder.{name}": tensor for name, tensor in network.encoder.translate(published).items()}
     if isinstance(network.neck, FullyConvolutional | Bottleneck):
         weights |= {f"neck.{name}": tensor for name, tensor in network.neck.translate(published).items()}
     of_encoder = tensors(network.encoder)
     fitting = matches(published, network.encoder)
-    if any(name.startswith("network.") for name in published):
-        raise UserError(f"encoder.weights={given}: a checkpoint of a run. Use warm_start={given} for it.")
     if 2 * len(fitting) < len(of_encoder):
         raise UserError(
             f"encoder.weights={given}: {len(fitting)} of the {len(of_encoder)} tensors of encoder={cfg.encoder.name} "
@@ -65,12 +76,17 @@ def matches(published: dict[str, Tensor], encoder: Encoder) -> list[str]:
 
 
 def without_prefix(published: dict[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
-    """The tensors below that one of PREFIXES which gives the encoder most tensors, without it; else all tensors."""
-    best = published
-    for prefix in PREFIXES:
+    """The tensors below that prefix which gives the encoder most tensors, without it; else all tensors.
+
+    A prefix is a beginning of a name that ends with a dot: ``module.``, ``model.backbone.``.
+    """
+    parts = [name.split(".") for name in published]
+    prefixes = {".".join(words[:end]) + "." for words in parts for end in range(1, len(words))}
+    best, most = published, len(matches(published, encoder))
+    for prefix in sorted(prefixes, key=lambda prefix: (prefix.count("."), prefix)):
         below = {name.removeprefix(prefix): tensor for name, tensor in published.items() if name.startswith(prefix)}
-        if below and len(matches(below, encoder)) > len(matches(best, encoder)):
-            best = below
+        if len(below) > most and (number := len(matches(below, encoder))) > most:
+            best, most = below, number
     return best
 
 
@@ -81,7 +97,8 @@ def tensors(encoder: Encoder) -> dict[str, Tensor]:
 
 def is_file(given: str) -> bool:
     """Whether ``encoder.weights`` is a path. Names of weights have no suffix of a file and no slash."""
-    return "/" in given or Path(given).suffix in (".pth", ".pt", ".ckpt", ".bin") or Path(given).is_file()
+    suffixes = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+    return "/" in given or Path(given).suffix in suffixes or Path(given).is_file()
 
 
 def download(cfg: DictConfig, network: Network) -> dict[str, Tensor]:
@@ -105,11 +122,31 @@ def download(cfg: DictConfig, network: Network) -> dict[str, Tensor]:
                 f"Allowed is one of these, or the path of a state dict.{nearest(short, known.__members__)}"
             )
         return known[short].get_state_dict(progress=True, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of the network, of a damaged file in the cache, of timm's libraries
+        reason = str(error).partition("\n")[0]
+        if damaged := damaged_in_cache(known[short].url if short in known.__members__ else ""):
+            raise UserError(f"encoder.weights={given}: {damaged}") from error
         raise UserError(
-            f"encoder.weights={given}: cannot be downloaded ({str(error).partition(chr(10))[0]}). Without a "
-            f"network: download it elsewhere and give its path, encoder.weights=FILE; or set encoder.weights=null."
+            f"encoder.weights={given}: cannot be downloaded ({reason}). Without a network: download it elsewhere and "
+            f"give its path, encoder.weights=FILE; or set encoder.weights=null."
         ) from error
+
+
+def damaged_in_cache(url: str) -> str | None:
+    """What is wrong with the file that torch keeps of a download; None if there is none, or if it is intact."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not url or not path.is_file():
+        return None
+    expected = torch.hub.HASH_REGEX.search(path.name)
+    if problem := problem_of_file(path):
+        return f"the downloaded file {path} is {problem}."
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected and not digest.startswith(expected[1]):
+        return f"the downloaded file {path} is damaged: its checksum is not that in its name. {AGAIN}."
+    return None
 
 
 def warm_start(network: Network, path: Path) -> None:
@@ -130,23 +167,82 @@ def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
 
     Raises UserError if the file cannot be read; the message begins with ``option``, which named the file.
     """
+    if problem := problem_of_file(path):
+        raise UserError(f"{option}: {problem}.")
     try:
-        source = torch.load(path, map_location="cpu", weights_only=True)
-        source = next((source[key] for key in WRAPPERS if isinstance(source.get(key), dict)), source)
-        state_dict = {str(name): tensor for name, tensor in source.items() if isinstance(tensor, Tensor)}
-    except FileNotFoundError as error:
-        raise UserError(f"{option}: there is no such file.") from error
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain data that many programs store beside
+            source = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds of errors
-        first = str(error).partition("\n")[0]
-        raise UserError(
-            f"{option}: not a state dict that can be read ({first}). Give a file written by "
-            f"torch.save(model.state_dict(), FILE), or a run's folder for warm_start."
-        ) from error
+        raise UserError(f"{option}: {reason_of(error)}.") from error
+    state_dict = find_tensors(source)
     if problem := next(filter(None, (problem_of(name, tensor) for name, tensor in state_dict.items())), None):
         raise UserError(f"{option}: {problem}. Give a file with finite numbers.")
     if not state_dict:
         raise UserError(f"{option}: contains no tensors. Give a state dict, from names to tensors.")
     return state_dict
+
+
+def problem_of_file(path: Path) -> str | None:
+    """What is wrong with a file of weights, by its beginning and its end, and what to do; None if nothing is."""
+    if path.is_dir():
+        return "a folder. Give a file of weights; for a run, give its folder as warm_start"
+    if not path.exists():
+        return "there is no such file"
+    with open_regular(path) as file:
+        beginning = file.read(4096).lstrip()
+    if not beginning:
+        return f"the file is empty. {AGAIN}"
+    for signature, words in SIGNATURES.items():
+        if beginning.startswith(signature):
+            return words
+    if path.suffix == ".safetensors" or beginning[8:10] == b'{"':
+        return (
+            "a file of the library safetensors. Convert it: torch.save(safetensors.torch.load_file(FILE), "
+            "'weights.pth')"
+        )
+    if beginning.startswith(b"PK") and not zipfile.is_zipfile(path):
+        return f"the file is cut after {path.stat().st_size:,} bytes. {AGAIN}"
+    return None
+
+
+def reason_of(error: Exception) -> str:
+    """Why ``torch.load`` cannot read a file, and what to do."""
+    text = str(error)
+    first = text.partition("\n")[0].rstrip(".")
+    if isinstance(error, EOFError) or "truncated" in text or "unexpected EOF" in text or "PytorchStream" in text:
+        return f"the file is cut or damaged ({first}). {AGAIN}"
+    if "Unsupported global" in text or "Unsupported class" in text:
+        return (
+            "the file has objects of classes beside its weights, which are not loaded: they could run code. Where "
+            "these classes are installed, save the weights alone: torch.save(model.state_dict(), FILE)"
+        )
+    return (
+        f"not a state dict that can be read ({first}). Give a file written by torch.save(model.state_dict(), FILE), or "
+        f"a run's folder for warm_start"
+    )
+
+
+def find_tensors(source: Any) -> dict[str, Tensor]:
+    """The tensors of that dict within ``source`` which has most of them; one below a key of WRAPPERS comes first."""
+    found = [(key, part) for key, part in dicts_within(source) if any(isinstance(one, Tensor) for one in part.values())]
+    found.sort(key=lambda item: WRAPPERS.index(item[0]) if item[0] in WRAPPERS else len(WRAPPERS))  # stable
+    chosen = next((part for key, part in found if key in WRAPPERS), None)
+    if chosen is None:
+        chosen = max((part for _, part in found), key=count_tensors, default={})
+    return {str(name): tensor for name, tensor in chosen.items() if isinstance(tensor, Tensor)}
+
+
+def dicts_within(source: Any, key: object = None, depth: int = 0) -> Iterator[tuple[object, dict[Any, Any]]]:
+    """Yield each dict within nested dicts, the outer ones first, and its key."""
+    if isinstance(source, dict) and depth <= DEEPEST:
+        yield key, source
+        for name, part in source.items():
+            yield from dicts_within(part, name, depth + 1)
+
+
+def count_tensors(part: dict[Any, Any]) -> int:
+    """The number of tensors that are values of a dict."""
+    return sum(isinstance(value, Tensor) for value in part.values())
 
 
 def layers(names: Iterable[str]) -> list[str]:

@@ -24,8 +24,11 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from segpipe.data.examples import shown_size
+from segpipe.data.resize import resize_image, resize_mask
 from segpipe.errors import UserError
 
+OVERLAY_SIDE = 512  # longest side of a logged image in pixels
 Mode = Literal["online", "offline", "disabled"]
 LONGEST_ID = 64  # characters, in W&B
 ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -296,20 +299,20 @@ def log_overlays(
     names: list[str],
     classes: list[str],
 ) -> None:
-    """Log images (H, W, 3) with true and predicted masks (H, W), which the W&B page can show or hide."""
+    """Log images (H, W, 3) with true and predicted masks (H, W), which the W&B page can show or hide.
+
+    Larger ones are reduced to OVERLAY_SIDE pixels: an offline run keeps every image of every epoch.
+    """
     labels = dict(enumerate(classes)) | {255: "ignored"}
     with tolerate_wandb_errors(key):
-        overlays = [
-            wandb.Image(
-                image,
-                caption=name,
-                masks={
-                    "truth": {"mask_data": truth, "class_labels": labels},
-                    "prediction": {"mask_data": prediction, "class_labels": labels},
-                },
-            )
-            for image, truth, prediction, name in zip(images, truths, predictions, names, strict=True)
-        ]
+        overlays = []
+        for image, truth, prediction, name in zip(images, truths, predictions, names, strict=True):
+            size = shown_size(image.shape, OVERLAY_SIDE)
+            masks = {
+                which: {"mask_data": resize_mask(mask, size), "class_labels": labels}
+                for which, mask in (("truth", truth), ("prediction", prediction))
+            }
+            overlays.append(wandb.Image(resize_image(image, size), caption=name, masks=masks))
         logger.experiment.log({key: overlays}, commit=False)  # together with the epoch's next metrics
 
 

@@ -13,6 +13,9 @@ from support.reports import written
 
 from segpipe.analysis.collect import collect
 from segpipe.analysis.spreadsheets import format_field
+from segpipe.errors import UserError
+from segpipe.runs import cells
+from segpipe.runs.counts import read_confusion, write_confusion
 
 
 def trained(folder, *, keys=None, told=(), **given):
@@ -248,6 +251,41 @@ def test_a_run_without_a_score_is_named(tmp_path):
     assert collection.seeds == [0]
     (problem,) = collection.problems
     assert (problem.kind, "no mIoU on validation" in problem.reason) == ("damaged", True)
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_a_run_whose_test_images_have_no_labels_is_named(all_of_them, tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"run{seed}", seed=seed)
+    for seed in (0, 1) if all_of_them else (1,):
+        path = tmp_path / f"run{seed}" / "confusion" / "test.npz"
+        counts = read_confusion(path)
+        names, groups = counts["names"].tolist(), counts["groups"].tolist()
+        write_confusion(path, names=names, groups=groups, matrices=0 * counts["matrices"])
+    if all_of_them:
+        with pytest.raises(UserError, match=r"no finished run \(2 damaged\)"):
+            collect(tmp_path)
+        return
+    collection = collect(tmp_path)
+    assert collection.seeds == [0]
+    (problem,) = collection.problems
+    assert (problem.kind, "no mIoU on test" in problem.reason) == ("damaged", True)
+
+
+def test_a_run_that_may_not_be_read_does_not_end_the_report(tmp_path, monkeypatch):
+    for seed in (0, 1):
+        write_run(tmp_path / f"run{seed}", seed=seed)
+    status = cells.status
+
+    def refuse(folder, cell):
+        if cell.run == "run1":
+            raise PermissionError(13, "Permission denied", str(folder / "run1" / "run.json"))
+        return status(folder, cell)
+
+    monkeypatch.setattr(cells, "status", refuse)
+    collection = collect(tmp_path)
+    assert collection.seeds == [0]
+    assert "Permission denied" in collection.problems[0].reason
 
 
 def test_links_and_damaged_lists_are_named(tmp_path):

@@ -1,5 +1,6 @@
 """``python -m segpipe.predict``: which files it predicts, and where it writes."""
 
+import errno
 import os
 import sys
 
@@ -32,6 +33,7 @@ def test_subfolders_are_predicted_and_keep_their_paths(tmp_path, monkeypatch, fi
     for stray in ("._a.png", ".DS_Store", "Thumbs.db"):
         (photos / stray).write_bytes(b"no picture")
     photo(photos / "__MACOSX" / "z.png")
+    photo(photos / "b.c" / "@eaDir" / "a.png" / "SYNOPHOTO_THUMB.jpg")
     out = photos / "masks"  # below the folder of the images
     for _ in range(2):
         assert call(monkeypatch, finished_run, photos, "--out", out) == 0
@@ -57,6 +59,57 @@ def test_what_cannot_be_predicted_is_said(tmp_path, monkeypatch, finished_run, c
     ):
         assert words in said.err
     assert "1 of 2 images" in said.out
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("a folder", "a_mask.png: this is a folder, but a file is needed"),
+        ("a long name", "the name is longer than this file system allows"),
+        ("memory", "a.png: Out of memory"),
+        ("full", "Free some space"),
+    ],
+)
+def test_an_image_that_cannot_be_predicted_or_written_does_not_end_the_others(
+    fault, says, tmp_path, monkeypatch, finished_run, capsys
+):
+    photos, out = tmp_path / "photos", tmp_path / "masks"
+    photo(photos / "b.png")
+    photo(photos / ("a.png" if fault != "a long name" else f"{'a' * 249}.png"))
+    called, save = predict.Predictor.__call__, predict.save_image
+    if fault == "a folder":
+        (out / "a_mask.png").mkdir(parents=True)
+    elif fault == "memory":
+        answers = iter([MemoryError("7 GiB")])
+
+        def scarce(self, image):
+            if error := next(answers, None):
+                raise error
+            return called(self, image)
+
+        monkeypatch.setattr(predict.Predictor, "__call__", scarce)
+    elif fault == "full":
+
+        def full(image, path):
+            if path.name.startswith("a"):
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            save(image, path)
+
+        monkeypatch.setattr(predict, "save_image", full)
+    assert call(monkeypatch, finished_run, photos, "--out", out) == 1
+    said = capsys.readouterr()
+    assert says in said.err
+    assert said.err.count("\n") == 1
+    assert "1 of 2 images" in said.out
+    assert (out / "b_overlay.png").is_file()
+
+
+def test_images_of_any_name_are_predicted(tmp_path, monkeypatch, finished_run):
+    names = [os.fsdecode(b"a\xff"), "[red]x", "नमस्ते", "é"]
+    for name in names:
+        photo(tmp_path / "photos" / f"{name}.png")
+    assert call(monkeypatch, finished_run, tmp_path / "photos", "--out", tmp_path / "masks") == 0
+    assert all((tmp_path / "masks" / f"{name}_mask.png").is_file() for name in names)
 
 
 def test_predictions_of_an_earlier_call_are_left_out(tmp_path, capsys):

@@ -11,8 +11,8 @@ from segpipe.config.schema import CONF
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["logger=none", "logger.project=x"], "This choice of logger has no such key. Give logger=wandb."),
-        (["decoder=bilinear", "decoder.kernel=4"], "This choice of decoder has no such key. Give decoder=deconv"),
+        (["logger=none", "logger.project=x"], "there is no such key with logger=none. Give logger=wandb."),
+        (["decoder=bilinear", "decoder.kernel=4"], "no such key with decoder=bilinear. Give decoder=carafe or"),
         (["optimizer.lrr=1"], "Did you mean 'optimizer.lr'?"),
         (["sed=1"], "Did you mean 'seed'?"),
     ],

@@ -2,10 +2,17 @@
 
 import errno
 import os
+import shlex
 
+import cv2
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from segpipe.config.messages import REASONS, explain, user_errors
+from segpipe.config.schema import CONF
 from segpipe.errors import UserError, printable
 
 
@@ -22,6 +29,136 @@ def test_a_real_one(tmp_path, capsys):
         (tmp_path / "file" / "x").write_text("")
     assert ended.value.code == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ETIMEDOUT, "Connection timed out", "some/file"), "some/file: Connection timed out. Check this"),
+        (OSError(errno.EINVAL, "Invalid argument", b"a\xff"), "Check this place"),
+        (OSError(errno.EFBIG, "File too large", "x"), "Free some space"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "ulimit -u"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Out of memory"),
+        (OSError(errno.ENOSYS, "Function not implemented"), "data.workers=0"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "TMPDIR"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "the folder of this command"),
+        (OSError("AF_UNIX path too long"), "data.workers=0"),
+        (
+            PermissionError(
+                "Caught PermissionError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                "PermissionError: [Errno 13] Permission denied: 'masks/a.png'\n"
+            ),
+            "masks/a.png: no permission",
+        ),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "memory of the machine"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "memory of the machine"),
+        (RuntimeError("unable to open shared memory object </torch_7> in read-write mode"), "data.workers=0"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (RuntimeError("CUDA error: out of memory"), "Out of memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "Out of memory"),
+        (MemoryError(), "Out of memory (MemoryError)"),
+        (
+            MemoryError("Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback\nMemoryError: 7 GiB"),
+            "Out of memory (MemoryError: 7 GiB)",
+        ),
+        (cv2.error("OpenCV(5.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate"), "Out of memory"),
+        (RuntimeError("Found no NVIDIA driver on your system. Please check"), "trainer=cpu"),
+        (RuntimeError("The NVIDIA driver on your system is too old (found version 1)."), "trainer=cpu"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "trainer=cpu"),
+        (RuntimeError("Failed to find C compiler. Please specify via CC environment variable."), "task.compile=false"),
+        (ValueError("Error initializing torch.distributed using env:// rendezvous: no MASTER_ADDR"), "MASTER_ADDR"),
+        (torch.distributed.DistNetworkError("The server socket has failed to listen on any port"), "MASTER_PORT"),
+    ],
+)
+def test_errors_of_the_system_and_of_libraries_are_one_line_with_advice(error, says):
+    text = explain(error)
+    assert says in text
+    assert "\n" not in text
+
+
+def raised_in(name):
+    """A memory error that a function of this name raises."""
+    scope = {}
+    exec(f"def {name}(): raise MemoryError('7 GiB')", scope)
+    with pytest.raises(MemoryError) as caught:
+        scope[name]()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("function", "advised", "not_advised"),
+    [
+        ("training_step", "data.batch_size", "eval_batch_size"),
+        ("backward", "task.accumulate", "eval_batch_size"),
+        ("validation_step", "data.eval_batch_size", "accumulate"),
+        ("test_step", "data.eval_batch_size", "data.crop"),
+        ("evaluate", "after --data", "accumulate"),
+        ("logits", "tiles", "batch_size"),
+    ],
+)
+def test_the_advice_for_memory_fits_the_place(function, advised, not_advised):
+    text = explain(raised_in(function))
+    assert advised in text
+    assert not_advised not in text
+
+
+def refusal(*overrides):
+    """The message for overrides that cannot be composed."""
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(HydraException) as caught:
+        compose("train", list(overrides))
+    return explain(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "quoted"),
+    [
+        ("data.root=photos (1)", "photos (1)"),
+        ("data.root=a=b", "a=b"),
+        ("data.root=a,b", "a,b"),
+        ("data.root=a#b", "a#b"),
+        ("data.root=a&b", "a&b"),
+        ("data.root=it's", "it's"),
+        ("data.root=\u0444\u043e\u0442\u043e", "\u0444\u043e\u0442\u043e"),
+        ("resume=runs/epoch=3", "runs/epoch=3"),
+    ],
+)
+def test_a_text_that_hydra_cannot_read_is_shown_as_it_has_to_be_typed(override, quoted):
+    text = refusal("data=folder", override)
+    assert text.startswith(override)
+    typed = shlex.split(text[text.index(f"{override.partition('=')[0]}=", 5) - 1 :].lstrip())[0].rstrip(".")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", ["data=folder", typed])
+    assert OmegaConf.select(cfg, override.partition("=")[0]) == quoted
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data.root=~/x", "$HOME"),
+        ("data.crop=[32,32", "Close each bracket"),
+        ("data.root='x", "Close each bracket and quotation mark"),
+        ("decoder", "Write KEY=VALUE"),
+        ("seed=range(0,3)", "add -m"),
+        ("decoder=deconv,unpool", "add -m"),
+        ("hydra/launcher=jblib", "hydra/launcher=jblib: allowed is one of basic"),
+        ("decoder=deconvv", "Did you mean 'deconv'?"),
+        ("encoderr=small", "encoderr: there is no such key. Did you mean 'encoder'?"),
+        ("encoder.width=[8]", "Did you mean 'encoder.widths'?"),
+        ("data.side=64", "Did you mean 'data.dataset.side'?"),
+        ("trainer.max_epoch=3", "Did you mean 'trainer.max_epochs'?"),
+    ],
+)
+def test_what_hydra_rejects_is_one_line_with_advice(override, says):
+    text = refusal(override)
+    assert says in text
+    assert "\n" not in text
+
+
+def test_a_key_of_another_choice_is_not_suggested():
+    text = refusal("data=camvid", "data.dataset.side=64")
+    assert text.startswith("data.dataset.side: there is no such key with data=camvid.")
+    assert "Did you mean 'data.dataset.side'" not in text
 
 
 def test_an_error_in_the_program_is_not_explained():

@@ -226,6 +226,20 @@ def test_what_cannot_be_built_is_rejected_by_the_check(override):
         Plan.of(configure("decoder=bilinear", override))
 
 
+@pytest.mark.parametrize("key", ["resume", "warm_start", "encoder.weights", "sweep.cells", "budget"])
+def test_an_empty_value_is_rejected(key):
+    """A variable of the shell that is not set: resume=$RUN would train from scratch."""
+    with pytest.raises(UserError, match=rf"{key}=.*(the value is empty|allowed is)"):
+        Plan.of(configure(f"{key}="))
+
+
+def test_bytes_that_are_no_utf_8_are_rejected():
+    cfg = configure("data=folder")
+    cfg.data.root = "photos\udcff"
+    with pytest.raises(UserError, match="has bytes that are not UTF-8"):
+        Plan.of(cfg)
+
+
 @pytest.mark.parametrize(
     "override",
     [

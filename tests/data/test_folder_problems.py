@@ -284,8 +284,9 @@ def add_strays(root):
     for below in [path for path in root.rglob("*") if path.is_dir()]:
         for name in ("._x.png", ".DS_Store", "Thumbs.db"):
             (below / name).write_bytes(b"no picture")
-        (below / "__MACOSX").mkdir()
-        (below / "__MACOSX" / "y.png").write_bytes(b"no picture")
+        for name in ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN"):
+            (below / name).mkdir()
+            (below / name / "y.png").write_bytes(b"no picture")
 
 
 def test_stray_files_are_left_out(tmp_path):

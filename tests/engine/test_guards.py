@@ -4,12 +4,15 @@ import json
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from support.configs import TINY, configure
 from support.trainings import equal, weights
 
+from segpipe.config import build
 from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
 from segpipe.data import module
@@ -33,6 +36,12 @@ from segpipe.training.task import SegmentationTask
         ("+trainer.overfit_batches=0.5", "give debug=overfit"),
         ("+trainer.val_check_interval=0.5", "trainer.check_val_every_n_epoch"),
         ("+trainer.barebones=true", "history"),
+        ("+trainer.enable_checkpointing=false", "remove this option"),
+        ("trainer.use_distributed_sampler=true", "set it to false"),
+        ("trainer.num_nodes=0", "of 1 or more"),
+        ("+trainer.max_time=soon", "DAYS:HOURS:MINUTES:SECONDS"),
+        ("+trainer.max_time=5", "allowed is a text or a mapping"),
+        ("+trainer.max_time={seconds:soon}", "trainer.max_time="),
         ("+trainer.limit_train_batches=0", "at least one batch"),
         ("+trainer.limit_val_batches=0", "at least one batch"),
         ("+trainer.limit_test_batches=0.0", "at least one batch"),
@@ -53,7 +62,16 @@ def test_options_with_which_a_run_would_not_be_complete_are_refused(option, says
         Plan.of(configure("run_dir=run", option))
 
 
-@pytest.mark.parametrize("option", ["+trainer.max_steps=-1", "+trainer.fast_dev_run=false", "+trainer.min_epochs=1"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "+trainer.max_steps=-1",
+        "+trainer.fast_dev_run=false",
+        "+trainer.min_epochs=1",
+        "+trainer.max_time={hours:1}",
+        "+trainer.enable_checkpointing=true",
+    ],
+)
 def test_options_without_an_effect_are_allowed(option):
     Plan.of(configure("run_dir=run", option))
 
@@ -69,9 +87,8 @@ TIMER = f"{{_target_: pytorch_lightning.callbacks.Timer, duration: {NOW}, verbos
 
 
 @pytest.mark.parametrize("option", [f"+trainer.max_time={NOW}", f"+callbacks.timer={TIMER}"])
-def test_a_training_that_is_stopped_within_an_epoch_ends_after_it(option, tmp_path, monkeypatch):
+def test_a_training_that_is_stopped_within_an_epoch_ends_after_it(option, tmp_path):
     """A complete first epoch: the same weights as without, a line of history with validation, both checkpoints."""
-    monkeypatch.setattr("pytorch_lightning.callbacks.Timer.on_fit_start", lambda *given: None)  # else it stops there
     train(configure(*TINY, option, f"run_dir={tmp_path / 'run'}"))
     whole = [*TINY, "trainer.max_epochs=1", "scheduler=constant", f"run_dir={tmp_path / 'whole'}"]
     (row,) = read_history(tmp_path / "run" / "history.csv")
@@ -93,6 +110,59 @@ def test_limited_batches_give_a_complete_run(limit, tmp_path):
     assert [row["epoch"] for row in rows] == [0, 1]
     assert all({"train/loss", "val/miou"} <= row.keys() for row in rows)
     assert Run(tmp_path / "run").record["status"] == "finished"
+
+
+@pytest.mark.parametrize("key", ["train", "val", "test"])
+def test_a_share_of_less_than_one_batch_is_refused(key, tmp_path):
+    with pytest.raises(
+        UserError, match=rf"limit_{key}_batches=0\.1: less than one of the 2 batches of the {key} split"
+    ):
+        train(configure(*TINY, f"+trainer.limit_{key}_batches=0.1", f"run_dir={tmp_path / 'run'}"))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_validation_without_labelled_pixels_is_refused(known, tmp_path, monkeypatch):
+    """No epoch would be the best. It is said before the training, also if the pixels were never counted."""
+    read = Shapes.read
+
+    def unlabelled(self, index):
+        sample = read(self, index)
+        return sample._replace(mask=np.full_like(sample.mask, 255)) if self.split == "val" else sample
+
+    monkeypatch.setattr(Shapes, "read", unlabelled)
+    monkeypatch.setattr(Shapes, "class_pixels", lambda self: None)
+    if known:
+        monkeypatch.setattr(module, "known_class_pixels", lambda dataset: np.full(5, dataset.split != "val"))
+    with pytest.raises(UserError, match=r"val split has no labelled pixel, so val/miou has no value.*train/loss"):
+        train(configure(*TINY, f"run_dir={tmp_path / 'run'}"))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("accelerator", ["tpu", "hpu", "CPU", "mps"])
+def test_an_accelerator_that_is_not_there_is_refused(accelerator, tmp_path):
+    with pytest.raises(UserError, match=rf"trainer\.accelerator={accelerator}: "):
+        train(configure(*TINY, f"trainer.accelerator={accelerator}", f"run_dir={tmp_path / 'run'}"))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+ONE = ["data.batch_size=2", "task.accumulate=2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        (["encoder=resnet18", "neck=none", "data.crop=[32,32]"], "encoder"),
+        (["encoder=resnet50", "neck=none", "data.crop=[32,32]"], "encoder"),
+        (["neck=double_conv", "data.crop=[32,32]"], "neck"),
+    ],
+)
+def test_batch_normalisation_of_a_single_value_is_refused(options, where):
+    with pytest.raises(UserError, match=rf"batch normalisation \({where}\..*single value per channel"):
+        Plan.of(configure("run_dir=run", *ONE, *options))
+    larger = [*options[:-1], "data.crop=[128,128]"]
+    Plan.of(configure("run_dir=run", *ONE, *larger))
+    Plan.of(configure("run_dir=run", "data.batch_size=4", "task.accumulate=2", *options))
 
 
 def test_a_signal_that_a_library_swallows_ends_the_training(tmp_path, monkeypatch):
@@ -163,6 +233,29 @@ def test_a_loader_that_stands_still_ends_the_run(tmp_path, monkeypatch):
     assert "Set data.workers=0" in explain(caught.value)
     assert "\n" not in explain(caught.value)
     assert "data.workers=0" in OmegaConf.load(tmp_path / "run" / "run.json").error
+
+
+@pytest.mark.parametrize("workers", [1, None])
+@pytest.mark.parametrize("fault", ["temporary folder is too long", "free bytes, but a batch needs", "TMPDIR=FOLDER"])
+def test_loaders_that_could_not_send_batches_are_not_started(fault, workers, tmp_path, monkeypatch):
+    """A worker whose batch cannot be sent waits without a message."""
+
+    def missing():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    if "long" in fault:
+        monkeypatch.setattr(module.tempfile, "gettempdir", lambda: "/tmp/" + 80 * "x")
+    elif "FOLDER" in fault:
+        monkeypatch.setattr(module.tempfile, "gettempdir", missing)
+    else:
+        monkeypatch.setattr(module.os, "statvfs", lambda path: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    cfg = configure(*TINY, "data.cache=off", f"data.workers={'null' if workers is None else workers}")
+    data = build.data(cfg)
+    if workers is None:
+        assert data.loader("train", train=True).num_workers == 0
+        return
+    with pytest.raises(UserError, match=fault):
+        data.check()
 
 
 def test_a_training_that_was_suspended_continues():

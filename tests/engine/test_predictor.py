@@ -88,6 +88,8 @@ def test_evaluating_again_gives_the_same_numbers(finished_run, tmp_path):
         assert all(len(part) == again["images"] for tally in counted.values() for part in tally)
     for name, tally in read_boundaries(Run(finished_run).boundaries("test")).items():
         assert all((one == other).all() for one, other in zip(tally, counted[name], strict=True))
+    with pytest.raises(UserError, match=r"--data optimizer\.lr=1: only the data can be chosen"):
+        evaluate(finished_run, overrides=["optimizer.lr=1"], split="test", device="cpu")
     fewer = evaluate(finished_run, overrides=["data.dataset.test=3"], split="test", out=tmp_path / "few", device="cpu")
     assert fewer["images"] == 3
     with pytest.raises(UserError, match="trained on the classes background"):

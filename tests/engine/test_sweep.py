@@ -208,9 +208,20 @@ def test_a_line_that_is_no_cell_is_rejected_with_its_number(tmp_path, text, said
         sweep.read_lines(file)
 
 
+@pytest.mark.parametrize("name", ["", None, ".", "..", "../x", "/tmp/x", "a//b", "a/", "a\x1bb", 256 * "x"])
+def test_a_name_that_is_no_folder_is_rejected(name):
+    with pytest.raises(UserError, match="allowed is the name of a folder, NAME or GROUP/NAME"):
+        sweep.check_name(name)
+
+
+@pytest.mark.parametrize("name", ["x", 7, "a/b", "[red]", "a b", "नमस्ते", "2026-01-01_10-00-00"])
+def test_a_name_of_a_folder_is_accepted(name):
+    sweep.check_name(name)
+
+
 def test_lines_are_split_as_a_shell_would(tmp_path):
     file = tmp_path / "cells.txt"
-    file.write_text("# a comment\n\ndata.size=[1,2] 'data.root=\"a b\"'  # another\n~augment\n")
+    file.write_text("\ufeff# a comment\n\ndata.size=[1,2] 'data.root=\"a b\"'  # another\n~augment\n")
     assert [line.words for line in sweep.read_lines(file)] == [["data.size=[1,2]", 'data.root="a b"'], ["~augment"]]
 
 
@@ -271,7 +282,7 @@ def test_the_table_of_cells_fits_the_terminal(tmp_path, monkeypatch, capsys, wid
     choices = {"model": "ladder", "stride": 8, "decoder": "deconv", "fusion": "concat", "match": "params", "seed": 0}
     cells.add(tmp_path, Cell(["seed=0"], choices, run="ladder8-deconv-concat-w34-s0-12345678"))
     write_json(tmp_path / "ladder8-deconv-concat-w34-s0-12345678" / "run.json", {"status": "failed", "error": "x"})
-    assert not print_cells(tmp_path, options=["--config-dir=my conf"])
+    assert not print_cells(tmp_path, tmp_path.name, options=["--config-dir=my conf"])
     lines = capsys.readouterr().out.splitlines()
     table = [line for line in lines if line[:1] in "┏┃┡│└"]
     assert table

@@ -25,11 +25,11 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-def command(folder, *words):
-    """``python -m segpipe.train WORDS`` in a new interpreter, with its output in files."""
+def command(folder, *words, module="train"):
+    """``python -m segpipe.MODULE WORDS`` in a new interpreter, with its output in files."""
     with (folder / "output.txt").open("w") as output, (folder / "errors.txt").open("w") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "segpipe.train", *words],
+            [sys.executable, "-m", f"segpipe.{module}", *words],
             cwd=folder,
             env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
             stdin=subprocess.DEVNULL,
@@ -54,10 +54,13 @@ def mapped(process, library):
     return False
 
 
-@pytest.mark.parametrize("library", ["_multiarray_umath", "libtorch"])
-def test_an_interruption_during_the_imports(library, tmp_path):
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [("train", "_multiarray_umath"), ("train", "libtorch"), ("predict", "libtorch"), ("report", "_multiarray_umath")],
+)
+def test_an_interruption_during_the_imports(module, library, tmp_path):
     """While numpy and torch are imported."""
-    process = command(tmp_path, *TINY)
+    process = command(tmp_path, *(TINY if module == "train" else ["run", "images"]), module=module)
     wait_for(process, lambda: mapped(process, library))
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130

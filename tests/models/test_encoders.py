@@ -1,5 +1,6 @@
 """Published encoders: their layers against torchvision's, their weights read, their stages frozen."""
 
+import argparse
 import urllib.error
 
 import pytest
@@ -156,15 +157,22 @@ def test_weights_that_cannot_be_had_are_said(encoder, given, says):
         pretrained.load_encoder(build.network(cfg, 3), cfg)
 
 
+PREFIXES = ["module.", "_orig_mod.", "model.", "backbone.", "encoder.", "module.model.backbone.", "net.0.body.", "s."]
+
+
 @pytest.mark.parametrize(
     ("prefix", "wrapper"),
-    [*((prefix, None) for prefix in pretrained.PREFIXES), *(("module.", wrapper) for wrapper in pretrained.WRAPPERS)],
+    [
+        *((prefix, None) for prefix in PREFIXES),
+        *(("module.", wrapper) for wrapper in [*pretrained.WRAPPERS, "student", "ema"]),
+    ],
 )
 def test_weights_that_other_programs_saved_are_understood(prefix, wrapper, tmp_path, capsys):
     """Behind DataParallel, torch.compile or in a larger model, and below a key of the file."""
     published = {f"{prefix}{name}": tensor for name, tensor in features_of("vgg11").state_dict().items()}
     published["head.weight"] = torch.zeros(2)
-    torch.save({wrapper: published, "epoch": 3} if wrapper else published, tmp_path / "x.pth")
+    beside = {"epoch": 3, "args": argparse.Namespace(lr=1), "optimizer": {"state": {0: {"step": torch.zeros(())}}}}
+    torch.save({wrapper: published} | beside if wrapper else published, tmp_path / "x.pth")
     cfg = configure("encoder=vgg11", f"encoder.weights={tmp_path / 'x.pth'}", "neck=none")
     pretrained.load_encoder(build.network(cfg, 3), cfg)
     assert "16 of the encoder's 16 tensors" in capsys.readouterr().out
@@ -177,11 +185,56 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path):
         pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
 
 
-@pytest.mark.parametrize("content", [b"no weights", b"", b"<!DOCTYPE html><html></html>", b"PK\x03\x04 cut"])
-def test_a_file_that_is_no_state_dict_is_said(content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"no weights", "not a state dict that can be read"),
+        (b"", "the file is empty. Remove it and download it again"),
+        (b"  \n", "the file is empty"),
+        (b"\n <!DOCTYPE html><html></html>", "a page of the web, not weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        (b'{"error": "not found"}', "a JSON file"),
+        (b"\x1f\x8b\x08\x00", "compressed by gzip"),
+        (b"PK\x03\x04 cut", "the file is cut after 8 bytes"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00" + b'{"w":{}}', "safetensors"),
+    ],
+)
+def test_a_file_that_is_no_state_dict_is_said(content, says, tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(UserError, match="not a state dict that can be read"):
+    with pytest.raises(UserError, match=says):
         pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_a_file_that_is_cut_is_said(zipped, share, tmp_path):
+    torch.save({"w": torch.zeros(5000)}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    content = (tmp_path / "x.pth").read_bytes()
+    (tmp_path / "x.pth").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"the file is cut.*download it again"):
+        pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
+
+
+@pytest.mark.parametrize(("made", "says"), [("folder", "a folder. Give a file"), ("model", "objects of classes")])
+def test_what_is_no_file_of_weights_is_said(made, says, tmp_path):
+    if made == "folder":
+        (tmp_path / "x.pth").mkdir()
+    else:
+        torch.save(torch.nn.Conv2d(1, 1, 1), tmp_path / "x.pth")
+    with pytest.raises(UserError, match=says):
+        pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"flipped"])
+def test_a_damaged_download_in_the_cache_is_named(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    url = torchvision.models.get_model_weights("vgg11").IMAGENET1K_V1.url
+    path = tmp_path / "checkpoints" / url.rpartition("/")[2]
+    path.parent.mkdir()
+    path.write_bytes(content)
+    cfg = configure("encoder=vgg11", "encoder.weights=IMAGENET1K_V1", "neck=none")
+    with pytest.raises(UserError, match=rf"the downloaded file {path}.*download it again|{path}.*web"):
+        pretrained.load_encoder(build.network(cfg, 3), cfg)
 
 
 def test_without_a_network_the_way_out_is_said(monkeypatch):

@@ -55,6 +55,15 @@ def test_the_place_is_what_the_environment_says(variables, expected, monkeypatch
     assert devices.detect_rank()[:4] == expected
 
 
+@pytest.mark.parametrize(("rank", "size"), [("x", "2"), ("2", "2"), ("-1", "2"), ("0", ""), ("0", "0")])
+def test_ranks_that_cannot_be_are_refused(rank, size, monkeypatch):
+    """Other ranks would be waited for, for half an hour."""
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(UserError, match=f"RANK={rank}, WORLD_SIZE={size}: RANK is allowed from 0"):
+        devices.detect_rank()
+
+
 @pytest.mark.parametrize(
     ("choices", "gpus", "expected"),
     [

@@ -18,7 +18,7 @@ from segpipe.data.datasets.shapes import CLASSES, Shapes
 from segpipe.metrics import confusion
 from segpipe.runs.storage import read_history
 from segpipe.training.callbacks import may_send_images
-from segpipe.training.tracking import without_folders
+from segpipe.training.tracking import log_overlays, without_folders
 
 pytestmark = MARKS
 
@@ -50,6 +50,21 @@ def tracked(children, alone):
 def rows(tracked, key):
     """The rows of W&B's history that hold a key."""
     return [row for row in tracked.file.history if key in row]
+
+
+@pytest.mark.parametrize(("size", "logged"), [((1500, 1000), (512, 341)), ((30, 4000), (4, 512)), ((96, 96), (96, 96))])
+def test_large_images_are_logged_small(size, logged):
+    """An offline run keeps every image of every epoch."""
+    kept = []
+    logger = SimpleNamespace(experiment=SimpleNamespace(log=lambda content, commit: kept.append(content)))
+    mask = np.zeros(size, np.uint8)
+    mask[:, size[1] // 2 :] = 1
+    image = np.full((*size, 3), 99, np.uint8)
+    log_overlays(logger, key="x", images=[image], truths=[mask], predictions=[mask], names=["a"], classes=["b", "c"])
+    (content,) = kept
+    (overlay,) = content["x"]
+    assert overlay.image.size == logged[::-1]
+    assert {cv2.imread(one._path, cv2.IMREAD_UNCHANGED).shape[:2] for one in overlay._masks.values()} == {logged}
 
 
 def test_config_is_nested_and_resolved(tracked):

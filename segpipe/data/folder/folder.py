@@ -127,7 +127,7 @@ class Folder(SegmentationDataset):
             if seen.orientation == 1:  # masks that are not turned keep the fingerprint they had before masks were
                 del summary["orientation"]
             lines.append(f"{pair.name} {group} {pair.image.stat().st_size} {json.dumps(summary)}")
-        return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b("\n".join(lines).encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
 def read_cached(

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from segpipe.data.dataset import Split
-from segpipe.data.find import IMAGE_SUFFIXES, images_below, walk
+from segpipe.data.find import IMAGE_SUFFIXES, images_below, same_letters, walk
 from segpipe.errors import UserError
 
 SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -126,7 +126,8 @@ def pairs(folders: Folders) -> tuple[list[Pair], list[str]]:
         folder = folders.masks if images else folders.images
         kind = "mask" if images else "image"
         return [], [*problems, f"{folder}: contains no {kind} ({', '.join(sorted(IMAGE_SUFFIXES))})."]
-    owner = {name: name if name in images else strip_mask_suffix(name) for name in masks}
+    by_letters = {same_letters(name): name for name in images}
+    owner = {name: image_of(name, images, by_letters) for name in masks}
     mask_of = {owner[name]: path for name, path in reversed(masks.items()) if owner[name] != name}
     mask_of |= {owner[name]: path for name, path in masks.items() if owner[name] == name}  # an equal name has priority
     matched = [Pair(name, path, mask_of[name]) for name, path in images.items() if name in mask_of]
@@ -145,6 +146,16 @@ def pairs(folders: Folders) -> tuple[list[Pair], list[str]]:
         if path not in used:
             problems.append(f"{path}: no image of this name in {folders.images}. Add it, or remove the mask.")
     return matched, problems
+
+
+def image_of(mask: str, images: Container[str], by_letters: Mapping[str, str]) -> str:
+    """Return the name of the image of a mask, or the mask's name without its ending where there is no image.
+
+    by_letters: the name of each image by ``same_letters``.
+    """
+    plain = strip_mask_suffix(mask)
+    names = [mask, by_letters.get(same_letters(mask), mask), plain, by_letters.get(same_letters(plain), plain)]
+    return next((name for name in names if name in images), plain)
 
 
 def folder_digest(folders: Iterable[Path]) -> str:
@@ -168,4 +179,4 @@ def strip_mask_suffix(name: str) -> str:
 
 def hash_fraction(name: str) -> float:
     """Return a number in [0, 1) that depends on the name only: an added image does not move others between splits."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest()) / 2**48
+    return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=6).digest()) / 2**48

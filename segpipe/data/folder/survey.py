@@ -158,7 +158,8 @@ def summarise(
     """Return the summaries of all files: from the cache, except for new and changed files, and those with errors."""
     absolute = [os.path.join(os.getcwd(), path) for path in paths]
     folders = sorted({os.path.dirname(path) for path in absolute})
-    name = f"{title}-{FORMAT}-{hashlib.blake2b(chr(10).join(folders).encode(), digest_size=8).hexdigest()}"
+    place = "\n".join(folders).encode(errors="surrogateescape")
+    name = f"{title}-{FORMAT}-{hashlib.blake2b(place, digest_size=8).hexdigest()}"
     stamps = [f"{title} {path} {stamp(path)}" for path in absolute]
     if not seen.keys() >= set(stamps):
         stored = pydantic.TypeAdapter(dict[str, kind])  # type: ignore[valid-type]

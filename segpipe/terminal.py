@@ -1,0 +1,98 @@
+"""The terminal of a command: standard streams that are open and can print every name, and Ctrl-C during the imports.
+
+``prepare`` is called by every command before it prints. It changes the streams of the process, never those that a
+caller has put in their place.
+"""
+
+import errno
+import io
+import os
+import signal
+import sys
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+from segpipe.errors import INTERRUPTED
+
+SHOW_CURSOR = b"\x1b[?25h"  # for a terminal
+GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # reader or terminal gone; full
+
+
+class Descriptor(io.FileIO):
+    """A descriptor to write to. What cannot be written, because its reader is gone or its disk full, is dropped."""
+
+    def write(self, data: Any, /) -> Any:
+        """See FileIO."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return memoryview(data).nbytes
+
+
+def prepare() -> None:
+    r"""Open the standard streams that are closed, and let output and errors drop what cannot be written or encoded.
+
+    A character that the encoding of a stream lacks is printed as ``\xe9``.
+    """
+    open_closed()
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        is_of_process = stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper)
+        if is_of_process and not isinstance(getattr(stream.buffer, "raw", stream.buffer), Descriptor):
+            with suppress(OSError):
+                stream.flush()
+            descriptor = Descriptor(number, "w", closefd=False)
+            replacement = io.TextIOWrapper(
+                io.BufferedWriter(descriptor) if hasattr(stream.buffer, "raw") else descriptor,  # else: python -u
+                encoding=stream.encoding,
+                errors="backslashreplace",
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, replacement)
+            setattr(sys, f"__{name}__", replacement)
+
+
+def open_closed() -> None:
+    """Connect each of standard input, output and error that is closed to the null device.
+
+    A file or pipe that is opened later would get its number, and children would read or write the wrong one.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115  (until the process ends)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+def starts_command() -> bool:
+    """Return whether this process is ``python -m segpipe.COMMAND``, also while Python still looks for the command."""
+    return any(word.startswith("segpipe.") for option, word in pairwise(sys.orig_argv) if option == "-m")
+
+
+def exit_at_once(number: int, frame: object) -> None:
+    """Signal handler: end the process with one line and the status of an interrupted program."""
+    with suppress(OSError):
+        if os.isatty(1):
+            os.write(1, SHOW_CURSOR)  # a live view of a sweep hides it
+        os.write(2, b"segpipe: interrupted.\n")
+    os._exit(INTERRUPTED)
+
+
+def exit_at_once_on_interrupt() -> None:
+    """End the process at once after Ctrl-C, while it imports its modules and has nothing to save."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a job that the shell has put aside
+        signal.signal(signal.SIGINT, exit_at_once)
+
+
+def raise_on_interrupt() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again, after ``exit_at_once_on_interrupt``."""
+    if signal.getsignal(signal.SIGINT) is exit_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,54 @@
+"""Standard output and errors of commands: closed, full, without a reader, or of an encoding that lacks characters."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SAY = "from segpipe import terminal; terminal.prepare()\n"
+
+
+def run(code, *, shell='exec "$@"', **options):
+    """Run Python code behind a line of the shell, which may close streams."""
+    return subprocess.run(["sh", "-c", shell, "sh", sys.executable, "-c", SAY + code], timeout=120, **options)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_every_name_can_be_printed(encoding):
+    code = "import sys; print('é नम \\udcff'); print('é नम \\udcff', file=sys.stderr)"
+    done = run(code, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
+    expected = "é नम \udcff\n".encode(encoding, errors="backslashreplace")
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, expected)
+
+
+@pytest.mark.parametrize("shell", ['exec "$@" > /dev/full 2>&1', '("$@"; echo $? > status) | true; exit $(cat status)'])
+@pytest.mark.parametrize("flush", [False, True])
+def test_output_that_cannot_be_written_is_dropped(shell, flush, tmp_path):
+    """The disk of the log is full, or the reader is gone, as with ``| head -1``: the work goes on."""
+    code = f"import time; time.sleep(0.2); [print('x' * 9999, flush={flush}) for _ in range(50)]; open('done', 'w')"
+    done = run(code, shell=shell, cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0
+    assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_not_the_next_file(closed, tmp_path):
+    code = "import sys; file = open('x', 'w'); print('out'); print('err', file=sys.stderr); file.write('mine')"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = run(code, shell=f'exec "$@" {closed}', cwd=tmp_path, capture_output=True, env=environment)
+    assert done.returncode == 0
+    assert (tmp_path / "x").read_text() == "mine"
+
+
+def test_output_without_a_buffer_is_printed_at_once():
+    words = [sys.executable, "-u", "-c", f"{SAY}import os; print('first', end=''); os.write(1, b' second')"]
+    assert subprocess.run(words, capture_output=True, timeout=120).stdout == b"first second"
+
+
+def test_streams_of_a_caller_are_left_alone(capsys):
+    from segpipe import terminal
+
+    before = sys.stdout
+    terminal.prepare()
+    assert sys.stdout is before
