@@ -167,26 +167,11 @@ def collect(
     named = {problem.label for problem in problems}
     networks, unused = group_networks(place(design, inner), finished)
     problems += [problem for problem in unused if problem.label not in named]
-    problems += [
-        Problem(
-            "extended",
-            names[cell.place, cell.run],
-            f"{cell.run} was resumed with another trainer.max_epochs than this cell requests",
-        )
-        for cell in requested
-        if cell.run in finished and "extended_from" in finished[cell.run].facts.values
-    ]
-    first = next(iter(finished.values()))
-    counts = read_confusion(first.run.confusion("test"))
-    record = first.run.record
+    problems += extended_problems(requested, names, finished)
     return Collection(
         folder,
         networks,
         seeds=sorted({seed for network in networks for seed in network.runs}),
-        classes=record["classes"],
-        palette=[tuple(colour) for colour in record.get("palette") or []],
-        images=counts["names"].tolist(),
-        groups=counts["groups"].tolist(),
         problems=problems,
         separating=separating,
         has_cell_list=bool(requested),
@@ -195,7 +180,34 @@ def collect(
         outer=tuple(factor for key, factor in design.factors.items() if key not in inner),
         averaged=tuple(design.factors[key] for key in averaged),
         tuned=chosen,
+        **tested_on(next(iter(finished.values()))),
     )
+
+
+def extended_problems(
+    requested: Sequence[cells.Cell], names: CellNames, finished: Mapping[str, FinishedRun]
+) -> list[Problem]:
+    """Return a problem for each requested cell whose run was resumed for more epochs."""
+    return [
+        Problem(
+            "extended",
+            names[cell.place, cell.run],
+            f"{cell.run} was resumed with another trainer.max_epochs than this cell requests",
+        )
+        for cell in requested
+        if cell.run and cell.run in finished and "extended_from" in finished[cell.run].facts.values
+    ]
+
+
+def tested_on(run: FinishedRun) -> dict[str, Any]:
+    """Return the classes, the palette, the test images and their groups, which all runs have in common."""
+    counts, record = read_confusion(run.run.confusion("test")), run.run.record
+    return {
+        "classes": record["classes"],
+        "palette": [tuple(colour) for colour in record.get("palette") or []],
+        "images": counts["names"].tolist(),
+        "groups": counts["groups"].tolist(),
+    }
 
 
 def check_folder(folder: Path) -> None:

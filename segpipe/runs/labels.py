@@ -7,14 +7,11 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import yaml
 
 from segpipe.runs.identity_keys import IGNORED_IN_IDENTITY
-
-if TYPE_CHECKING:
-    from segpipe.runs.cells import Cell
 
 Level = str | int | float
 NOT_SET = "not set"  # the level of a cell whose configuration lacks the key
@@ -29,6 +26,22 @@ MATCHED = {"params": "equal parameters", "multiply_adds": "equal multiply-adds"}
 VIEW_WORDS = {UNMATCHED: "", SMOOTHED: "smoothed"}
 FCN = re.compile(r"fcn\d+s")  # models that differ only in the stride
 UNCLEAR = ("none", "null", "default", "true", "false", NOT_SET)  # levels that say nothing without their key
+
+
+class Labelled(Protocol):
+    """What a label is made of: the overrides, choices and run of a ``cells.Cell``."""
+
+    @property
+    def overrides(self) -> list[str]:
+        """The overrides of the cell."""
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """Its model, stride, decoder, fusion, match and seed."""
+
+    @property
+    def run(self) -> str | None:
+        """The name of its run's folder."""
 
 
 def override_values(overrides: Iterable[str]) -> dict[str, str]:
@@ -101,7 +114,7 @@ def value_at(config: Mapping[str, Any], key: str) -> Level | None:
     return level_of_value(node)
 
 
-def view_of(cell: "Cell", config: Mapping[str, Any]) -> str:
+def view_of(cell: Labelled, config: Mapping[str, Any]) -> str:
     """Return how operators and sizes are matched. A run may be two cells, matched and not matched."""
     overrides, choices = override_values(cell.overrides), cell.choices
     match = choices["match"] if "match" in choices else config.get("match") if config else overrides.get("match")
@@ -110,7 +123,7 @@ def view_of(cell: "Cell", config: Mapping[str, Any]) -> str:
 
 
 def swept_levels(
-    cells: Sequence["Cell"], configs: Mapping[str, Mapping[str, Any]] | None = None
+    cells: Sequence[Labelled], configs: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, list[Level]]:
     """Return the level of every cell for each key that varies between cells, except the seed.
 
@@ -157,7 +170,7 @@ def follows(column: Sequence[Any], others: Sequence[Sequence[Any]]) -> bool:
     return all(len(one) == 1 for one in values.values())
 
 
-def choice_levels(cells: Sequence["Cell"]) -> dict[str, list[Level]]:
+def choice_levels(cells: Sequence[Labelled]) -> dict[str, list[Level]]:
     """Return model, stride, decoder and fusion of every cell.
 
     The model and the stride are two columns if some models have a stride in common; else the model's name includes the
@@ -255,7 +268,7 @@ def full_name(choices: Mapping[str, Any]) -> str:
     return " ".join(filter(None, words)) or "the only cell"
 
 
-def labels(cells: Sequence["Cell"], *, without: Iterable[str] = (), with_seed: bool = True) -> list[str]:
+def labels(cells: Sequence[Labelled], *, without: Iterable[str] = (), with_seed: bool = True) -> list[str]:
     """Return the label of each cell of a sweep.
 
     without: keys that are left out. with_seed: end each label with the seed, if there are several.
