@@ -183,19 +183,20 @@ class Run:
         given = [str(override) for override in self.record.get("overrides") or []]
         return [override for override in given if not override.lstrip("+~").startswith(OF_A_START)]
 
-    def train_command(self, overrides: Iterable[str]) -> str:
+    def train_command(self, overrides: Iterable[str], *, python: str = PYTHON) -> str:
         """Return a command that trains with other overrides, and finds the configuration files that this run had."""
         options = [str(option) for option in self.record.get("options") or []]
-        return f"{PYTHON} -m segpipe.train {shlex.join([*options, *overrides])}"
+        return f"{python} -m segpipe.train {shlex.join([*options, *overrides])}"
 
     def best_checkpoint(self) -> Path:
         """Return the checkpoint for predictions. Raises UserError where it does not exist."""
         if not self.checkpoint("best").is_file():
             status = self.record.get("status", "without a record")
             if status == "finished":
+                again = self.train_command([*self.cell_overrides, "hydra.mode=RUN"], python="python")
                 raise UserError(
                     f"{self.folder}: the weights were not kept (sweep.keep=none, or a copy without checkpoints). To "
-                    f"get them, train it again: {self.train_command([*self.cell_overrides, 'hydra.mode=RUN'])}"
+                    f"get them, train it again: {again}"
                 )
             raise UserError(
                 f"{self.folder}: no checkpoints/best.ckpt (the run is {status}). Finish its training first: "
