@@ -19,7 +19,7 @@ from segpipe.config.plan import Plan, make_cell
 from segpipe.config.schema import key_of
 from segpipe.config.width_search import architecture_key, parameters
 from segpipe.data.module import SegmentationData
-from segpipe.errors import UserError, printable
+from segpipe.errors import UserError, pluralise, printable
 from segpipe.models import cost
 from segpipe.runs.cells import Cell
 from segpipe.runs.records import RunRecord, read_record
@@ -216,7 +216,7 @@ def print_estimate(console: Console, summary: Summary, cfg: DictConfig) -> None:
     console.print(table)
     sizes = [size for _, size in summary.sizes.values()]
     rejected = sum(map(len, summary.rejected.values()))
-    counts = [f"{summary.cells:,} cells", f"{len(sizes):,} runs to train"]
+    counts = [pluralise(summary.cells, "cell"), f"{pluralise(len(sizes), 'run')} to train"]
     counts += [f"{len(summary.done):,} finished"] if summary.done else []
     counts += [f"{rejected:,} rejected"] if rejected else []
     print(f"{', '.join(counts)}.")

@@ -117,39 +117,39 @@ def print_cells(folder: Path, name: str, *, options: Sequence[str] = ()) -> bool
     name: ``sweep.name``, for the command that resumes it. options: what a command repeats before the overrides of a
     cell, such as ``--config-dir``.
     """
-    listed, names = [*zip(*cells.labelled(folder), strict=True)] or ([], [])
+    listed, labels = [*zip(*cells.labelled(folder), strict=True)] or ([], [])
     console = Console(highlight=False)
     table = Table(title=f"Sweep: {escape(str(folder))}", title_justify="left")
     for heading in ("cell", "run", "status", "val mIoU", "test mIoU"):
         table.add_column(heading, overflow="fold", justify="right" if "mIoU" in heading else "left")
     shown: dict[str, str] = {}  # run: label of its first cell
-    name_of = run_names(listed, names, console.width)
+    name_of = run_names(listed, labels, console.width)
     states = [cells.status(folder, cell) for cell in listed]
-    for cell, state, name in zip(listed, states, names, strict=True):
+    for cell, state, label in zip(listed, states, labels, strict=True):
         metrics = (
             read_record(Run(inside(folder, cell.run)).metrics, Metrics) if cell.run and state == "finished" else {}
         )
         scores = [format_score(metrics[split]["miou"]) if metrics else "-" for split in ("val", "test")]
         same = shown.get(cell.run or "")
         if cell.run:
-            shown.setdefault(cell.run, name)
+            shown.setdefault(cell.run, label)
         table.add_row(
-            escape(name),
+            escape(label),
             f"the same network as {same}" if same else name_of[cell.run] if cell.run else "-",
             state,
             *scores,
         )
     console.print()
     console.print(table)
-    for cell, state, name in zip(listed, states, names, strict=True):
+    for cell, state, label in zip(listed, states, labels, strict=True):
         if state == "refused":
-            console.print(f"refused: {name}: {cell.refused}", markup=False, soft_wrap=True)
-    known = zip(listed, states, names, strict=True)
-    wrong = [(cell, state, name) for cell, state, name in known if state not in ("finished", "refused")]
-    for cell, state, name in wrong:
+            console.print(f"refused: {label}: {cell.refused}", markup=False, soft_wrap=True)
+    known = zip(listed, states, labels, strict=True)
+    wrong = [(cell, state, label) for cell, state, label in known if state not in ("finished", "refused")]
+    for cell, state, label in wrong:
         silent = SILENT.get(state, "its process ended without writing the reason")
         error = cell.error or Run(inside(folder, str(cell.run))).record.get("error") or silent
-        console.print(f"{state}: {name}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
+        console.print(f"{state}: {label}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(
             f"  {PYTHON} -m segpipe.train {shlex.join([*options, *cell.overrides])}", markup=False, soft_wrap=True
         )

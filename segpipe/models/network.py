@@ -258,18 +258,13 @@ def assemble(
         skips=skips,
     )
     head = nn.Identity() if width == "classes" else Conv2d(decoder.out_channels, num_classes, 1)
+    last = fixed_enlargement(unwrap_partial(upsample), enlarge) or upsample
     return Network(
         encoder=encoder,
         neck=neck_module,
         decoder=decoder,
         head=head,
-        enlarge=build_final_upsample(
-            encoder,
-            fixed_enlargement(unwrap_partial(upsample), enlarge) or upsample,
-            smooth,
-            num_classes,
-            stride=stop,
-        ),
+        enlarge=build_final_upsample(encoder, last, smooth, num_classes, stride=stop),
         normalise=LocalContrast() if local_contrast else None,
         auxiliary=auxiliary_heads(decoder, num_classes, scores=width == "classes") if deep_supervision else None,
     )

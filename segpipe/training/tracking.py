@@ -111,7 +111,7 @@ def wandb_logger(
             raise UserError(f"logger.mode=online, but W&B failed: {error}. Set logger.mode=offline.") from error
         chosen, reason = "offline", f"W&B failed ({first_line(error)})"
         with tolerate_wandb_errors("everything"):
-            run = start(mode="offline", id=wanted, resume="allow")
+            run = start(mode="offline", id=new_run_id(run_id), resume="allow")  # wandb keeps the error of an id
     if run is None:
         return None
     begin(run, chosen, reason)

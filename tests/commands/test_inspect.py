@@ -87,7 +87,7 @@ def test_the_page_can_be_made_twice(finished_run, photo, tmp_path, monkeypatch):
         (["{run}", "--image", "{photo}", "--mask", "{small}"], "40 x 50 pixels; its image"),
         (["{run}", "--image", "nowhere.png"], "nowhere.png"),
         (["nowhere"], "not a run"),
-        (["{photo}"], "is a file, not a folder"),
+        (["{photo}"], "not a run (a file)"),
         (["{empty}"], "No run has weights to inspect"),
     ],
     ids=["masks", "size", "image", "run", "file", "weights"],

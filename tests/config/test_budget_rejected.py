@@ -94,7 +94,10 @@ def test_a_matched_cell_is_the_network_that_it_was_solved_to():
     assert len(names) == 1
     assert "-w34-" in (name := names.pop()) or "-w34_34_34-" in name
     assert run_name(configure(*cell)) != name
-    assert OmegaConf.to_container(solved.model) == {**configure(*cell).model, "width": [34, 34, 34]}
+    assert OmegaConf.to_container(solved.model) == {
+        **configure(*cell, "model.enlarge=same").model,
+        "width": [34, 34, 34],
+    }
 
 
 def test_a_cell_that_meets_the_budget_as_it_is_is_the_cell_without_match():

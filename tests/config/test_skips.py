@@ -113,6 +113,6 @@ def test_a_budget_is_met_with_every_fusion(fusion, what):
 
 def test_a_run_of_before_has_the_identity_that_it_had():
     """Its file has none of the keys that were added."""
-    now, before = configure("model=ladder"), configure("model=ladder").copy()
+    now, before = configure("model=ladder"), configure("model=ladder", "model.enlarge=same").copy()
     before.fusion = {"_target_": now.fusion._target_, "_partial_": True, "name": "sum"}
     assert Plan.of(now).identity == Plan.of(before).identity == Plan.of_trained(before).identity

@@ -24,7 +24,7 @@ CHOICES = [*TINY, "trainer.max_epochs=1"]
 
 # ---- real sweeps
 SWEEP = [
-    "segpipe.train", "-m", *CHOICES, "model=fcn32s", "optimizer=sgd", "optimizer.lr=0.01,1e30", "decoder.kernel=4,3",
+    "segpipe.train", "-m", *CHOICES, "model=fcn32s", "optimizer=sgd", "optimizer.lr=0.01,1e30", "decoder.kernel=4,5",
     "fusion=none,sum", "sweep.name=one",
 ]  # fmt: skip
 
