@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
 from segpipe.data.resize import class_fractions, resize_mask
+from segpipe.metrics.contours import contours, fill_ignored
 from segpipe.models.network import Network, resize_logits
 from segpipe.models.upsample import crop_or_pad_to
 
@@ -44,6 +45,17 @@ def cell_fractions(
     inside = mask[max(top, 0) :, max(left, 0) :][: canvas.shape[0] - max(-top, 0), : canvas.shape[1] - max(-left, 0)]
     canvas[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
     return class_fractions(canvas, stride, num_classes)
+
+
+def contours_of_map(labels: Mask, *, padded: Sequence[int], shape: Sequence[int]) -> NDArray[np.uint8]:
+    """Return the contours of a mask at the size of a map, (1, h, w) for a map of ``shape`` (h, w).
+
+    labels: (H, W) class indices of the network's input, ``IGNORE_INDEX`` where unknown. padded: its size after padding;
+    the mask is extended by its edge, as the image is. See ``metrics.contours``.
+    """
+    whole = np.pad(labels, ((0, padded[0] - labels.shape[0]), (0, padded[1] - labels.shape[1])), mode="edge")
+    small = resize_mask(whole, shape)[None]
+    return contours(fill_ignored(small, small).truth)
 
 
 def enlarge(

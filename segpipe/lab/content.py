@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.data.resize import resize_mask
+from segpipe.lab.cells import contours_of_map
 from segpipe.lab.slots import StepMaps
-from segpipe.metrics.contours import NO_CONTOUR, contours, count_within, fill_ignored
+from segpipe.metrics.contours import NO_CONTOUR, count_within
 
 AWAY = 4  # cells from a boundary, chessboard distance
 Offset = tuple[int, int]  # (down, right), in cells of the operator's input
@@ -80,9 +80,7 @@ def boundaries(
     labels: NDArray[np.uint8], size: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the boundary pixels of a mask at the size of a map, and the pixels within AWAY of one, (h, w) each."""
-    padded = np.pad(labels, ((0, size[0] - labels.shape[0]), (0, size[1] - labels.shape[1])), mode="edge")
-    small = resize_mask(padded, shape)[None]
-    lines = contours(fill_ignored(small, small).truth)
+    lines = contours_of_map(labels, padded=size, shape=shape)
     return lines[0] != NO_CONTOUR, count_within(lines, (AWAY,))[0] > 0
 
 

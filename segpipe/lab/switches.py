@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from segpipe.data.dataset import Sample
 from segpipe.data.resize import resize_mask
-from segpipe.lab.cells import as_batch, padded_size
+from segpipe.lab.cells import as_batch, contours_of_map, padded_size
 from segpipe.lab.slots import Place, StepMaps, places, recording
 from segpipe.metrics.bootstrap import Estimate, as_estimates, estimate
-from segpipe.metrics.contours import NO_CONTOUR, contours, fill_ignored
+from segpipe.metrics.contours import NO_CONTOUR
 from segpipe.models.network import Network
 
 
@@ -91,13 +91,10 @@ def agreement(shares: NDArray[np.floating], mask: NDArray[np.uint8], size: tuple
     """Compare the switches of one image with the boundaries of a mask, in cells that have boundary pixels and others.
 
     shares: (H/s, W/s), see ``switch_shares``. mask: (h, w) class indices, ``IGNORE_INDEX`` where unknown. size: height
-    and width of the padded image; the mask is extended by its edge, as the image is, and reduced to the map. A boundary
-    pixel has a pixel of another class among its eight neighbours.
+    and width of the padded image. A boundary pixel has a pixel of another class among its eight neighbours.
     """
-    padded = np.pad(mask, ((0, size[0] - mask.shape[0]), (0, size[1] - mask.shape[1])), mode="edge")
-    small = resize_mask(padded, shares.shape)[None]
-    filled = fill_ignored(small, small).truth
-    boundary = cells_of((contours(filled)[0] != NO_CONTOUR).astype(np.float64))  # (cells, 4)
+    lines = contours_of_map(mask, padded=size, shape=shares.shape)[0]
+    boundary = cells_of((lines != NO_CONTOUR).astype(np.float64))  # (cells, 4)
     mixed = (boundary.sum(1) > 0) & (boundary.sum(1) < 4)
     hits = (cells_of(shares.astype(np.float64)) * boundary)[mixed].sum()
     return Agreement(int(mixed.sum()), float(hits), float(boundary[mixed].mean(1).sum()))
