@@ -10,7 +10,7 @@ from segpipe.lab.cells import contours_of_map
 from segpipe.lab.slots import StepMaps
 from segpipe.metrics.contours import NO_CONTOUR, count_within
 
-AWAY = 4  # cells from a boundary, chessboard distance
+AWAY = 2  # cells from the nearest pixel of another class, chessboard distance; boundary pixels have 1
 Offset = tuple[int, int]  # (down, right), in cells of the operator's input
 
 

@@ -4,8 +4,10 @@ import numpy as np
 import PIL.Image
 import pytest
 from support.browser import Browser, executable
+from support.configs import TINY, configure
 
 from segpipe import inspect
+from segpipe.train import train
 
 pytestmark = pytest.mark.skipif(executable() is None, reason="no chromium here; on Debian: apt-get install chromium")
 
@@ -39,3 +41,23 @@ def test_it_opens_without_a_complaint_or_a_request(browser, page, width, dark):
     assert small >= 60  # a map of 6 x 6 is enlarged
     paper = browser.ask("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, paper[4:-1].split(","))) < 380) == dark
+
+
+@pytest.mark.slow
+def test_a_click_shows_the_kernel_of_another_point(browser, tmp_path):
+    train(configure(*TINY, "decoder=carafe", "optimizer.lr=0.05", f"run_dir={tmp_path}/run"))
+    photo = tmp_path / "photo.png"
+    PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(photo)
+    browser.open(inspect.inspect([tmp_path / "run"], out=tmp_path / "out", images=[photo]).as_uri())
+    kernel = "document.querySelector('.clickable svg').innerHTML"
+    before = browser.ask(kernel)
+    assert before.count("<rect") == 25
+    area = "document.querySelector('.clickable .choose')"
+    place = f"{{clientX: {area}.getBoundingClientRect().left + 3, clientY: {area}.getBoundingClientRect().top + 3}}"
+    browser.ask(f"{area}.dispatchEvent(new MouseEvent('click', {place}))")
+    clicked = browser.ask(kernel)
+    assert clicked != before
+    for _ in range(30):
+        browser.ask(f"{area}.dispatchEvent(new KeyboardEvent('keydown', {{key: 'ArrowDown'}}))")
+    assert browser.ask(kernel) != clicked
+    assert browser.complaints == []

@@ -9,7 +9,7 @@ from segpipe.analysis.lab.pictures import shown
 from segpipe.analysis.page.blocks import Block, Clickable, ExampleImage, Layer, Pictures, Section, Text
 from segpipe.analysis.page.tables import Cell, Table, number_cell
 from segpipe.lab.colours import map_to_rgb, photo, share_to_rgb
-from segpipe.lab.content import ContentFacts, as_square, examples, strength
+from segpipe.lab.content import AWAY, ContentFacts, as_square, examples, strength
 from segpipe.lab.facts import Inspection, RunFacts
 
 NONE = "No operator of these networks looks at the content (carafe, fade, sapa, dysample and others do)."
@@ -44,8 +44,8 @@ def section(inspection: Inspection) -> Section:
         return Section("content", "Content-aware operators", [Text(NONE)])
     columns = ["run", "image", "step", "operator", "number", "on boundaries", "away from them", "ratio"]
     table = Table(
-        "Mean over the boundary pixels, and over the pixels farther than 4 cells from any. A boundary pixel has a "
-        "pixel of another class among its eight neighbours.",
+        f"Mean over the boundary pixels, and over the pixels farther than {AWAY} cells from any pixel of another "
+        f"class. A boundary pixel has a pixel of another class among its eight neighbours.",
         columns,
         rows,
         3,
