@@ -97,8 +97,8 @@ def fixed_kernel(name: str, side: int, factor: int) -> Tensor:
 def distances(found: Kernels) -> dict[str, float]:
     """Return the distance of an operator's kernels from each fixed operator's kernel, 0 to 1.
 
-    It is the root of the share of the kernels' energy that is not along the fixed kernel: sqrt(1 - sum <W_io, t>^2 /
-    sum |W_io|^2), over all pairs of an input channel i and an output channel o, where t is the fixed kernel with norm
+    It is the root of the share of the kernels' energy that is not along the fixed kernel: ``sqrt(1 - sum <W_io, t>^2 /
+    sum |W_io|^2)``, over all pairs of an input channel i and an output channel o, where t is the fixed kernel with norm
     1. It is 0 if every kernel is a multiple of the fixed one, and does not depend on scale or on how channels are
     mixed. For unpooling, each pair takes the nearest position of its cell. NaN where all kernels are zero.
     """
@@ -118,7 +118,7 @@ def distances(found: Kernels) -> dict[str, float]:
 
 
 def change(found: Kernels, start: Kernels) -> float:
-    """Return how far the kernels moved from their start: |W - W0| / |W0|. NaN where the start is zero."""
+    """Return how far the kernels moved from their start: ``|W - W0| / |W0|``. NaN where the start is zero."""
     side = max(found.weight.shape[-1], start.weight.shape[-1])
     now, before = (pad_to(one.weight.double(), side) for one in (found, start))
     norm = float(before.norm())
