@@ -159,7 +159,7 @@ def test_a_network_without_skips_has_none():
 @pytest.mark.parametrize(
     ("model", "choice"),
     grid(
-        options("model"),
+        ["fcn8s", "ladder", "unet", "segnet", "deconvnet"],
         [*(("fusion", name) for name in options("fusion")), *(("decoder", name) for name in options("decoder"))],
         quick=[
             *(("ladder", ("decoder", name)) for name in options("decoder")),

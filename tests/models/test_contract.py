@@ -1,7 +1,5 @@
 """Every encoder, neck, decoder, fusion and model together: sizes, gradients, memory layout."""
 
-import itertools
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,12 +40,9 @@ def refusal(model, *, encoder=None, decoder=None):
 
 
 @pytest.mark.parametrize(
-    ("cell", "model"),
-    grid(list(itertools.product(options("decoder"), options("fusion"))), MODELS),
-    ids=lambda value: "-".join(value) if isinstance(value, tuple) else value,  # so that -k finds an operator
+    ("decoder", "fusion", "model"), grid(options("decoder"), options("fusion"), MODELS, pairs=True)
 )
-def test_every_cell_gives_logits_and_a_gradient_for_every_parameter(model, cell):
-    decoder, fusion = cell
+def test_every_cell_gives_logits_and_a_gradient_for_every_parameter(model, decoder, fusion):
     if (message := refusal(model, decoder=decoder)) is not None:
         with pytest.raises(UserError, match=message):
             build_tiny(model, decoder=decoder, fusion=fusion)
@@ -73,7 +68,7 @@ def is_bias_before_norm(network, name):
     return leaf == "bias" and any(isinstance(layer, torch.nn.BatchNorm2d) for layer in block.children())
 
 
-@pytest.mark.parametrize(("encoder", "neck", "model"), grid(ENCODERS, options("neck"), MODELS))
+@pytest.mark.parametrize(("encoder", "neck", "model"), grid(ENCODERS, options("neck"), MODELS, pairs=True))
 def test_every_encoder_and_neck_carries_every_model(encoder, neck, model):
     if (message := refusal(model, encoder=encoder)) is not None:
         with pytest.raises(UserError, match=message):

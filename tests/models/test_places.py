@@ -48,7 +48,7 @@ SIZES = [(224, 224), (256, 256), (96, 96), (96, 160)]
 KEEPING_PLACE = [name for name in OPERATORS if not OPERATORS[name].needs_pooling]  # its switches say where values go
 
 
-@pytest.mark.parametrize(("name", "decoder", "size"), grid(options("encoder"), KEEPING_PLACE, SIZES))
+@pytest.mark.parametrize(("name", "decoder", "size"), grid(options("encoder"), KEEPING_PLACE, SIZES, pairs=True))
 def test_what_comes_up_lies_on_the_skip(name, decoder, size):
     """Every step of 2, to the next finer map, and the enlargement of any map to the image, begin at offset 0."""
     encoder, cells = on_paper(name, size)
