@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from segpipe.config import build
@@ -12,6 +11,7 @@ from segpipe.data.resize import to_network
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.lab import checkerboard, kernels
+from segpipe.lab.cells import as_batch
 from segpipe.lab.facts import (
     ImageFacts,
     Inspection,
@@ -78,7 +78,7 @@ def inspect_runs(
     """
     first = next(one for one in predictors if isinstance(one, Predictor))
     found = []
-    for number, (folder, label, one) in enumerate(zip(runs, run_labels(runs), predictors, strict=True), start=1):
+    for number, (label, one) in enumerate(zip(run_labels(runs), predictors, strict=True), start=1):
         if isinstance(one, Reason):
             found.append(RunFacts(label, reason=one.text))
             continue
@@ -92,7 +92,7 @@ def inspect_runs(
                 phases=phases,
                 start_phases=checkerboard.on_constant_image(start, side=phases.side),
                 images=[image_facts(one, image, all_channels=all_channels) for image in images],
-                history=read_history(Run.open(folder).history),
+                history=read_history(one.run.history),
             )
         )
     return Inspection(first.classes, first.palette, images, found)
@@ -127,6 +127,7 @@ def operator_of(now: StepMaps, before: StepMaps | None) -> OperatorFacts:
 def image_facts(predictor: Predictor, shown: ShownImage, *, all_channels: bool = False) -> ImageFacts:
     """Return what a run makes of one image, which its network receives as in the test."""
     image = to_network(shown.image, predictor.size, smallest=predictor.network.encoder.min_size)
-    batch = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).to(predictor.device)
     size = (shown.image.shape[0], shown.image.shape[1])
-    return look(predictor.network, batch, size=size, truth=shown.truth, all_channels=all_channels)
+    return look(
+        predictor.network, as_batch(image, predictor.network), size=size, truth=shown.truth, all_channels=all_channels
+    )

@@ -15,6 +15,7 @@ from segpipe.data.dataset import Image, Mask
 from segpipe.data.files import check_levels, check_opaque, read_image
 from segpipe.data.resize import to_network
 from segpipe.errors import UserError
+from segpipe.lab.cells import as_batch
 from segpipe.models.network import resize_logits
 from segpipe.runs import checkpoints
 from segpipe.runs.run import Run, resume_command
@@ -91,8 +92,7 @@ class Predictor:
         size = image.shape[:2]
         image = to_network(image, self.size, smallest=self.network.encoder.min_size)
         with torch.inference_mode():
-            batch = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).to(self.device)
-            return resize_logits(self.network(batch).float(), size)[0]
+            return resize_logits(self.network(as_batch(image, self.network)).float(), size)[0]
 
 
 def resolve_device(name: str) -> torch.device:

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segpipe.config import build
-from segpipe.config.stored import read
 from segpipe.data.dataset import Mask, Sample, Split, Subset, evenly
 from segpipe.data.samples import Samples
 from segpipe.engine.evaluation import load_data
@@ -68,7 +67,6 @@ class Job:
     measured: Subset
     fitted: Subset
     size: list[int] | None
-    trust: tuple[str, ...]
     key: str
 
     @property
@@ -151,7 +149,7 @@ def prepare(predictor: Predictor, *, overrides: list[str], split: Split, limit: 
     }
     total = len(data.split(split))
     key = digest(content)
-    return Job(predictor, str(cfg.data.name), split, fit_split, total, measured, fitted, size, trust, key)
+    return Job(predictor, str(cfg.data.name), split, fit_split, total, measured, fitted, size, key)
 
 
 def digest(content: Any) -> str:
@@ -209,7 +207,7 @@ def measure(job: Job, advance: Advance) -> RunMeasures:
     """Measure one run."""
     network, dataset = job.predictor.network, job.measured
     test, num_classes = job.samples(dataset), len(job.predictor.classes)
-    before = build.network(read(job.predictor.run, trust=job.trust), num_classes)  # the first, random weights
+    before = build.network(job.predictor.cfg, num_classes)  # the first, random weights
     before.eval().to(job.predictor.device)
     common: dict[str, Any] = {"groups": dataset.groups, "num_classes": num_classes, "advance": advance}
     groups = len(set(dataset.groups))

@@ -1,6 +1,5 @@
 """The kernels of an upsampling operator: its response to a single value, and its distance from fixed operators."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -136,8 +135,3 @@ def strongest(found: Kernels, count: int) -> list[tuple[int, int]]:
     energies = (found.weight.double() ** 2).sum((2, 3))
     order = energies.flatten().argsort(descending=True, stable=True)[:count]
     return [divmod(int(one), energies.shape[1]) for one in order]
-
-
-def key_of(values: Mapping[str, float]) -> str:
-    """Return the name of the fixed operator that is nearest."""
-    return min(values, key=lambda name: (values[name] != values[name], values[name]))

@@ -8,6 +8,7 @@ from torch import Tensor
 from segpipe.data.dataset import Mask
 from segpipe.data.resize import resize_mask
 from segpipe.lab import checkerboard, switches
+from segpipe.lab.cells import padded_size
 from segpipe.lab.climb import climb, decodes_class_scores, object_area
 from segpipe.lab.content import content_facts
 from segpipe.lab.facts import ImageFacts, SwitchFacts
@@ -34,19 +35,16 @@ def look(
         network.train(training)
     steps = record.steps()
     seen = logits[0].argmax(0)
-    coarsest = network.encoder.coarsest
-    height, width = (-(-side // coarsest) * coarsest for side in image.shape[-2:])
+    padded = padded_size(network, image.shape[-2:])
     scores = decodes_class_scores(network)
     labels = seen.byte().cpu().numpy() if truth is None else resize_mask(truth, image.shape[-2:])
     return ImageFacts(
         prediction=resize_logits(logits, size)[0].argmax(0).byte().cpu().numpy(),
-        rungs=climb(steps, object_area(seen, (height, width)), all_channels=all_channels or scores),
+        rungs=climb(steps, object_area(seen, padded), all_channels=all_channels or scores),
         score_maps=scores,
-        switches=[
-            switch_facts(step, labels, (height, width)) for step in steps if switches.uses_switches(step.place.upsample)
-        ],
+        switches=[switch_facts(step, labels, padded) for step in steps if switches.uses_switches(step.place.upsample)],
         on_image=list(checkerboard.on_image(steps)),
-        content=[one for step in steps if (one := content_facts(step, labels, (height, width))) is not None],
+        content=[one for step in steps if (one := content_facts(step, labels, padded)) is not None],
     )
 
 

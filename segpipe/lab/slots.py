@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from segpipe.models.decoder import Decoder, Step
@@ -135,8 +134,3 @@ def replaced_skip(network: Network, stride: int, change: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def energy(x: Tensor) -> Tensor:
-    """Return the sum of squares of each image's map, (N, C, H, W) to (N,), in double precision."""
-    return torch.sum(x.double() ** 2, dim=(1, 2, 3))

@@ -8,7 +8,7 @@ from support.tiny_networks import build_tiny
 
 from segpipe.config.choices import files
 from segpipe.errors import UserError
-from segpipe.lab.slots import energy, places, recording, replaced_skip
+from segpipe.lab.slots import places, recording, replaced_skip
 
 MODELS = ["fcn32s", "fcn8s", "segnet", "deconvnet", "unet", "ladder"]
 IMAGE = torch.arange(3 * 70 * 75).reshape(1, 3, 70, 75).float() % 251
@@ -76,8 +76,3 @@ def test_a_skip_can_be_replaced(fusion):
 def test_places_are_named():
     labels = [place.label for place in places(tiny("fcn8s"))]
     assert labels == ["stride 16", "stride 8", "stride 1 (final)"]
-
-
-def test_energy_is_a_sum_of_squares():
-    x = torch.tensor([[[[1.0, 2.0]], [[-3.0, 0.0]]]])
-    assert energy(x).tolist() == [14.0]
