@@ -69,6 +69,10 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ["--shapes", "1,4,3,4", "--operators", "bilinear", "sapa", "unpool"],
         ["assemble and other sums", "unfold, product ", "sapa ", " MiB (", "/ bilinear: "],
     ),
+    "predicting": (
+        ["--images", "4", "--side", "64", "encoder=small", "encoder.widths=[8,8,8,8,8]"],
+        ["one by one / pipeline: ", "pipeline / forward alone: "],
+    ),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }
 

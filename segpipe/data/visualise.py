@@ -1,6 +1,7 @@
 """Draw masks: colours, overlays, and grids of image, ground truth, prediction and errors."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -23,16 +24,41 @@ WIDEST = 8  # largest ratio of width to height of an image in a grid
 
 def colour_mask(mask: Mask, palette: Sequence[Colour]) -> Image:
     """Convert class indices (H, W) to RGB (H, W, 3); ignored pixels are black."""
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(palette)] = palette
+    table = np.zeros((256, 1, 3), np.uint8)
+    table[: len(palette), 0] = palette
     table[IGNORE_INDEX] = IGNORED
-    return table[mask]
+    return cv2.LUT(cv2.merge([mask] * 3), table)  # type: ignore[return-value]
 
 
 def overlay(image: Image, mask: Mask, palette: Sequence[Colour], *, share: float = 0.55) -> Image:
     """Blend the image (H, W, 3) with the colours of the mask (H, W); share: weight of the colours, 0 to 1."""
-    mixed = (1 - share) * image + share * colour_mask(mask, palette)
-    return mixed.round().astype(np.uint8)
+    return cv2.addWeighted(image, 1 - share, colour_mask(mask, palette), share, 0)  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=64)
+def legend(classes: tuple[str, ...], palette: tuple[Colour, ...], indices: tuple[int, ...], width: int) -> Image:
+    """Return the names and colours of some classes, (h, width, 3), to be put below an image. indices: the classes."""
+    font = PIL.ImageFont.load_default(15)
+    rows = legend_rows([classes[index] for index in indices], font, width)
+    page = PIL.Image.new("RGB", (width, 26 * len(rows) + 4), PAPER)
+    draw = PIL.ImageDraw.Draw(page)
+    for number, entries in enumerate(rows):
+        for x, place in entries:
+            draw_entry(draw, x, 2 + 26 * number, classes[indices[place]], palette[indices[place]], font)
+    return np.asarray(page)
+
+
+def draw_entry(
+    draw: PIL.ImageDraw.ImageDraw,
+    x: int,
+    y: int,
+    name: str,
+    colour: Colour,
+    font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont,
+) -> None:
+    """Draw one entry of a legend: a square of the colour and the name."""
+    draw.rectangle((x, y + 2, x + 16, y + 18), fill=tuple(colour), outline=INK)
+    draw.text((x + 22, y + 1), name, INK, font)
 
 
 def error_map(truth: Mask, prediction: Mask) -> Image:
@@ -77,8 +103,7 @@ def prediction_grid(
     for number, entries in enumerate(legend):
         y = top + len(rows) * (height + GAP) + 4 + 26 * number
         for x, index in entries:
-            draw.rectangle((x, y + 2, x + 16, y + 18), fill=tuple(palette[index]), outline=INK)
-            draw.text((x + 22, y + 1), classes[index], INK, small)
+            draw_entry(draw, x, y, classes[index], palette[index], small)
     return page
 
 

@@ -1,6 +1,8 @@
 """Evaluation of a finished run on any data set."""
 
+import sys
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,6 @@ from segpipe.engine.skip_ablation import SkipChange, skip_ablation
 from segpipe.errors import UserError, printable
 from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
 from segpipe.metrics.confusion import confusion_matrices, named_scores
-from segpipe.models.network import resize_logits
 from segpipe.runs.counts import write_boundaries, write_confusion
 from segpipe.runs.run import Run
 from segpipe.runs.storage import inside, write_json
@@ -58,11 +59,13 @@ def evaluate(
     matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
     places, parts = [], []
     ablation = skip_ablation(predictor.network, skips, data.samples(split))
+    windows = copy(predictor.windows)
+    if skips == "shuffle":
+        windows.limit = sys.maxsize  # the skips of another image are those of all of it
     for batch in data.loader(split):
         with torch.inference_mode(), ablation(batch):
-            logits = predictor.network(batch["image"].to(predictor.device)).float()
-            logits = resize_logits(logits, batch["mask"].shape[-2:])
-        prediction, mask, index = logits.argmax(1).cpu(), batch["mask"], batch["index"].numpy()
+            prediction = windows.masks(batch["image"], batch["mask"].shape[-2:])
+        mask, index = batch["mask"], batch["index"].numpy()
         matrices[index] = confusion_matrices(prediction, mask, len(dataset.classes)).numpy()
         places.append(index)
         parts.append(count_boundaries(prediction.numpy(), mask.numpy(), num_classes=len(dataset.classes)))
