@@ -155,7 +155,8 @@ def epoch_line(rows: Sequence[dict[str, float]], *, epochs: int | None, seconds:
         parts.append(f"val mIoU {scores[done]:.3f}{at}")
     later = seconds[1:] or seconds
     mean = sum(later) / len(later)
-    parts.append(f"{in_words(mean)} an epoch, {in_words(mean * max((epochs or done) - done, 0))} left")
+    left = max((epochs or done) - done, 0)
+    parts.append(f"{in_words(mean)} an epoch" + (f", {in_words(mean * left)} left" if left else ""))
     return "  ".join(parts)
 
 
