@@ -320,6 +320,8 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     steps = decoder_strides(encoder, start=encoder.coarsest, stop=model.stride)
     if model.get("deep_supervision") and len(steps) < 2:
         notes.append("model.deep_supervision=true has no effect here: the decoder has no step before its last one.")
+    if cfg.data.get("rare_share") and cfg.data.get("steps_per_epoch") is None:
+        notes.append(f"data.rare_share={cfg.data.rare_share:g} has no effect without data.steps_per_epoch.")
     if cfg.get("budget") and not cfg.match:
         notes.append(f"budget={cfg.budget:g} has no effect without match=params or match=multiply_adds.")
     return notes

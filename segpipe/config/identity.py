@@ -160,6 +160,8 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
     for name, node in list(resolved.callbacks.items()):
         if isinstance(node, DictConfig) and "_target_" in node and not changes_result(node):
             resolved.callbacks.pop(name)
+    if resolved.data.get("steps_per_epoch") is None:
+        resolved.data.pop("rare_share", None)  # it has no effect
     resolved.model.pop("name")
     resolved.model.pop("deconv_kernel", None)  # the decoder's node contains it
     return map_targets(OmegaConf.to_container(resolved), class_key)  # type: ignore[no-any-return]

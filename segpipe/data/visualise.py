@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ IGNORED: Colour = (0, 0, 0)
 WRONG, RIGHT = (214, 39, 40), (235, 235, 235)
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 GAP = 6
+LABEL = 24  # pixels of the text above a row
 WIDEST = 8  # largest ratio of width to height of an image in a grid
 
 
@@ -77,10 +79,12 @@ def prediction_grid(
     palette: Sequence[Colour],
     title: str,
     height: int = 180,
+    labels: Sequence[str] = (),
 ) -> PIL.Image.Image:
     """Return a grid with one row per image: image, ground truth, prediction, errors.
 
-    The title is above the rows, the colours of the classes below. height: of each row, in pixels.
+    The title is above the rows, the colours of the classes below. height: of each row, in pixels. labels: a text above
+    each row; none if it is empty.
     """
     rows = []
     for image, truth, prediction in zip(images, truths, predictions, strict=True):
@@ -90,21 +94,41 @@ def prediction_grid(
     font, small = PIL.ImageFont.load_default(17), PIL.ImageFont.load_default(15)
     width = sum(widths) + 5 * GAP
     legend = legend_rows(classes, small, width)
+    above = LABEL if labels else 0
+    step = height + GAP + above
     top = 58
-    page = PIL.Image.new("RGB", (width, top + len(rows) * (height + GAP) + 26 * len(legend) + 10), PAPER)
+    page = PIL.Image.new("RGB", (width, top + len(rows) * step + 26 * len(legend) + 10), PAPER)
     draw = PIL.ImageDraw.Draw(page)
-    draw.text((GAP, 6), title, INK, font)
+    draw.text((GAP, 6), fitted(title, font, width - 2 * GAP), INK, font)
     lefts = [GAP + sum(widths[:column]) + column * GAP for column in range(4)]
     for left, heading in zip(lefts, ("image", "ground truth", "prediction", "errors"), strict=True):
         draw.text((left, top - 22), heading, INK, small)
     for number, row in enumerate(rows):
+        if labels:
+            label = fitted(labels[number], small, width - 2 * GAP)
+            draw.text((GAP, top + number * step + 2), label, INK, small)
         for left, cell in zip(lefts, row, strict=True):
-            page.paste(PIL.Image.fromarray(cell), (left, top + number * (height + GAP)))
+            page.paste(PIL.Image.fromarray(cell), (left, top + number * step + above))
     for number, entries in enumerate(legend):
-        y = top + len(rows) * (height + GAP) + 4 + 26 * number
+        y = top + len(rows) * step + 4 + 26 * number
         for x, index in entries:
             draw_entry(draw, x, y, classes[index], palette[index], small)
     return page
+
+
+def fitted(text: str, font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont, width: int) -> str:
+    """Return a text, cut in its middle where it is wider than ``width`` pixels: names often differ at their ends."""
+    if font.getlength(text) <= width:
+        return text
+    kept = len(text) - 1
+    while kept > 2 and font.getlength(f"{text[: kept // 2]}…{text[-kept // 2 :]}") > width:
+        kept -= 1
+    return f"{text[: kept // 2]}…{text[-kept // 2 :]}"
+
+
+def three_bands(image: NDArray[Any]) -> Image:
+    """Return an image (H, W, C) as one of three bands: the first three; of one or two bands, the first one as gray."""
+    return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
 
 
 def legend_rows(

@@ -129,7 +129,7 @@ def size_of(cfg: DictConfig) -> Size:
     number, step = network_cost(architecture_key(cfg), classes, crop)
     per_image = network_cost(architecture_key(cfg), classes, whole)[1]
     epochs, batch = cfg.trainer.max_epochs, cfg.data.batch_size
-    batches = limited(images["train"] // batch, cfg.trainer.get("limit_train_batches"))
+    batches = limited(data.train_batches(), cfg.trainer.get("limit_train_batches"))
     validations = epochs // cfg.trainer.check_val_every_n_epoch
     moments = MOMENTS.get(str(cfg.optimizer._target_).rpartition(".")[2], 2)
     averaged = any(str(node.get("_target_", "")).endswith("MovingAverage") for node in cfg.callbacks.values() if node)

@@ -17,6 +17,7 @@ from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
 from segpipe.config.stored import own_packages
 from segpipe.data.module import SegmentationData
+from segpipe.engine import pictures
 from segpipe.engine.guards import (
     FolderGuard,
     OnValidation,
@@ -34,7 +35,7 @@ from segpipe.engine.step_checkpoint import StepCheckpoint
 from segpipe.errors import UserError, printable
 from segpipe.lab.checkerboard import on_constant_image
 from segpipe.metrics.boundaries import boundary_scores
-from segpipe.metrics.confusion import SCORES, named_scores
+from segpipe.metrics.confusion import CLASS_SCORES, SCORES, named_scores
 from segpipe.models import cost
 from segpipe.runs import checkpoints
 from segpipe.runs.counts import write_boundaries, write_confusion
@@ -290,7 +291,7 @@ def tolerate_errors(what: str) -> Iterator[None]:
 
 
 def add_to_results(training: Training, metrics: dict[str, Any], logger: Any) -> None:
-    """Add to a finished run what is not needed for its scores: the cost, images of predictions, the result on W&B.
+    """Add to a finished run what is not needed for its scores: the cost, pictures, the result on W&B.
 
     The cost and the checkerboard (the phase share of the logits on constant images, docs/lab.md) are added to
     ``metrics`` and to ``metrics.json``; the cost stays None where it cannot be measured.
@@ -307,6 +308,9 @@ def add_to_results(training: Training, metrics: dict[str, Any], logger: Any) -> 
     with tolerate_errors("drawing the predictions"):
         title = f"{run.record['name']}   validation mIoU {format_score(metrics['val']['miou'])}"
         save_prediction_grid(task, data, "val", run, title=title)
+    for what, draw in pictures.drawings(cfg, run, task, data, metrics).items():
+        with tolerate_errors(f"drawing {what}"):
+            draw()
     if logger is not None:
         with tracking.tolerate_wandb_errors("the result"):
             log_result(logger, metrics, task)
@@ -324,6 +328,9 @@ def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> 
     for split in ("val", "test"):
         for name in SCORES:
             logger.experiment.summary[f"best/{split}/{name}"] = metrics[split][name]
+    for name in CLASS_SCORES:
+        for label, value in metrics["test"][f"per_class_{name}"].items():
+            logger.experiment.summary[f"best/test/{name}/{label}"] = value
     for name, value in metrics["test"]["boundaries"].items():
         logger.experiment.summary[f"best/test/{name}"] = value
     for name, value in (metrics["cost"] or {}).items():
