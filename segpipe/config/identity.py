@@ -5,7 +5,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -212,8 +212,9 @@ def digest(
         content[group]["revision"] = revision
     for path, before in ADDED_SINCE.items():
         node, _, key = path.rpartition(".")
-        if content[node].get(key, before) == before:
-            content[node].pop(key, None)
+        holder = reduce(lambda inner, part: inner.get(part, {}), node.split("."), content)
+        if holder.get(key, before) == before:
+            holder.pop(key, None)
     content["trainer"]["precision"] = build.precision(cfg)
     if (weights := cfg.encoder.get("weights")) and pretrained.is_file(weights) and Path(weights).is_file():
         content["encoder"]["weights"] = digest_of_file(Path(weights))  # the content counts, not the path

@@ -219,7 +219,13 @@ def with_local_keys(stored: DictConfig, cfg: DictConfig, run: Run) -> DictConfig
     for key, value in {"root": default.get("root"), "workers": None, "cache": "auto"}.items():
         if key in local.data:
             local.data[key] = value
-    for key, value in {"root": default.get("root"), "images": None, "masks": None, "download": False}.items():
+    for key, value in {
+        "root": default.get("root"),
+        "images": None,
+        "masks": None,
+        "lists": None,
+        "download": False,
+    }.items():
         if key in local.data.dataset:
             local.data.dataset[key] = value
     if local.logger.get("_target_") != NO_LOGGER:

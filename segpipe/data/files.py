@@ -274,7 +274,7 @@ def file_digest(path: Path) -> bytes:
         return hashlib.file_digest(file, "blake2b").digest()  # type: ignore[arg-type]
 
 
-def check_sizes(image: Image, mask: np.ndarray, image_path: Path, mask_path: Path) -> None:
+def check_sizes(image: Image, mask: np.ndarray, image_path: Path, mask_path: object) -> None:
     """Raise UserError if mask and image differ in size."""
     if image.shape[:2] != mask.shape:
         raise UserError(

@@ -28,7 +28,7 @@ from segpipe.runs.storage import read_history, write_bytes, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "callbacks.last.every_n_train_steps", "pictures", "data.root", "data.dataset.images",
-    "data.dataset.masks", "data.workers", "data.cache",
+    "data.dataset.masks", "data.dataset.lists", "data.workers", "data.cache",
     "data.eval_batch_size", "logger", "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes",
 )  # fmt: skip
 

@@ -5,7 +5,8 @@ from typing import Any
 IGNORED_IN_IDENTITY = (
     "hydra", "run_dir", "resume", "trust", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath",
     "callbacks.last", "callbacks.overlays", "data.root", "data.dataset.root", "data.dataset.images",
-    "data.dataset.masks", "data.dataset.download", "data.workers", "data.cache", "data.eval_batch_size",
+    "data.dataset.masks", "data.dataset.lists", "data.dataset.download", "data.workers", "data.cache",
+    "data.eval_batch_size",
     "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
     "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary", "task.compile", "match", "budget",
     "pictures",
@@ -19,6 +20,9 @@ ADDED_SINCE: dict[str, Any] = {
     "decoder.init": "interpolation",
     "decoder.residual": False,
     "data.rare_share": 0,
+    "data.dataset.instances": None,
+    "data.dataset.merge": None,
+    "data.dataset.unlabelled": "error",
     "data.revision": 0,  # 1: images and masks are resized by data.resize, where data.size is another than theirs
     "data.steps_per_epoch": None,  # an epoch has a crop of each image
     "fusion.at": None,  # all steps have a skip

@@ -52,7 +52,14 @@ def repair_hint(folder: Path) -> str:
     return f"To repair it, run its first command again with resume=auto {typed('hydra.run.dir', folder)}."
 
 
-LOCAL_KEYS = ("data.root", "data.dataset.root", "data.dataset.images", "data.dataset.masks", "logger")
+LOCAL_KEYS = (
+    "data.root",
+    "data.dataset.root",
+    "data.dataset.images",
+    "data.dataset.masks",
+    "data.dataset.lists",
+    "logger",
+)
 
 
 def resume_command(run: "Run", *, trust: Iterable[str] = ()) -> str:

@@ -6,16 +6,16 @@ each file, and printed (``note``).
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from segpipe.data.dataset import IGNORE_INDEX, Mask
-from segpipe.data.folder.classes import Classes, colours_for, numbers, rgb, shown
-from segpipe.data.folder.survey import GRAY, DecodedMask, MaskSummary, look
-from segpipe.errors import UserError
+from segpipe.data.folder.classes import IGNORED, Classes, colours_for, numbers, rgb, shown
+from segpipe.data.folder.survey import GRAY, DecodedMask, MaskSource, MaskSummary, look
+from segpipe.errors import UserError, nearest
 
 UNKNOWN = 254  # during conversion: a value without a class
 MANY = 8  # values without a class in a mask; more indicate lossy compression
@@ -38,7 +38,7 @@ class Encoding:
     by_colour: bool = False
     note: str = ""
 
-    def translate(self, stored: DecodedMask, path: Path) -> Mask:
+    def translate(self, stored: DecodedMask, path: Path | MaskSource) -> Mask:
         """Return class indices (H, W). Raises UserError for values without a class."""
         values = stored.values
         if self.by_colour and stored.kind != "colour":
@@ -56,7 +56,7 @@ class Encoding:
             raise UserError(self.wrong(look(path), path) or f"{path}: the file changed while it was read. Start again.")
         return mask
 
-    def wrong(self, seen: MaskSummary, path: Path) -> str | None:
+    def wrong(self, seen: MaskSummary, path: Path | MaskSource) -> str | None:
         """Return the error message for a mask, from its summary; None if the mask is valid."""
         if seen.error:
             return seen.error
@@ -103,11 +103,13 @@ def no_colours(looks: Sequence[MaskSummary]) -> str:
     )
 
 
-def decide(looks: Sequence[MaskSummary], paths: Sequence[Path], given: Classes | None) -> Encoding:
+def decide(looks: Sequence[MaskSummary], paths: Sequence[Path | MaskSource], given: Classes | None) -> Encoding:
     """Determine the meaning of the masks' values. Raises UserError if it is ambiguous or the masks are invalid."""
     usable = [seen for seen in looks if not seen.error]
     if not usable:
         raise UserError(looks[0].error if looks else "There are no masks.")
+    if given is not None and given.colours and 2 * sum(seen.kind == "colour" for seen in usable) > len(usable):
+        given = given._replace(by="colour", codes=given.colours, colours=None, ignored=None)
     if given is not None and given.by == "colour":
         return by_colours(usable, given)
     coloured = [path for path, seen in zip(paths, looks, strict=True) if seen.kind == "colour"]
@@ -162,7 +164,10 @@ def binary(flat: Sequence[MaskSummary], given: Classes | None) -> Encoding:
 
 
 def indexed(
-    flat: Sequence[MaskSummary], paths: Sequence[Path], looks: Sequence[MaskSummary], given: Classes | None
+    flat: Sequence[MaskSummary],
+    paths: Sequence[Path | MaskSource],
+    looks: Sequence[MaskSummary],
+    given: Classes | None,
 ) -> Encoding:
     """Return the encoding of masks of class indices, with 255 for ignored."""
     values = values_of(flat)
@@ -195,7 +200,8 @@ def indexed(
             f"All {len(flat)} masks together contain only {', '.join(map(str, values))}"
             f"{' (255 is read as ignored)' if IGNORE_INDEX in values else ''}: at least two classes are needed."
         )
-    palette = shown_palette(flat, len(names))
+    named = given.colours if given is not None and len(given.names) == len(names) else None
+    palette = [rgb(c) for c in named] if named else shown_palette(flat, len(names))
     return Encoding(names, palette, {**{i: i for i in range(len(names))}, IGNORE_INDEX: IGNORE_INDEX}, note=note)
 
 
@@ -220,7 +226,7 @@ def by_values(flat: Sequence[MaskSummary], given: Classes) -> Encoding:
     """
     if sorted(given.codes) == [0, 1] and given.ignored is None and set(values_of(flat)) <= {0, 255}:
         return binary(flat, given)
-    palette = shown_palette(flat, len(given.names))
+    palette = [rgb(c) for c in given.colours] if given.colours else shown_palette(flat, len(given.names))
     return told_apart(Encoding(given.names, palette, {IGNORE_INDEX: IGNORE_INDEX, **table_of(given)}), flat)
 
 
@@ -247,6 +253,66 @@ def table_of(given: Classes) -> dict[int, int]:
         raise UserError(f"classes.json names only {given.names[0]}: name the other pixels too, for example background.")
     table = {code: label for label, code in enumerate(given.codes)}
     return table if given.ignored is None else {**table, given.ignored: IGNORE_INDEX}
+
+
+def by_names(names: list[str], looks: Sequence[MaskSummary], given: Classes | None) -> Encoding:
+    """Return the encoding of masks whose values are the indices of known names, of annotations for example.
+
+    The background is left out if no pixel has it. Raises UserError for fewer than two classes.
+    """
+    usable = [seen for seen in looks if not seen.error]
+    if not usable:
+        raise UserError(looks[0].error if looks else "There are no masks.")
+    present = set(values_of(usable))
+    kept = [code for code, name in enumerate(names) if code in present or (given and name in given.names)]
+    if len(kept) < 2:
+        only = names[kept[0]] if kept else IGNORED
+        raise UserError(f"All {len(usable)} masks contain only {only}: at least two classes are needed.")
+    palette = colours_for(len(names))
+    if given is not None and (codes := given.codes if given.by == "colour" else given.colours):
+        known = dict(zip(given.names, codes, strict=True))
+        palette = [rgb(known[name]) if name in known else palette[code] for code, name in enumerate(names)]
+    table = {code: index for index, code in enumerate(kept)} | {IGNORE_INDEX: IGNORE_INDEX}
+    empty = "" if kept == list(range(len(names))) else f" ({numbers([n for c, n in enumerate(names) if c not in kept])}"
+    note = f"classes: {', '.join(names[code] for code in kept)}{empty + ' have no pixel)' if empty else ''}."
+    return Encoding([names[code] for code in kept], [palette[code] for code in kept], table, note=note)
+
+
+def merged(encoding: Encoding, merge: Mapping[str, str]) -> Encoding:
+    """Return an encoding of other classes: each name that ``merge`` has is replaced.
+
+    Classes of the same new name are one class; ``ignored`` leaves a class out of loss and scores; ``*`` stands for all
+    other names. Raises UserError for a name that is no class, and if fewer than two classes are left.
+    """
+    if not merge:
+        return encoding
+    classes = encoding.classes
+    if wrong := [name for name in merge if name not in classes and name != "*"]:
+        raise UserError(
+            f"data.dataset.merge={{{wrong[0]}: {merge[wrong[0]]}}}: there is no class {wrong[0]}; the classes are "
+            f"{', '.join(classes)}.{nearest(wrong[0], classes)}"
+        )
+    new = [merge.get(name, merge.get("*", name)) for name in classes]
+    names = list(dict.fromkeys(name for name in new if name != IGNORED))
+    if len(names) < 2:
+        raise UserError(
+            f"data.dataset.merge leaves {names[0] if names else 'no class'} of {', '.join(classes)}: at least two "
+            f"classes are needed."
+        )
+    colour_of: dict[str, tuple[int, int, int]] = {}
+    for name, colour in zip(new, encoding.palette, strict=True):
+        colour_of.setdefault(name, colour)
+    index_of = [names.index(name) if name != IGNORED else IGNORE_INDEX for name in new]
+    table = {code: IGNORE_INDEX if label == IGNORE_INDEX else index_of[label] for code, label in encoding.table.items()}
+    changed = ", ".join(f"{name} is {other}" for name, other in zip(classes, new, strict=True) if name != other)
+    note = f"{encoding.note} " if encoding.note else ""
+    return replace(
+        encoding,
+        classes=names,
+        palette=[colour_of[name] for name in names],
+        table=table,
+        note=f"{note}Classes by merge: {', '.join(names)} ({changed or 'nothing changed'}).",
+    )
 
 
 def told_apart(encoding: Encoding, usable: Sequence[MaskSummary]) -> Encoding:

@@ -3,31 +3,24 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.data.dataset import Sample, SegmentationDataset, Split
-from segpipe.data.files import check_sizes, read_image
-from segpipe.data.folder.classes import Classes, from_names, numbers, read_classes
-from segpipe.data.folder.encoding import Encoding, decide
-from segpipe.data.folder.layout import Layout, Pair, find_layout, folder_digest, hash_fraction, pairs
-from segpipe.data.folder.survey import ImageSummary, MaskSummary, decode, summarise_images, summarise_masks
+from segpipe.data.dataset import Image, Sample, SegmentationDataset, Split
+from segpipe.data.files import check_sizes, read_image, read_image_header
+from segpipe.data.folder.classes import CLASS_FILES, Classes, from_names, numbers, read_classes
+from segpipe.data.folder.encoding import Encoding, by_names, decide, merged
+from segpipe.data.folder.layout import Layout, Pair, SplitFiles, Unlabelled, folder_digest
+from segpipe.data.folder.options import Options, class_places, layout_of
+from segpipe.data.folder.sources import InstanceFile, Instances, NamedSource, with_codes
+from segpipe.data.folder.splits import Groups, divide, group_of
+from segpipe.data.folder.survey import ImageSummary, MaskSource, MaskSummary, decode, summarise_images, summarise_masks
 from segpipe.errors import UserError
-
-FRACTIONS = [0.7, 0.15, 0.15]
-FEW = 20  # groups: with fewer, a split of 15 % may get none
-Groups = Literal["name", "prefix", "folder"]
-
-
-class SplitFiles(NamedTuple):
-    """The image and mask pairs of a split, and the problems of its files."""
-
-    pairs: list[Pair]
-    problems: list[str]
 
 
 class FolderContents(NamedTuple):
@@ -35,7 +28,7 @@ class FolderContents(NamedTuple):
 
     parts: dict[Split, SplitFiles]
     notes: list[str]
-    looks: dict[Path, MaskSummary]
+    looks: dict[Path | MaskSource, MaskSummary]
     images: dict[Path, ImageSummary]
     encoding: Encoding | UserError
 
@@ -44,12 +37,15 @@ _cache: dict[str, FolderContents] = {}  # the last contents read; all splits of 
 
 
 class Folder(SegmentationDataset):
-    """A split of a folder with images and masks, in one of the layouts of ``segpipe.data.folder.layout``.
+    """A split of a folder with images and masks, in one of the layouts of docs/data.md.
 
-    root: the folder. images, masks: two folders anywhere, instead of ``root``.
-    fractions: shares of train, val and test if there are no folders of these names; None: FRACTIONS. A hash of its name
-        assigns each group to a split: added images do not move others, and groups stay together.
+    root: the folder. images, masks: two folders anywhere, or templates below ``root`` (``paths.Template``).
+    lists: a template of list files, ``ImageSets/Segmentation/{split}.txt``. fractions: shares of train, val and test if
+        there are no folders of these names; None: FRACTIONS. A hash of its name assigns each group to a split: added
+        images do not move others, and groups stay together.
     classes: names in the order of the masks' indices; None: from ``classes.json``, else from the values in the masks.
+    merge: see ``encoding.merged``. instances: see ``sources.InstanceFile``. unlabelled: ``skip`` leaves images out that
+        have no mask.
     groups: images that belong together have the same ``prefix`` (up to the first ``_``), or lie in the same ``folder``;
         ``name``: each image is a group.
 
@@ -63,24 +59,29 @@ class Folder(SegmentationDataset):
         root: str | None = None,
         images: str | None = None,
         masks: str | None = None,
+        lists: str | None = None,
         fractions: list[float] | None = None,
         classes: list[str] | None = None,
+        merge: dict[str, str] | None = None,
+        instances: Instances | None = None,
+        unlabelled: Unlabelled = "error",
         groups: Groups = "name",
     ) -> None:
-        layout = find_layout(*(Path(os.path.expanduser(path)) if path else None for path in (root, images, masks)))
+        options = Options(root, images, masks, lists)
         given: Classes | UserError | None
         try:
-            given, class_notes = given_classes(classes, root, layout)
+            given, class_notes = given_classes(classes, class_places(options))
         except UserError as error:
             given, class_notes = error, []
-        contents = read_cached(layout, fractions, groups, given)
+        contents = read_cached(options, fractions, groups, given, merge or {}, instances, unlabelled)
         self.pairs, self.encoding = contents.parts[split].pairs, contents.encoding
         self.names = [pair.name for pair in self.pairs]
         self.groups = [group_of(pair.name, groups) for pair in self.pairs]
         self.looks = [contents.looks[pair.mask] for pair in self.pairs]
         self.notes, self.problems = [*contents.notes, *class_notes], list(contents.parts[split].problems)
         summaries = [contents.images[pair.image] for pair in self.pairs]
-        self.problems += [summary.error for summary in summaries if summary.error]
+        files = [contents.images[path] for pair in self.pairs for path in (pair.image, *pair.more)]
+        self.problems += [summary.error for summary in files if summary.error]
         if isinstance(self.encoding, UserError):
             self.classes, self.palette = [], []
             self.problems += [str(self.encoding)] if contents.looks or not self.problems else []
@@ -90,11 +91,12 @@ class Folder(SegmentationDataset):
         wrong = [self.encoding.wrong(seen, pair.mask) for pair, seen in zip(self.pairs, self.looks, strict=True)]
         self.problems += [problem for problem in wrong if problem]
         self.notes += turned_alone(self.pairs, summaries, self.looks)
+        self.notes += overlaps(split, self.looks)
 
     def read(self, index: int) -> Sample:
         """Decode an image and its mask, and convert the values of the mask to class indices."""
         pair = self.pairs[index]
-        image, stored = read_image(pair.image), decode(pair.mask)
+        image, stored = read_channels(pair), decode(pair.mask)
         check_sizes(image, stored.values, pair.image, pair.mask)
         if isinstance(self.encoding, UserError):
             raise self.encoding
@@ -126,37 +128,125 @@ class Folder(SegmentationDataset):
             summary = asdict(seen) | {"error": None}
             if seen.orientation == 1:  # masks that are not turned keep the fingerprint they had before masks were
                 del summary["orientation"]
-            lines.append(f"{pair.name} {group} {pair.image.stat().st_size} {json.dumps(summary)}")
+            del summary["overlap"]
+            sizes = " ".join(str(path.stat().st_size) for path in (pair.image, *pair.more))
+            lines.append(f"{pair.name} {group} {sizes} {json.dumps(summary)}")
         return hashlib.blake2b("\n".join(lines).encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
 def read_cached(
-    layout: Layout, fractions: list[float] | None, groups: Groups, given: Classes | UserError | None
+    options: Options,
+    fractions: list[float] | None,
+    groups: Groups,
+    given: Classes | UserError | None,
+    merge: dict[str, str],
+    instances: Instances | None,
+    unlabelled: Unlabelled,
 ) -> FolderContents:
     """Return the contents of all splits. A process reads them once, and again if a file below the folders changes."""
-    folders = dict.fromkeys(folder for both in layout.values() for folder in both)
-    key = repr([layout, fractions, groups, given, str(Path.cwd()), folder_digest(folders)])
+    settings = [options, fractions, groups, given, merge, instances, unlabelled]
+    key = repr([*settings, str(Path.cwd()), folder_digest(options.folders())])
     if key in _cache:
         return _cache[key]
-    parts, notes = divide(layout, fractions, groups)
-    paths = list(dict.fromkeys(pair.mask for part in parts.values() for pair in part.pairs))
-    looks = summarise_masks(paths)
-    encoding: Encoding | UserError
-    try:
-        if isinstance(given, UserError):
-            raise given
-        encoding = decide(looks, paths, given)
-    except UserError as error:
-        encoding = error
-    image_paths = list(dict.fromkeys(pair.image for part in parts.values() for pair in part.pairs))
-    images = summarise_images(image_paths)
-    contents = FolderContents(
-        parts, notes, dict(zip(paths, looks, strict=True)), dict(zip(image_paths, images, strict=True)), encoding
+    layout = layout_of(options)
+    parts, notes = divide(layout, fractions, groups, unlabelled)
+    parts, looks, encoding = understood(parts, layout, given, merge, instances)
+    image_paths = list(
+        dict.fromkeys(path for part in parts.values() for pair in part.pairs for path in (pair.image, *pair.more))
     )
+    images = summarise_images(image_paths)
+    contents = FolderContents(parts, notes, looks, dict(zip(image_paths, images, strict=True)), encoding)
     _cache.clear()
-    if not any(seen.error for seen in looks) and not any(image.error for image in images):  # which may be temporary
+    if not any(seen.error for seen in looks.values()) and not any(
+        image.error for image in images
+    ):  # which may be temporary
         _cache[key] = contents
     return contents
+
+
+def understood(
+    parts: dict[Split, SplitFiles],
+    layout: Layout,
+    given: Classes | UserError | None,
+    merge: dict[str, str],
+    instances: Instances | None,
+) -> tuple[dict[Split, SplitFiles], dict[Path | MaskSource, MaskSummary], Encoding | UserError]:
+    """Return the splits with masks that can be decoded, the summaries of the masks, and what their values mean."""
+    error: UserError | None = given if isinstance(given, UserError) else None
+    classes = None if isinstance(given, UserError) else given or layout.classes
+    names: list[str] | None = None
+    try:
+        parts, names = with_sources(parts, instances, classes, layout.order)
+    except UserError as other:
+        error = error or other
+    paths = list(dict.fromkeys(pair.mask for part in parts.values() for pair in part.pairs))
+    drawable = names is not None or not any(isinstance(path, NamedSource) for path in paths)
+    looks = summarise_masks(paths) if drawable else [MaskSummary() for _ in paths]
+    encoding: Encoding | UserError
+    try:
+        if error is not None:
+            raise error
+        encoding = by_names(names, looks, classes) if names else decide(looks, paths, classes)
+        encoding = merged(encoding, {**(classes.merge if classes else {}), **merge})
+    except UserError as other:
+        encoding = other
+    return parts, dict(zip(paths, looks, strict=True)), encoding
+
+
+def with_sources(
+    parts: dict[Split, SplitFiles], instances: Instances | None, given: Classes | None, order: Sequence[str]
+) -> tuple[dict[Split, SplitFiles], list[str] | None]:
+    """Return the splits with masks that can be decoded, and the names of the classes where labels name them.
+
+    Raises UserError for ``instances`` of what are no mask files, and for names that are not given.
+    """
+    masks = list(dict.fromkeys(pair.mask for part in parts.values() for pair in part.pairs))
+    named = [mask for mask in masks if isinstance(mask, NamedSource)]
+    if instances is None and not named:
+        return parts, None
+    if instances is not None and named:
+        raise UserError(
+            f"data.dataset.instances={instances}: the labels ({named[0]}) have classes by name, not numbers of "
+            f"objects. Leave it out; data.dataset.merge makes one class of several."
+        )
+    if named and len(named) < len(masks):
+        mask = next(mask for mask in masks if not isinstance(mask, NamedSource))
+        raise UserError(f"{mask} is a mask file, but {named[0]} has classes by name. Give all labels in one form.")
+    names: list[str] | None = None
+    new: dict[Path | MaskSource, Path | MaskSource]
+    if named:
+        sources, names = with_codes(named, given.names if given else None, order)
+        new = dict(sources.items())
+    else:
+        new = {mask: InstanceFile(mask, instances) for mask in masks if isinstance(mask, Path) and instances}
+    changed = {
+        split: part._replace(pairs=[pair._replace(mask=new[pair.mask]) for pair in part.pairs])
+        for split, part in parts.items()
+    }
+    return changed, names
+
+
+def read_channels(pair: Pair) -> Image:
+    """Return an image (H, W, C): of one file, or of the bands of several; a gray file has one. Raises UserError."""
+    image = read_image(pair.image)
+    if not pair.more:
+        return image
+    bands = []
+    for path in (pair.image, *pair.more):
+        band = read_image(path)
+        if band.shape[:2] != image.shape[:2]:
+            raise UserError(f"{path}: another size than {pair.image}. Give all channels of an image one size.")
+        bands.append(band[..., :1] if read_image_header(path).bands == 1 else band)
+    return np.concatenate(bands, axis=-1)
+
+
+def overlaps(split: Split, looks: Sequence[MaskSummary]) -> list[str]:
+    """Return a note if labels of different classes overlap."""
+    pixels = sum(seen.overlap for seen in looks)
+    number = sum(seen.overlap > 0 for seen in looks)
+    if not pixels:
+        return []
+    return [f"{split}: labels of several classes overlap in {number} masks ({pixels:,} pixels); the later one counts."]
 
 
 def turned_alone(pairs: list[Pair], images: list[ImageSummary], masks: list[MaskSummary]) -> list[str]:
@@ -174,86 +264,17 @@ def turned_alone(pairs: list[Pair], images: list[ImageSummary], masks: list[Mask
     ]
 
 
-def divide(layout: Layout, fractions: list[float] | None, groups: Groups) -> tuple[dict[Split, SplitFiles], list[str]]:
-    """Return the pairs of each split, and notes. Raises UserError for ``fractions`` beside folders of splits."""
-    parts: dict[Split, SplitFiles]
-    if "all" in layout:
-        everything, problems = pairs(layout["all"])
-        by_name = by_fractions(everything, fractions or FRACTIONS, groups)
-        require_nonempty(by_name, layout["all"].images, groups)
-        parts = {split: SplitFiles(part, problems) for split, part in by_name.items()}
-        shares = ", ".join(f"{split} {len(part)}" for split, part in by_name.items())
-        notes = [f"no folders train and val: split by name into {shares} (data.dataset.fractions)."]
-    elif fractions is not None:
-        raise UserError(
-            f"data.dataset.fractions={fractions}: the folders {', '.join(layout)} define the splits already. "
-            f"Leave it out."
-        )
-    else:
-        parts, notes = {split: SplitFiles(*pairs(layout[split])) for split in get_args(Split) if split in layout}, []
-    if "test" not in parts:
-        notes.append("there are no test images with masks: val is used as test too, so the test score is optimistic.")
-        parts["test"] = parts["val"]
-    return parts, notes
+def given_classes(names: list[str] | None, places: Sequence[Path]) -> tuple[Classes | None, list[str]]:
+    """Return the classes that the user gave, or None, and notes. Raises UserError if they are invalid.
 
-
-def require_nonempty(by_name: dict[Split, list[Pair]], images: Path, groups: Groups) -> None:
-    """Raise UserError if there are images, but a split gets none of them."""
-    empty = next((split for split, part in by_name.items() if not part), None)
-    everything = [pair for part in by_name.values() for pair in part]
-    if empty is None or not everything:
-        return
-    number = len({group_of(pair.name, groups) for pair in everything})
-    if groups != "name" and number < FEW:
-        raise UserError(
-            f"{images}: with data.dataset.groups={groups}, its {len(everything)} images form {number} "
-            f"group{'s' if number > 1 else ''}, and {empty} gets none: groups are not divided. Choose another of "
-            f"{', '.join(get_args(Groups))}, or create folders train and val."
-        )
-    raise UserError(
-        f"{images}: of {len(everything)} images in {number} groups (data.dataset.groups={groups}), the hash of "
-        f"the name assigns none to {empty}. Raise its share in data.dataset.fractions, or create folders train and val."
-    )
-
-
-def by_fractions(everything: list[Pair], fractions: list[float], groups: Groups) -> dict[Split, list[Pair]]:
-    """Assign each pair to a split by the hash of its group's name. Raises UserError for invalid fractions."""
-    if len(fractions) not in (2, 3) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise UserError(
-            f"data.dataset.fractions={fractions}: allowed are two or three numbers above 0 that add up to 1 (train, "
-            f"val and test), for example [0.7,0.15,0.15]."
-        )
-    bounds = [0.0, fractions[0], fractions[0] + fractions[1], 1.0]
-    splits = get_args(Split)[: len(fractions)]
-    if len(fractions) == 2:
-        bounds[2] = 1.0
-    hashes = [hash_fraction(group_of(pair.name, groups)) for pair in everything]
-    return {
-        name: [pair for pair, fraction in zip(everything, hashes, strict=True) if low <= fraction < high]
-        for name, low, high in zip(splits, bounds, bounds[1:], strict=False)
-    }
-
-
-def group_of(name: str, groups: Groups) -> str:
-    """Return the group of an image."""
-    folder, _, last = name.rpartition("/")
-    if groups == "folder":
-        return folder or "."
-    return f"{folder}/{last.partition('_')[0]}" if groups == "prefix" else name
-
-
-def given_classes(names: list[str] | None, root: str | None, layout: Layout) -> tuple[Classes | None, list[str]]:
-    """Return the classes that the user gave, or None, and notes. Raises UserError if they are invalid."""
-    folders_to_search = [Path(os.path.expanduser(root))] if root else []
-    for split, folders in layout.items():  # ROOT/train/masks, or ROOT/masks/train
-        folders_to_search += [] if split == "all" else [folders.masks.parent.parent]
-        folders_to_search += [folders.masks.parent]
-    for folders in layout.values():  # beside the files themselves
-        folders_to_search += [folders.masks, folders.images]
-    candidates = [folder / "classes.json" for folder in dict.fromkeys(folders_to_search)]
+    places: folders that may have a list of classes, the first one counts; ``classes.json`` before lists of other tools.
+    """
+    candidates = [folder / name for name in CLASS_FILES for folder in dict.fromkeys(places)]
     paths = [path for path in candidates if os.path.lexists(path)]
     if names is not None:
         notes = [f"data.dataset.classes is given: {path} is not read." for path in paths[:1]]
         return from_names(names, "data.dataset.classes"), notes
     notes = [f"{path} is not read: {paths[0]} is." for path in paths[1:2]]
+    if paths and paths[0].name != CLASS_FILES[0]:
+        notes.append(f"the classes are those of {paths[0]}.")
     return (read_classes(paths[0]) if paths else None), notes

@@ -1,37 +1,42 @@
-"""Find the folders of images and masks below the user's folder, and pair images with masks."""
+"""The files of a data set before they are decoded: images and labels of each split by name, and how they are paired."""
 
 import hashlib
 import os
-from collections.abc import Container, Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from segpipe.data.dataset import Split
 from segpipe.data.find import IMAGE_SUFFIXES, images_below, same_letters, walk
+from segpipe.data.folder.classes import Classes
+from segpipe.data.folder.survey import MaskSource
+from segpipe.data.folder.words import IMAGE_WORDS, MASK_WORDS, SPLIT_WORDS, mask_owners, plain_image
 from segpipe.errors import UserError
 
-SPELLINGS: dict[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-    "images": ("images", "image", "imgs", "img"),
-    "masks": ("masks", "mask", "labels", "annotations"),
-}
-ENDINGS = ("_mask", "-mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt")  # x_mask.png: of x.jpg
 MASK_SUFFIXES = {*IMAGE_SUFFIXES, ".gif"}
+JSON = {".json"}
+WORDS: Mapping[str, tuple[str, ...]] = dict(SPLIT_WORDS) | {"images": IMAGE_WORDS, "masks": MASK_WORDS}  # type: ignore[operator]
 LAYOUTS = (
     "ROOT/train/images and ROOT/train/masks (likewise val, test), or ROOT/images and ROOT/masks; any other two folders "
-    "as data.dataset.images=FOLDER data.dataset.masks=FOLDER"
+    "as data.dataset.images=FOLDER data.dataset.masks=FOLDER; any other names as templates, "
+    "data.dataset.images='{split}/img/*.tif' data.dataset.masks='{split}/lab/{name}_L.png' (docs/data.md lists all)"
 )
+SKIP = "or leave such images out: data.dataset.unlabelled=skip"
+Unlabelled = Literal["error", "skip"]
 
 
 class Pair(NamedTuple):
-    """The paths of an image and its mask; name: the path below the folder of images, without suffix."""
+    """An image and its mask; name: the path below the folder of images, without suffix.
+
+    more: files with further channels of the image.
+    """
 
     name: str
     image: Path
-    mask: Path
+    mask: Path | MaskSource
+    more: tuple[Path, ...] = ()
 
 
 class Folders(NamedTuple):
@@ -41,22 +46,45 @@ class Folders(NamedTuple):
     masks: Path
 
 
-Layout = dict[Split | Literal["all"], Folders]  # "all" only, or some of the splits
+class Files(NamedTuple):
+    """Images and masks by name. where: the folders, for messages. more: files with further channels of an image."""
+
+    images: Mapping[str, Path]
+    masks: Mapping[str, Path | MaskSource]
+    where: Folders
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    more: Mapping[str, tuple[Path, ...]] = {}
 
 
-def find_layout(root: Path | None, images: Path | None, masks: Path | None) -> Layout:
+class SplitFiles(NamedTuple):
+    """The image and mask pairs of a split, the problems of its files, and notes on them."""
+
+    pairs: list[Pair]
+    problems: list[str]
+    notes: list[str]
+
+
+Part = Split | Literal["trainval", "all"]  # what is divided by name: train and val, or all three
+
+
+class Layout(NamedTuple):
+    """The files of each split, and how they were understood.
+
+    classes: those that the layout itself names. order: of the names of annotations.
+    """
+
+    parts: dict[Part, Files]
+    notes: tuple[str, ...] = ()
+    classes: Classes | None = None
+    order: tuple[str, ...] = ()
+
+
+FolderLayout = dict[Part, Folders]
+
+
+def find_folders(root: Path) -> FolderLayout:
     """Return the folders of each split, or of ``all`` images and masks. Raises UserError if there are none."""
-    if (images is None) != (masks is None):
-        raise UserError("data.dataset.images and data.dataset.masks belong together: give both, or only data.root.")
-    if images is not None and masks is not None:
-        for key, path in (("images", images), ("masks", masks)):
-            if not path.is_dir():
-                raise UserError(f"data.dataset.{key}={path}: there is no such folder.")
-        return split_dirs(Folders(images, masks))
-    if root is None:
-        raise UserError(f"data=folder requires data.root=FOLDER. Allowed is {LAYOUTS}.")
-    if not root.is_dir():
-        raise UserError(f"data.root={root}: there is no such folder.")
     both = image_mask_dirs(root)
     if find_dir(root, "train") or (both is None and (find_dir(root, "val") or find_dir(root, "test"))):
         return by_split({split: find_dir(root, split) for split in get_args(Split)}, root)
@@ -68,9 +96,9 @@ def find_layout(root: Path | None, images: Path | None, masks: Path | None) -> L
     return split_dirs(both)
 
 
-def split_dirs(whole: Folders) -> Layout:
+def split_dirs(whole: Folders) -> FolderLayout:
     """Return the folders of each split below those of images and masks, if there are any; else ``all``."""
-    folders_by_split: Layout = {}
+    folders_by_split: FolderLayout = {}
     for split in get_args(Split):
         images, masks = find_dir(whole.images, split), find_dir(whole.masks, split)
         if images and masks:
@@ -78,9 +106,9 @@ def split_dirs(whole: Folders) -> Layout:
     return require_splits(folders_by_split, whole.images) if folders_by_split else {"all": whole}
 
 
-def by_split(folders: dict[Split, Path | None], root: Path) -> Layout:
+def by_split(folders: dict[Split, Path | None], root: Path) -> FolderLayout:
     """Return the folders of images and masks in each split's folder; a test folder without masks is not used."""
-    folders_by_split: Layout = {}
+    folders_by_split: FolderLayout = {}
     for split, folder in folders.items():
         pair = image_mask_dirs(folder) if folder else None
         if pair:
@@ -90,7 +118,7 @@ def by_split(folders: dict[Split, Path | None], root: Path) -> Layout:
     return require_splits(folders_by_split, root)
 
 
-def require_splits(layout: Layout, root: Path) -> Layout:
+def require_splits(layout: FolderLayout, root: Path) -> FolderLayout:
     """Return the layout. Raises UserError if train or val is missing."""
     for split in get_args(Split)[:2]:
         if split not in layout:
@@ -102,8 +130,13 @@ def require_splits(layout: Layout, root: Path) -> Layout:
 
 
 def find_dir(folder: Path, name: str) -> Path | None:
-    """Return the folder below ``folder`` with one of the spellings of ``name``, or None."""
-    return next((folder / word for word in SPELLINGS[name] if (folder / word).is_dir()), None)
+    """Return the folder below ``folder`` with one of the spellings of ``name``, or None; small letters first."""
+    exact = next((folder / word for word in WORDS[name] if (folder / word).is_dir()), None)
+    if exact is not None or not folder.is_dir():
+        return exact
+    present = {entry.lower(): entry for entry in sorted(os.listdir(folder), reverse=True)}
+    words = [present[word] for word in WORDS[name] if word in present]
+    return next((folder / word for word in words if (folder / word).is_dir()), None)
 
 
 def image_mask_dirs(folder: Path) -> Folders | None:
@@ -112,50 +145,146 @@ def image_mask_dirs(folder: Path) -> Folders | None:
     return Folders(images, masks) if images and masks else None
 
 
-def pairs(folders: Folders) -> tuple[list[Pair], list[str]]:
-    """Pair images with masks of the same relative path (or with one of ENDINGS); return sorted pairs, and problems."""
+def read_folders(folders: Folders) -> Files:
+    """Return the images and masks in and below two folders. In one folder for both, the names tell which is which."""
     images, problems = images_below(folders.images, IMAGE_SUFFIXES)
-    masks: dict[str, Path] = {}
-    if folders.images == folders.masks:  # one folder for both: files with one of ENDINGS are masks
-        masks = {name: path for name, path in images.items() if strip_mask_suffix(name) in images.keys() - {name}}
-        images = {name: path for name, path in images.items() if name not in masks}
+    masks: Mapping[str, Path]
+    if folders.images == folders.masks:
+        images, masks = told_by_name(images)
     else:
         masks, others = images_below(folders.masks, MASK_SUFFIXES)
         problems += others
+    return Files(images, masks, folders, tuple(problems))
+
+
+def told_by_name(files: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Divide the files of one folder into images and masks: ``x_mask`` is a mask if there is an image ``x``."""
+    images = Lookup(files)
+    masks = {name: path for name, path in files.items() if images.owner(name, own=False) is not None}
+    return {name: path for name, path in files.items() if name not in masks}, masks
+
+
+class Lookup:
+    """Finds the image of a mask by name: an equal name, or one without the ending that marks masks."""
+
+    def __init__(self, images: Iterable[str]) -> None:
+        self.images = dict.fromkeys(images)
+        self.by_letters = {same_letters(name): name for name in self.images}
+        plain: dict[str, list[str]] = {}
+        for name in self.images:
+            plain.setdefault(same_letters(plain_image(name)), []).append(name)
+        self.by_plain = {form: names[0] for form, names in plain.items() if len(names) == 1}
+
+    def owner(self, mask: str, *, own: bool = True) -> str | None:
+        """Return the name of the image of a mask, or None. own: an image may have the mask's own name."""
+        forms = [mask, *mask_owners(mask)]
+        for form in forms if own else forms[1:]:
+            for name in (form, self.by_letters.get(same_letters(form)), self.by_plain.get(same_letters(form))):
+                if name in self.images and (own or name != mask):
+                    return name
+        return None
+
+
+def match(files: Files, unlabelled: Unlabelled = "error") -> SplitFiles:
+    """Pair images with masks of the same name (or with an ending that marks masks); return sorted pairs.
+
+    unlabelled: images without a mask are a problem, or are left out, which is noted.
+    """
+    images, masks, folders, problems = files.images, files.masks, files.where, list(files.problems)
     if not images or not masks:
         folder = folders.masks if images else folders.images
         kind = "mask" if images else "image"
-        return [], [*problems, f"{folder}: contains no {kind} ({', '.join(sorted(IMAGE_SUFFIXES))})."]
-    by_letters = {same_letters(name): name for name in images}
-    owner = {name: image_of(name, images, by_letters) for name in masks}
-    mask_of = {owner[name]: path for name, path in reversed(masks.items()) if owner[name] != name}
+        return SplitFiles([], [*problems, f"{folder}: contains no {kind} ({', '.join(sorted(IMAGE_SUFFIXES))})."], [])
+    owner = owners(files)
+    mask_of = {owner[name]: path for name, path in reversed(list(masks.items())) if owner[name] != name}
     mask_of |= {owner[name]: path for name, path in masks.items() if owner[name] == name}  # an equal name has priority
-    matched = [Pair(name, path, mask_of[name]) for name, path in images.items() if name in mask_of]
+    matched = [
+        Pair(name, path, mask_of[name], files.more.get(name, ())) for name, path in images.items() if name in mask_of
+    ]
     if not matched:
-        return [], [
-            *problems,
-            f"{folders.masks}: none of its {len(masks)} masks has the name of an image of {folders.images} "
-            f"({next(iter(masks.values())).name}, {next(iter(images.values())).name}). The mask of x.jpg is x.png or "
-            f"x_mask.png: rename the masks.",
-        ]
+        return SplitFiles([], [*problems, none_fits(files)], [])
     used = {pair.mask for pair in matched}
-    for name, path in images.items():
-        if name not in mask_of:
-            problems.append(f"{path}: no mask of this name in {folders.masks}. Add it, or remove the image.")
-    for path in masks.values():
-        if path not in used:
-            problems.append(f"{path}: no image of this name in {folders.images}. Add it, or remove the mask.")
-    return matched, problems
+    lonely = [path for name, path in images.items() if name not in mask_of]
+    notes = list(files.notes)
+    if lonely and unlabelled == "skip":
+        first = ", ".join(path.name for path in lonely[:3])
+        notes.append(f"{folders.images}: {len(lonely)} images without a mask are left out ({first}).")
+    elif lonely:
+        problems += [
+            f"{path}: no mask of this name in {folders.masks}. Add it, or remove the image; {SKIP}." for path in lonely
+        ]
+    for mask in masks.values():
+        if mask not in used:
+            problems.append(f"{mask}: no image of this name in {folders.images}. Add it, or remove the mask.")
+    return SplitFiles(matched, problems, notes)
 
 
-def image_of(mask: str, images: Container[str], by_letters: Mapping[str, str]) -> str:
-    """Return the name of the image of a mask, or the mask's name without its ending where there is no image.
+def owners(files: Files) -> dict[str, str | None]:
+    """Return the name of the image of each mask, by the mask's name; None if there is no such image."""
+    lookup = Lookup(files.images)
+    return {name: lookup.owner(name) for name in files.masks}
 
-    by_letters: the name of each image by ``same_letters``.
-    """
-    plain = strip_mask_suffix(mask)
-    names = [mask, by_letters.get(same_letters(mask), mask), plain, by_letters.get(same_letters(plain), plain)]
-    return next((name for name in names if name in images), plain)
+
+def fits(files: Files) -> bool:
+    """Return whether any mask has an image."""
+    return any(name is not None for name in owners(files).values())
+
+
+def none_fits(files: Files) -> str:
+    """Return the problem of masks of which none has the name of an image, with the option that would pair them."""
+    folders, masks = files.where, files.masks
+    name, mask = next(iter(files.images)), next(iter(masks.values()))
+    file = mask.name if isinstance(mask, Path) else str(mask)
+    return (
+        f"{folders.masks}: none of its {len(masks)} masks has the name of an image of {folders.images} "
+        f"({file}, {files.images[name].name}). The mask of x.jpg is x.png or x_mask.png: rename the masks"
+        f"{advice(files) or '.'}"
+    )
+
+
+def advice(files: Files) -> str:
+    """Return the templates that would pair the files of two folders, if their names differ by a constant part."""
+    images = {Path(name).name: path for name, path in files.images.items()}
+    mask_names = {Path(name).name: path for name, path in files.masks.items() if isinstance(path, Path)}
+    found = common_template(list(images), list(mask_names))
+    if found is None:
+        return ""
+    image_form, mask_form = found
+    suffixes = [next(iter(paths.values())).suffix for paths in (images, mask_names)]
+    image_text = f"{files.where.images}/{image_form.replace('{name}', '*')}{suffixes[0]}"
+    mask_text = f"{files.where.masks}/{mask_form}{suffixes[1]}"
+    either = ""
+    if "_" in mask_form:
+        either = f" (or {{name}}_{{class}}{suffixes[1]}, if there is a file for each class)"
+    return f", or give data.dataset.images='{image_text}' data.dataset.masks='{mask_text}'{either}."
+
+
+def common_template(images: list[str], masks: list[str]) -> tuple[str, str] | None:
+    """Return forms of names, as ``{name}`` and ``{name}_L``, by which at least half of the masks have an image."""
+    if not images or not masks:
+        return None
+    candidates: dict[tuple[str, str], int] = {}
+    for mask in masks[:20]:
+        for image in images[:2000]:
+            if (form := common_form(image, mask)) is not None:
+                candidates[form] = candidates.get(form, 0) + 1
+    best = max(candidates, key=lambda form: (candidates[form], -len(form[0] + form[1])), default=None)
+    return best if best and 2 * candidates[best] >= len(masks[:20]) else None
+
+
+def common_form(image: str, mask: str) -> tuple[str, str] | None:
+    """Return how two names are made of a common one: the image's whole name, or the last number of both."""
+    if image in mask:
+        return "{name}", mask.replace(image, "{name}", 1)
+    numbers = [re.search(r"\d+(?!.*\d)", name) for name in (image, mask)]
+    if numbers[0] is None or numbers[1] is None or numbers[0][0] != numbers[1][0]:
+        return None
+    before, after = (
+        name[: number.start()] + "{name}" + name[number.end() :]
+        for name, number in zip((image, mask), numbers, strict=True)
+        if number is not None
+    )
+    return before, after
 
 
 def folder_digest(folders: Iterable[Path]) -> str:
@@ -170,11 +299,6 @@ def folder_digest(folders: Iterable[Path]) -> str:
                     path += f" {status.st_size} {status.st_mtime_ns}"
                 digest.update(os.fsencode(path) + b"\n")
     return digest.hexdigest()
-
-
-def strip_mask_suffix(name: str) -> str:
-    """Return the name of a mask without the ending that marks masks."""
-    return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
 
 
 def hash_fraction(name: str) -> float:

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class DecodedMask(NamedTuple):
 
     values: (H, W), uint8 for ``gray`` and ``palette`` (indices), int32 0xRRGGBB for ``colour``.
     palette: (256,) colours 0xRRGGBB of a palette file. format: of the file, as PNG. orientation: by which it was turned
-    upright, as in EXIF; 1: not turned.
+    upright, as in EXIF; 1: not turned. overlap: pixels that have labels of several classes; one of them was chosen.
     """
 
     kind: Literal["gray", "palette", "colour"]
@@ -36,13 +37,35 @@ class DecodedMask(NamedTuple):
     palette: NDArray[np.int32] | None
     format: str
     orientation: int = 1
+    overlap: int = 0
+
+
+class MaskSource(ABC):
+    """A mask that is not one file with the classes of the pixels, but made from files: from polygons, for example.
+
+    path: the file that a message names, and the default of its text.
+    """
+
+    path: Path
+
+    @abstractmethod
+    def decode(self) -> DecodedMask:
+        """Return the mask. Raises UserError that names an invalid file."""
+
+    @abstractmethod
+    def stamp(self) -> str:
+        """Return a text that changes when the files or the way of reading them change."""
+
+    def __str__(self) -> str:
+        """Return the path, for messages."""
+        return str(self.path)
 
 
 @dataclass(frozen=True)
 class MaskSummary:
     """A summary of a mask file.
 
-    kind, format, orientation: see ``DecodedMask``. size: height and width in pixels.
+    kind, format, orientation, overlap: see ``DecodedMask``. size: height and width in pixels.
     values: value to number of pixels; None if there are more than MOST values.
     palette: the colours of the values, in their order. error: why it cannot be read; all else is empty then.
     """
@@ -54,6 +77,7 @@ class MaskSummary:
     palette: list[int] | None = None
     error: str | None = None
     orientation: int = 1
+    overlap: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,11 +88,13 @@ class ImageSummary:
     error: str | None = None
 
 
-def decode(path: Path) -> DecodedMask:
+def decode(path: Path | MaskSource) -> DecodedMask:
     """Decode a mask. Images of gray colours only, and of one bit per pixel (as 0 and 255), have the kind ``gray``.
 
     Raises UserError if the file is not an image, or if its values may not mean what its author sees.
     """
+    if isinstance(path, MaskSource):
+        return path.decode()
     picture, header = open_mask(path)
     mode, form, orientation = picture.mode, header.format, header.orientation
     pixels = np.asarray(picture.convert("L") if mode == "1" else picture)
@@ -109,7 +135,7 @@ def packed(colours: NDArray) -> NDArray[np.int32]:
     return (colours.astype(np.int32) << np.array([16, 8, 0], np.int32)).sum(-1, dtype=np.int32)
 
 
-def look(path: Path) -> MaskSummary:
+def look(path: Path | MaskSource) -> MaskSummary:
     """Decode a mask and summarise it."""
     try:
         stored = decode(path)
@@ -124,7 +150,15 @@ def look(path: Path) -> MaskSummary:
         counts = counts[values]
     pixels_by_value = dict(zip(values.tolist(), counts.tolist(), strict=True)) if len(values) <= MOST else None
     palette = None if stored.palette is None else stored.palette[values].tolist()
-    return MaskSummary(stored.kind, stored.format, (height, width), pixels_by_value, palette, None, stored.orientation)
+    return MaskSummary(
+        stored.kind,
+        stored.format,
+        (height, width),
+        pixels_by_value,
+        palette,
+        orientation=stored.orientation,
+        overlap=stored.overlap,
+    )
 
 
 def look_at_image(path: Path) -> ImageSummary:
@@ -139,10 +173,11 @@ def look_at_image(path: Path) -> ImageSummary:
 
 
 Summary = TypeVar("Summary", MaskSummary, ImageSummary)
+File = TypeVar("File", Path, Path | MaskSource)
 seen: dict[str, Any] = {}  # summaries by kind, path, size and time; used if the cache cannot be written
 
 
-def summarise_masks(paths: list[Path]) -> list[MaskSummary]:
+def summarise_masks(paths: list[Path | MaskSource]) -> list[MaskSummary]:
     """Return the summaries of all masks: from the cache, except for new and changed files."""
     return summarise(paths, MaskSummary, look, "masks")
 
@@ -153,14 +188,17 @@ def summarise_images(paths: list[Path]) -> list[ImageSummary]:
 
 
 def summarise(
-    paths: list[Path], kind: type[Summary], summary_of: Callable[[Path], Summary], title: str
+    paths: Sequence[File], kind: type[Summary], summary_of: Callable[[File], Summary], title: str
 ) -> list[Summary]:
     """Return the summaries of all files: from the cache, except for new and changed files, and those with errors."""
-    absolute = [os.path.join(os.getcwd(), path) for path in paths]
+    absolute = [os.path.join(os.getcwd(), path if isinstance(path, Path) else path.path) for path in paths]
     folders = sorted({os.path.dirname(path) for path in absolute})
     place = "\n".join(folders).encode(errors="surrogateescape")
     name = f"{title}-{FORMAT}-{hashlib.blake2b(place, digest_size=8).hexdigest()}"
-    stamps = [f"{title} {path} {stamp(path)}" for path in absolute]
+    stamps = [
+        f"{title} {name} {stamp(name) if isinstance(path, Path) else path.stamp()}"
+        for path, name in zip(paths, absolute, strict=True)
+    ]
     if not seen.keys() >= set(stamps):
         stored = pydantic.TypeAdapter(dict[str, kind])  # type: ignore[valid-type]
         with suppress(pydantic.ValidationError):  # a damaged cache is ignored
@@ -177,7 +215,7 @@ def summarise(
     return [looks[mark] for mark in stamps]
 
 
-def stamp(path: str) -> str:
+def stamp(path: str | Path) -> str:
     """Return the size and the modification time of a file; nothing if it has vanished."""
     with suppress(OSError):
         status = os.stat(path)
