@@ -17,6 +17,8 @@ from segpipe.data.dataset import IGNORE_INDEX, Image, Mask, Sample
 from segpipe.data.resize import resize_image, resize_mask
 from segpipe.errors import UserError
 
+FLIPS = (A.HorizontalFlip, A.VerticalFlip)
+
 
 class Augment:
     """Apply transforms, crop, and apply more transforms, to an image and its mask.
@@ -34,12 +36,25 @@ class Augment:
         crop: list[int] | None,
     ) -> None:
         self.crop = crop
+        self.transforms = list(flat([*before_crop, *after_crop]))
         cropping = [PadTo(crop[0], crop[1]), A.RandomCrop(crop[0], crop[1])] if crop else []
         self.compose = A.Compose([*before_crop, *cropping, *after_crop])
         # 1: masks are aligned with their images after resizing; revision 0 shifted them.
         self.revision = int(
             any(isinstance(one, Registered | A.CropAndPad) for one in flat([*before_crop, *after_crop]))
         )
+
+    def flips(self) -> list[str]:
+        """Return the names of the transforms that flip; each doubles the number of images that an image may become."""
+        return sorted({type(one).__name__ for one in self.transforms if isinstance(one, FLIPS)})
+
+    def unbounded(self) -> list[str]:
+        """Return the names of the transforms by which an image may become more than a few other images: all but flips.
+
+        ``encoder.cache`` cannot keep the features of all of these. Crops are not among them.
+        """
+        transforms = [one for one in self.transforms if isinstance(one, A.BasicTransform)]
+        return list(dict.fromkeys(type(one).__name__ for one in transforms if not isinstance(one, FLIPS)))
 
     def __call__(self, sample: Sample, *, seed: int, epoch: int, index: int) -> Sample:
         """Return the augmented sample. Equal (seed, epoch, index) give equal results in all processes."""
