@@ -44,6 +44,23 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ],
     ),
     "resampling": (["--rounds", "1", "--resamples", "20"], ["45 networks x 5 seeds", "with all comparisons "]),
+    "feature_cache": (
+        [
+            "--rounds",
+            "1",
+            "--decoders",
+            "bilinear",
+            "nearest",
+            "--",
+            "encoder.backbone=test_vit",
+            "encoder.width=8",
+            "trainer.max_epochs=1",
+            "data.dataset.train=8",
+            "data.dataset.val=2",
+            "data.dataset.test=2",
+        ],
+        ["first, writing", "without / with: ", "scores equal"],
+    ),
     "contiguous": (
         [*SMALL, "--size", "32", "32", "--batch", "1", "--decoders", "deconv", "unpool"],
         ["deconv, cropped: logits equal", "unpool, enlarged: logits equal", "scores     cropped "],

@@ -52,9 +52,14 @@ def strip_labels(node: DictConfig, path: str) -> DictConfig:
     return OmegaConf.create({key: node[key] for key in map(str, node) if key in kept})
 
 
+def as_dict(node: DictConfig) -> dict[str, Any]:
+    """Return a node as Python dicts and lists, in which all interpolations are resolved."""
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
 def resolve(node: DictConfig) -> DictConfig:
     """Return a copy in which all interpolations are resolved."""
-    copy = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+    copy = OmegaConf.create(as_dict(node))
     assert isinstance(copy, DictConfig)
     return copy
 

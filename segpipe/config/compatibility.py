@@ -52,7 +52,7 @@ def validate(cfg: DictConfig, encoder: Encoder) -> list[str]:
     encoder: may be on the meta device. Raises InvalidCombination for values that are invalid together.
     """
     try:
-        for refusal in (check_stride, check_decoder, check_skips, check_match, check_images):
+        for refusal in (check_stride, check_decoder, check_skips, check_match, check_images, check_cache):
             refusal(cfg, encoder)
         check_training(cfg)
     except UserError as error:
@@ -201,6 +201,26 @@ def check_images(cfg: DictConfig, encoder: Encoder) -> None:
         raise UserError(
             f"augment={cfg.augment.name} changes the size of images, so they cannot be stacked to a batch: set "
             f"data.crop=[HEIGHT,WIDTH]."
+        )
+
+
+def check_cache(cfg: DictConfig, encoder: Encoder) -> None:
+    """Raise UserError where ``encoder.cache`` could not keep the features: they change, or each epoch has others."""
+    cache, freeze, needed = cfg.encoder.get("cache"), cfg.encoder.get("freeze", 0), encoder.extracted_stages
+    if not cache:
+        return
+    option = f"encoder.cache={schema.format_value(cache).lower()}"
+    if freeze < needed:
+        part = "its backbone" if needed < len(encoder.stages) else "all of it"
+        raise UserError(
+            f"{option} keeps the features of a frozen encoder, but encoder.freeze={freeze}: set "
+            f"encoder.freeze={needed}, which freezes {part}, or encoder.cache=false."
+        )
+    if not cfg.data.get("overfit") and (others := build.augment(cfg).unbounded()):
+        raise UserError(
+            f"{option}: augment={cfg.augment.name} has {', '.join(others)}, so that each epoch has other images and "
+            f"other features. Only flips are allowed: take augment=light (flips) or augment=none, or "
+            f"encoder.cache=false."
         )
 
 

@@ -141,6 +141,8 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
         resolved.model.deep_supervision = False  # no step but the last one has a loss
     if stride == encoder.coarsest:
         resolved.model.narrow = "refine"
+    if resolved.encoder.get("cache") is True:
+        resolved.encoder.cache = False  # features are kept as computed
     operator, last = build.operator(decoder), enlargement(cfg)
     if last and stride == encoder.coarsest:
         resolved.decoder = decoder.copy()

@@ -43,6 +43,7 @@ EXTRA_KEYS: dict[str, Any] = {
     "data.crop": list[int] | None,
     "encoder.weights": str | None,
     "encoder.freeze": int,
+    "encoder.cache": bool | Literal["bfloat16", "float16"],
     "augment.local_contrast": bool,
     "decoder.smooth": Literal["conv3x3"] | None,
     "decoder.residual": bool,

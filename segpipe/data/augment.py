@@ -21,6 +21,7 @@ from segpipe.errors import UserError
 
 PROBES, PROBED = 32, (64, 96)  # draws of the transforms before the crop, on images of these sides, to learn their scale
 TURNED = 1.25  # times the side of a crop: what a crop needs that is turned by up to 15 degrees, sin 15 + cos 15
+FLIPS = (A.HorizontalFlip, A.VerticalFlip)
 
 
 class Augment:
@@ -40,6 +41,7 @@ class Augment:
     ) -> None:
         self.crop = crop
         self.before_crop = list(before_crop)
+        self.transforms = list(flat([*before_crop, *after_crop]))
         self.cut = CropAt(crop[0], crop[1]) if crop else None
         cropping = [PadTo(crop[0], crop[1]), self.cut] if crop else []
         self.compose = A.Compose([*before_crop, *cropping, *after_crop])
@@ -47,6 +49,18 @@ class Augment:
         self.revision = int(
             any(isinstance(one, Registered | A.CropAndPad) for one in flat([*before_crop, *after_crop]))
         )
+
+    def flips(self) -> list[str]:
+        """Return the names of the transforms that flip; each doubles the number of images that an image may become."""
+        return sorted({type(one).__name__ for one in self.transforms if isinstance(one, FLIPS)})
+
+    def unbounded(self) -> list[str]:
+        """Return the names of the transforms by which an image may become more than a few other images: all but flips.
+
+        ``encoder.cache`` cannot keep the features of all of these. Crops are not among them.
+        """
+        transforms = [one for one in self.transforms if isinstance(one, A.BasicTransform)]
+        return list(dict.fromkeys(type(one).__name__ for one in transforms if not isinstance(one, FLIPS)))
 
     @cached_property
     def window(self) -> tuple[int, int] | None:

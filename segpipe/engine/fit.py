@@ -42,7 +42,7 @@ from segpipe.runs.counts import write_boundaries, write_confusion
 from segpipe.runs.run import Run, display_path, resume_command
 from segpipe.runs.storage import read_json, write_json
 from segpipe.runs.summary import format_score, print_summary
-from segpipe.training import devices, pretrained, tracking
+from segpipe.training import devices, feature_cache, pretrained, tracking
 from segpipe.training.callbacks import save_prediction_grid
 from segpipe.training.devices import RankInfo
 from segpipe.training.task import SegmentationTask
@@ -164,6 +164,8 @@ def build_training(
     task = build.task(cfg, data)
     task.check_optimizer()
     load_weights(task, cfg)
+    if cfg.encoder.get("cache"):
+        print(f"Note: {feature_cache.attach(task.network, plan.encoder, build.as_dict(cfg.encoder), data)}")
     start = None
     if not rank_info.rank:
         start = Start(plan, data, overrides=overrides, world_size=rank_info.world_size, restart=restart)
@@ -196,6 +198,7 @@ def fit(training: Training) -> dict[str, Any]:
     trainer.fit(training.task, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
     seconds = time.time() - began
     best_epoch = evaluate_best(training)
+    training.task.network.extractor = None  # costs and pictures are those of the complete network
     devices.leave_process_group(trainer.strategy)
     if training.rank:
         return {}

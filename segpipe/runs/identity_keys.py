@@ -29,6 +29,7 @@ ADDED_SINCE: dict[str, Any] = {
     "fusion.attention": None,
     "fusion.drop": 0,
     "model.deep_supervision": False,
+    "encoder.cache": False,  # true stores the features as computed and stands for the same; see ``canonical``
     "encoder.revision": 0,  # see the encoder's class
     "neck.revision": 0,  # see the neck's class
 }

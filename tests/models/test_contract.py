@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from support.configs import configure
 from support.grid import grid
-from support.tiny_networks import OPERATORS, build_tiny, meta_encoder
+from support.tiny_networks import OF_TIMM, OPERATORS, build_tiny, meta_encoder
 
 from segpipe.config import build
 from segpipe.config.schema import options
@@ -15,7 +15,7 @@ from segpipe.errors import UserError
 def layouts():
     """An encoder of each class and set of maps that there are under conf: the others differ in widths and depths."""
     found = {}
-    for name in sorted(set(options("encoder")) - {"timm"}, key=lambda name: (len(name), name)):  # resnet18 first
+    for name in sorted(set(options("encoder")) - {*OF_TIMM}, key=lambda name: (len(name), name)):  # resnet18 first
         encoder = meta_encoder(name)
         kind = (type(encoder), *encoder.strides, *encoder.pools, encoder.classifier_kernel)
         found.setdefault(kind, name)
@@ -104,6 +104,8 @@ def test_encoder_contract(encoder):
     cfg = configure(f"encoder={encoder}")
     if "widths" in cfg.encoder:
         cfg.encoder.widths = [8] * len(cfg.encoder.widths)
+    if encoder == "vit":
+        cfg.encoder.backbone = "test_vit"
     module = build.instantiate_group(cfg, "encoder").eval()
     assert (module.strides, module.pools, module.revision) == (meta.strides, meta.pools, meta.revision)
     features = module(torch.rand(2, 3, 96, 64))
