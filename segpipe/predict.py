@@ -1,6 +1,5 @@
 """``python -m segpipe.predict RUN IMAGES --out FOLDER``: masks, coloured masks and overlays of your own images."""
 
-import argparse
 import os
 import sys
 from collections.abc import Iterable
@@ -12,6 +11,8 @@ from segpipe.data.find import IMAGE_SUFFIXES, identity, images_below
 from segpipe.data.visualise import colour_mask, overlay, save_image
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError, printable
+from segpipe.runs.storage import check_can_write
+from segpipe.terminal import Parser
 
 ENDINGS = ("_mask", "_colour", "_overlay")
 
@@ -25,6 +26,7 @@ def predict(
     of each image, and the error of an image that cannot be read, predicted or written. Returns the number of images
     that failed.
     """
+    check_can_write(out, f"--out {out}")
     predictor = Predictor(run, device=device, trust=trust)
     failed = 0
     for number, (name, path) in enumerate(images.items(), start=1):
@@ -98,7 +100,7 @@ def without_predictions(images: dict[str, Path]) -> dict[str, Path]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m segpipe.predict", description=__doc__)
+    parser = Parser(prog="python -m segpipe.predict", description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument(
         "pictures", type=Path, nargs="+", help="images, or folders, which are searched with their subfolders"
