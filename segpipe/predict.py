@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,6 +23,8 @@ from segpipe.engine.predictor import Predictor
 from segpipe.engine.video import VIDEO_SUFFIXES, VideoFile, frame_rate, frames, is_video, number_of_frames
 from segpipe.errors import UserError, nearest, pluralise, printable
 from segpipe.models.tta import Flips
+from segpipe.runs.storage import check_can_write
+from segpipe.terminal import Parser
 
 SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 LISTED = 50  # images: of more, not each one gets a line
@@ -58,7 +59,8 @@ def predict(
     Returns the number of images that failed. Raises UserError where the disk is full, OSError where ``out`` cannot be
     written.
     """
-    check_writable(out)
+    check_can_write(out, f"--out {out}")
+    out.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(run, device=device, trust=trust, flips=flips, scales=[*scales])
     outputs = Outputs(out, predictor.classes, predictor.palette, geo=is_installed(), **options)
     total = sum(min(most_frames, number_of_frames(path)) if is_video(path) else 1 for path in images.values())
@@ -82,16 +84,6 @@ def predict(
     videos.close()
     report.end()
     return report.failed
-
-
-def check_writable(out: Path) -> None:
-    """Raise OSError where no file can be written in a folder, which is made."""
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(out)) from error
 
 
 class Report:
@@ -272,7 +264,7 @@ def read_frames(text: str) -> int:
 
 def parse() -> argparse.Namespace:
     """Return the arguments of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m segpipe.predict", description=__doc__)
+    parser = Parser(prog="python -m segpipe.predict", description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument(
         "pictures", type=Path, nargs="+", help="images and videos, or folders, which are searched with their subfolders"

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from segpipe.config import schema
 from segpipe.config.messages import user_errors
-from segpipe.engine import dry_run, ranks, scheduler
+from segpipe.engine import command_line, dry_run, ranks, scheduler
 from segpipe.engine.fit import train as train
 from segpipe.engine.processes import CONFIG_NAME, exit_with_parent
 from segpipe.engine.shutdown import exit_after, raise_on_signals
@@ -98,6 +98,7 @@ def main() -> None:
     exit_with_parent()
     dry_run.take_option(sys.argv)
     with user_errors():
+        sys.argv[1:] = command_line.arranged(sys.argv[1:])
         devices.silence_nonzero_ranks()
         try:
             hydra_main()

@@ -246,6 +246,8 @@ def describe(allowed: Any) -> str:
         return " or ".join(str(word) for word in get_args(allowed))
     if get_origin(allowed) is dict:
         return f"a mapping from {' to '.join(map(describe, get_args(allowed)))}"
+    if get_origin(allowed) is list and get_origin(get_args(allowed)[0]) in (Union, UnionType):
+        return "a list of objects, each given by its _target_"
     if get_origin(allowed) is list:
         return f"a list of {describe(get_args(allowed)[0]).removeprefix('a ')}s"
     if parts := [part for part in get_args(allowed) if part in words or get_args(part)]:  # those a user can type

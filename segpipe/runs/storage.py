@@ -88,6 +88,18 @@ def atomic_write(path: Path, write: Callable[[Path], None], *, sync: bool = True
         temporary.unlink(missing_ok=True)
 
 
+def check_can_write(folder: Path, given: str) -> None:
+    """Raise UserError where a folder cannot be made or written to, before work whose results would be lost.
+
+    given: what the user typed, for the message.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not place.is_dir():
+        raise UserError(f"{given}: {place} is a file. Give a folder; it is created if it does not exist.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{given}: {place} cannot be written. Change its permissions, or give another folder.")
+
+
 def partial_files(folder: Path) -> Iterator[Path]:
     """Yield the incomplete files that ``atomic_write`` left in a folder when its process was killed."""
     with suppress(OSError):
