@@ -114,7 +114,9 @@ def main() -> None:
     parser.add_argument("--image", type=Path, action="append", default=[], help="an image; may be repeated")
     parser.add_argument("--mask", type=Path, action="append", default=[], help="the ground truth of each image, if any")
     parser.add_argument(
-        "--split", choices=get_args(Split), help="also measure what needs a data set: skips, probes, failures"
+        "--split",
+        choices=get_args(Split),
+        help="also measure what needs a data set: skips, operators, probes, failures",
     )
     parser.add_argument("--limit", type=int, default=LIMIT, help="number of images of the split (default: %(default)s)")
     parser.add_argument(
