@@ -18,7 +18,10 @@ PLAIN = [*ODD, "optimizer=sgd", "optimizer.lr=0.05", "callbacks=early_stopping",
          "callbacks.early_stopping.monitor=val/loss"]  # fmt: skip
 
 
-WHOLE = [*ODD, "task.accumulate=2", "task.clip=0.1", "callbacks=ema", "logger=none"]
+CROPS = ["data.steps_per_epoch=2", "data.rare_share=0.5"]
+
+
+WHOLE = [*ODD, *CROPS, "task.accumulate=2", "task.clip=0.1", "callbacks=ema", "logger=none"]
 
 
 def matrices(folder, split):
