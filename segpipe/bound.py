@@ -20,7 +20,7 @@ from segpipe.config import build
 from segpipe.config.messages import user_errors
 from segpipe.config.schema import CONF, check
 from segpipe.data.dataset import Split
-from segpipe.runs.run import PYTHON, display_path
+from segpipe.runs.run import PYTHON, display_path, quote_template
 from segpipe.runs.storage import write_json
 from segpipe.runs.summary import format_score
 
@@ -46,7 +46,7 @@ def table(content: dict[str, Any]) -> Table:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m segpipe.bound", description=__doc__)
-    parser.add_argument("overrides", nargs="*", help="as for train: data=camvid data.root=...")
+    parser.add_argument("overrides", nargs="*", type=quote_template, help="as for train: data=camvid data.root=...")
     parser.add_argument("--split", choices=get_args(Split), default="test")
     parser.add_argument("--out", type=Path, help="the file to write (default: outputs/bounds/DATA-SPLIT.json)")
     given = parser.parse_intermixed_args()
