@@ -3,7 +3,6 @@
 With ``--operators`` it is a table of all upsampling operators.
 """
 
-import argparse
 from typing import NamedTuple
 
 import torch
@@ -15,11 +14,12 @@ from segpipe.config import build
 from segpipe.config.choices import files
 from segpipe.config.messages import user_errors
 from segpipe.config.plan import Plan
-from segpipe.config.schema import CONF, options
+from segpipe.config.schema import CONF, key_of, options
 from segpipe.data.folder.classes import MOST_CLASSES
 from segpipe.errors import UserError
 from segpipe.models.cost import count, multiply_adds, used_parameters
 from segpipe.models.upsample import Upsampler
+from segpipe.terminal import Parser
 
 WIDTH = 110  # minimum width of the table in characters
 CHANNELS = 256  # of x, of the result and of the source, for which the cost of an operator is given
@@ -27,17 +27,24 @@ CHANNELS = 256  # of x, of the result and of the source, for which the cost of a
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m segpipe.architectures", description=__doc__)
+    parser = Parser(prog="python -m segpipe.architectures", description=__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=[360, 480], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--classes", type=int, default=11)
     parser.add_argument("--operators", action="store_true", help="the upsampling operators instead, decoder=NAME")
-    parser.add_argument("overrides", nargs="*", help="as for train, applied to every model: fusion=none match=params")
+    parser.add_argument(
+        "overrides", nargs="*", help="as for train: fusion=none match=params; model=unet,ladder: only these"
+    )
     given = parser.parse_args()
     with user_errors():
         if min(given.size) < 1 or not 1 <= given.classes <= MOST_CLASSES:
             raise UserError(
                 f"--size {given.size[0]} {given.size[1]} --classes {given.classes}: allowed are sizes of 1 or more, "
                 f"and 1 to {MOST_CLASSES} classes."
+            )
+        if given.operators and given.overrides:
+            raise UserError(
+                f"--operators {given.overrides[0]}: the table of operators takes no overrides; it has the arguments of "
+                f"conf/decoder."
             )
         if given.operators:
             table = operator_table()
@@ -47,7 +54,10 @@ def main() -> None:
 
 
 def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -> Table:
-    """Return a table with a row for every file in conf/model, each with ``overrides``. No weights are allocated.
+    """Return a table with a row for each model, with ``overrides``. No weights are allocated.
+
+    The models are those of ``model=NAME,NAME``, or what an ``experiment`` chooses; without either, every file in
+    conf/model.
 
     size: (height, width) of the image for which multiply-adds are counted. An invalid combination is marked in the
     table, and its error is printed.
@@ -57,8 +67,9 @@ def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -
         table.add_column(heading)
     table.add_column("M parameters", justify="right")
     table.add_column("G multiply-adds", justify="right")
+    others = [override for override in overrides if key_of(override) != "model"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfgs = [compose("train", [f"model={name}", *overrides]) for name in options("model")]
+        cfgs = [compose("train", [*words, *others]) for words in choices_of_model(overrides)]
     for cfg in sorted(cfgs, key=lambda cfg: (-cfg.model.stride, cfg.model.name)):
         parts = [cfg[group].name for group in ("model", "encoder", "neck", "decoder", "fusion")]
         try:
@@ -74,6 +85,14 @@ def model_table(overrides: list[str], size: tuple[int, int], num_classes: int) -
             *parts, str(cfg.model.stride), f"{parameters / 1e6:.3f}", f"{multiply_adds(network, size) / 1e9:.2f}"
         )
     return table
+
+
+def choices_of_model(overrides: list[str]) -> list[list[str]]:
+    """Return the override that chooses the model, for each row; an empty list where an experiment chooses it."""
+    chosen = {key_of(override): override.partition("=")[2] for override in overrides}
+    if "model" in chosen:
+        return [[f"model={name}"] for name in chosen["model"].split(",")]
+    return [[]] if "experiment" in chosen else [[f"model={name}"] for name in options("model")]
 
 
 class OperatorFacts(NamedTuple):

@@ -3,7 +3,6 @@
 The scores are a reference for upsampling operators, not a limit: a learned decoder, or one with skips, can do better.
 """
 
-import argparse
 import shlex
 from pathlib import Path
 from typing import Any, get_args
@@ -20,9 +19,11 @@ from segpipe.config import build
 from segpipe.config.messages import user_errors
 from segpipe.config.schema import CONF, check
 from segpipe.data.dataset import Split
+from segpipe.errors import UserError
 from segpipe.runs.run import PYTHON, display_path, quote_template
-from segpipe.runs.storage import write_json
+from segpipe.runs.storage import check_can_write, write_json
 from segpipe.runs.summary import format_score
+from segpipe.terminal import Parser
 
 
 def bound(cfg: DictConfig, split: Split) -> dict[str, Any]:
@@ -45,17 +46,20 @@ def table(content: dict[str, Any]) -> Table:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m segpipe.bound", description=__doc__)
+    parser = Parser(prog="python -m segpipe.bound", description=__doc__)
     parser.add_argument("overrides", nargs="*", type=quote_template, help="as for train: data=camvid data.root=...")
     parser.add_argument("--split", choices=get_args(Split), default="test")
     parser.add_argument("--out", type=Path, help="the file to write (default: outputs/bounds/DATA-SPLIT.json)")
-    given = parser.parse_intermixed_args()
+    given = parser.parse_args()
     with user_errors():
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", given.overrides)
         check(cfg)
-        content = bound(cfg, given.split)
         out = given.out or Path("outputs") / "bounds" / f"{cfg.data.name}-{given.split}.json"
+        if out.is_dir():
+            raise UserError(f"--out {out}: this is a folder. Give the name of a file.")
+        check_can_write(out.parent, f"--out {out}")
+        content = bound(cfg, given.split)
         write_json(out, content)
     Console(highlight=False, soft_wrap=True).print(table(content))
     print("These scores are a reference, not a limit: a learned decoder, or one with skips, can do better.")

@@ -1,6 +1,5 @@
 """``python -m segpipe.check_data data=folder data.root=...``: find the problems of a data set before training."""
 
-import argparse
 import shlex
 import sys
 from typing import get_args
@@ -16,6 +15,7 @@ from segpipe.data.check import Report
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError, printable
 from segpipe.runs.run import PYTHON, quote_template
+from segpipe.terminal import Parser
 
 SHOWN = 20  # number of problems printed without --all
 
@@ -36,7 +36,7 @@ def check_data(cfg: DictConfig) -> Report:
 
 def main() -> None:
     """The command line; exit status 1 if there is any problem."""
-    parser = argparse.ArgumentParser(prog="python -m segpipe.check_data", description=__doc__)
+    parser = Parser(prog="python -m segpipe.check_data", description=__doc__)
     parser.add_argument("overrides", nargs="*", type=quote_template, help="as for train: data=folder data.root=...")
     parser.add_argument("--all", action="store_true", help=f"print all problems, not {SHOWN} of them")
     given = parser.parse_args()

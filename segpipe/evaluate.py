@@ -1,6 +1,5 @@
 """``python -m segpipe.evaluate RUN --data data=camvid data.root=...``: test a finished run again, on any data set."""
 
-import argparse
 from pathlib import Path
 from typing import get_args
 
@@ -13,11 +12,12 @@ from segpipe.engine.skip_ablation import SkipChange
 from segpipe.errors import printable
 from segpipe.runs.run import quote_template
 from segpipe.runs.summary import format_score, score_table
+from segpipe.terminal import Parser
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m segpipe.evaluate", description=__doc__)
+    parser = Parser(prog="python -m segpipe.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument(
         "--data",

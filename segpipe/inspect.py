@@ -1,6 +1,5 @@
 """``python -m segpipe.inspect RUN [RUN ...] --image FILE --out FOLDER``: what each decoder does, layer by layer."""
 
-import argparse
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,13 +13,15 @@ from segpipe.data.examples import file_names
 from segpipe.data.files import read_image, read_mask
 from segpipe.data.visualise import save_image
 from segpipe.engine.inspection import inspect_runs, open_predictors
+from segpipe.engine.predictor import resolve_device
 from segpipe.engine.split_measures import measure_split
 from segpipe.errors import UserError, printable
 from segpipe.lab import strip
 from segpipe.lab.colours import map_to_rgb
 from segpipe.lab.facts import Inspection, ShownImage
 from segpipe.runs.run import PYTHON, Run, display_path, quote_template
-from segpipe.runs.storage import inside, write_text
+from segpipe.runs.storage import check_can_write, inside, write_text
+from segpipe.terminal import Parser
 
 LIMIT = 40  # images of a split that are measured
 
@@ -47,6 +48,11 @@ def inspect(
     is printed on the page. Raises UserError for an input that cannot be used, before anything is written; a run without
     weights is named on the page.
     """
+    if limit < 1:
+        raise UserError(f"--limit {limit}: allowed is a number of images of 1 or more.")
+    if device is not None:
+        resolve_device(device)
+    check_can_write(out, f"--out {out}")
     shown = read_images(images, masks)
     predictors = open_predictors(runs, device=device, trust=trust)
     inspection = inspect_runs(runs, predictors, shown, all_channels=sheets, report=lambda text: print(printable(text)))
@@ -103,12 +109,14 @@ def write_pictures(inspection: Inspection, out: Path, *, sheets: bool) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m segpipe.inspect", description=__doc__)
+    parser = Parser(prog="python -m segpipe.inspect", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the folders of runs, shown side by side")
     parser.add_argument("--image", type=Path, action="append", default=[], help="an image; may be repeated")
     parser.add_argument("--mask", type=Path, action="append", default=[], help="the ground truth of each image, if any")
     parser.add_argument(
-        "--split", choices=get_args(Split), help="also measure what needs a data set: skips, probes, failures"
+        "--split",
+        choices=get_args(Split),
+        help="also measure what needs a data set: skips, operators, probes, failures",
     )
     parser.add_argument("--limit", type=int, default=LIMIT, help="number of images of the split (default: %(default)s)")
     parser.add_argument(

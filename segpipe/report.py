@@ -27,7 +27,8 @@ from segpipe.config.schema import locate
 from segpipe.errors import UserError
 from segpipe.runs.archive import shown_path
 from segpipe.runs.run import display_path
-from segpipe.runs.storage import write_text
+from segpipe.runs.storage import check_can_write, write_text
+from segpipe.terminal import Parser
 
 RESAMPLES = 10_000
 
@@ -70,8 +71,7 @@ class Options:
             raise UserError(
                 f"--resamples {self.resamples}: at least 100 are needed to estimate a variance; {RESAMPLES} are usual."
             )
-        if out.is_file():
-            raise UserError(f"--out {out}: this is a file. Give a folder; it is created if it does not exist.")
+        check_can_write(out, f"--out {out}")
 
 
 def report(folder: Path, *, out: Path | None = None, **options: Any) -> list[Paragraph]:
@@ -189,7 +189,7 @@ def offered_classes() -> dict[str, type]:
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="python -m segpipe.report", description=__doc__)
+    parser = Parser(prog="python -m segpipe.report", description=__doc__)
     parser.add_argument(
         "folder",
         type=Path,

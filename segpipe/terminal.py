@@ -4,19 +4,42 @@
 caller has put in their place.
 """
 
+import argparse
+import difflib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
-from segpipe.errors import INTERRUPTED
+from segpipe.errors import INTERRUPTED, printable
 
 SHOW_CURSOR = b"\x1b[?25h"  # for a terminal
 GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # reader or terminal gone; full
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a command line. An error is one line, and options may stand anywhere between the other words."""
+
+    def parse_args(self, *arguments: Any, **named: Any) -> Any:
+        """See ArgumentParser."""
+        return self.parse_intermixed_args(*arguments, **named)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and how to get help, and end with status 2."""
+        text = printable(message)
+        if unknown := re.fullmatch(r"unrecognized arguments: (.*)", text, re.DOTALL):
+            given = unknown[1].split()[0].partition("=")[0]
+            close = difflib.get_close_matches(given, self._option_string_actions, n=1, cutoff=0.75)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            text = f"{unknown[1]}: there is no such option.{hint}"
+        end = "" if text.endswith((".", "?")) else "."
+        print(f"segpipe: {text}{end} Help: {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
 
 
 class Descriptor(io.FileIO):

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from segpipe.config import schema
 from segpipe.config.messages import user_errors
-from segpipe.engine import dry_run, ranks, scheduler
+from segpipe.engine import command_line, dry_run, ranks, scheduler
 from segpipe.engine.fit import train as train
 from segpipe.engine.processes import CONFIG_NAME, exit_with_parent
 from segpipe.engine.shutdown import exit_after, raise_on_signals
@@ -99,6 +99,7 @@ def main() -> None:
     dry_run.take_option(sys.argv)
     sys.argv[1:] = map(quote_template, sys.argv[1:])
     with user_errors():
+        sys.argv[1:] = command_line.arranged(sys.argv[1:])
         devices.silence_nonzero_ranks()
         try:
             hydra_main()

@@ -4,7 +4,6 @@ The level with the highest mean validation mIoU over the tuning seeds is chosen.
 cells are written to a file for ``sweep.cells``, to be run with other seeds.
 """
 
-import argparse
 import itertools
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from segpipe.engine.tuning import ENDED, OUT, Choice, Sweep, choose, join, next_
 from segpipe.errors import pluralise
 from segpipe.runs.archive import shown_path
 from segpipe.runs.run import display_path
+from segpipe.terminal import Parser
 
 
 def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
@@ -68,7 +68,7 @@ def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m segpipe.tune", description=__doc__.partition("\n\n")[2])  # type: ignore[union-attr]
+    parser = Parser(prog="python -m segpipe.tune", description=__doc__.partition("\n\n")[2])  # type: ignore[union-attr]
     parser.add_argument("sweep", type=Path, help="the folder of a sweep")
     parser.add_argument(
         "keys", nargs="+", metavar="KEY", help="a swept key; with several keys, their best combination is chosen"

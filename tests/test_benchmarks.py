@@ -44,6 +44,23 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ],
     ),
     "resampling": (["--rounds", "1", "--resamples", "20"], ["45 networks x 5 seeds", "with all comparisons "]),
+    "feature_cache": (
+        [
+            "--rounds",
+            "1",
+            "--decoders",
+            "bilinear",
+            "nearest",
+            "--",
+            "encoder.backbone=test_vit",
+            "encoder.width=8",
+            "trainer.max_epochs=1",
+            "data.dataset.train=8",
+            "data.dataset.val=2",
+            "data.dataset.test=2",
+        ],
+        ["first, writing", "without / with: ", "scores equal"],
+    ),
     "contiguous": (
         [*SMALL, "--size", "32", "32", "--batch", "1", "--decoders", "deconv", "unpool"],
         ["deconv, cropped: logits equal", "unpool, enlarged: logits equal", "scores     cropped "],
@@ -68,6 +85,10 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
     "operators": (
         ["--shapes", "1,4,3,4", "--operators", "bilinear", "sapa", "unpool"],
         ["assemble and other sums", "unfold, product ", "sapa ", " MiB (", "/ bilinear: "],
+    ),
+    "predicting": (
+        ["--images", "4", "--side", "64", "encoder=small", "encoder.widths=[8,8,8,8,8]"],
+        ["one by one / pipeline: ", "pipeline / forward alone: "],
     ),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }

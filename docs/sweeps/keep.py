@@ -8,10 +8,13 @@ Checkpoints, contact sheets, logs and W&B's files stay behind; so do the machine
 example pictures, predictions are kept of the lowest seed, photos and truths once, and of drawn scenes only; of what was
 counted at boundaries, picture by picture, the scores that a report compares. ``README.md`` beside the runs shows each
 cell's mean test mIoU and its standard deviation over seeds.
+
+With ``--archive`` the runs are in one file, ``docs/sweeps/NAME.zip``, and the table is ``docs/sweeps/NAME.md``.
 """
 
 import argparse
 import itertools
+import math
 import re
 import shutil
 import statistics
@@ -24,7 +27,7 @@ from omegaconf import OmegaConf
 
 from segpipe.analysis.page.boundaries import COMPARED
 from segpipe.config.schema import key_of
-from segpipe.runs import cells
+from segpipe.runs import archive, cells
 from segpipe.runs.archive import as_folder
 from segpipe.runs.run import Run, remove_if_empty
 from segpipe.runs.storage import read_json, write_json, write_text
@@ -90,17 +93,19 @@ def table(finished: list[cells.Cell], folder: Path) -> str:
         miou = read_json(Run(folder / str(cell.run)).metrics)["test"]["miou"]
         row = found.setdefault((cell.choices["stride"], cell.choices["decoder"], other), {})
         row.setdefault(cell.choices["fusion"], []).append(100 * miou)
+    fusions = [*dict.fromkeys(fusion for scores in found.values() for fusion in scores)]
+    fusions = [*(FUSIONS if {*FUSIONS} & {*fusions} else ()), *(name for name in fusions if name not in FUSIONS)]
     strides = sorted({stride for stride, _, _ in found}, reverse=True)
     decoders = list(dict.fromkeys(decoder for _, decoder, _ in found))
     rest = list(dict.fromkeys(other for _, _, other in found))
     beside = rest != [""]
     lines = [
-        "| stride | decoder | " + "other | " * beside + " | ".join(FUSIONS) + " |",
-        "|---" * (5 + beside) + "|",
+        "| stride | decoder | " + "other | " * beside + " | ".join(fusions) + " |",
+        "|---" * (2 + beside + len(fusions)) + "|",
     ]
     for row in (row for row in itertools.product(strides, decoders, rest) if row in found):
         stride, decoder, other = row
-        scores = [spread(found[row].get(fusion, [])) for fusion in FUSIONS]
+        scores = [spread(found[row].get(fusion, [])) for fusion in fusions]
         lines.append(f"| {stride} | `{decoder}` | " + f"{other} | " * beside + " | ".join(scores) + " |")
     return "\n".join(lines)
 
@@ -155,12 +160,40 @@ def main(source: Path) -> None:
     if (source / TUNED).is_file():
         write_text(target / TUNED, without_paths((source / TUNED).read_text(encoding="utf-8")))
     done = f"{len(finished)} of {len(listed)} cells finished, {len(runs)} runs."
-    experiments = {word for cell in listed for word in cell.overrides if word.startswith("experiment=")}
-    command = " ".join(["python -m segpipe.train", *sorted(experiments), f"sweep.name={source.name}"])
-    about = f"`{command}`, whose cells are in `sweep.json`: {done}"
-    what = "Test mIoU in percent, mean ± standard deviation over seeds; segpipe.report tests the differences."
-    write_text(target / "README.md", f"# {source.name}\n\n{about}\n{what}\n\n{table(finished, source)}\n")
+    about = f"`{command_of(source, listed)}`, whose cells are in `sweep.json`: {done}"
+    what = "Test mIoU in percent, mean ± standard deviation over seeds"
+    text = f"# {source.name}\n\n{about}\n{what}; segpipe.report tests the differences.\n\n{table(finished, source)}\n"
+    write_text(target / "README.md", text)
     print(f"{target}: {len(runs)} runs")
+
+
+def command_of(source: Path, listed: list[cells.Cell]) -> str:
+    """The command that trains a sweep.
+
+    Values of its keys are left out where they are those of its experiment, or where the cells are no product of them.
+    """
+    values: dict[str, list[str]] = {}
+    for word in itertools.chain.from_iterable(cell.place for cell in listed):
+        key, _, value = word.partition("=")
+        if value not in values.setdefault(key, []):
+            values[key].append(value)
+    experiment = [f"experiment={value}" for value in sorted(values.pop("experiment", []))]
+    if experiment == [f"experiment={source.name}"]:
+        return " ".join(["python -m segpipe.train", *experiment])
+    product = math.prod(map(len, values.values())) == len(listed)
+    given = [f"{key}={','.join(of_key)}" for key, of_key in values.items()] if product else []
+    return " ".join(["python -m segpipe.train", *experiment, *given, f"sweep.name={source.name}"])
+
+
+def pack(target: Path) -> None:
+    """Replace a folder of kept runs by an archive and a page beside it."""
+    file = target.with_suffix(archive.SUFFIX)
+    archive.write(target, file)
+    page = (target / "README.md").read_text(encoding="utf-8")
+    link = f"The runs are in `{file.name}`; `python -m segpipe.report docs/sweeps/{file.name}` tests the differences."
+    write_text(target.with_suffix(".md"), page.replace("; segpipe.report tests the differences.", f". {link}"))
+    shutil.rmtree(target)
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
 def may_be_passed_on(run: Run) -> bool:
@@ -201,9 +234,12 @@ def sweep_name(folder: Path) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--restore", type=Path, metavar="KEPT", help="copy from there into the sweep's folder instead")
+    parser.add_argument("--archive", action="store_true", help="keep one file and a table, not a folder")
     parser.add_argument("sweep", type=Path, help="a sweep's folder, outputs/sweeps/NAME")
     given = parser.parse_args()
     if given.restore:
         restore(given.restore, given.sweep)
     else:
         main(given.sweep)
+        if given.archive:
+            pack(Path(__file__).parent / sweep_name(given.sweep))

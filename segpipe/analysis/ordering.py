@@ -39,10 +39,12 @@ class Order:
 
 def as_positive(comparison: Comparison) -> Comparison:
     """Return the comparison, with levels exchanged if the difference is negative."""
-    estimate = comparison.estimate
-    if not estimate.difference < 0:
-        return comparison
-    contrast = comparison.contrast
+    return exchanged(comparison) if comparison.estimate.difference < 0 else comparison
+
+
+def exchanged(comparison: Comparison) -> Comparison:
+    """Return the comparison with its levels exchanged: ``b`` minus ``a``."""
+    estimate, contrast = comparison.estimate, comparison.contrast
     square = contrast.square and (*contrast.square[:2], contrast.square[3], contrast.square[2])
     return replace(
         comparison,

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from segpipe.models.upsample import Upsampler, with_residual
 from segpipe.runs.checkpoints import require_intact
 from segpipe.runs.run import Run
 from segpipe.training import devices, tracking
-from segpipe.training.callbacks import AtomicCheckpointIO, History, KeepSigtermHandler
+from segpipe.training.callbacks import AtomicCheckpointIO, EpochLines, History, KeepSigtermHandler
 from segpipe.training.devices import SINGLE_PROCESS, RankInfo
 from segpipe.training.losses import ClassWeighted, Loss
 from segpipe.training.sync_batchnorm import SyncBatchNormPlugin
@@ -51,9 +52,14 @@ def strip_labels(node: DictConfig, path: str) -> DictConfig:
     return OmegaConf.create({key: node[key] for key in map(str, node) if key in kept})
 
 
+def as_dict(node: DictConfig) -> dict[str, Any]:
+    """Return a node as Python dicts and lists, in which all interpolations are resolved."""
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
 def resolve(node: DictConfig) -> DictConfig:
     """Return a copy in which all interpolations are resolved."""
-    copy = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+    copy = OmegaConf.create(as_dict(node))
     assert isinstance(copy, DictConfig)
     return copy
 
@@ -225,9 +231,12 @@ def trainer(
     rank_info: this process's rank and the number of ranks. first, last: callbacks before and after those of the
     configuration; checkpoints are written after all. Raises UserError for arguments that Lightning rejects.
     """
-    callbacks = [*first, *instantiate_all(without_step_checkpoints(cfg.callbacks)), History(run)]
-    if cfg.trainer.get("enable_progress_bar", True):
-        callbacks.append(pl.callbacks.RichProgressBar(refresh_rate=PROGRESS_EVERY))
+    history, shown = History(run), cfg.trainer.get("enable_progress_bar", True)
+    callbacks = [*first, *instantiate_all(without_step_checkpoints(cfg.callbacks)), history]
+    on_terminal = sys.stdout.isatty()
+    if shown:
+        bar = pl.callbacks.RichProgressBar(refresh_rate=PROGRESS_EVERY)
+        callbacks.append(bar if on_terminal else EpochLines(history))
     plugins: list[Any] = [
         AtomicCheckpointIO(),
         LightningEnvironment(),
@@ -239,6 +248,7 @@ def trainer(
     # Instances are passed to the constructor, not to Hydra: Hydra would convert them to configurations.
     maker = instantiate(strip_labels(resolve(cfg.trainer), "trainer"), _partial_=True, _convert_="all")
     given = {"precision": precision(cfg), "sync_batchnorm": False, **devices.trainer_arguments(cfg, rank_info)}
+    given["enable_progress_bar"] = shown and on_terminal
     try:
         built = maker(callbacks=callbacks, logger=False, plugins=plugins, **given)
     except (TypeError, ValueError, ImportError) as error:  # a library that is not installed

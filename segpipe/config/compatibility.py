@@ -52,7 +52,7 @@ def validate(cfg: DictConfig, encoder: Encoder) -> list[str]:
     encoder: may be on the meta device. Raises InvalidCombination for values that are invalid together.
     """
     try:
-        for refusal in (check_stride, check_decoder, check_skips, check_match, check_images):
+        for refusal in (check_stride, check_decoder, check_skips, check_match, check_images, check_cache):
             refusal(cfg, encoder)
         check_training(cfg)
     except UserError as error:
@@ -204,6 +204,26 @@ def check_images(cfg: DictConfig, encoder: Encoder) -> None:
         )
 
 
+def check_cache(cfg: DictConfig, encoder: Encoder) -> None:
+    """Raise UserError where ``encoder.cache`` could not keep the features: they change, or each epoch has others."""
+    cache, freeze, needed = cfg.encoder.get("cache"), cfg.encoder.get("freeze", 0), encoder.extracted_stages
+    if not cache:
+        return
+    option = f"encoder.cache={schema.format_value(cache).lower()}"
+    if freeze < needed:
+        part = "its backbone" if needed < len(encoder.stages) else "all of it"
+        raise UserError(
+            f"{option} keeps the features of a frozen encoder, but encoder.freeze={freeze}: set "
+            f"encoder.freeze={needed}, which freezes {part}, or encoder.cache=false."
+        )
+    if not cfg.data.get("overfit") and (others := build.augment(cfg).unbounded()):
+        raise UserError(
+            f"{option}: augment={cfg.augment.name} has {', '.join(others)}, so that each epoch has other images and "
+            f"other features. Only flips are allowed: take augment=light (flips) or augment=none, or "
+            f"encoder.cache=false."
+        )
+
+
 def skip_options(cfg: DictConfig) -> dict[str, Any]:
     """Return the options of the skips that a configuration sets, beside the fusion itself."""
     options = {key: cfg.fusion.get(key) for key in ("at", "drop", "attention")}
@@ -320,6 +340,8 @@ def notes(cfg: DictConfig, encoder: Encoder) -> list[str]:
     steps = decoder_strides(encoder, start=encoder.coarsest, stop=model.stride)
     if model.get("deep_supervision") and len(steps) < 2:
         notes.append("model.deep_supervision=true has no effect here: the decoder has no step before its last one.")
+    if cfg.data.get("rare_share") and cfg.data.get("steps_per_epoch") is None:
+        notes.append(f"data.rare_share={cfg.data.rare_share:g} has no effect without data.steps_per_epoch.")
     if cfg.get("budget") and not cfg.match:
         notes.append(f"budget={cfg.budget:g} has no effect without match=params or match=multiply_adds.")
     return notes

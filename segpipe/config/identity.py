@@ -141,6 +141,8 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
         resolved.model.deep_supervision = False  # no step but the last one has a loss
     if stride == encoder.coarsest:
         resolved.model.narrow = "refine"
+    if resolved.encoder.get("cache") is True:
+        resolved.encoder.cache = False  # features are kept as computed
     operator, last = build.operator(decoder), enlargement(cfg)
     if last and stride == encoder.coarsest:
         resolved.decoder = decoder.copy()
@@ -160,6 +162,8 @@ def canonical(cfg: DictConfig, encoder: Encoder) -> dict[str, Any]:
     for name, node in list(resolved.callbacks.items()):
         if isinstance(node, DictConfig) and "_target_" in node and not changes_result(node):
             resolved.callbacks.pop(name)
+    if resolved.data.get("steps_per_epoch") is None:
+        resolved.data.pop("rare_share", None)  # it has no effect
     resolved.model.pop("name")
     resolved.model.pop("deconv_kernel", None)  # the decoder's node contains it
     return map_targets(OmegaConf.to_container(resolved), class_key)  # type: ignore[no-any-return]

@@ -26,7 +26,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segpipe import terminal
-from segpipe.config.schema import CONF, keys, options
+from segpipe.config.hints import choices_with, groups, hint_for, leaves
+from segpipe.config.schema import keys, options
 from segpipe.errors import INTERRUPTED, UserError, nearest, printable
 from segpipe.runs.run import PYTHON, quote_override
 
@@ -74,6 +75,7 @@ SMALLER = {  # by a function that was running: what needs less memory there
     "test_step": SMALLER_EVALUATION,
     "evaluate": SMALLER_EVALUATION.replace("or fewer sweep.workers", "each after --data"),
     "logits": SMALLER_IMAGE,
+    "tiles": SMALLER_IMAGE,
 }
 LOADER_FAILURES = (  # parts of torch's messages
     "DataLoader timed out", "killed by signal: Bus error", "unable to open shared memory object",
@@ -83,6 +85,8 @@ LOADER_ENDED = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (exited un
 IN_WORKER = re.compile(
     r"\[Errno (\d+)\] ([^:\n]*)(?:: '(.*)')?\s*\Z"
 )  # the last line of an error of a loader's process
+PLUGINS = {"launcher": "joblib or submitit_slurm", "sweeper": "optuna"}
+COMPOSING = re.compile(r"[/\\\\]hydra[/\\\\](_internal[/\\\\](?!instantiate)|core[/\\\\]override_parser)")
 
 
 @contextmanager
@@ -225,7 +229,13 @@ def explain_grammar(error: BaseException) -> str | None:
             return (
                 f"{given}: there is no such option. Write KEY=VALUE; python -m segpipe.train --help lists the options."
             )
+        if colon := re.fullmatch(r"([\w./]+):(\S+)", given):
+            return f"{given}: this is not an override. Write {colon[1]}={colon[2]}"
         return f"{given}: this is not an override. Write KEY=VALUE, without spaces around the equals sign."
+    if value.startswith("="):
+        return f"{given}: two equals signs. Write {key}={value.lstrip('=')}"
+    if (several := re.split(r",?\s+(?=[+~]{0,2}[\w./]+=)", given))[1:]:
+        return f"{given}: several overrides in one word. Write a word for each: {' '.join(several)}"
     if value.startswith("~"):
         return f"{given}: the shell does not expand ~ here, and Hydra cannot read it. Write $HOME instead of ~."
     if balanced(value) and parses(quoted := quoted_override(key, value)):
@@ -253,44 +263,33 @@ def parses(word: str) -> bool:
 
 
 def explain_key(error: BaseException) -> str | None:
-    """Explain a key that the configuration does not have: the choices that have it, or the nearest key."""
-    found = re.match(r"Could not override '([^']+)'", str(error))
-    if not found or not isinstance(error, HydraException):
+    """Explain a key that the configuration does not have, or has already: the choices that have it, or the nearest."""
+    if not isinstance(error, HydraException):
+        return None
+    text = str(error)
+    if twice := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
+        return f"+{twice[1]}: this key exists already. Write {twice[1]}=VALUE, without the +."
+    if twice := re.match(r"(\S+) appears more than once in the final defaults list", text):
+        return f"{twice[1]}: this group is chosen twice. Write {twice[1]}=NAME once, without a +."
+    if lacking := re.match(r"Could not delete from config\. '([^']+)' does not exist", text):
+        return f"~{lacking[1]}: there is no such key.{nearest(lacking[1], [*keys(), *groups()])}"
+    found = re.match(r"Could not override '([^']+)'", text)
+    if not found:
         return None
     given = found[1]
     parent = getattr(error.__cause__, "parent_node", None)
     cfg = parent._get_root() if parent is not None else None
     known = [*leaves(cfg), *groups()] if isinstance(cfg, DictConfig) else [*keys(), *groups()]
     group, _, rest = given.partition(".")
-    in_group = [key for key in known if key.startswith(f"{group}.")]
-    same_end = [key for key in in_group if key.rpartition(".")[2] == given.rpartition(".")[2]]
-    hint = next(filter(None, (nearest(given, names) for names in (same_end, in_group, known))), "")
     choice = OmegaConf.select(cfg, f"{group}.name") if isinstance(cfg, DictConfig) else None
     with_choice = f" with {group}={choice}" if isinstance(choice, str) else ""
     if having := choices_with(group, rest):
         return f"{given}: there is no such key{with_choice}. Give {' or '.join(having)}."
-    add = f" To give an argument that is not listed, write +{given}=VALUE." if "." in given else ""
-    return f"{given}: there is no such key{with_choice}.{hint}{add}"
-
-
-def choices_with(group: str, key: str) -> list[str]:
-    """Return the choices of a config group that have a key, such as ``decoder=deconv`` for ``kernel``."""
-    files = ((name, OmegaConf.load(CONF / group / f"{name}.yaml")) for name in (options(group) if key else ()))
-    return [f"{group}={name}" for name, node in files if isinstance(node, DictConfig) and key in leaves(node)]
-
-
-def leaves(cfg: DictConfig, path: str = "") -> Iterator[str]:
-    """Yield every key of a configuration as a dotted path."""
-    for key, node in cfg.items_ex(resolve=False):
-        full = path + str(key)
-        yield full
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-            yield from leaves(node, f"{full}.")
-
-
-def groups() -> list[str]:
-    """Return the names of the config groups."""
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    if chosen := re.match(r"hydra\.(launcher|sweeper)\.", given):
+        others = f"Choose another one first, such as hydra/{chosen[1]}={PLUGINS[chosen[1]]}."
+        return f"{given}: the {chosen[1]} that is chosen has no such key. {others}"
+    add = f" To give an argument that is not listed, write +{given}=VALUE." if rest and group in known else ""
+    return f"{given}: there is no such key{with_choice}.{hint_for(given, known)}{add}"
 
 
 def explain_library(error: BaseException) -> str | None:
@@ -303,6 +302,9 @@ def explain_library(error: BaseException) -> str | None:
 
 def explain_hydra(error: BaseException) -> str | None:
     """Explain any other error of Hydra or OmegaConf by its first lines."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, ValueError | TypeError | AssertionError) and frames and COMPOSING.search(frames[-1].filename):
+        return f"Hydra cannot use this command line ({str(error).strip().partition(chr(10))[0]}). Check the overrides."
     if not isinstance(error, HydraException | OmegaConfBaseException) or isinstance(error, InstantiationException):
         return None
     lines = [line.rstrip() for line in str(error).strip().partition("\n\n")[0].splitlines()]
@@ -312,6 +314,12 @@ def explain_hydra(error: BaseException) -> str | None:
             f" For a text with a comma, write {quoted_override(key, value)}" if lines[0].startswith("Ambiguous") else ""
         )
         return f"{found[1]}: several values. For a sweep over them, add -m: {PYTHON} -m segpipe.train -m ...{text}"
+    if "interpolation" in lines[0].lower():
+        where = " ".join(line.strip() for line in lines[:2])
+        return (
+            f"{where}. In a value, ${{NAME}} is another key of the configuration; for a variable of the shell, write "
+            f"$NAME, without quotes of the kind '...'."
+        )
     wrong = re.search(r"'([^']+)'", lines[0]) if re.search("key|overrid", lines[0], re.IGNORECASE) else None
     known = [*keys(), *groups()]
     given = wrong[1].lstrip("+~").partition("=")[0] if wrong else ""

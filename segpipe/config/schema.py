@@ -32,6 +32,7 @@ EXTRA_KEYS: dict[str, Any] = {
     "stages": list[str] | None,
     "match": Literal["params", "multiply_adds"] | None,
     "budget": float | None,
+    "pictures": bool | Literal["auto"],
     "sweep.name": str | int,
     "sweep.workers": int,
     "sweep.per_gpu": int,
@@ -42,6 +43,7 @@ EXTRA_KEYS: dict[str, Any] = {
     "data.crop": list[int] | None,
     "encoder.weights": str | None,
     "encoder.freeze": int,
+    "encoder.cache": bool | Literal["bfloat16", "float16"],
     "augment.local_contrast": bool,
     "decoder.smooth": Literal["conv3x3"] | None,
     "decoder.residual": bool,
@@ -77,6 +79,8 @@ RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the sm
     **dict.fromkeys(("lr", "clip", "timeout", "encoder_lr"), (SMALLEST, math.inf)),
     **dict.fromkeys(("dropout", "label_smoothing", "drop"), (0, 0.999)),
     "decay": (0, 0.999999),
+    "steps_per_epoch": (1, math.inf),
+    "rare_share": (0, 1),
     "share": (0.001, 1),
     "side": (32, math.inf),
     "budget": (1, 1e15),
@@ -242,6 +246,8 @@ def describe(allowed: Any) -> str:
         return " or ".join(str(word) for word in get_args(allowed))
     if get_origin(allowed) is dict:
         return f"a mapping from {' to '.join(map(describe, get_args(allowed)))}"
+    if get_origin(allowed) is list and get_origin(get_args(allowed)[0]) in (Union, UnionType):
+        return "a list of objects, each given by its _target_"
     if get_origin(allowed) is list:
         return f"a list of {describe(get_args(allowed)[0]).removeprefix('a ')}s"
     if parts := [part for part in get_args(allowed) if part in words or get_args(part)]:  # those a user can type

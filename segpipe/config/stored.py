@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from segpipe.config import data_folders
 from segpipe.config.choices import files
 from segpipe.config.schema import CONF, HYDRA_KEYS
 from segpipe.data.augment import library_transforms
@@ -210,7 +211,8 @@ def numbers(content: Any, place: str) -> Iterator[tuple[str, float]]:
 def with_local_keys(stored: DictConfig, cfg: DictConfig, run: Run) -> DictConfig:
     """Return a stored configuration in which all that belongs to a machine is replaced.
 
-    The folders of the data are the defaults of ``conf/data``; the logger and the profiler are those of ``cfg``, the
+    The folders of the data are those that this user's training noted for the same data, else the defaults of
+    ``conf/data``; the logger and the profiler are those of ``cfg``, the
     configuration of the command line; checkpoints are in the run's folder. A run without a logger stays without one.
     """
     local = stored.copy()
@@ -228,6 +230,7 @@ def with_local_keys(stored: DictConfig, cfg: DictConfig, run: Run) -> DictConfig
     }.items():
         if key in local.data.dataset:
             local.data.dataset[key] = value
+    data_folders.use(local, run.record)
     if local.logger.get("_target_") != NO_LOGGER:
         local.logger = cfg.logger
     local.trainer.pop("default_root_dir", None)
@@ -257,7 +260,8 @@ def check_data_given(run: Run, stored: DictConfig, cfg: DictConfig) -> None:
         raise UserError(
             f"{run.folder}: give the folder of the data again: data.root=FOLDER for train, --data data={cfg.data.name} "
             f"data.root=FOLDER for evaluate. The one in a stored configuration "
-            f"({str(stored.data.root)[:200]}) is not used, because a run may come from a stranger."
+            f"({str(stored.data.root)[:200]}) is not used, because a run may come from a stranger, and no training of "
+            f"yours has noted where these data lie."
         )
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import queries the network for a newer version
@@ -13,9 +14,14 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from segpipe.data.crops import offset
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask, Sample
 from segpipe.data.resize import resize_image, resize_mask
 from segpipe.errors import UserError
+
+PROBES, PROBED = 32, (64, 96)  # draws of the transforms before the crop, on images of these sides, to learn their scale
+TURNED = 1.25  # times the side of a crop: what a crop needs that is turned by up to 15 degrees, sin 15 + cos 15
+FLIPS = (A.HorizontalFlip, A.VerticalFlip)
 
 
 class Augment:
@@ -34,15 +40,63 @@ class Augment:
         crop: list[int] | None,
     ) -> None:
         self.crop = crop
-        cropping = [PadTo(crop[0], crop[1]), A.RandomCrop(crop[0], crop[1])] if crop else []
+        self.before_crop = list(before_crop)
+        self.transforms = list(flat([*before_crop, *after_crop]))
+        self.cut = CropAt(crop[0], crop[1]) if crop else None
+        cropping = [PadTo(crop[0], crop[1]), self.cut] if crop else []
         self.compose = A.Compose([*before_crop, *cropping, *after_crop])
         # 1: masks are aligned with their images after resizing; revision 0 shifted them.
         self.revision = int(
             any(isinstance(one, Registered | A.CropAndPad) for one in flat([*before_crop, *after_crop]))
         )
 
-    def __call__(self, sample: Sample, *, seed: int, epoch: int, index: int) -> Sample:
-        """Return the augmented sample. Equal (seed, epoch, index) give equal results in all processes."""
+    def flips(self) -> list[str]:
+        """Return the names of the transforms that flip; each doubles the number of images that an image may become."""
+        return sorted({type(one).__name__ for one in self.transforms if isinstance(one, FLIPS)})
+
+    def unbounded(self) -> list[str]:
+        """Return the names of the transforms by which an image may become more than a few other images: all but flips.
+
+        ``encoder.cache`` cannot keep the features of all of these. Crops are not among them.
+        """
+        transforms = [one for one in self.transforms if isinstance(one, A.BasicTransform)]
+        return list(dict.fromkeys(type(one).__name__ for one in transforms if not isinstance(one, FLIPS)))
+
+    @cached_property
+    def window(self) -> tuple[int, int] | None:
+        """Height and width of the part of an image from which a crop can be made as from the whole; None: the whole.
+
+        Without transforms before the crop it is the crop. Else it leaves space for the smallest scale that they draw
+        and for a rotation by up to 15 degrees. Transforms to a fixed size need the whole image.
+        """
+        if self.crop is None or not self.before_crop:
+            return (self.crop[0], self.crop[1]) if self.crop else None
+        compose, scales = A.Compose(self.before_crop), []
+        for number in range(PROBES):
+            ratios = []
+            for side in PROBED:
+                compose.set_random_state(np.random.default_rng(number), random.Random(number))
+                blank = np.zeros((side, side), np.uint8)
+                try:
+                    shape = compose(image=np.dstack([blank] * 3), mask=blank)["image"].shape
+                except Exception:  # for example a crop that is larger than the image
+                    return None
+                ratios.append(min(shape[:2]) / side)
+            if abs(ratios[0] - ratios[1]) > 0.05 * ratios[0]:
+                return None
+            scales.append(ratios[0])
+        side = int(max(self.crop) * TURNED / min(*scales, 1.0)) + 1
+        return side, side
+
+    def __call__(
+        self, sample: Sample, *, seed: int, epoch: int, index: int, place: tuple[float, float] | None = None
+    ) -> Sample:
+        """Return the augmented sample. Equal (seed, epoch, index) give equal results in all processes.
+
+        place: of the crop in the transformed sample (see ``crops.offset``); None: random.
+        """
+        if self.cut is not None:
+            self.cut.place = place
         # One random stream for all transforms: set_random_seed would give each of them the same stream, so that
         # exactly those images would be flipped that are rotated.
         seeds = np.random.SeedSequence((seed, epoch, index))
@@ -88,6 +142,24 @@ class PadTo(A.DualTransform):
         return cv2.copyMakeBorder(  # type: ignore[return-value]
             mask, *self.border(mask), borderType=cv2.BORDER_CONSTANT, value=[IGNORE_INDEX]
         )
+
+
+class CropAt(A.RandomCrop):
+    """A crop at a random place; at ``place`` where it is not None.
+
+    Let a window be at the same place in an image as the crop is in the window. Then the crop is the one at this place
+    of the image, whatever the window's size is, and also where both are scaled before they are cropped.
+    """
+
+    place: tuple[float, float] | None = None
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Return where the crop is, in the form of albumentations."""
+        if self.place is None:
+            return super().get_params_dependent_on_data(params, data)
+        sides = (self.height, self.width)
+        top, left = (offset(*one) for one in zip(self.place, params["shape"][:2], sides, strict=True))
+        return {"crop_coords": (left, top, left + self.width, top + self.height), "pad_params": None}
 
 
 class Registered(A.DualTransform):

@@ -50,6 +50,11 @@ class SegmentationDataset(ABC):
     def read(self, index: int) -> Sample:
         """Return the stored sample; unlabelled pixels are IGNORE_INDEX. Raises UserError that names an invalid file."""
 
+    def read_window(self, index: int, rows: slice, columns: slice) -> Sample:
+        """Return a part of a sample: rows and columns in pixels, with the bounds of slices. See ``read``."""
+        image, mask = self.read(index)
+        return Sample(image[rows, columns], mask[rows, columns])
+
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
         """Return the height and width of a sample in pixels, without decoding it."""
@@ -79,6 +84,10 @@ class Subset(SegmentationDataset):
     def read(self, index: int) -> Sample:
         """See SegmentationDataset."""
         return self.whole.read(self.indices[index])
+
+    def read_window(self, index: int, rows: slice, columns: slice) -> Sample:
+        """See SegmentationDataset."""
+        return self.whole.read_window(self.indices[index], rows, columns)
 
     def size(self, index: int) -> tuple[int, int]:
         """See SegmentationDataset."""

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 
 from segpipe.data.augment import Augment
 from segpipe.data.class_counts import cached_class_counts, known_class_pixels
+from segpipe.data.class_places import cached_class_places
+from segpipe.data.crops import Crops, amounts, automatic_steps
 from segpipe.data.dataset import IGNORE_INDEX, FirstN, SegmentationDataset, Split
 from segpipe.data.findings import find_notes, find_problems
 from segpipe.data.samplers import EvalBatches, TrainBatches
@@ -86,6 +88,9 @@ class SegmentationData(pl.LightningDataModule):
     size: see ``Samples``. workers: loader processes; None: see ``default_workers``.
     cache: keep decoded (and resized) samples in memory. ``auto``: if a split takes at most 2 GiB.
     overfit: use the first batch of the training split, without augmentation, as every split (debug=overfit).
+    steps_per_epoch: batches of an epoch, of crops that are drawn over all training images by their area. ``auto``:
+        about as many as the area has (``crops.automatic_steps``). None: each image is cropped once in an epoch.
+    rare_share: share of these crops, 0 to 1, that is centred on pixels of a class (``crops.Crops``).
     """
 
     def __init__(
@@ -100,11 +105,14 @@ class SegmentationData(pl.LightningDataModule):
         workers: int | None = None,
         cache: Literal["auto", "ram", "off"] = "auto",
         overfit: bool = False,
+        steps_per_epoch: int | Literal["auto"] | None = None,
+        rare_share: float = 0.0,
     ) -> None:
         super().__init__()
         self.make_dataset, self.augment, self.seed = dataset, augment, seed
         self.batch_size, self.eval_batch_size, self.size = batch_size, eval_batch_size, size
         self.workers, self.cache, self.overfit = workers, cache, overfit
+        self.steps_per_epoch, self.rare_share = None if overfit else steps_per_epoch, rare_share
         self.start = (0, 0)  # epoch and batches of it that are trained, where a training is resumed within an epoch
         self.datasets: dict[Split, SegmentationDataset] = {}
         self.read_sizes: dict[Split, list[tuple[int, int]]] = {}
@@ -145,7 +153,49 @@ class SegmentationData(pl.LightningDataModule):
             pixels |= {name: np.zeros(len(splits[name].classes), np.int64) for name in unlabelled}
             notes += [f"{name}: {text}" for name, text in find_problems(splits["train"].classes, pixels)]
             notes += find_notes({name: len(dataset) for name, dataset in splits.items()})
+        notes += [self.epoch_note()] if self.steps_per_epoch else []
         return list(dict.fromkeys(notes))
+
+    def epoch_note(self) -> str:
+        """Return what an epoch is where it consists of crops."""
+        steps, sizes, crop = self.train_batches(), self.trained_sizes(), self.augment.crop
+        share = steps * self.batch_size / amounts(sizes, crop).sum()
+        crops = f"crops of {crop[0]} x {crop[1]}" if crop else "images"
+        number = f"the {len(sizes):,} training images" if len(sizes) > 1 else "the training image"
+        percent = f"{100 * share:,.0f}" if share >= 0.01 else f"{100 * share:.2g}"
+        text = (
+            f"an epoch is {steps:,} batches of {self.batch_size} {crops}, about {percent} % of the area of {number} "
+            f"(data.steps_per_epoch={self.steps_per_epoch})."
+        )
+        if self.rare_share:
+            text += (
+                f" {100 * self.rare_share:.3g} % of the crops are centred on pixels of a class, each class equally "
+                f"often (data.rare_share={self.rare_share:g})."
+            )
+        return text
+
+    def trained_sizes(self) -> list[tuple[int, int]]:
+        """Return the height and width of each training image in pixels, after it was resized and before the crop."""
+        return [(self.size[0], self.size[1])] * len(self.split("train")) if self.size else self.sizes("train")
+
+    def train_batches(self) -> int:
+        """Return the number of training batches in an epoch."""
+        if self.steps_per_epoch == "auto":
+            return automatic_steps(self.trained_sizes(), self.augment.crop, self.batch_size)
+        return self.steps_per_epoch or len(self.split("train")) // self.batch_size
+
+    def crops(self) -> Crops | None:
+        """Return the crops of an epoch; None where each image is cropped once. For ``rare_share``, masks are read."""
+        if not self.steps_per_epoch:
+            return None
+        return Crops(
+            self.trained_sizes(),
+            crop=self.augment.crop,
+            length=self.train_batches() * self.batch_size,
+            seed=self.seed,
+            rare_share=self.rare_share,
+            places=cached_class_places(self.split("train")) if self.rare_share else (),
+        )
 
     def has_labels(self, name: Split) -> bool:
         """Return whether a mask of a split has a labelled pixel. Masks are read until one has, if it is not known."""
@@ -170,7 +220,7 @@ class SegmentationData(pl.LightningDataModule):
             number = len(self.split(name))
             if not number:
                 raise UserError(f"The {name} split has no image. Add images, or give another data.root.")
-            if number < ranks:
+            if number < ranks and not (name == "train" and self.steps_per_epoch):
                 raise UserError(
                     f"The {name} split has {number} image{'s' if number > 1 else ''} for {ranks} devices; each device "
                     f"needs at least one: set trainer.devices={number}, or add images."
@@ -178,7 +228,7 @@ class SegmentationData(pl.LightningDataModule):
         if ranks > 1:
             self.check_shares(ranks * parts, f"{ranks} devices" + (f" in {parts} parts each" if parts > 1 else ""))
         number = len(self.split("train"))
-        if number < self.batch_size:
+        if number < self.batch_size and not self.steps_per_epoch:
             raise UserError(
                 f"The training split has {number} samples, but a batch has {self.batch_size}: "
                 f"set data.batch_size={number} or less."
@@ -205,7 +255,8 @@ class SegmentationData(pl.LightningDataModule):
     def check_shares(self, shares: int, whose: str) -> None:
         """Raise UserError, with the nearest valid size, if ``shares`` does not divide the batch size."""
         if self.batch_size % shares:
-            most = len(self.split("train")) // shares * shares
+            fits = self.batch_size + shares if self.steps_per_epoch else len(self.split("train"))
+            most = fits // shares * shares
             nearest = max(shares, min(round(self.batch_size / shares) * shares, most))
             raise UserError(
                 f"data.batch_size={self.batch_size} is the batch size of all devices together and cannot be divided "
@@ -217,7 +268,13 @@ class SegmentationData(pl.LightningDataModule):
         if (name, train) not in self.samples_by_split:
             augment = self.augment if train and not self.overfit else None
             self.samples_by_split[name, train] = Samples(
-                self.split(name), size=self.size, train=train, augment=augment, seed=self.seed, cache=self.cache
+                self.split(name),
+                size=self.size,
+                train=train,
+                augment=augment,
+                seed=self.seed,
+                cache=self.cache,
+                crops=self.crops() if train else None,
             )
         return self.samples_by_split[name, train]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segpipe.data.augment import Augment
+from segpipe.data.crops import Crops, offset
 from segpipe.data.dataset import Sample, SegmentationDataset
 from segpipe.data.resize import resize_mask, to_network
 
@@ -17,7 +18,7 @@ RAM_LIMIT = 2 * 2**30  # bytes; cache=auto keeps splits up to this size in memor
 
 
 class Batch(TypedDict):
-    """A batch: RGB images uint8 (N, 3, H, W), masks uint8 (N, H', W'), indices in the split (N,).
+    """A batch: RGB images uint8 (N, 3, H, W), masks uint8 (N, H', W'), indices in the split (N,), or of the crops.
 
     In training H, W = H', W'. In evaluation the mask has its stored size, and ``data.size`` resizes only the image.
     """
@@ -32,6 +33,7 @@ class Samples(Dataset[Batch]):
 
     size: height and width to which images are resized, in pixels; None: no resizing. train: resize the masks too.
     augment: None: no augmentation. cache: keep samples in memory; ``auto``: if they take at most RAM_LIMIT.
+    crops: the crops of an epoch, which are then the samples; None: each image of the data set is one.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Samples(Dataset[Batch]):
         augment: Augment | None,
         seed: int,
         cache: Literal["auto", "ram", "off"],
+        crops: Crops | None = None,
     ) -> None:
         self.dataset, self.size, self.train, self.augment, self.seed = dataset, size, train, augment, seed
+        self.crops = crops
         self.kept: list[Sample] | None = None
         if cache == "ram" or (cache == "auto" and self.bytes() <= RAM_LIMIT):
             hidden = not sys.stdout.isatty()
@@ -64,8 +68,8 @@ class Samples(Dataset[Batch]):
         return Sample(to_network(image, self.size), mask)
 
     def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.dataset)
+        """Return the number of samples in an epoch."""
+        return self.crops.length if self.crops else len(self.dataset)
 
     def __getitem__(self, keys: list[tuple[int, int]]) -> Batch:
         """Return the batch of a list of (epoch, index). The augmentation of each sample depends on both.
@@ -81,5 +85,25 @@ class Samples(Dataset[Batch]):
 
     def sample(self, epoch: int, index: int) -> Sample:
         """Return one sample, augmented for ``epoch``."""
+        if self.crops and self.augment:
+            image, place = self.crops.draw(epoch, index)
+            window = self.window(image, place)
+            return self.augment(window, seed=self.seed, epoch=epoch, index=index, place=place)
         sample = self.kept[index] if self.kept is not None else self.load(index)
         return self.augment(sample, seed=self.seed, epoch=epoch, index=index) if self.augment else sample
+
+    def window(self, image: int, place: tuple[float, float]) -> Sample:
+        """Return the part of an image that the augmentation needs for a crop at a place of the image.
+
+        Where the sample is not in memory, only this part is read, if the data set can do so.
+        """
+        assert self.crops is not None
+        assert self.augment is not None
+        sides = self.augment.window or self.crops.sizes[image]
+        starts = [offset(*one) for one in zip(place, self.crops.sizes[image], sides, strict=True)]
+        rows, columns = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+        if self.kept is None and not self.size:
+            part, mask = self.dataset.read_window(image, rows, columns)
+            return Sample(to_network(part, None), mask)
+        sample = self.kept[image] if self.kept is not None else self.load(image)
+        return Sample(sample.image[rows, columns], sample.mask[rows, columns])

@@ -1,7 +1,9 @@
 """Draw masks: colours, overlays, and grids of image, ground truth, prediction and errors."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,21 +20,47 @@ IGNORED: Colour = (0, 0, 0)
 WRONG, RIGHT = (214, 39, 40), (235, 235, 235)
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 GAP = 6
+LABEL = 24  # pixels of the text above a row
 WIDEST = 8  # largest ratio of width to height of an image in a grid
 
 
 def colour_mask(mask: Mask, palette: Sequence[Colour]) -> Image:
     """Convert class indices (H, W) to RGB (H, W, 3); ignored pixels are black."""
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(palette)] = palette
+    table = np.zeros((256, 1, 3), np.uint8)
+    table[: len(palette), 0] = palette
     table[IGNORE_INDEX] = IGNORED
-    return table[mask]
+    return cv2.LUT(cv2.merge([mask] * 3), table)  # type: ignore[return-value]
 
 
 def overlay(image: Image, mask: Mask, palette: Sequence[Colour], *, share: float = 0.55) -> Image:
     """Blend the image (H, W, 3) with the colours of the mask (H, W); share: weight of the colours, 0 to 1."""
-    mixed = (1 - share) * image + share * colour_mask(mask, palette)
-    return mixed.round().astype(np.uint8)
+    return cv2.addWeighted(image, 1 - share, colour_mask(mask, palette), share, 0)  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=64)
+def legend(classes: tuple[str, ...], palette: tuple[Colour, ...], indices: tuple[int, ...], width: int) -> Image:
+    """Return the names and colours of some classes, (h, width, 3), to be put below an image. indices: the classes."""
+    font = PIL.ImageFont.load_default(15)
+    rows = legend_rows([classes[index] for index in indices], font, width)
+    page = PIL.Image.new("RGB", (width, 26 * len(rows) + 4), PAPER)
+    draw = PIL.ImageDraw.Draw(page)
+    for number, entries in enumerate(rows):
+        for x, place in entries:
+            draw_entry(draw, x, 2 + 26 * number, classes[indices[place]], palette[indices[place]], font)
+    return np.asarray(page)
+
+
+def draw_entry(
+    draw: PIL.ImageDraw.ImageDraw,
+    x: int,
+    y: int,
+    name: str,
+    colour: Colour,
+    font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont,
+) -> None:
+    """Draw one entry of a legend: a square of the colour and the name."""
+    draw.rectangle((x, y + 2, x + 16, y + 18), fill=tuple(colour), outline=INK)
+    draw.text((x + 22, y + 1), name, INK, font)
 
 
 def error_map(truth: Mask, prediction: Mask) -> Image:
@@ -51,10 +79,12 @@ def prediction_grid(
     palette: Sequence[Colour],
     title: str,
     height: int = 180,
+    labels: Sequence[str] = (),
 ) -> PIL.Image.Image:
     """Return a grid with one row per image: image, ground truth, prediction, errors.
 
-    The title is above the rows, the colours of the classes below. height: of each row, in pixels.
+    The title is above the rows, the colours of the classes below. height: of each row, in pixels. labels: a text above
+    each row; none if it is empty.
     """
     rows = []
     for image, truth, prediction in zip(images, truths, predictions, strict=True):
@@ -64,22 +94,41 @@ def prediction_grid(
     font, small = PIL.ImageFont.load_default(17), PIL.ImageFont.load_default(15)
     width = sum(widths) + 5 * GAP
     legend = legend_rows(classes, small, width)
+    above = LABEL if labels else 0
+    step = height + GAP + above
     top = 58
-    page = PIL.Image.new("RGB", (width, top + len(rows) * (height + GAP) + 26 * len(legend) + 10), PAPER)
+    page = PIL.Image.new("RGB", (width, top + len(rows) * step + 26 * len(legend) + 10), PAPER)
     draw = PIL.ImageDraw.Draw(page)
-    draw.text((GAP, 6), title, INK, font)
+    draw.text((GAP, 6), fitted(title, font, width - 2 * GAP), INK, font)
     lefts = [GAP + sum(widths[:column]) + column * GAP for column in range(4)]
     for left, heading in zip(lefts, ("image", "ground truth", "prediction", "errors"), strict=True):
         draw.text((left, top - 22), heading, INK, small)
     for number, row in enumerate(rows):
+        if labels:
+            label = fitted(labels[number], small, width - 2 * GAP)
+            draw.text((GAP, top + number * step + 2), label, INK, small)
         for left, cell in zip(lefts, row, strict=True):
-            page.paste(PIL.Image.fromarray(cell), (left, top + number * (height + GAP)))
+            page.paste(PIL.Image.fromarray(cell), (left, top + number * step + above))
     for number, entries in enumerate(legend):
-        y = top + len(rows) * (height + GAP) + 4 + 26 * number
+        y = top + len(rows) * step + 4 + 26 * number
         for x, index in entries:
-            draw.rectangle((x, y + 2, x + 16, y + 18), fill=tuple(palette[index]), outline=INK)
-            draw.text((x + 22, y + 1), classes[index], INK, small)
+            draw_entry(draw, x, y, classes[index], palette[index], small)
     return page
+
+
+def fitted(text: str, font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont, width: int) -> str:
+    """Return a text, cut in its middle where it is wider than ``width`` pixels: names often differ at their ends."""
+    if font.getlength(text) <= width:
+        return text
+    kept = len(text) - 1
+    while kept > 2 and font.getlength(f"{text[: kept // 2]}…{text[-kept // 2 :]}") > width:
+        kept -= 1
+    return f"{text[: kept // 2]}…{text[-kept // 2 :]}"
+
+
+def three_bands(image: NDArray[Any]) -> Image:
+    """Return an image (H, W, C) as one of three bands: the first three; of one or two bands, the first one as gray."""
+    return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
 
 
 def legend_rows(

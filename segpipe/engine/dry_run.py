@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from segpipe.config import build
 from segpipe.config.plan import Plan, make_cell
@@ -22,9 +23,12 @@ from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError, pluralise, printable
 from segpipe.models import cost
 from segpipe.runs.cells import Cell
+from segpipe.runs.environment import cores
+from segpipe.runs.labels import labels
 from segpipe.runs.records import RunRecord, read_record
 from segpipe.runs.run import Run
 from segpipe.training import devices
+from segpipe.training.task import SegmentationTask
 
 OPTION = "--dry-run"
 requested = [False]  # whether this process was asked for a dry run
@@ -32,7 +36,9 @@ OVERHEAD = 5.0  # seconds of a job that are not training: start, cost, example i
 EVALUATION = 1 / 3  # of the time of a training step, for the same image: the forward pass alone
 MOMENTS = {"AdamW": 2, "Adam": 2, "SGD": 1}  # numbers that an optimizer stores for each weight; others: 2
 REPORT_EVERY = 30.0  # seconds between two lines on the progress
-STEPS = 3  # that are timed
+WARM_UP = 2  # steps before those that are timed: the first ones allocate memory and choose algorithms
+STEPS = 5  # that are timed
+MOST_SECONDS = 20.0  # after which no further step is timed
 
 
 def take_option(arguments: list[str]) -> None:
@@ -56,7 +62,7 @@ class Size(NamedTuple):
     stored: float
 
     def seconds(self, rate: float) -> float:
-        """Return the duration of the job. rate: see ``seconds_per_multiply_add``."""
+        """Return the duration of the job. rate: see ``Speed``."""
         return OVERHEAD + rate * (self.training + EVALUATION * self.evaluation)
 
 
@@ -68,7 +74,7 @@ class Summary:
     """
 
     cells: int = 0
-    sizes: dict[str, tuple[str, Size]] = field(default_factory=dict)
+    sizes: dict[str, tuple[Cell, Size]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     rejected: dict[str, list[str]] = field(default_factory=dict)
     first: DictConfig | None = None
@@ -89,9 +95,9 @@ def show(configs: Iterable[tuple[DictConfig, list[str]]], *, total: int, folder:
             reported = time.monotonic()
             print(f"Checked {summary.cells:,} of {total:,} cells.", flush=True)
     console = Console(highlight=False)
-    for reason, labels in summary.rejected.items():
-        more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
-        console.print(printable(f"Rejected: {'; '.join(labels[:3])}{more}: {reason}"), markup=False, soft_wrap=True)
+    for reason, cells in summary.rejected.items():
+        more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
+        console.print(printable(f"Rejected: {'; '.join(cells[:3])}{more}: {reason}"), markup=False, soft_wrap=True)
     if summary.first is None:
         raise UserError(f"None of the {summary.cells} cells can be trained. The reasons are above.")
     print_estimate(console, summary, summary.first)
@@ -110,15 +116,10 @@ def note(summary: Summary, cfg: DictConfig, overrides: list[str], folder: Path |
         if record.get("status") == "finished":
             summary.done.add(name)
         else:
-            summary.sizes[name] = (without_seed(cell), size_of(plan.cfg))
+            summary.sizes[name] = (cell, size_of(plan.cfg))
         summary.first = summary.first or plan.cfg
     except UserError as error:
         summary.rejected.setdefault(str(error), []).append(cell.label)
-
-
-def without_seed(cell: Cell) -> str:
-    """Return the label of a cell without its seed."""
-    return cell._replace(choices={key: value for key, value in cell.choices.items() if key != "seed"}).label
 
 
 def size_of(cfg: DictConfig) -> Size:
@@ -129,7 +130,7 @@ def size_of(cfg: DictConfig) -> Size:
     number, step = network_cost(architecture_key(cfg), classes, crop)
     per_image = network_cost(architecture_key(cfg), classes, whole)[1]
     epochs, batch = cfg.trainer.max_epochs, cfg.data.batch_size
-    batches = limited(images["train"] // batch, cfg.trainer.get("limit_train_batches"))
+    batches = limited(data.train_batches(), cfg.trainer.get("limit_train_batches"))
     validations = epochs // cfg.trainer.check_val_every_n_epoch
     moments = MOMENTS.get(str(cfg.optimizer._target_).rpartition(".")[2], 2)
     averaged = any(str(node.get("_target_", "")).endswith("MovingAverage") for node in cfg.callbacks.values() if node)
@@ -181,37 +182,75 @@ def network_cost(architecture: str, classes: int, size: tuple[int, int]) -> tupl
     return parameters(network), cost.multiply_adds(network, size)
 
 
-def seconds_per_multiply_add(cfg: DictConfig) -> float:
-    """Return the time of a training step, measured here, for each multiply-add of its forward pass.
+class Speed(NamedTuple):
+    """The measured speed of training. rate: seconds of a step for each multiply-add of its forward pass.
 
-    It is the median of STEPS steps with random images; the time to load images is not part of it.
+    steps: the seconds of each step that was timed, on ``threads`` threads of the CPU.
     """
-    data = data_of(cfg)
-    task = build.task(cfg, data).to("cuda" if devices.on_gpu(cfg) else "cpu")
+
+    rate: float
+    steps: list[float]
+    threads: int
+
+    def __str__(self) -> str:
+        """What was measured."""
+        middle, low, high = (f"{value:.2g}" for value in (statistics.median(self.steps), *self.range))
+        steps = pluralise(len(self.steps), "warm training step")
+        return f"the median of {steps} on {pluralise(self.threads, 'thread')}: {middle} s ({low} to {high} s)"
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The fastest and the slowest step, in seconds."""
+        return min(self.steps), max(self.steps)
+
+
+def measure_speed(cfg: DictConfig) -> Speed:
+    """Time training steps with random images, with the threads that a job of the sweep has. No image is loaded.
+
+    The rate is from the median of STEPS steps, after WARM_UP steps that are not timed.
+    """
+    data, gpu = data_of(cfg), devices.on_gpu(cfg)
+    task = build.task(cfg, data).to("cuda" if gpu else "cpu")
     size, batch = training_size(cfg, data), cfg.data.batch_size
     image = torch.randint(256, (batch, 3, *size), dtype=torch.uint8, device=task.device)
     mask = torch.randint(len(task.classes), (batch, *size), device=task.device)
-    times = []
-    for _ in range(STEPS):
-        began = time.monotonic()
-        with torch.autocast(task.device.type, torch.bfloat16, enabled=build.precision(cfg) == "bf16-mixed"):
-            sums = task.step(image, mask)[1]
-        task.loss.combine(sums, task.loss.counts(mask).float()).backward()
-        if task.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.monotonic() - began)
+    given = torch.get_num_threads()
+    threads = given if gpu or cfg.sweep.workers == 1 else max(cores() // cfg.sweep.workers, 1)
+    times: list[float] = []
+    began = time.monotonic()
+    torch.set_num_threads(threads)
+    try:
+        for number in range(WARM_UP + STEPS):
+            start = time.monotonic()
+            one_step(task, cfg, image, mask)
+            if number >= WARM_UP:
+                times.append(time.monotonic() - start)
+            if times and time.monotonic() - began > MOST_SECONDS:
+                break
+    finally:
+        torch.set_num_threads(given)
     _, step = network_cost(architecture_key(cfg), len(task.classes), size)
-    return statistics.median(times) / (step * batch)
+    return Speed(statistics.median(times) / (step * batch), times, threads)
+
+
+def one_step(task: SegmentationTask, cfg: DictConfig, image: Tensor, mask: Tensor) -> None:
+    """Compute the loss of a batch and its gradients. image: (N, 3, H, W), uint8. mask: (N, H, W)."""
+    task.zero_grad()
+    with torch.autocast(task.device.type, torch.bfloat16, enabled=build.precision(cfg) == "bf16-mixed"):
+        sums = task.step(image, mask)[1]
+    task.loss.combine(sums, task.loss.counts(mask).float()).backward()
+    if task.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def print_estimate(console: Console, summary: Summary, cfg: DictConfig) -> None:
     """Print a table of the networks, and the time and disk space of all jobs. cfg: of one of them, which is timed."""
-    rate = seconds_per_multiply_add(cfg)
+    speed = measure_speed(cfg)
     table = Table(title="Dry run: nothing is trained or written", title_justify="left")
     for heading in ("cell", "runs", "parameters", "multiply-adds", "time each"):
         table.add_column(heading, overflow="fold", justify="left" if heading == "cell" else "right")
     for label, number, size in grouped(summary):
-        cells = (f"{size.parameters:,}", f"{size.per_image / 1e6:,.1f} M", duration(size.seconds(rate)))
+        cells = (f"{size.parameters:,}", f"{size.per_image / 1e6:,.1f} M", duration(size.seconds(speed.rate)))
         table.add_row(printable(label), str(number), *cells)
     console.print(table)
     sizes = [size for _, size in summary.sizes.values()]
@@ -221,10 +260,11 @@ def print_estimate(console: Console, summary: Summary, cfg: DictConfig) -> None:
     counts += [f"{rejected:,} rejected"] if rejected else []
     print(f"{', '.join(counts)}.")
     gpu = devices.on_gpu(cfg)
-    at_a_time = cfg.sweep.workers if gpu else 1  # on a CPU, the workers share its cores
-    seconds = sum(size.seconds(rate) for size in sizes) / at_a_time
-    place = "this CPU" if not gpu else "one GPU" if at_a_time == 1 else f"{at_a_time} GPUs"
-    print(f"About {duration(seconds)} on {place}, by a training step measured here; loading images is not included.")
+    workers = cfg.sweep.workers
+    seconds = sum(size.seconds(speed.rate) for size in sizes) / workers
+    place = "this CPU" if not gpu else "one GPU" if workers == 1 else f"{workers} GPUs"
+    print(f"About {duration(seconds)} on {place}; loading images is not included.")
+    print(f"Measured here, now: {speed}. Other work on this machine makes it longer.")
     stored = sum(size.stored for size in sizes)
     print(f"About {stored / 1e6:,.0f} MB on the disk (sweep.keep={cfg.sweep.keep}).")
 
@@ -232,7 +272,8 @@ def print_estimate(console: Console, summary: Summary, cfg: DictConfig) -> None:
 def grouped(summary: Summary) -> Iterator[tuple[str, int, Size]]:
     """Yield each network to train without its seed: the label, the number of runs, and the size of one."""
     runs: dict[str, list[Size]] = {}
-    for label, size in summary.sizes.values():
+    names = labels([cell for cell, _ in summary.sizes.values()], with_seed=False)
+    for label, (_, size) in zip(names, summary.sizes.values(), strict=True):
         runs.setdefault(label, []).append(size)
     for label, sizes in runs.items():
         yield label, len(sizes), sizes[0]

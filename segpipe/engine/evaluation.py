@@ -1,6 +1,8 @@
 """Evaluation of a finished run on any data set."""
 
+import sys
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from segpipe.config import build
+from segpipe.config import build, data_folders
 from segpipe.config.plan import Plan
-from segpipe.config.schema import CONF, key_of
+from segpipe.config.schema import CONF, key_of, options
 from segpipe.config.stored import check_data_given, read, with_local_keys
 from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.data.files import file_digest
@@ -22,10 +24,9 @@ from segpipe.engine.skip_ablation import SkipChange, skip_ablation
 from segpipe.errors import UserError, printable
 from segpipe.metrics.boundaries import boundary_scores, concatenate, count_boundaries
 from segpipe.metrics.confusion import confusion_matrices, named_scores
-from segpipe.models.network import resize_logits
 from segpipe.runs.counts import write_boundaries, write_confusion
 from segpipe.runs.run import Run
-from segpipe.runs.storage import inside, write_json
+from segpipe.runs.storage import check_can_write, inside, write_json
 
 
 def evaluate(
@@ -40,9 +41,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on a split, and write the scores and the counts of every image.
 
-    overrides: of the ``data`` group, as on the command line of train; an empty list takes the data of the run, in the
-    default folder of ``conf/data``: the folder in a stored configuration is not used. trust: see ``Predictor``.
-    out: the folder to write to; None takes a folder ``evaluations/DATA-SPLIT`` in the run's folder.
+    overrides: of the ``data`` group, as on the command line of train. Without ``data=NAME``, the kind of data is that
+    of the run; an empty list takes the data of the run, in the folder that was noted when this user trained on them,
+    else in the default folder of ``conf/data``: the folder in a stored configuration is not used. trust: see
+    ``Predictor``. out: the folder to write to; None takes a folder ``evaluations/DATA-SPLIT`` in the run's folder.
     device: a device name of torch; None takes a GPU if there is one. skips: see ``skip_ablation``; the default folder
     then ends with ``-skips-zero`` or ``-skips-shuffle``.
     Returns the scores (0 to 1) and counts as written to ``metrics.json``, and the folder.
@@ -51,6 +53,7 @@ def evaluate(
     if others := [override for override in overrides if key_of(override).partition(".")[0] != "data"]:
         raise UserError(f"--data {others[0]}: only the data can be chosen. Allowed are data=NAME and data.KEY=VALUE.")
     predictor = Predictor(run, device=device, trust=trust)
+    check_can_write(out or predictor.run.folder, f"--out {out}" if out else str(run))
     cfg, data = load_data(predictor, overrides=overrides, split=split, trust=trust)
     dataset = data.split(split)
     for note in [*dataset.notes, *trained_images(predictor.run, data, dataset)]:
@@ -58,11 +61,13 @@ def evaluate(
     matrices = np.zeros((len(dataset), len(dataset.classes), len(dataset.classes)), np.int64)
     places, parts = [], []
     ablation = skip_ablation(predictor.network, skips, data.samples(split))
+    windows = copy(predictor.windows)
+    if skips == "shuffle":
+        windows.limit = sys.maxsize  # the skips of another image are those of all of it
     for batch in data.loader(split):
         with torch.inference_mode(), ablation(batch):
-            logits = predictor.network(batch["image"].to(predictor.device)).float()
-            logits = resize_logits(logits, batch["mask"].shape[-2:])
-        prediction, mask, index = logits.argmax(1).cpu(), batch["mask"], batch["index"].numpy()
+            prediction = windows.masks(batch["image"], batch["mask"].shape[-2:])
+        mask, index = batch["mask"], batch["index"].numpy()
         matrices[index] = confusion_matrices(prediction, mask, len(dataset.classes)).numpy()
         places.append(index)
         parts.append(count_boundaries(prediction.numpy(), mask.numpy(), num_classes=len(dataset.classes)))
@@ -88,12 +93,16 @@ def load_data(
     overrides, trust: see ``evaluate``. Raises UserError where the data are missing, and where the classes of the split
     are not those of the run.
     """
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("train", [f"data.size={predictor.size}".replace("None", "null"), *overrides])
     stored = read(predictor.run, trust=trust)
+    same = not any(key_of(override) == "data" for override in overrides) and stored.data.get("name") in options("data")
+    chosen = [f"data={stored.data.name}"] if same else []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("train", [*chosen, f"data.size={predictor.size}".replace("None", "null"), *overrides])
     cfg = with_local_keys(stored, composed, predictor.run)
     if overrides:
         cfg.data = composed.data
+        if same:
+            data_folders.use(cfg, predictor.run.record, only_missing=True)
     check_data_given(predictor.run, stored, cfg)
     Plan.of(cfg)
     data = build.data(cfg)

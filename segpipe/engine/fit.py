@@ -17,6 +17,7 @@ from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
 from segpipe.config.stored import own_packages
 from segpipe.data.module import SegmentationData
+from segpipe.engine import pictures
 from segpipe.engine.guards import (
     FolderGuard,
     OnValidation,
@@ -34,14 +35,14 @@ from segpipe.engine.step_checkpoint import StepCheckpoint
 from segpipe.errors import UserError, printable
 from segpipe.lab.checkerboard import on_constant_image
 from segpipe.metrics.boundaries import boundary_scores
-from segpipe.metrics.confusion import SCORES, named_scores
+from segpipe.metrics.confusion import CLASS_SCORES, SCORES, named_scores
 from segpipe.models import cost
 from segpipe.runs import checkpoints
 from segpipe.runs.counts import write_boundaries, write_confusion
 from segpipe.runs.run import Run, display_path, resume_command
 from segpipe.runs.storage import read_json, write_json
 from segpipe.runs.summary import format_score, print_summary
-from segpipe.training import devices, pretrained, tracking
+from segpipe.training import devices, feature_cache, pretrained, tracking
 from segpipe.training.callbacks import save_prediction_grid
 from segpipe.training.devices import RankInfo
 from segpipe.training.task import SegmentationTask
@@ -163,6 +164,8 @@ def build_training(
     task = build.task(cfg, data)
     task.check_optimizer()
     load_weights(task, cfg)
+    if cfg.encoder.get("cache"):
+        print(f"Note: {feature_cache.attach(task.network, plan.encoder, build.as_dict(cfg.encoder), data)}")
     start = None
     if not rank_info.rank:
         start = Start(plan, data, overrides=overrides, world_size=rank_info.world_size, restart=restart)
@@ -195,6 +198,7 @@ def fit(training: Training) -> dict[str, Any]:
     trainer.fit(training.task, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
     seconds = time.time() - began
     best_epoch = evaluate_best(training)
+    training.task.network.extractor = None  # costs and pictures are those of the complete network
     devices.leave_process_group(trainer.strategy)
     if training.rank:
         return {}
@@ -290,7 +294,7 @@ def tolerate_errors(what: str) -> Iterator[None]:
 
 
 def add_to_results(training: Training, metrics: dict[str, Any], logger: Any) -> None:
-    """Add to a finished run what is not needed for its scores: the cost, images of predictions, the result on W&B.
+    """Add to a finished run what is not needed for its scores: the cost, pictures, the result on W&B.
 
     The cost and the checkerboard (the phase share of the logits on constant images, docs/lab.md) are added to
     ``metrics`` and to ``metrics.json``; the cost stays None where it cannot be measured.
@@ -307,6 +311,9 @@ def add_to_results(training: Training, metrics: dict[str, Any], logger: Any) -> 
     with tolerate_errors("drawing the predictions"):
         title = f"{run.record['name']}   validation mIoU {format_score(metrics['val']['miou'])}"
         save_prediction_grid(task, data, "val", run, title=title)
+    for what, draw in pictures.drawings(cfg, run, task, data, metrics).items():
+        with tolerate_errors(f"drawing {what}"):
+            draw()
     if logger is not None:
         with tracking.tolerate_wandb_errors("the result"):
             log_result(logger, metrics, task)
@@ -324,6 +331,9 @@ def log_result(logger: Any, metrics: dict[str, Any], task: SegmentationTask) -> 
     for split in ("val", "test"):
         for name in SCORES:
             logger.experiment.summary[f"best/{split}/{name}"] = metrics[split][name]
+    for name in CLASS_SCORES:
+        for label, value in metrics["test"][f"per_class_{name}"].items():
+            logger.experiment.summary[f"best/test/{name}/{label}"] = value
     for name, value in metrics["test"]["boundaries"].items():
         logger.experiment.summary[f"best/test/{name}"] = value
     for name, value in (metrics["cost"] or {}).items():

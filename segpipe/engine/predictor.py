@@ -1,6 +1,6 @@
 """A finished run as a function from images to masks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ from segpipe.data.dataset import Image, Mask
 from segpipe.data.resize import to_network
 from segpipe.engine.inputs import as_rgb
 from segpipe.errors import UserError
-from segpipe.lab.cells import as_batch
-from segpipe.models.network import resize_logits
+from segpipe.models.tta import Flips, averaged
+from segpipe.models.windows import Tile, Windows
 from segpipe.runs import checkpoints
 from segpipe.runs.run import Run, resume_command
 
@@ -42,14 +42,23 @@ class Predictor:
     """Predicts the mask of an image with the best checkpoint of a run.
 
     run: the folder of a run. device: a device name of torch; None takes a GPU if there is one. trust: packages whose
-    classes the run may use, beside those of segpipe; a run from a stranger could execute them. Attributes: cfg: the
+    classes the run may use, beside those of segpipe; a run from a stranger could execute them. flips, scales: the
+    prediction is the mean of the probabilities of mirrored and resized images, see ``models.tta``. Attributes: cfg: the
     run's configuration. classes, palette: names and RGB colours (0 to 255) by class index. size: [height, width] to
     which images are resized, as in the test; None where they keep their size. The logits are resized to the size of
-    the image.
+    the image. windows: computes them; large images are computed part by part, see ``models.windows``.
     Raises UserError where the folder is not a run, or where its record or its checkpoint is missing or damaged.
     """
 
-    def __init__(self, run: str | Path, *, device: str | None = None, trust: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        device: str | None = None,
+        trust: Iterable[str] = (),
+        flips: Flips = "none",
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
         if not Path(run).is_dir() and Path(run).exists():
             raise UserError(
                 f"{run}: a file, not the folder of a run. Give the folder that the training printed at its end; for a "
@@ -78,20 +87,81 @@ class Predictor:
         self.network = build.network(cfg, len(self.classes))
         self.network.load_state_dict(state)
         self.network.eval().to(self.device)
+        self.smallest = self.network.encoder.min_size
+        network = averaged(self.network, flips=flips, scales=scales, smallest=self.smallest)
+        self.windows = Windows(
+            lambda image: network(image.to(self.device)), stride=self.network.encoder.coarsest, smallest=self.smallest
+        )
 
     def __call__(self, image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Mask:
         """Return the class indices (H, W), uint8, of an image of any size.
 
         image: a path, a PIL image, or an RGB array (H, W, 3) of uint8. Raises UserError for other inputs.
         """
-        return self.logits(as_rgb(image)).argmax(0).byte().cpu().numpy()
+        return self.mask(self.as_input(image))
+
+    def as_input(self, image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Image:
+        """Return an image as the network takes it: (H, W, 3). Raises UserError for other inputs."""
+        return as_rgb(image)
+
+    def mask(self, image: Image) -> Mask:
+        """Return the class indices (H, W), uint8. image: see ``as_input``."""
+        return self.windows.masks(as_tensor(self.resized(image)), image.shape[:2])[0].numpy()
+
+    def resized(self, image: Image) -> Image:
+        """Return an image (H, W, C) at the size at which the network receives it."""
+        return to_network(image, self.size, smallest=self.smallest)
+
+    def tiles(self, image: Image) -> Iterator[Tile]:
+        """Yield the logits of an image (H, W, C) in tiles; one tile (K, H, W) unless the image is large."""
+        return self.windows.tiles(as_tensor(self.resized(image)), image.shape[:2])
+
+    def batch(self, resized: Sequence[Image], sizes: Sequence[Sequence[int]]) -> Iterator[Iterator[Tile]]:
+        """Yield the tiles of each of several images, as ``tiles``, after one forward pass for all of them.
+
+        resized: images of one shape, as ``resized`` returns them; a large one must be alone. sizes: (H, W) of the
+        images before. The logits are those of each image alone up to rounding.
+        """
+        if len(resized) == 1:
+            yield self.windows.tiles(as_tensor(resized[0]), sizes[0])
+            return
+        with torch.inference_mode():
+            logits = self.windows.network(torch.cat([as_tensor(image) for image in resized])).float()
+        for one, size in zip(logits, sizes, strict=True):
+            yield self.windows.resized(one[None], size)
 
     def logits(self, image: Image) -> torch.Tensor:
         """Return the logits (K, H, W), float, for K classes. image: (H, W, 3) uint8 RGB."""
-        size = image.shape[:2]
-        image = to_network(image, self.size, smallest=self.network.encoder.min_size)
-        with torch.inference_mode():
-            return resize_logits(self.network(as_batch(image, self.network)).float(), size)[0]
+        return whole([*self.tiles(image)], image.shape[:2])
+
+    def probabilities(self, image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probability of each class, (K, H, W), float32; those of a pixel sum to 1.
+
+        image: see ``__call__``. A large image needs memory for K x H x W numbers.
+        """
+        image = self.as_input(image)
+        result: NDArray[np.float32] | None = None
+        for tile in self.tiles(image):
+            if result is None:
+                result = np.empty((len(tile.logits), *image.shape[:2]), np.float32)
+            result[:, tile.rows, tile.columns] = tile.logits.softmax(0).cpu().numpy()
+        assert result is not None  # an image has at least one tile
+        return result
+
+
+def as_tensor(image: Image) -> torch.Tensor:
+    """Return an image (H, W, C) as a batch (1, C, H, W) of the same numbers, without a copy."""
+    return torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
+
+
+def whole(tiles: Sequence[Tile], size: Sequence[int]) -> torch.Tensor:
+    """Join the tiles of logits: (K, H, W) for an image of ``size``, (H, W)."""
+    if len(tiles) == 1:
+        return tiles[0].logits
+    logits = tiles[0].logits.new_empty(len(tiles[0].logits), *size)
+    for tile in tiles:
+        logits[:, tile.rows, tile.columns] = tile.logits
+    return logits
 
 
 def resolve_device(name: str) -> torch.device:

@@ -12,7 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe.config import build
+from segpipe.config import build, data_folders
 from segpipe.config.plan import Plan
 from segpipe.config.schema import key_of
 from segpipe.config.stored import check_data_given, read, with_local_keys
@@ -27,7 +27,7 @@ from segpipe.runs.run import Run, display_path, repair_hint, typed
 from segpipe.runs.storage import read_history, write_bytes, write_text
 
 MAY_CHANGE = (
-    "trainer.max_epochs", "callbacks.last.every_n_train_steps", "data.root", "data.dataset.images",
+    "trainer.max_epochs", "callbacks.last.every_n_train_steps", "pictures", "data.root", "data.dataset.images",
     "data.dataset.masks", "data.dataset.lists", "data.workers", "data.cache",
     "data.eval_batch_size", "logger", "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes",
 )  # fmt: skip
@@ -58,7 +58,7 @@ class Start:
             if not restart:
                 check_unused(self.run)
             self.run.reset()  # a run without a checkpoint starts again
-        fingerprints = {name: data.split(name).fingerprint() for name in get_args(Split)}
+        self.fingerprints = fingerprints = {name: data.split(name).fingerprint() for name in get_args(Split)}
         check_same_results(self.run, plan, fingerprints)
         self.run.record = new_record(self.run, plan, data, overrides) | {
             "data_fingerprint": fingerprints,
@@ -76,6 +76,7 @@ class Start:
             print(f"No checkpoint is intact: the training starts from scratch. Renamed: {', '.join(renamed)}.")
         write_text(run.config, OmegaConf.to_yaml(cfg, resolve=True))
         run.update()
+        data_folders.note(cfg, self.fingerprints)
 
     def restore(self) -> bool:
         """Write back the files of the run that was resumed, if no checkpoint was written since; return whether it was.

@@ -1,4 +1,4 @@
-"""What ``python -m segpipe.inspect RUN ... --split`` measures: skips, probes and failures of runs on a split."""
+"""What ``python -m segpipe.inspect RUN ... --split`` measures of runs on a split, for segpipe.lab.split."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from segpipe.data.samples import Samples
 from segpipe.engine.evaluation import load_data
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
-from segpipe.lab import failures, probes, receptive_field, skips, switches
+from segpipe.lab import content, failures, probes, receptive_field, skips, switches
 from segpipe.lab.cells import as_batch, predicted_classes
 from segpipe.lab.failures import FailureMeasures
 from segpipe.lab.skips import Advance
@@ -27,7 +27,7 @@ from segpipe.metrics.bootstrap import MIN_UNITS
 from segpipe.models.network import Network
 from segpipe.runs.storage import inside, read_json, write_json
 
-VERSION = 1  # raised when a number changes; results of another version are not used
+VERSION = 2  # raised when a number changes; results of another version are not used
 FIT_IMAGES = 4  # times as many images as are measured, for the probes
 
 
@@ -100,7 +100,7 @@ def measure_split(
     folder: Path,
     trust: Iterable[str] = (),
 ) -> SplitMeasures:
-    """Measure skips, receptive fields and probes of each run, and compare the first run with each of the others.
+    """Measure each run (``RunMeasures``), and compare the first run with each of the others.
 
     predictors: the runs; a Reason for a run that has no weights is kept, without numbers. Networks stay on the devices
     of their predictors. overrides: the data, as for ``evaluation.evaluate``. limit: number of images, taken at equal
@@ -198,6 +198,7 @@ def run_task(job: Job) -> Task:
     """Return the task of one run."""
     network, images = job.predictor.network, len(job.measured)
     passes = skips.passes(network, images) + receptive_field.passes(network, images) + switches.passes(network, images)
+    passes += content.passes(network, images)
     return Task(
         job.key, RunMeasures, passes + probes.passes(images, len(job.fitted)), lambda advance: measure(job, advance)
     )
@@ -225,6 +226,7 @@ def measure(job: Job, advance: Advance) -> RunMeasures:
         skips=skips.measure_skips(network, test, **common),
         fields=receptive_field.measure_fields(network, test, advance=advance),
         switches=switches.measure_switches(network, test, groups=dataset.groups, advance=advance),
+        content=content.measure_content(network, test, groups=dataset.groups, advance=advance),
         probes=probes.measure_probes(network, before, fit=job.samples(job.fitted), test=test, **common),
     )
 

@@ -189,10 +189,16 @@ def as_value(text: str) -> str:
     return text if re.fullmatch(r"[\w./-]+", text, re.ASCII) else quote_override(text)
 
 
+def name_of(folder: Path) -> str:
+    """Return ``sweep.name`` of a sweep's folder: what follows outputs/sweeps, else the name of the folder."""
+    _, found, name = folder.resolve().as_posix().rpartition("/outputs/sweeps/")
+    return name if found else folder.resolve().name
+
+
 def next_command(sweep: Sweep, file: Path) -> str:
     """Return the command that runs the chosen cells with five seeds that are not tuning seeds."""
     free = [seed for seed in range(len(sweep.seeds) + 5) if seed not in sweep.seeds][:5]
-    name, path = (as_value(text) for text in (sweep.folder.resolve().name, display_path(file.absolute())))
+    name, path = (as_value(text) for text in (name_of(sweep.folder), display_path(file.absolute())))
     given = [*sweep.fixed, f"sweep.name={name}", f"sweep.cells={path}"]
     options = cells.read_options(sweep.folder)
     return f"{PYTHON} -m segpipe.train -m {shlex.join([*options, *given, 'seed=' + ','.join(map(str, free))])}"

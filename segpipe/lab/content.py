@@ -1,17 +1,35 @@
 """Content-aware operators: the kernels or sampling offsets that they compute, on boundaries and away from them."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from segpipe.lab.cells import contours_of_map
-from segpipe.lab.slots import StepMaps
+from segpipe.data.dataset import Sample
+from segpipe.data.resize import resize_mask
+from segpipe.lab.cells import as_batch, contours_of_map, padded_size
+from segpipe.lab.slots import Place, StepMaps, places, recording
+from segpipe.metrics.bootstrap import Estimate, as_estimates, estimate
 from segpipe.metrics.contours import NO_CONTOUR, count_within
+from segpipe.models.network import Network
+from segpipe.models.upsample import Upsampler
 
 AWAY = 2  # cells from the nearest pixel of another class, chessboard distance; boundary pixels have 1
 Offset = tuple[int, int]  # (down, right), in cells of the operator's input
+Kind = Literal["kernel", "offsets"]
+
+
+class Strengths(NamedTuple):
+    """Sums of ``strength`` over the boundary pixels of one image, and over the pixels away from them."""
+
+    on: float
+    pixels_on: int
+    away: float
+    pixels_away: int
 
 
 @dataclass(frozen=True)
@@ -20,21 +38,31 @@ class ContentFacts:
 
     kind: ``kernel``: values (T, H/s, W/s) are the weights of T neighbours of each pixel; ``offsets``: values (2, H/s,
     W/s) are the distance to the right and down, in cells of the operator's input, from the position of bilinear
-    interpolation. neighbours: of a kernel, (down, right) in cells of the input. boundary: (H/s, W/s) of bool, the
-    boundary pixels. on, away: the mean of ``strength`` on boundary pixels, and on pixels farther than AWAY from any;
-    NaN without such pixels.
+    interpolation; of an operator with groups of channels, their mean. neighbours: of a kernel, (down, right) in cells
+    of the input. strengths: (H/s, W/s), see ``strength``. boundary: (H/s, W/s) of bool, the boundary pixels. found: the
+    strengths on boundary pixels, and on pixels farther than AWAY from any.
     """
 
     place: str
     stride: int
     factor: int
     operator: str
-    kind: Literal["kernel", "offsets"]
+    kind: Kind
     values: NDArray[np.float32]
     neighbours: tuple[Offset, ...]
+    strengths: NDArray[np.float64]
     boundary: NDArray[np.bool_]
-    on: float
-    away: float
+    found: Strengths
+
+    @property
+    def on(self) -> float:
+        """The mean strength on boundary pixels; NaN without any."""
+        return self.found.on / self.found.pixels_on if self.found.pixels_on else float("nan")
+
+    @property
+    def away(self) -> float:
+        """The mean strength away from boundary pixels; NaN without such pixels."""
+        return self.found.away / self.found.pixels_away if self.found.pixels_away else float("nan")
 
 
 def content_facts(step: StepMaps, labels: NDArray[np.uint8], size: tuple[int, int]) -> ContentFacts | None:
@@ -43,14 +71,14 @@ def content_facts(step: StepMaps, labels: NDArray[np.uint8], size: tuple[int, in
     labels: (h, w) class indices of the image. size: height and width of the padded image.
     """
     operator = step.place.upsample
-    explain = getattr(operator, "explain", None)
-    found = explain(step.before, step.source) if callable(explain) else None
+    found = operator.explain(step.before, step.source) if explains(operator) else None  # type: ignore[operator]
     if not found:
         return None
-    kind: Literal["kernel", "offsets"] = "kernel" if "kernel" in found else "offsets"
-    values = found[kind][0].detach().float().cpu().numpy()
+    kind: Kind = "kernel" if "kernel" in found else "offsets"
+    values = as_array(found[kind])
+    groups = found.get("group_offsets")
+    strengths = np.mean([strength(one, kind) for one in (values[None] if groups is None else as_array(groups))], axis=0)
     boundary, near = boundaries(labels, size, (values.shape[1], values.shape[2]))
-    strengths = strength(values, kind)
     place = step.place
     return ContentFacts(
         place.label,
@@ -60,17 +88,29 @@ def content_facts(step: StepMaps, labels: NDArray[np.uint8], size: tuple[int, in
         kind,
         values,
         neighbours_of(operator, len(values)) if kind == "kernel" else (),
+        strengths,
         boundary,
-        mean_of(strengths, boundary),
-        mean_of(strengths, ~near),
+        Strengths(*sum_over(strengths, boundary), *sum_over(strengths, ~near)),
     )
 
 
-def strength(values: NDArray[np.float32], kind: str) -> NDArray[np.float64]:
+def explains(operator: nn.Module) -> bool:
+    """Return whether an operator has a method ``explain`` of its own."""
+    method = getattr(operator, "explain", None)
+    return callable(method) and getattr(method, "__func__", method) is not Upsampler.explain
+
+
+def as_array(batch: Tensor) -> NDArray[np.float32]:
+    """Return the first entry of a batch as an array."""
+    return batch[0].detach().float().cpu().numpy()
+
+
+def strength(values: NDArray[np.float32], kind: Kind) -> NDArray[np.float64]:
     """Return one number for each pixel, (D, h, w) to (h, w).
 
     Of a kernel its sharpness, the sum of its squared weights: 1 for a single neighbour, 1/T for the mean of T. Of
-    offsets their length, in cells of the operator's input.
+    offsets their length, in cells of the operator's input. Of an operator with groups of channels, the mean over the
+    groups is taken of the lengths: offsets in opposite directions do not cancel.
     """
     squares = (values.astype(np.float64) ** 2).sum(0)
     return squares if kind == "kernel" else np.sqrt(squares)
@@ -84,9 +124,9 @@ def boundaries(
     return lines[0] != NO_CONTOUR, count_within(lines, (AWAY,))[0] > 0
 
 
-def mean_of(values: NDArray[np.float64], where: NDArray[np.bool_]) -> float:
-    """Return the mean over some pixels; NaN without any."""
-    return float(values[where].mean()) if where.any() else float("nan")
+def sum_over(values: NDArray[np.float64], where: NDArray[np.bool_]) -> tuple[float, int]:
+    """Return the sum over some pixels, and their number."""
+    return float(values[where].sum()), int(where.sum())
 
 
 def neighbours_of(operator: object, count: int) -> tuple[Offset, ...]:
@@ -115,3 +155,70 @@ def as_square(weights: NDArray[np.float32], neighbours: tuple[Offset, ...]) -> N
     for weight, (down, right) in zip(weights, neighbours, strict=True):
         square[down + reach, right + reach] = weight
     return square
+
+
+@dataclass(frozen=True)
+class ContentMeasures:
+    """What the operator of one step computed over the images of a split.
+
+    kind: see ``ContentFacts``. on, away: the mean of ``strength`` over the boundary pixels of all images, and over the
+    pixels farther than AWAY from any; ratio: the first over the second. pixels: number of boundary pixels.
+    """
+
+    place: str
+    stride: int
+    factor: int
+    operator: str
+    kind: Kind
+    pixels: int
+    on: Estimate
+    away: Estimate
+    ratio: Estimate
+
+
+def explaining(network: Network) -> list[Place]:
+    """Return the places of a network whose operators look at content, coarse to fine."""
+    return [place for place in places(network) if explains(place.upsample)]
+
+
+def passes(network: Network, images: int) -> int:
+    """Return the number of forward passes of ``measure_content``."""
+    return images if explaining(network) else 0
+
+
+@torch.inference_mode()
+def measure_content(
+    network: Network, samples: Sequence[Sample], *, groups: Sequence[str], advance: Callable[[float], None]
+) -> list[ContentMeasures]:
+    """Return what each content-aware operator computed, coarse to fine. An image is one forward pass.
+
+    groups: one for each sample, see ``metrics.bootstrap.units``. Boundaries are those of the masks.
+    """
+    steps = explaining(network)
+    found: list[list[ContentFacts]] = [[] for _ in steps]
+    for sample in samples if steps else ():
+        size = sample.image.shape[:2]
+        with recording(network) as record:
+            network(as_batch(sample.image, network))
+        labels = resize_mask(sample.mask, size)
+        for of_step, place in zip(found, steps, strict=True):
+            facts = content_facts(record.maps(place), labels, padded_size(network, size))
+            if facts is not None:
+                of_step.append(facts)
+        advance(1)
+    return [content_measures(of_step, groups) for of_step in found if len(of_step) == len(groups) and of_step]
+
+
+def content_measures(found: Sequence[ContentFacts], groups: Sequence[str]) -> ContentMeasures:
+    """Return the measures of one step from those of its images."""
+    sums = np.array([facts.found for facts in found], np.float64)  # (I, 4)
+
+    def score(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        on, pixels_on, away, pixels_away = (weights @ sums).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = on / pixels_on, away / pixels_away
+            return np.stack([*means, means[0] / means[1]], axis=1)
+
+    on, away, ratio = as_estimates(*estimate(score, groups))
+    first, pixels = found[0], sum(facts.found.pixels_on for facts in found)
+    return ContentMeasures(first.place, first.stride, first.factor, first.operator, first.kind, pixels, on, away, ratio)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from segpipe.lab.content import ContentMeasures
 from segpipe.lab.failures import FailureMeasures
 from segpipe.lab.probes import ProbeMeasures
 from segpipe.lab.receptive_field import ReceptiveField
@@ -41,6 +42,7 @@ class RunMeasures:
     fields: list[ReceptiveField] = field(default_factory=list)
     probes: ProbeMeasures | None = None
     switches: list[SwitchMeasures] = field(default_factory=list)
+    content: list[ContentMeasures] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,12 @@ def class_accuracy(matrices: Matrices) -> Values:
     return hits / true
 
 
+def precision(matrices: Matrices) -> Values:
+    """Share of the pixels predicted as each class that are it, TP / (TP + FP); 0 where none is predicted as it."""
+    hits, _, predicted = class_totals(matrices)
+    return hits / np.maximum(predicted, 1)
+
+
 def dice(matrices: Matrices) -> Values:
     """Dice coefficient of each class, 2 TP / (2 TP + FP + FN): the F1 score of its pixels (Dice 1945)."""
     hits, true, predicted = class_totals(matrices)
@@ -134,6 +140,10 @@ SCORES = {  # by the key in metrics.json; new entries are logged, printed and re
     "frequency_weighted_iou": Score(frequency_weighted_iou, "frequency-weighted IoU"),
     "dice": Score(dice, "Dice", per_class="dice"),
 }
+CLASS_SCORES = {  # of single classes only: in metrics.json, in the table of a test and in W&B's summary
+    "precision": Score(precision, "precision", per_class="precision"),
+    "recall": Score(class_accuracy, "recall", per_class="recall"),  # the accuracy of a class, by its other name
+}
 
 
 def scores(matrix: NDArray[np.integer], *, divide_by_all: bool = False) -> dict[str, Any]:
@@ -152,10 +162,15 @@ def scores(matrix: NDArray[np.integer], *, divide_by_all: bool = False) -> dict[
 
 
 def named_scores(matrices: NDArray[np.integer], classes: list[str]) -> dict[str, Any]:
-    """The scores of the sum of matrices (n, C, C), per-class values by class name, and the number of images."""
+    """The scores of the sum of matrices (n, C, C), per-class values by class name, and the number of images.
+
+    Those of CLASS_SCORES are among the values per class.
+    """
+    total = matrices.sum(0)
+    more = {f"per_class_{name}": score.by_class(total).tolist() for name, score in CLASS_SCORES.items()}
     values = {
         key: dict(zip(classes, value, strict=True)) if isinstance(value, list) else value
-        for key, value in scores(matrices.sum(0)).items()
+        for key, value in (scores(total) | more).items()
     }
     return values | {"images": len(matrices)}
 

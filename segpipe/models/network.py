@@ -1,6 +1,6 @@
 """The complete network: image -> encoder -> neck -> decoder -> head -> final upsampling -> logits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,11 +13,12 @@ from segpipe.models.encoders import Encoder
 from segpipe.models.fusion import NoFusion
 from segpipe.models.init import Conv2d
 from segpipe.models.refine import Merge1x1
-from segpipe.models.upsample import Bilinear, Upsampler
+from segpipe.models.upsample import Bilinear, Upsampler, pad_by_edge
 
 IMAGE_CHANNELS = 3  # where the encoder has no map of a stride, the image takes its place
 ENLARGEMENTS: dict[str, type[Upsampler]] = {"bilinear": Bilinear}  # fixed operators for ``model.enlarge``
 Enlarge = Literal["auto", "same", "bilinear"]
+Extractor = Callable[[Tensor, Tensor], dict[int, Tensor]]
 
 
 class Network(nn.Module):
@@ -28,6 +29,8 @@ class Network(nn.Module):
     enlarge: from the decoder's last stride to full size; called with the class scores and the encoder's maps.
     normalise: of the image; None: by the encoder's mean and standard deviation. It is applied in prediction too.
     auxiliary: stride to the ``AuxiliaryHead`` of the decoder's step, for training with deep supervision.
+    The attribute ``extractor`` takes the place of ``encoder.extract`` where it is set: see ``training.feature_cache``.
+        It is called with the image and the encoder's input.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Network(nn.Module):
         self.normalise = normalise or Normalise(encoder.mean, encoder.std)
         self.encoder, self.neck, self.decoder, self.head, self.enlarge = encoder, neck, decoder, head, enlarge
         self.auxiliary = nn.ModuleDict() if auxiliary is None else auxiliary
+        self.extractor: Extractor | None = None
 
     def forward(self, image: Tensor) -> Tensor:
         """RGB images (N, 3, H, W), values 0 to 255 of any type, to logits (N, K, H, W), contiguous.
@@ -72,7 +76,8 @@ class Network(nn.Module):
                 f"{self.encoder.min_size}. Enlarge the image, or choose an encoder with fewer reductions."
             )
         x = self.pad(self.normalise(image))
-        features = {1: x} | self.encoder(x)  # stride: (N, C, H/stride, W/stride)
+        maps = self.encoder(x) if self.extractor is None else self.encoder.project(self.extractor(image, x))
+        features = {1: x} | maps  # stride: (N, C, H/stride, W/stride)
         return self.neck(features[self.encoder.coarsest]), features
 
     def decode(self, x: Tensor, features: dict[int, Tensor]) -> Tensor:
@@ -92,7 +97,7 @@ class Network(nn.Module):
         height, width = x.shape[-2:]
         stride = self.encoder.coarsest
         down, right = -height % stride, -width % stride
-        return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
+        return pad_by_edge(x, (0, right, 0, down)) if down or right else x
 
 
 class Normalise(nn.Module):

@@ -9,6 +9,7 @@ IGNORED_IN_IDENTITY = (
     "data.eval_batch_size",
     "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
     "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary", "task.compile", "match", "budget",
+    "pictures",
 )  # fmt: skip
 
 # Keys that were added later, each with the value that stands for the earlier behaviour. A key with this value is left
@@ -18,14 +19,17 @@ ADDED_SINCE: dict[str, Any] = {
     "augment.revision": 0,  # 1: transforms that resize keep masks registered (data.augment.REGISTERED)
     "decoder.init": "interpolation",
     "decoder.residual": False,
+    "data.rare_share": 0,
     "data.dataset.instances": None,
     "data.dataset.merge": None,
     "data.dataset.unlabelled": "error",
     "data.revision": 0,  # 1: images and masks are resized by data.resize, where data.size is another than theirs
+    "data.steps_per_epoch": None,  # an epoch has a crop of each image
     "fusion.at": None,  # all steps have a skip
     "fusion.attention": None,
     "fusion.drop": 0,
     "model.deep_supervision": False,
+    "encoder.cache": False,  # true stores the features as computed and stands for the same; see ``canonical``
     "encoder.revision": 0,  # see the encoder's class
     "neck.revision": 0,  # see the neck's class
 }

@@ -69,9 +69,11 @@ LOCAL_KEYS = ("data.root", "data.dataset.root", *TEMPLATE_KEYS, "logger")
 def resume_command(run: "Run", *, trust: Iterable[str] = ()) -> str:
     """Return the command that resumes a run. What is not read from a stored configuration is given again.
 
-    trust: the user's own packages that the run imports.
+    trust: the user's own packages that the run imports. A folder of data that does not exist, such as a relative one
+    where the run was started from another folder, is left out.
     """
     local = [override for override in run.cell_overrides if override.lstrip("+~").startswith(LOCAL_KEYS)]
+    local = [one for one in local if "logger" in one or Path(one.partition("=")[2].strip("'\"")).exists()]
     words = [f"{PYTHON} -m segpipe.train {typed('resume', run.folder)}", *map(shlex.quote, local)]
     packages = sorted(trust)
     if packages:

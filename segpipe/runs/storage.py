@@ -64,11 +64,12 @@ def of_file(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], None], *, sync: bool = True) -> None:
     """Let ``write`` write a temporary file next to ``path``, then rename it to ``path`` in one step.
 
     A reader sees the old file or the new one, never a part. Where writing fails, the old file stays. The temporary file
-    is new and its name cannot be predicted, so nothing is written through a link.
+    is new and its name cannot be predicted, so nothing is written through a link. sync: force the content to the disk
+    before the renaming, so that this holds after a loss of power too; it takes longer than writing a small file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with of_file(path):
@@ -78,12 +79,25 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
         os.fchmod(descriptor, 0o666 & ~UMASK)
         os.close(descriptor)
         write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         with of_file(path):
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_can_write(folder: Path, given: str) -> None:
+    """Raise UserError where a folder cannot be made or written to, before work whose results would be lost.
+
+    given: what the user typed, for the message.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not place.is_dir():
+        raise UserError(f"{given}: {place} is a file. Give a folder; it is created if it does not exist.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{given}: {place} cannot be written. Change its permissions, or give another folder.")
 
 
 def partial_files(folder: Path) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from segpipe.errors import printable
-from segpipe.metrics.confusion import SCORES
+from segpipe.metrics.confusion import CLASS_SCORES, SCORES
 from segpipe.runs.run import PYTHON, Run, display_path
 
 
@@ -36,7 +36,9 @@ def print_summary(run: Run, metrics: dict[str, Any], *, another: str, trust: Seq
         )
     folder = display_path(run.folder)
     console.print(f"Run:      {folder}", markup=False)
-    console.print(f"Images:   {folder}/pictures/predictions.png", markup=False)
+    drawn = [path.name for path in sorted(run.pictures.glob("*.png"))]
+    if drawn:
+        console.print(f"Images:   {folder}/pictures: {', '.join(drawn)}", markup=False)
     for profile in sorted(run.folder.glob("fit-*profile*.txt")):  # debug=profile
         console.print(f"Profile:  {display_path(profile)}", markup=False)
     console.print("Next: train the same network with another upsampling operator, or predict the masks of images:")
@@ -58,22 +60,33 @@ def with_decoder(overrides: list[str], another: str) -> list[str]:
 def score_table(scores: dict[str, Any], *, title: str) -> Table:
     """Return a table with a column for each score per class, and their means; other scores are in the caption.
 
-    scores: the scores of a split, as in ``metrics.json``. A dash stands for a class that is absent.
+    scores: the scores of a split, as in ``metrics.json``. A dash stands for a class that is absent. A score that is
+    one of CLASS_SCORES by another name, such as the accuracy of a class, has one column.
     """
-    by_class = {name: score for name, score in SCORES.items() if score.per_class}
+    twice = [score.compute for score in CLASS_SCORES.values()]
+    by_class = [score for score in SCORES.values() if score.per_class and score.compute not in twice]
+    columns = {score.class_label or score.label: scores[f"per_class_{score.per_class}"] for score in by_class}
+    columns |= {score.label: scores.get(f"per_class_{name}", {}) for name, score in CLASS_SCORES.items()}
     others = [f"{score.label} {format_score(scores[name])}" for name, score in SCORES.items() if not score.per_class]
     caption = ", ".join(others) or None
     table = Table(title=f"{title}: {scores['images']} images", title_justify="left", caption=caption)
     table.caption_justify = "left"
     table.add_column("class")
-    for heading in (*(score.class_label or score.label for score in by_class.values()), "pixels"):
+    for heading in (*columns, "pixels"):
         table.add_column(heading, justify="right")
     for name, pixels in scores["pixels"].items():
-        values = [scores[f"per_class_{score.per_class}"][name] for score in by_class.values()]
+        values = [values.get(name) for values in columns.values()]
         table.add_row(escape(printable(name)), *map(format_score, values), f"{pixels:,}")
     table.add_section()
-    table.add_row("mean", *(format_score(scores[name]) for name in by_class), f"{sum(scores['pixels'].values()):,}")
+    means = [format_score(mean_of(values)) for values in columns.values()]
+    table.add_row("mean", *means, f"{sum(scores['pixels'].values()):,}")
     return table
+
+
+def mean_of(values: Mapping[str, float | None]) -> float | None:
+    """Return the mean of the values of the classes that have one; None if there is none."""
+    known = [value for value in values.values() if value is not None and not math.isnan(value)]
+    return sum(known) / len(known) if known else None
 
 
 def format_score(value: float | None) -> str:

@@ -1,7 +1,10 @@
-"""Callbacks: the history on disk, logged predictions, atomic checkpoints."""
+"""Callbacks: the history on disk, a line for each epoch, logged predictions, atomic checkpoints."""
 
+import math
 import os
 import signal
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +21,7 @@ from segpipe.data.dataset import Sample, Split
 from segpipe.data.datasets.shapes import Shapes
 from segpipe.data.examples import save_examples
 from segpipe.data.module import SegmentationData
+from segpipe.metrics.confusion import SCORES
 from segpipe.models.network import resize_logits
 from segpipe.runs import checkpoints
 from segpipe.runs.run import Run
@@ -112,6 +116,58 @@ class History(pl.Callback):
         write_history(self.run.history, self.rows)
 
 
+class EpochLines(pl.Callback):
+    """Prints a line after each epoch, with the time that is left: for logs, where a progress bar is of no use.
+
+    history: has written the epoch before this callback is called.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.seconds: list[float] = []  # of the epochs of this process, with their validation
+        self.since = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Store the time."""
+        self.since = time.monotonic()
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the line of the epoch."""
+        self.seconds.append(time.monotonic() - self.since)
+        print(epoch_line(self.history.rows, epochs=trainer.max_epochs, seconds=self.seconds), flush=True)
+
+
+def epoch_line(rows: Sequence[dict[str, float]], *, epochs: int | None, seconds: Sequence[float]) -> str:
+    """Return a line on the last epoch: loss, validation mIoU if it was validated, duration, and the time that is left.
+
+    rows: of history.csv. epochs: of the training. seconds: of the epochs since the process started. The first of these
+    is left out of the mean, because it is slower (data are read, memory is allocated). Epochs are counted from 1.
+    """
+    row = rows[-1]
+    done = int(row["epoch"]) + 1
+    parts = [f"epoch {done}/{epochs}", f"loss {row.get('train/loss', math.nan):.3f}"]
+    scores = {int(one["epoch"]) + 1: one["val/miou"] for one in rows if "val/miou" in one}
+    known = {epoch: score for epoch, score in scores.items() if not math.isnan(score)}
+    if done in scores:
+        best = max(known, key=lambda epoch: known[epoch], default=done)
+        at = f" (best {known[best]:.3f} at {best})" if best != done else " (best so far)" if done in known else ""
+        parts.append(f"val mIoU {scores[done]:.3f}{at}")
+    later = seconds[1:] or seconds
+    mean = sum(later) / len(later)
+    left = max((epochs or done) - done, 0)
+    parts.append(f"{in_words(mean)} an epoch" + (f", {in_words(mean * left)} left" if left else ""))
+    return "  ".join(parts)
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration in the unit that suits it: ``0.4 s``, ``12 s``, ``3 min``, ``1 h 20 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if 0 < seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 class LogPredictions(pl.Callback):
     """Logs the same few validation images with their masks to W&B.
 
@@ -157,12 +213,18 @@ def predict_samples(
 ) -> tuple[list[Sample], list[NDArray[np.uint8]], list[str]]:
     """Predict ``count`` samples, spread evenly over a split.
 
-    Returns samples (the image resized to its mask), predictions (H, W) of class indices, and names.
+    Returns samples (the image resized to its mask, with three bands), predictions (H, W) of class indices, and names.
     """
-    samples = data.samples(split)
-    number = len(samples)
+    number = len(data.samples(split))
     chosen = sorted({round(i * (number - 1) / max(count - 1, 1)) for i in range(min(count, number))})
-    kept, predictions = [], []
+    return predict_chosen(task, data, split, chosen)
+
+
+def predict_chosen(
+    task: SegmentationTask, data: SegmentationData, split: Split, chosen: Sequence[int]
+) -> tuple[list[Sample], list[NDArray[np.uint8]], list[str]]:
+    """Predict the samples of a split with the indices ``chosen``. Returns what ``predict_samples`` returns."""
+    samples, kept, predictions = data.samples(split), [], []
     training = task.training
     task.eval()
     try:
@@ -171,7 +233,8 @@ def predict_samples(
             with torch.inference_mode():
                 logits = resize_logits(task(batch["image"].to(task.device)), batch["mask"].shape[-2:])
                 image = resize_logits(batch["image"].float(), batch["mask"].shape[-2:])
-            kept.append(Sample(image[0].byte().permute(1, 2, 0).numpy(), batch["mask"][0].numpy()))
+            shown = visualise.three_bands(image[0].byte().permute(1, 2, 0).numpy())
+            kept.append(Sample(shown, batch["mask"][0].numpy()))
             predictions.append(logits.argmax(1)[0].byte().cpu().numpy())
     finally:
         task.train(training)
@@ -186,3 +249,30 @@ def save_prediction_grid(task: SegmentationTask, data: SegmentationData, split: 
     page = visualise.prediction_grid(images, truths, predictions, classes=task.classes, palette=palette, title=title)
     visualise.save_image(page, run.pictures / "predictions.png")
     save_examples(run.examples, names=names, images=images, truths=truths, predictions=predictions, palette=palette)
+
+
+def save_worst_images(task: SegmentationTask, data: SegmentationData, run: Run, *, count: int = 4) -> None:
+    """Write ``pictures/worst.png``: the ``count`` images of the test with the lowest mIoU, the lowest one first.
+
+    Images without labelled pixels have no score, and are left out.
+    """
+    result = task.evaluations["test"]
+    scores = SCORES["miou"].value(result.matrices)
+    order = [int(place) for place in np.argsort(scores, kind="stable") if not np.isnan(scores[place])][:count]
+    if not order:
+        return
+    chosen = [int(result.indices[place]) for place in order]
+    samples, predictions, names = predict_chosen(task, data, "test", chosen)
+    labels = [f"{name}   mIoU {scores[place]:.3f}" for name, place in zip(names, order, strict=True)]
+    few = len(order) == len(scores)
+    title = "test images by mIoU" if few else f"{len(order)} of {len(scores)} test images: those with the lowest mIoU"
+    page = visualise.prediction_grid(
+        [sample.image for sample in samples],
+        [sample.mask for sample in samples],
+        predictions,
+        classes=task.classes,
+        palette=data.split("test").palette,
+        title=title,
+        labels=labels,
+    )
+    visualise.save_image(page, run.pictures / "worst.png")

@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from segpipe.errors import UserError, nearest
-from segpipe.models.encoders import Encoder
-from segpipe.models.encoders.timm import Timm, library
+from segpipe.models.encoders import Encoder, FeaturePyramid, Timm
+from segpipe.models.encoders.timm import library
 from segpipe.models.init import copy_matching
 from segpipe.models.necks import Bottleneck, FullyConvolutional
 from segpipe.models.network import Network
@@ -57,7 +57,7 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
         )
     copied, left = copy_matching(weights, network)
     in_neck = [name for name in copied if name.startswith("neck.")]
-    missing = layers(name for name in left if name.startswith("encoder.") and not name.endswith("num_batches_tracked"))
+    missing = layers(name for name in left if name.removeprefix("encoder.") in of_encoder)
     unused = len(published) - len(copied)
     print(
         f"encoder.weights={given}: {len(fitting)} of the encoder's {len(of_encoder)} tensors"
@@ -91,8 +91,14 @@ def without_prefix(published: dict[str, Tensor], encoder: Encoder) -> dict[str, 
 
 
 def tensors(encoder: Encoder) -> dict[str, Tensor]:
-    """The state dict of an encoder without the batch counters."""
-    return {name: tensor for name, tensor in encoder.state_dict().items() if tensor.ndim}
+    """The tensors of an encoder that published weights have: not the batch counters, nor the layers of ``project``."""
+    projected = {
+        id(tensor)
+        for stage in encoder.stages[encoder.extracted_stages :]
+        for tensor in stage.state_dict(keep_vars=True).values()
+    }
+    state = encoder.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if tensor.ndim and id(tensor) not in projected}
 
 
 def is_file(given: str) -> bool:
@@ -105,9 +111,11 @@ def download(cfg: DictConfig, network: Network) -> dict[str, Tensor]:
     """A state dict by name, from torchvision or timm, which cache it. Raises UserError if there is none."""
     given, name = str(cfg.encoder.weights), cfg.encoder.name
     try:
-        if isinstance(network.encoder, Timm):
+        if isinstance(network.encoder, Timm | FeaturePyramid):
             if given != "DEFAULT":
-                raise UserError(f"encoder.weights={given}: for encoder=timm, give DEFAULT or the path of a state dict.")
+                raise UserError(
+                    f"encoder.weights={given}: for encoder={name}, give DEFAULT or the path of a state dict."
+                )
             return library().create_model(network.encoder.backbone, pretrained=True).state_dict()
         if name not in torchvision.models.list_models(torchvision.models):
             raise UserError(

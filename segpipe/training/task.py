@@ -20,6 +20,7 @@ from segpipe.metrics.confusion import confusion_matrices, logged_scores
 from segpipe.models.decoder import keyed_drops
 from segpipe.models.init import seed_for
 from segpipe.models.network import Network, resize_logits
+from segpipe.models.windows import Windows, largest
 from segpipe.training.losses import Loss
 
 LR_RULES = {"constant": 0.0, "linear": 1.0, "sqrt": 0.5}
@@ -82,6 +83,7 @@ class SegmentationTask(pl.LightningModule):
         self.loss, self.make_optimizer, self.schedule = loss, optimizer, scheduler
         self.classes, self.seed, self.accumulate, self.clip = classes, seed, accumulate, clip
         self.encoder_lr, self.lr_rule, self.lr_batch = encoder_lr, lr_rule, lr_batch
+        self.windows = Windows(network, stride=network.encoder.coarsest, smallest=network.encoder.min_size)
         self.evaluations: dict[str, Evaluation] = {}
         self.epoch_losses: list[Tensor] = []
         self.eval_buffer: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -160,6 +162,9 @@ class SegmentationTask(pl.LightningModule):
 
     def evaluation_step(self, batch: Batch, *, at_boundaries: bool = False) -> None:
         """Count one batch. at_boundaries: count at boundaries too, which takes longer."""
+        if any(self.windows.is_large(batch[name].shape[-2:]) for name in ("image", "mask")):  # type: ignore[literal-required]
+            self.evaluate_in_parts(batch, at_boundaries=at_boundaries)
+            return
         mask = batch["mask"].long()
         logits, sums = self.step(batch["image"], mask)
         prediction = logits.max(1).indices  # equals argmax, but is up to five times faster on a CPU
@@ -168,6 +173,29 @@ class SegmentationTask(pl.LightningModule):
         if at_boundaries:
             maps = prediction.cpu().numpy(), batch["mask"].cpu().numpy()
             self.at_boundaries.append(count_boundaries(*maps, num_classes=len(self.classes)))
+
+    def evaluate_in_parts(self, batch: Batch, *, at_boundaries: bool) -> None:
+        """Count a batch of large images, part by part: see ``models.windows``.
+
+        The counts are those of the complete prediction. The loss is that of the parts, each taken as an image: the same
+        for a loss that is a mean over pixels, another one for those that are a mean over images.
+        """
+        sums, counts = (torch.zeros_like(self.loss.term_weights) for _ in range(2))
+        for image, mask, index in zip(batch["image"], batch["mask"], batch["index"], strict=True):
+            prediction = torch.empty_like(mask, device="cpu")
+            matrix = torch.zeros(1, len(self.classes), len(self.classes), dtype=torch.long, device=mask.device)
+            for rows, columns, logits in self.windows.tiles(image[None], mask.shape):
+                truth = mask[rows, columns][None].long()
+                part = largest(logits)
+                prediction[rows, columns] = part
+                matrix += confusion_matrices(part[None].to(mask.device), truth, len(self.classes))
+                sums += self.loss(logits[None], truth)
+                counts += self.loss.counts(truth)
+            self.eval_buffer.append((index[None], matrix, torch.zeros_like(sums), torch.zeros_like(counts)))
+            if at_boundaries:
+                maps = prediction[None].numpy(), mask[None].cpu().numpy()
+                self.at_boundaries.append(count_boundaries(*maps, num_classes=len(self.classes)))
+        self.eval_buffer[-1] = (*self.eval_buffer[-1][:2], sums, counts)
 
     def finish_evaluation(self, split: str) -> None:
         """Combine the counts of all batches and ranks, store the Evaluation, and log the scores."""

@@ -15,6 +15,7 @@ from support.configs import TINY
 from support.paths import ROOT
 
 import segpipe
+from segpipe.architectures import model_table
 from segpipe.data.files import read_image, read_mask
 
 SMALL = [choice for choice in TINY if choice != "logger=none"]
@@ -90,6 +91,25 @@ def test_models_prints_a_row_for_every_architecture(run, tmp_path):
     said = run("segpipe.architectures", "--size", 96, 96, cwd=tmp_path)
     for name in ("fcn32s", "fcn2s", "segnet_basic", "unet", "31.044"):
         assert name in said
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        (["model=unet", "decoder=unpool"], ["unet"]),
+        (["model=unet,fcn8s", "decoder=nearest"], ["unet", "fcn8s"]),
+        (["experiment=paper/segnet"], ["segnet"]),
+    ],
+)
+def test_architectures_prints_the_chosen_models(words, rows):
+    table = model_table(words, (96, 96), 6)
+    assert sorted(table.columns[0]._cells) == sorted(rows)
+    assert {*table.columns[3]._cells} == {"nearest"} if "nearest" in words[-1] else {"unpool"}
+
+
+def test_the_table_of_operators_takes_no_overrides(tmp_path):
+    said = commands.run("segpipe.architectures", "--operators", "decoder=unpool", cwd=tmp_path, status=1)
+    assert said.startswith("segpipe: --operators decoder=unpool: the table of operators takes no overrides")
 
 
 @pytest.mark.slow

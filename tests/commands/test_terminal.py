@@ -1,11 +1,16 @@
 """Standard output and errors of commands: closed, full, without a reader, or of an encoding that lacks characters."""
 
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import segpipe
+
+COMMANDS = sorted(path.stem for path in Path(segpipe.__path__[0]).glob("*.py") if "\ndef main()" in path.read_text())
 SAY = "from segpipe import terminal; terminal.prepare()\n"
 
 
@@ -52,3 +57,29 @@ def test_streams_of_a_caller_are_left_alone(capsys):
     before = sys.stdout
     terminal.prepare()
     assert sys.stdout is before
+
+
+@pytest.mark.parametrize(
+    "words", [["--no-such-option"], ["x", "--no-such-option=3"], ["--no-such", "\x1b[31m"], ["-?"]]
+)
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "train"])
+def test_a_wrong_option_is_one_line(command, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [command, *words])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"segpipe.{command}").main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.count("\n") == 1
+    assert said.startswith("segpipe: ")
+    assert said.endswith(f"Help: python -m segpipe.{command} --help\n")
+    assert said.strip().isprintable()
+
+
+def test_options_may_stand_between_other_words(monkeypatch):
+    from segpipe.terminal import Parser
+
+    parser = Parser()
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--all", action="store_true")
+    given = parser.parse_args(["a=1", "--all", "b=2"])
+    assert (given.words, given.all) == (["a=1", "b=2"], True)

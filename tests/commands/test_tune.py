@@ -63,6 +63,14 @@ def test_each_cell_gets_the_level_with_the_highest_mean_and_the_next_command_run
     assert "chosen for deconv" not in said
 
 
+@pytest.mark.parametrize(
+    ("place", "name"), [("outputs/sweeps/a/b", "a/b"), ("outputs/sweeps/x", "x"), ("kept/sweeps/x", "x"), ("a/b", "b")]
+)
+def test_the_next_command_has_the_whole_name_of_the_sweep(place, name, tmp_path, capsys):
+    tuned(write_tuning(tmp_path / place))
+    assert f"sweep.name={name} " in " ".join(capsys.readouterr().out.split())
+
+
 def test_seeds_of_the_comparison_do_not_change_the_choice(tmp_path):
     """Seeds 0 and 1 would choose 0.001 for both."""
     folder = write_tuning(tmp_path / "x")

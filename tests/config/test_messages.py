@@ -139,6 +139,9 @@ def test_a_text_that_hydra_cannot_read_is_shown_as_it_has_to_be_typed(override, 
         ("data.crop=[32,32", "Close each bracket"),
         ("data.root='x", "Close each bracket and quotation mark"),
         ("decoder", "Write KEY=VALUE"),
+        ("decoder:deconv", "Write decoder=deconv"),
+        ("decoder==deconv", "Write decoder=deconv"),
+        ("optimizer.lr=1e-3, seed=2", "Write a word for each: optimizer.lr=1e-3 seed=2"),
         ("seed=range(0,3)", "add -m"),
         ("decoder=deconv,unpool", "add -m"),
         ("hydra/launcher=jblib", "hydra/launcher=jblib: allowed is one of basic"),
@@ -153,6 +156,15 @@ def test_what_hydra_rejects_is_one_line_with_advice(override, says):
     text = refusal(override)
     assert says in text
     assert "\n" not in text
+
+
+def test_an_error_inside_hydra_is_one_line():
+    with (
+        initialize_config_dir(str(CONF), version_base="1.3"),
+        pytest.raises(ValueError, match="group override") as found,
+    ):
+        compose("train", ["=3"])
+    assert explain(found.value).startswith("Hydra cannot use this command line (Config group override must be")
 
 
 def test_a_key_of_another_choice_is_not_suggested():

@@ -25,6 +25,7 @@ from segpipe.data.resize import resize_image, resize_mask
 from segpipe.data.samples import Samples
 from segpipe.metrics.confusion import confusion_matrices
 from segpipe.models.network import resize_logits
+from segpipe.models.windows import Windows
 from segpipe.predict import predict
 from segpipe.runs import cells
 from segpipe.runs.archive import as_folder
@@ -184,9 +185,13 @@ def write_photos(root, size):
             PIL.Image.fromarray(array).save(root / folder / f"{index:02}.png")
 
 
+@pytest.mark.parametrize("windows", [False, True], ids=["whole", "windows"])
 @pytest.mark.parametrize("size", grid([None, [32, 40], [96, 72], [64, 32]], quick=[None, [32, 40]]), ids=str)
-def test_predicted_masks_counted_by_hand_give_the_matrices_of_the_test(tmp_path, size):
-    """data.size below, above and of another aspect than the images."""
+def test_predicted_masks_counted_by_hand_give_the_matrices_of_the_test(tmp_path, monkeypatch, size, windows):
+    """data.size below, above and of another aspect than the images. windows: an image of 48 x 60 counts as large."""
+    if windows:
+        for name, value in {"limit": 500, "side": 32, "overlap": 16}.items():
+            monkeypatch.setitem(Windows.__init__.__kwdefaults__, name, value)
     write_photos(tmp_path / "photos", (48, 60))
     chosen = "null" if size is None else str(size).replace(" ", "")
     cfg = configure(

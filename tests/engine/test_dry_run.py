@@ -24,6 +24,9 @@ def test_a_sweep_is_listed_and_nothing_is_written(tmp_path):
     assert f"Rejected: {rejected}" in flat
     assert "8 cells, 2 runs to train, 4 rejected." in said
     assert re.search(r"About [\d.]+ (s|min) on this CPU", said)
+    assert re.search(r"Measured here, now: the median of [1-5] warm training steps? on \d+ threads?: [\d.]+ s", said)
+    assert "seed=None" not in said
+    assert re.search(r"│ fcn32s deconv sum +│ +2 │", said)
     assert re.search(r"About \d+ MB on the disk \(sweep.keep=all\)", said)
     assert max(map(len, said.splitlines())) <= 80 or "Rejected" in said
 
@@ -50,7 +53,7 @@ def test_the_size_of_a_cell_is_that_of_its_training():
     assert size.per_image == cost.multiply_adds(network, (96, 96))
     assert size.training == cost.multiply_adds(network, (32, 64)) * 16 * 2
     assert size.evaluation == size.per_image * (2 * 5 + 7)
-    assert 0 < dry_run.seconds_per_multiply_add(cfg) < 1
+    assert 0 < dry_run.measure_speed(cfg).rate < 1
     limits = [dry_run.limited(10, limit) for limit in (None, 3, 0.5, 100)]
     assert limits == [10, 3, 5, 10]
 

@@ -98,11 +98,12 @@ def test_evaluating_again_gives_the_same_numbers(finished_run, tmp_path):
         )
 
 
-def test_evaluating_on_images_of_the_training_says_so(tmp_path, capsys):
+def test_evaluating_on_images_of_the_training_says_so(tmp_path, capsys, cache_folder):
     write_images(tmp_path / "photos")
     overrides = ["data=folder", f"data.root={tmp_path / 'photos'}", "data.crop=[32,32]", "data.batch_size=4"]
     train(configure(*[one for one in TINY if not one.startswith("data.")], *overrides, f"run_dir={tmp_path / 'run'}"))
     capsys.readouterr()
+    shutil.rmtree(cache_folder)
     with pytest.raises(UserError, match="give the folder of the data again"):
         evaluate(tmp_path / "run", overrides=[], split="test", device="cpu")
     evaluate(tmp_path / "run", overrides=overrides, split="test", device="cpu")

@@ -82,7 +82,7 @@ def test_what_changes_a_result_is_measured_again(predictor, finished_run, tmp_pa
     assert len({first, key(), *others}) == 6
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"version": 1, "result": {"name": 3}}', '{"version": 1, "result": []}'])
+@pytest.mark.parametrize("content", ["", "{}", '{"version": 2, "result": {"name": 3}}', '{"version": 2, "result": []}'])
 def test_a_damaged_result_is_measured_again(tmp_path, content):
     result = RunMeasures("a", images=1, palette=[(1, 2, 3)])
     task = Task("key", RunMeasures, 1, lambda advance: result)

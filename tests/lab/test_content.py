@@ -1,16 +1,33 @@
 """Content-aware operators: what they say of themselves, on boundaries and away from them."""
 
 import base64
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from support.tiny_networks import build_tiny
+from support.configs import configure
+from support.tiny_networks import OPERATORS, build_tiny
 
 from segpipe.analysis.lab import content_section
-from segpipe.lab.content import as_square, boundaries, examples, neighbours_of, strength
+from segpipe.config import build
+from segpipe.config.plan import Plan
+from segpipe.data.dataset import Sample
+from segpipe.lab.content import (
+    ContentMeasures,
+    Strengths,
+    as_square,
+    boundaries,
+    content_measures,
+    examples,
+    measure_content,
+    neighbours_of,
+    passes,
+    strength,
+)
 from segpipe.lab.facts import Inspection, RunFacts, ShownImage
 from segpipe.lab.look import look
+from segpipe.lab.split import RunMeasures, SplitMeasures
 
 MASK = np.zeros((64, 64), np.uint8)
 MASK[:, 32:] = 1
@@ -88,3 +105,106 @@ def test_the_page_has_the_bytes_of_each_point():
     assert values.shape == (16, 16, 9)
     assert values[3, 8].tolist() == [0, 0, 0, 0, 255, 0, 0, 0, 0]
     assert values[3, 0].tolist() == [28] * 9
+
+
+# ---- every content-aware operator
+
+
+VARIANTS = [
+    *([name] for name in sorted(OPERATORS) if OPERATORS[name].content_aware),
+    *(["sapa", f"decoder.kind={kind}"] for kind in ("inner", "gated")),
+    ["dysample", "decoder.plus=true"],
+    ["local_attention", "decoder.neighbours=13"],
+    ["carafe", "decoder.kernel=3", "decoder.residual=true"],
+]
+
+
+def test_these_are_the_content_aware_operators():
+    named = {"carafe", "fade", "sapa", "local_attention", "dysample", "flow"}
+    assert named <= {name for name, *_ in VARIANTS}
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=" ".join)
+def network(request):
+    """A network to stride 4 of narrow maps, with weights that are nowhere zero."""
+    name, *more = request.param
+    cfg = configure("model=ladder", "model.stride=4", "encoder.widths=[8,8,8,8,8]", f"decoder={name}", *more)
+    made = build.network(Plan.of(cfg).cfg, 3).eval()
+    for number, parameter in enumerate(made.decoder.parameters()):
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(number))
+    return made
+
+
+def scenes(count=3):
+    random = np.random.default_rng(0)
+    masks = [np.roll(MASK, 7 * number, axis=1) for number in range(count)]
+    return [Sample(random.integers(0, 256, (64, 64, 3), dtype=np.uint8), mask) for mask in masks]
+
+
+def batch_of(image):
+    return torch.from_numpy(image)[None].permute(0, 3, 1, 2).float()
+
+
+def test_the_page_shows_each_operator_at_points_and_over_a_split(network):
+    samples, seen = scenes(), []
+    images = [look(network, batch_of(image), size=(64, 64), truth=mask) for image, mask in samples]
+    shown = [ShownImage(str(number), image, mask) for number, (image, mask) in enumerate(samples)]
+    run = RunFacts("run", images=images)
+    section = content_section.section(Inspection(["a", "b", "c"], [(0, 0, 0)] * 3, shown, [run]))
+    clickables = [block for block in section.blocks if block.kind == "clickable"]
+    assert [len(block.layers) for block in clickables] == [3, 3, 3]  # to strides 16, 8 and 4
+    for layer, facts in zip(clickables[0].layers, images[0].content, strict=True):
+        values = np.frombuffer(base64.b64decode(layer.data), np.uint8)
+        assert len(values) == layer.rows * layer.columns * layer.depth
+        assert len(layer.neighbours.split()) == (layer.depth if layer.name == "kernel" else 0)
+        assert facts.strengths.shape == facts.values.shape[1:]
+    measured = measure_content(network, samples, groups=list("abc"), advance=seen.append)
+    assert (seen, passes(network, 3)) == ([1, 1, 1], 3)
+    assert [one.stride for one in measured] == [16, 8, 4]
+    for number, one in enumerate(measured):
+        sums = np.sum([image.content[number].found for image in images], axis=0)
+        assert one.pixels == sums[1]
+        assert one.on.value == pytest.approx(sums[0] / sums[1])
+        assert one.away.value is None if not sums[3] else one.away.value == pytest.approx(sums[2] / sums[3])
+    table = content_section.split_section(split_of(measured)).blocks[-1]
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+    assert [row[1].text for row in table.rows] == ["stride 16", "stride 8", "stride 4"]
+
+
+def split_of(content):
+    run = RunMeasures("run", data="shapes", split="test", images=3, total=9, resampled="images", content=content)
+    return SplitMeasures("test", [run, RunMeasures("other", "no weights")], [])
+
+
+def test_means_over_a_split_count_pixels_and_their_intervals_resample_images():
+    (facts,) = seen(sharp_on_the_boundary).content
+    equal = content_measures([facts] * 4, list("abcd"))
+    assert isinstance(equal, ContentMeasures)
+    assert (equal.ratio.low, equal.ratio.value, equal.ratio.high) == pytest.approx((9, 9, 9))
+    assert equal.pixels == 4 * 16 * 2
+    many = replace(facts, found=Strengths(on=10.0, pixels_on=30, away=1.0, pixels_away=10))
+    few = replace(facts, found=Strengths(on=10.0, pixels_on=10, away=0.0, pixels_away=0))
+    mixed = content_measures([many, few, few], list("abc"))
+    assert mixed.on.value == pytest.approx(30 / 50)
+    assert mixed.on.low < 30 / 50 < mixed.on.high
+    assert mixed.away.value == pytest.approx(0.1)
+    assert content_measures([few] * 3, list("abc")).away.value is None
+
+
+def test_offsets_of_groups_do_not_cancel():
+    def opposite(x, source):
+        groups = torch.zeros(1, 2, 2, *source.shape[-2:])
+        groups[:, 0, 0], groups[:, 1, 0] = 3, -3
+        return {"offsets": groups.mean(1), "group_offsets": groups}
+
+    (facts,) = seen(opposite).content
+    assert facts.on == facts.away == 3
+    assert not facts.values.any()
+
+
+def test_a_network_that_looks_at_nothing_is_not_run():
+    network = build_tiny("unet", encoder="small").eval()
+    assert passes(network, 3) == 0
+    assert measure_content(network, scenes(), groups=list("abc"), advance=lambda passes: None) == []
+    assert "No operator" in content_section.split_section(split_of([])).blocks[0].text

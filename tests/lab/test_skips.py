@@ -181,7 +181,9 @@ def test_every_model_operator_and_fusion_is_measured(model, choice):
     assert torch.equal(before, network(image))
     assert sum(reported) == passes(network, 2)
     assert [skip.stride for skip in found.skips] == [place.stride for place in skip_places(network)]
-    assert all(0 <= skip.energy.value <= 1 for skip in found.skips)
+    shares = [skip.energy.value for skip in found.skips]
+    assert all(0 <= share <= 1 for share in shares if share is not None)
+    assert None not in shares or model == "deconvnet"  # with 8 channels its deepest map is zero for some images
     assert bool(found.skips) == any(step.fuse.uses_skip for step in network.decoder.steps.values())
 
 

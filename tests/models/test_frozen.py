@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from support.configs import TINY, configure
 from support.grid import slow
 from support.published import normalised, picture
+from support.tiny_networks import OF_TIMM
 from torch import nn
 
 from segpipe.config import build
@@ -80,7 +81,7 @@ def test_alexnets_maps_are_centred_on_the_picture():
     assert [int((found == i).sum()) for i in (1, 2, 3, 4)] == [32] * 4
 
 
-@pytest.mark.parametrize("name", [name for name in options("encoder") if name != "timm"])
+@pytest.mark.parametrize("name", [name for name in options("encoder") if name not in OF_TIMM])
 def test_images_are_normalised_as_the_encoder_says(name):
     with torch.device("meta"):
         encoder = build.instantiate_group(configure(f"encoder={name}"), "encoder")

@@ -202,3 +202,17 @@ def test_local_contrast_is_jarretts():
 
     one = torch.tensor(float(mean_around(image, 12, 15)))
     torch.testing.assert_close(layer.mean_around(image)[0, 0, 12, 15], one, atol=1e-2, rtol=1e-4)
+
+
+def test_a_linear_decoder_of_sums_and_nearest_is_the_top_down_path_of_fpn():
+    """Lin et al. 2017 (feature pyramid networks), section 3: laterals of 1x1, x2 by nearest, sums. docs/fusions.md."""
+    options = ["neck=none", "model.width=16", "model.taps=conv", "decoder=nearest", "fusion=sum"]
+    network = fill(build.network(configure("model=fcn4s", "encoder=resnet18", *options), 3))
+    w = network.decoder.state_dict()
+    maps = network.encoder(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(2)))
+    top = F.conv2d(maps[32], w["project.weight"], w["project.bias"])
+    for stride in (16, 8, 4):
+        lateral = f"steps.{stride}.fuse.lateral"
+        up = F.interpolate(top, scale_factor=2, mode="nearest")
+        top = up + F.conv2d(maps[stride], w[f"{lateral}.weight"], w[f"{lateral}.bias"])
+    torch.testing.assert_close(network.decoder(maps[32], maps), top)

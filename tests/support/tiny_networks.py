@@ -11,10 +11,12 @@ from segpipe.config.schema import CONF
 from segpipe.models.upsample import Upsampler
 from support.configs import configure
 
+OF_TIMM = ("timm", "vit")  # encoders that need an extra
+
 
 def meta_encoder(name):
     """An encoder without memory for its weights; the test is skipped where its library is not installed."""
-    if name == "timm":
+    if name in OF_TIMM:
         pytest.importorskip("timm", reason="timm is an extra")
     return build.meta_encoder(configure(f"encoder={name}"))
 

@@ -7,7 +7,8 @@ import torch
 from support.configs import TINY, configure
 
 from segpipe.config import build
-from segpipe.models import cost
+from segpipe.metrics.boundaries import concatenate
+from segpipe.models import cost, windows
 from segpipe.train import train
 
 LOSSES = ["cross_entropy", "dice", "focal", "ohem", "lovasz", "cross_entropy_dice", "cross_entropy_lovasz"]
@@ -58,3 +59,25 @@ def test_a_compiled_network_keeps_its_names_and_its_function():
         torch.testing.assert_close(logits, plain(image), atol=1e-4, rtol=1e-4)
     assert compiled.network._compiled_call_impl is not None
     assert cost.multiply_adds(compiled.network, (64, 64)) == cost.multiply_adds(plain.network, (64, 64)) > 0
+
+
+@pytest.mark.parametrize("size", [64, 50, 90])
+def test_an_evaluation_in_parts_has_the_counts_and_the_loss_of_the_whole(monkeypatch, size):
+    monkeypatch.setattr(windows, "AT_ONCE", 5000)  # masks of 50 x 50 in parts of 16 rows
+    task = made().eval()
+    image, mask = batch()[0], batch(size)[1].byte()
+    mask[0, :9] = 255
+    found = []
+    for limit in (10**6, size**2 - 1):
+        task.windows.limit = limit
+        with torch.no_grad():
+            task.evaluation_step({"image": image, "mask": mask, "index": torch.arange(2)}, at_boundaries=True)
+        indices, matrices, sums, counts = (torch.cat(parts) for parts in zip(*task.eval_buffer, strict=True))
+        found.append((indices, matrices, task.loss.combine(sums.sum(), counts.sum()), task.at_boundaries))
+        task.eval_buffer, task.at_boundaries = [], []
+    (indices, matrices, loss, boundaries), (indices2, matrices2, loss2, boundaries2) = found
+    assert torch.equal(indices, indices2)
+    assert torch.equal(matrices, matrices2)
+    assert loss2 == pytest.approx(float(loss), rel=1e-5)
+    assert (len(boundaries), len(boundaries2)) == (1, 2)
+    assert (concatenate(boundaries2).counts == concatenate(boundaries).counts).all()

@@ -5,19 +5,26 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from segpipe.analysis.lab.measured import data_text, interval_text, measured_runs, with_interval
 from segpipe.analysis.lab.pictures import shown
 from segpipe.analysis.page.blocks import Block, Clickable, ExampleImage, Layer, Pictures, Section, Text
 from segpipe.analysis.page.tables import Cell, Table, number_cell
 from segpipe.lab.colours import map_to_rgb, photo, share_to_rgb
-from segpipe.lab.content import AWAY, ContentFacts, as_square, examples, strength
+from segpipe.lab.content import AWAY, ContentFacts, ContentMeasures, as_square, examples
 from segpipe.lab.facts import Inspection, RunFacts
+from segpipe.lab.split import SplitMeasures
 
 NONE = "No operator of these networks looks at the content (carafe, fade, sapa, dysample and others do)."
 EXPLAINED = (
     "A content-aware operator computes for each pixel of the larger map which cells of the smaller map it mixes: a "
     "kernel of weights, or the offset of the position that it samples. Sharpness of a kernel: the sum of its squared "
     "weights, 1 for a single cell, 1/T for the mean of T cells; bilinear interpolation has 0.39 for an enlargement by "
-    "2. Length of an offset: in cells of the smaller map; 0 is bilinear interpolation."
+    "2. Length of an offset: in cells of the smaller map; 0 is bilinear interpolation. DySample has an offset for each "
+    "group of channels: the length is the mean over the groups, an arrow shows the mean offset."
+)
+MEANS = (
+    f"Mean over the boundary pixels, and over the pixels farther than {AWAY} cells from any pixel of another class; "
+    "ratio: the first over the second. A boundary pixel has a pixel of another class among its eight neighbours."
 )
 GRID = 48  # points along the longer side that can be clicked
 POINTS = 3  # kernels on boundaries, and as many away from them
@@ -43,20 +50,39 @@ def section(inspection: Inspection) -> Section:
     if not blocks:
         return Section("content", "Content-aware operators", [Text(NONE)])
     columns = ["run", "image", "step", "operator", "number", "on boundaries", "away from them", "ratio"]
-    table = Table(
-        f"Mean over the boundary pixels, and over the pixels farther than {AWAY} cells from any pixel of another "
-        f"class. A boundary pixel has a pixel of another class among its eight neighbours.",
-        columns,
-        rows,
-        3,
-    )
+    table = Table(MEANS, columns, rows, 3)
     return Section("content", "Content-aware operators", [Text(EXPLAINED), table, *blocks])
+
+
+def split_section(measures: SplitMeasures) -> Section:
+    """Return what content-aware operators compute on boundaries and away from them, over the images of a split."""
+    runs = [run for run in measured_runs(measures) if run.content]
+    if not runs:
+        return Section("content-split", "Content-aware operators on the split", [Text(NONE)])
+    rows = [
+        [
+            *(Cell(text) for text in (run.name, one.place, one.operator, number_of(one))),
+            *(with_interval(value, 3) for value in (one.on, one.away)),
+            with_interval(one.ratio, 2),
+            Cell(f"{one.pixels:,}", one.pixels),
+        ]
+        for run in runs
+        for one in run.content
+    ]
+    columns = ["run", "step", "operator", "number", "on boundaries", "away from them", "ratio", "boundary pixels"]
+    caption = f"{MEANS} Boundaries are those of the ground truth. {data_text(*runs)}. {interval_text(runs[0])}"
+    table = Table(caption, columns, rows, 4)
+    return Section("content-split", "Content-aware operators on the split", [Text(EXPLAINED), table])
+
+
+def number_of(facts: ContentFacts | ContentMeasures) -> str:
+    """Return the name of the number."""
+    return "sharpness" if facts.kind == "kernel" else "length"
 
 
 def row(label: str, image: str, facts: ContentFacts) -> list[Cell]:
     """Return a line of the table."""
-    number = "sharpness" if facts.kind == "kernel" else "length"
-    texts = [Cell(text) for text in (label, image, facts.place, facts.operator, number)]
+    texts = [Cell(text) for text in (label, image, facts.place, facts.operator, number_of(facts))]
     ratio = facts.on / facts.away if facts.away else None
     return [*texts, number_cell(facts.on, 3), number_cell(facts.away, 3), number_cell(ratio, 2)]
 
@@ -72,7 +98,7 @@ def kernels(run: RunFacts, content: Sequence[ContentFacts]) -> Pictures:
 
 def pictures(facts: ContentFacts) -> Iterator[ExampleImage]:
     """Yield the map of strengths, then single kernels."""
-    values = strength(facts.values, facts.kind)
+    values = facts.strengths
     yield shown(map_to_rgb(values), f"{facts.place}, all", note=f"{values.min():.2f} to {values.max():.2f}")
     if facts.kind != "kernel":
         return

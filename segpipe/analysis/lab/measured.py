@@ -51,6 +51,14 @@ def points(estimate: Estimate | None, *, digits: int = 1) -> Cell:
     return Cell(text, value)
 
 
+def with_interval(estimate: Estimate, digits: int) -> Cell:
+    """Return a number with its interval; a dash where it is not defined."""
+    text = format_number(estimate.value, digits)
+    if estimate.low is not None and estimate.high is not None:
+        text += f" ({format_number(estimate.low, digits)} to {format_number(estimate.high, digits)})"
+    return Cell(text, estimate.value)
+
+
 def dashes(count: int) -> list[Cell]:
     """Return empty cells."""
     return [points(None) for _ in range(count)]

@@ -31,9 +31,10 @@ def sections(inspection: Inspection) -> list[Section]:
 
 
 def split_sections(measures: SplitMeasures) -> list[Section]:
-    """Return the sections that need a data set: switches, skips, receptive fields, probes, failures."""
+    """Return the sections that need a data set, for each kind of measure."""
     return [
         switches_section.split_section(measures),
+        content_section.split_section(measures),
         skips_section.section(measures),
         skips_section.fields_section(measures),
         probes_section.section(measures),

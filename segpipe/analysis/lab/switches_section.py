@@ -1,14 +1,13 @@
 """The section on switches: where the encoder's maxima were, and what unpooling makes of them."""
 
-from segpipe.analysis.formatting import DASH, format_number
-from segpipe.analysis.lab.measured import data_text, interval_text, measured_runs, points
+from segpipe.analysis.formatting import DASH
+from segpipe.analysis.lab.measured import data_text, interval_text, measured_runs, points, with_interval
 from segpipe.analysis.lab.pictures import shown
 from segpipe.analysis.page.blocks import Block, Pictures, Section, Text
 from segpipe.analysis.page.tables import Cell, Table, number_cell
 from segpipe.lab.colours import share_to_rgb
 from segpipe.lab.facts import Inspection, RunFacts, SwitchFacts
 from segpipe.lab.split import SplitMeasures
-from segpipe.metrics.bootstrap import Estimate
 
 NONE = "No operator of these networks uses switches (decoder=unpool does)."
 EXPLAINED = (
@@ -47,7 +46,7 @@ def split_section(measures: SplitMeasures) -> Section:
             Cell(run.name),
             Cell(one.place),
             *map(points, (one.observed, one.chance)),
-            ratio_cell(one.ratio),
+            with_interval(one.ratio, 2),
             Cell(f"{one.cells:,}", one.cells),
             number_cell(100 * one.zeros),
             number_cell(None if one.zeros_later is None else 100 * one.zeros_later),
@@ -58,14 +57,6 @@ def split_section(measures: SplitMeasures) -> Section:
     columns = ["run", "step", "on boundaries, %", "by chance, %", "ratio", "cells", "zeros, %", "zeros later, %"]
     caption = f"{AGREEMENT.format(source='ground truth')} {data_text(*runs)}. {interval_text(runs[0])}"
     return Section("switches-split", "Switches on the split", [Table(caption, columns, rows, 6)])
-
-
-def ratio_cell(ratio: Estimate) -> Cell:
-    """Return a ratio with its interval."""
-    text = format_number(ratio.value, 2)
-    if ratio.low is not None and ratio.high is not None:
-        text += f" ({format_number(ratio.low, 2)} to {format_number(ratio.high, 2)})"
-    return Cell(text, ratio.value)
 
 
 def size(one: SwitchFacts) -> str:

@@ -59,6 +59,11 @@ class Encoder(nn.Module, ABC):
         """The stride of the last map."""
         return max(self.channels)
 
+    @property
+    def extracted_stages(self) -> int:
+        """The number of stages that ``extract`` runs. ``encoder.cache`` needs all of them frozen."""
+        return len(self.stages)
+
     def freeze(self, count: int) -> None:
         """Freeze the first ``count`` stages: no gradients, and norms in evaluation mode."""
         self.frozen = count
@@ -76,6 +81,18 @@ class Encoder(nn.Module, ABC):
     def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the keys of a published state dict (torchvision, timm) to this encoder's; unused keys may remain."""
         return published
+
+    def extract(self, image: Tensor) -> dict[int, Tensor]:
+        """The part of ``forward`` whose results ``encoder.cache`` keeps: (N, 3, H, W) to maps by stride.
+
+        ``forward`` equals ``project(extract(image))``. An encoder with layers behind a backbone that is usually frozen
+        overrides ``extract``, ``project`` and ``extracted_stages``.
+        """
+        return self(image)  # type: ignore[no-any-return]
+
+    def project(self, maps: dict[int, Tensor]) -> dict[int, Tensor]:
+        """The other part of ``forward``: from the result of ``extract`` to the maps of all strides."""
+        return maps
 
     @abstractmethod
     def forward(self, image: Tensor) -> dict[int, Tensor]:

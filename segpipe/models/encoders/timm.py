@@ -34,22 +34,12 @@ class Timm(Encoder):
         self.pools = {}
         self.min_size = max(strides)
         self.classifier_kernel = 3
-        self.mean, self.std = self.published("mean"), self.published("std")
+        self.mean = published_values(self.body, backbone, "mean")
+        self.std = published_values(self.body, backbone, "std")
         if (self.mean, self.std) != (IMAGENET_MEAN, IMAGENET_STD):
             self.revision = 1  # 1: images are normalised by its own mean and std; revision 0 used those of ImageNet
         if next(self.body.parameters()).is_meta:  # every combination is built on meta before a training
             self.try_out()
-
-    def published(self, key: Literal["mean", "std"]) -> tuple[float, ...]:
-        """Mean or std of the images, from timm's configuration. Raises UserError if they are not of RGB images."""
-        values = tuple(float(value) for value in self.body.pretrained_cfg[key])
-        if len(values) != 3 or (key == "std" and min(values) <= 0):
-            raise UserError(
-                f"encoder.backbone={self.backbone}: timm gives {list(values)} as the {key} of its images; segpipe "
-                f"needs three values, for red, green and blue{', each above 0' if key == 'std' else ''}. Choose a "
-                f"backbone for RGB images, as convnext_tiny or resnet50d."
-            )
-        return values
 
     def try_out(self) -> None:
         """Raise UserError for a backbone that accepts one image size only, or whose maps are not of size H/stride."""
@@ -94,4 +84,18 @@ def library() -> Any:
     try:
         return importlib.import_module("timm")
     except ImportError as error:
-        raise UserError("encoder=timm requires the timm library: pip install 'segpipe[timm]'.") from error
+        raise UserError(
+            "encoder=timm and encoder=vit require the timm library: pip install 'segpipe[timm]'."
+        ) from error
+
+
+def published_values(body: Any, backbone: str, key: Literal["mean", "std"]) -> tuple[float, ...]:
+    """Mean or std of the images, from timm's configuration. Raises UserError if they are not of RGB images."""
+    values = tuple(float(value) for value in body.pretrained_cfg[key])
+    if len(values) != 3 or (key == "std" and min(values) <= 0):
+        raise UserError(
+            f"encoder.backbone={backbone}: timm gives {list(values)} as the {key} of its images; segpipe "
+            f"needs three values, for red, green and blue{', each above 0' if key == 'std' else ''}. Choose a "
+            f"backbone for RGB images, as convnext_tiny or resnet50d."
+        )
+    return values

@@ -6,7 +6,7 @@ values that guide a guided operator. ``Upsampler`` states the contract.
 """
 
 from segpipe.models.upsample.additive import Additive, with_residual
-from segpipe.models.upsample.base import Start, Upsampler, crop_or_pad_to
+from segpipe.models.upsample.base import Start, Upsampler, crop_or_pad_to, pad_by_edge
 from segpipe.models.upsample.carafe import Carafe
 from segpipe.models.upsample.deconv import Decomposed, Deconv, bilinear_kernel
 from segpipe.models.upsample.dysample import DySample
@@ -26,6 +26,6 @@ from segpipe.models.upsample.unpooling import Unpool, unpool
 __all__ = [
     "Additive", "Bilinear", "Carafe", "Decomposed", "Deconv", "DySample", "Eucb", "Fade", "Flow", "Guide",
     "Interpolate", "KernelUpsampler", "LocalAttention", "Nearest", "PixelShuffle", "ResizeConv", "Sapa",
-    "ShuffleConv2d", "Start", "Unpool", "Upsampler", "assemble", "bilinear_kernel", "crop_or_pad_to", "sample",
-    "unpool", "with_residual",
+    "ShuffleConv2d", "Start", "Unpool", "Upsampler", "assemble", "bilinear_kernel", "crop_or_pad_to",
+    "pad_by_edge", "sample", "unpool", "with_residual",
 ]  # fmt: skip

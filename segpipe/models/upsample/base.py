@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -77,5 +78,28 @@ def crop_or_pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
     if not down and not right:
         return x
     beside, over = (right + 1) // 2, (down + 1) // 2  # one cell more in total, where the difference is odd
-    x = F.pad(x, (beside, beside, over, over), mode="replicate")
+    x = pad_by_edge(x, (beside, beside, over, over))
     return F.avg_pool2d(x, (1 + down % 2, 1 + right % 2), stride=1) if down % 2 or right % 2 else x
+
+
+def pad_by_edge(x: Tensor, border: tuple[int, int, int, int]) -> Tensor:
+    """Pad (N, C, H, W) by repeating its edge. border: cells to the left, right, top, bottom; negative ones crop.
+
+    The gradient of ``F.pad(mode="replicate")`` raises an error on a GPU under deterministic algorithms.
+    """
+    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return pad_by_slices(x, border)
+    return F.pad(x, border, mode="replicate")
+
+
+def pad_by_slices(x: Tensor, border: tuple[int, int, int, int]) -> Tensor:
+    """The result of ``pad_by_edge`` by slicing and concatenation, whose gradients are sums in a fixed order."""
+    for dim, (before, after) in ((2, border[2:]), (3, border[:2])):
+        x = x.narrow(dim, max(-before, 0), x.shape[dim] + min(before, 0) + min(after, 0))
+        size = list(x.shape)
+        ends = []
+        for count, place in ((before, 0), (after, x.shape[dim] - 1)):
+            size[dim] = max(count, 0)
+            ends.append(x.narrow(dim, place, 1).expand(size))
+        x = torch.cat([ends[0], x, ends[1]], dim)
+    return x

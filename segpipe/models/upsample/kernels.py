@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from segpipe.errors import UserError
 from segpipe.models.init import proj1x1
-from segpipe.models.upsample.base import Start, Upsampler, crop_or_pad_to
+from segpipe.models.upsample.base import Start, Upsampler, crop_or_pad_to, pad_by_slices
 
 Offsets = tuple[tuple[int, int], ...]  # (down, right) of each neighbour, in cells of ``x``
 Outside = Literal["edge", "zeros"]  # what lies outside ``x``: its edge repeated, or zeros
@@ -100,13 +100,12 @@ def reach_of(offsets: Offsets) -> int:
 def pad(x: Tensor, offsets: Offsets, outside: Outside) -> Tensor:
     """(N, C, h, w) to (N, C, h + 2r, w + 2r), r = ``reach_of(offsets)``.
 
-    The edge is repeated by ``expand``: the gradient of ``F.pad(mode="replicate")`` is not deterministic on a GPU.
+    The edge is repeated by slices: the gradient of ``F.pad(mode="replicate")`` is not deterministic on a GPU.
     """
     r = reach_of(offsets)
     if outside == "zeros" or r == 0:
         return F.pad(x, (r, r, r, r))
-    x = torch.cat([x[:, :, :1].expand(-1, -1, r, -1), x, x[:, :, -1:].expand(-1, -1, r, -1)], dim=2)
-    return torch.cat([x[..., :1].expand(-1, -1, -1, r), x, x[..., -1:].expand(-1, -1, -1, r)], dim=3)
+    return pad_by_slices(x, (r, r, r, r))
 
 
 def unpad(grad: Tensor, offsets: Offsets, outside: Outside) -> Tensor:

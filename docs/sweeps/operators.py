@@ -1,0 +1,285 @@
+"""Write "Do newer operators matter?" of docs/results.md from the kept sweeps: ``python docs/sweeps/operators.py``.
+
+Every number of the section is computed here from ``sweep_operators.zip``, ``operators_fusions.zip`` and
+``operators_matched.zip``; what is not kept yet is said to be open. The operators of the second part are those with the
+highest validation mIoU of the first, which ``python docs/sweeps/operators.py --best 3 outputs/sweeps/sweep_operators``
+prints, joined by commas.
+"""
+
+import argparse
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from segpipe.analysis.collect import Collection, collect
+from segpipe.analysis.formatting import (
+    DASH,
+    extra_digits,
+    format_interval,
+    format_mean_std,
+    format_number,
+    format_p,
+    format_score,
+    join_words,
+    pluralise,
+)
+from segpipe.analysis.network_results import NetworkResult, network_results
+from segpipe.analysis.ordering import exchanged
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.effects import Analysis, analyse
+from segpipe.runs import cells
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "results.md"
+BEGIN, END = "<!-- written by docs/sweeps/operators.py -->\n", "<!-- end -->\n"
+REFERENCE = "bilinear"
+RESAMPLES = 10_000
+FIRST, FUSIONS, MATCHED = "sweep_operators", "operators_fusions", "operators_matched"
+LIMITS = """\
+**What this cannot say.** The scenes are drawn, 64 x 64 in training, and the network is small: a `ladder` to stride 4
+on an encoder of 8 to 64 channels, from scratch. A job has 625 steps, and one learning rate for all operators, which was
+chosen for none of them. All operators start as interpolation or within 3 % of it, except `additive`, `eucb` and
+`unpool`; published starts were not compared. The papers' gains are on photographs, with pretrained encoders of hundreds
+of channels and longer trainings. So a difference that is found here exists for this network; one that is not found may
+exist elsewhere. The last step, from stride 4 to full size, is bilinear for content-aware operators, as in their papers,
+and the operator's own for the others.
+"""
+
+
+class Kept(NamedTuple):
+    """A sweep that is kept: its runs, the comparisons, and the result of each network."""
+
+    collection: Collection
+    analysis: Analysis
+    results: list[NetworkResult]
+
+    def at(self, **levels: str) -> NetworkResult | None:
+        """Return the result at levels of factors; None without one."""
+        for result in self.results:
+            if all(str(result.point.level(key)) == level for key, level in levels.items()):
+                return result
+        return None
+
+    def levels(self, key: str) -> list[str]:
+        """Return the levels of a factor that have results, in the order of the sweep."""
+        return list(dict.fromkeys(str(result.point.level(key)) for result in self.results))
+
+    def over_reference(self) -> dict[str, Comparison]:
+        """Return each operator's difference to REFERENCE, over all pairs that differ in nothing else."""
+        found = {}
+        for one in self.analysis.marginal:
+            if one.contrast.factor == "decoder" and REFERENCE in (one.contrast.a, one.contrast.b):
+                turned = exchanged(one) if one.contrast.a == REFERENCE else one
+                found[turned.contrast.a] = turned
+        return found
+
+
+def read(name: str, folder: Path = HERE) -> Kept | None:
+    """Return a kept sweep; None where there is none."""
+    path = folder / f"{name}.zip"
+    if not path.is_file():
+        return None
+    collection = collect(path)
+    analysis = analyse(collection, resamples=RESAMPLES)
+    return Kept(collection, analysis, network_results(collection, analysis))
+
+
+def section(folder: Path = HERE) -> str:
+    """Return the section, in Markdown."""
+    first, fusions, matched = (read(name, folder) for name in (FIRST, FUSIONS, MATCHED))
+    if first is None:
+        return "Open: the sweep is not finished.\n"
+    parts = [state(FIRST, first), verdict(first), operators_table(first)]
+    parts += [open_text(FUSIONS)] if fusions is None else [state(FUSIONS, fusions), fusions_table(first, fusions)]
+    parts += [open_text(MATCHED)] if matched is None else [state(MATCHED, matched), matched_table(first, matched)]
+    return "\n".join([*parts, LIMITS])
+
+
+def state(name: str, kept: Kept) -> str:
+    """Return which runs the numbers are of."""
+    runs, seeds = len(kept.collection.runs), len(kept.collection.seeds)
+    whole = len(kept.collection.networks) * seeds
+    lacking = whole - runs
+    rest = f" {lacking} {'is' if lacking == 1 else 'are'} not finished." if lacking else ""
+    return (
+        f"[{name}](sweeps/{name}.md): {runs} runs of {pluralise(len(kept.results), 'network')}, "
+        f"{pluralise(seeds, 'seed')}.{rest} [Report](reports/{name}/report.html).\n"
+    )
+
+
+def open_text(name: str) -> str:
+    """Return the sentence on a sweep that is not kept yet."""
+    return f"Open: `{name}` is not finished.\n"
+
+
+def verdict(kept: Kept) -> str:
+    """Return which operators differ from REFERENCE."""
+    compared = kept.over_reference()
+    known = {name: one for name, one in compared.items() if one.estimate.trainings is not None}
+    if not known:
+        return f"Fewer than three seeds: no difference to `{REFERENCE}` has an interval.\n"
+    better = [name for name, one in known.items() if one.significant and one.estimate.difference > 0]
+    worse = [name for name, one in known.items() if one.significant and one.estimate.difference < 0]
+    rest = [name for name in known if name not in (*better, *worse)]
+    parts = [f"{names(better)} above"] if better else []
+    parts += [f"{names(worse)} below"] if worse else []
+    found = f"{' and '.join(parts)} `{REFERENCE}` by a significant difference" if parts else "no operator"
+    if not parts:
+        found = f"no operator differs significantly from `{REFERENCE}`"
+    family = next(iter(known.values())).family
+    sizes = [one.estimate.difference for one in known.values()]
+    text = (
+        f"**Verdict.** Of {len(known)} operators, {found}"
+        + (f"; not resolved: {names(rest)}" if rest and parts else "")
+        + f". The observed differences to `{REFERENCE}` are {format_score(min(sizes))} to {format_score(max(sizes))} "
+        f"points of test mIoU. Differences are means over sum and concatenation; significance is by Holm's p over the "
+        f"{family} differences of the sweep, for new trainings on these images.\n"
+    )
+    return text + fusion_text(kept)
+
+
+def fusion_text(kept: Kept) -> str:
+    """Return the difference of the two fusions, and whether it depends on the operator."""
+    found = [one for one in kept.analysis.marginal if one.contrast.factor == "fusion"]
+    text = "".join(
+        f"\nOver all operators, {one.contrast.a} minus {one.contrast.b} is {points(one)} points "
+        f"({'significant' if one.significant else 'not significant'}).\n"
+        for one in found
+    )
+    interactions = [one for one in kept.analysis.interactions if one.estimate.trainings is not None]
+    if interactions:
+        many = sum(one.significant for one in interactions)
+        text += (
+            f"Of {len(interactions)} interactions of operator and fusion, {many or 'none'} "
+            f"{'are' if many > 1 else 'is'} significant.\n"
+        )
+    return text
+
+
+def operators_table(kept: Kept) -> str:
+    """Return a row for each operator: cost, score by fusion, difference to REFERENCE; best difference first."""
+    compared, fusions = kept.over_reference(), kept.levels("fusion")
+    lines = [
+        ["operator", "M parameters", "M multiply-adds", *fusions, f"minus `{REFERENCE}`", "Holm's p"],
+    ]
+    ordered = sorted(
+        kept.levels("decoder"), key=lambda name: -compared[name].estimate.difference if name in compared else 0.0
+    )
+    for name in ordered:
+        results = [kept.at(decoder=name, fusion=fusion) for fusion in fusions]
+        one = compared.get(name)
+        adjusted = one.estimate.trainings.adjusted if one and one.estimate.trainings else None
+        costs = [cost_text(results, "parameters", 1e6, 3), cost_text(results, "gmac", 1e-3, 1)]
+        lines.append(
+            [f"`{name}`", *costs, *map(score, results), points(one) if one else DASH,
+             DASH if adjusted is None else format_p(adjusted)]
+        )  # fmt: skip
+    return table(lines)
+
+
+def fusions_table(first: Kept, kept: Kept) -> str:
+    """Return test mIoU by operator and fusion; of sum and concatenation, those of the first sweep."""
+    old, new = first.levels("fusion"), kept.levels("fusion")
+    lines = [["operator", *(f"{name} (first sweep)" for name in old), *new, f"minus `{REFERENCE}`, over {len(new)}"]]
+    compared = kept.over_reference()
+    for name in kept.levels("decoder"):
+        results = [first.at(decoder=name, fusion=fusion) for fusion in old]
+        results += [kept.at(decoder=name, fusion=fusion) for fusion in new]
+        lines.append([f"`{name}`", *map(score, results), points(compared[name]) if name in compared else DASH])
+    return table(lines) + fusion_text(kept)
+
+
+def matched_table(first: Kept, kept: Kept) -> str:
+    """Return parameters and test mIoU as they are and with equal parameters."""
+    fusions = kept.levels("fusion")
+    compared, before = kept.over_reference(), first.over_reference()
+    lines = [
+        [
+            "operator", *(f"{fusion}, M parameters" for fusion in fusions), *fusions,
+            f"minus `{REFERENCE}`", "the same as they are",
+        ]
+    ]  # fmt: skip
+    for name in kept.levels("decoder"):
+        results = [kept.at(decoder=name, fusion=fusion) for fusion in fusions]
+        costs = [cost_text([result], "parameters", 1e6, 3) for result in results]
+        gaps = [points(found[name]) if name in found else DASH for found in (compared, before)]
+        lines.append([f"`{name}`", *costs, *map(score, results), *gaps])
+    return (
+        "With `match=params`. Compare within the table only: a width other than the encoder's puts 1x1 convolutions "
+        "with random initial weights before the skips.\n\n" + table(lines)
+    )
+
+
+def cost_text(results: Sequence[NetworkResult | None], name: str, unit: float, digits: int) -> str:
+    """Return a cost, or the range of several."""
+    values = sorted({format_number(one.cost[name] / unit, digits) for one in results if one is not None})
+    return " to ".join(dict.fromkeys([values[0], values[-1]])) if values else DASH
+
+
+def score(result: NetworkResult | None) -> str:
+    """Return test mIoU in percent, mean and standard deviation over seeds."""
+    if result is None:
+        return DASH
+    return format_mean_std(result.test, result.std)
+
+
+def points(one: Comparison) -> str:
+    """Return a difference in points with its 95 % interval for new trainings; bold where it is significant."""
+    more = extra_digits(one)
+    text = format_score(one.estimate.difference, more=more)
+    if one.estimate.trainings is not None:
+        text += f" ({format_interval(one.estimate.trainings, more=more)})"
+    return f"**{text}**" if one.significant else text
+
+
+def names(levels: Sequence[str]) -> str:
+    """Return operators as a list of code words."""
+    return join_words([f"`{level}`" for level in levels])
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def best(sweep: Path, count: int) -> list[str]:
+    """Return the operators with the highest mean validation mIoU over all finished cells, without REFERENCE.
+
+    Ends the program where cells of the sweep are not finished: operators would be compared on different seeds.
+    """
+    listed = cells.read(sweep)
+    if missing := sum(cells.status(sweep, cell) not in ("finished", "refused") for cell in listed):
+        sys.exit(f"{sweep}: {missing} of {len(listed)} cells are not finished. Finish the sweep first.")
+    values: dict[str, list[float]] = {}
+    for network in collect(sweep).networks:
+        for point in network.points:
+            values.setdefault(str(point.level("decoder")), []).append(network.val)
+    means = {name: statistics.mean(scores) for name, scores in values.items() if name != REFERENCE}
+    return sorted(means, key=lambda name: (-means[name], name))[:count]
+
+
+def written(page: str, folder: Path = HERE) -> str:
+    """Return the page with the present section."""
+    new, count = re.subn(
+        f"({re.escape(BEGIN)}).*?({re.escape(END)})", lambda m: m[1] + section(folder) + m[2], page, flags=re.DOTALL
+    )
+    assert count == 1, f"{PAGE} has no place for the section"
+    return new
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, nargs="?", help="with --best: the folder of the first sweep")
+    parser.add_argument("--best", type=int, metavar="COUNT", help="print the best operators by validation mIoU")
+    given = parser.parse_args()
+    if given.best and given.sweep:
+        print(",".join(best(given.sweep, given.best)))
+    elif given.best or given.sweep:
+        sys.exit("Give --best COUNT and the folder of a sweep, or nothing, to write docs/results.md.")
+    else:
+        PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        print(PAGE)

@@ -1,0 +1,126 @@
+"""What docs/results.md says of the operators' sweep is computed from its archive; and what keep.py makes of a sweep."""
+
+import json
+import runpy
+
+import pytest
+from support.fake_runs import write_sweep
+from support.paths import ROOT
+
+from segpipe.runs import archive
+
+SWEEPS = ROOT / "docs" / "sweeps"
+DECODERS = {"bilinear": 0.70, "deconv": 0.75, "nearest": 0.60, "pixelshuffle": 0.701}
+
+
+def script():
+    return runpy.run_path(str(SWEEPS / "operators.py"))
+
+
+def sweep(folder, fusions=("sum", "concat"), *, seeds=4, decoders=DECODERS, **given):
+    """A finished sweep with a list of cells. given: overrides of all cells."""
+    scores = {(name, fusion, 4): value for name, value in decoders.items() for fusion in fusions}
+    write_sweep(folder, scores, seeds=seeds, noise=0.003)
+    cells = []
+    for decoder, fusion, stride in scores:
+        for seed in range(seeds):
+            words = {"seed": seed, "decoder": decoder, "fusion": fusion, "experiment": "sweep_operators"} | given
+            choices = {"model": "ladder", "stride": stride, "decoder": decoder, "fusion": fusion, "seed": seed}
+            overrides = [f"{key}={value}" for key, value in words.items()]
+            cells.append({"overrides": overrides, "choices": choices, "run": f"{decoder}-{fusion}-{stride}-s{seed}"})
+    (folder / "sweep.json").write_text(json.dumps({"name": folder.name, "cells": cells}))
+    return folder
+
+
+def test_the_page_is_that_of_the_archives():
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert script()["written"](page) == page, "run: python docs/sweeps/operators.py"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """The archives of all three sweeps."""
+    folder = tmp_path_factory.mktemp("kept")
+    few = {name: DECODERS[name] for name in ("bilinear", "deconv")}
+    archive.write(sweep(folder / "a" / "sweep_operators"), folder / "sweep_operators.zip")
+    archive.write(
+        sweep(folder / "a" / "operators_fusions", ["aff", "product"], decoders=few), folder / "operators_fusions.zip"
+    )
+    archive.write(sweep(folder / "a" / "operators_matched", decoders=few), folder / "operators_matched.zip")
+    return folder
+
+
+def test_the_section_says_what_the_runs_say(kept):
+    text = script()["section"](kept)
+    assert "Of 3 operators, `deconv` above and `nearest` below `bilinear`" in text
+    assert "not resolved: `pixelshuffle`" in text
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    first, fusions, matched = rows[:4], rows[4:6], rows[6:]
+    assert (first[0][0], first[3][0]) == ("| `deconv`", "| `nearest`")
+    reference = next(row for row in first if row[0] == "| `bilinear`")
+    assert 74 < float(first[0][3].split()[0]) < 76
+    assert first[0][5].startswith("**")
+    assert reference[5:] == ["\N{EN DASH}", "\N{EN DASH} |"]
+    assert [len(row) for row in fusions] == [6, 6]  # sum and concat of the first sweep, aff, product
+    assert [row[0] for row in matched] == ["| `bilinear`", "| `deconv`"]
+    assert "32 runs of 8 networks, 4 seeds." in text
+    assert "Open" not in text
+
+
+def test_what_is_not_kept_is_open(kept, tmp_path):
+    section = script()["section"]
+    assert section(tmp_path).startswith("Open")
+    (tmp_path / "sweep_operators.zip").write_bytes((kept / "sweep_operators.zip").read_bytes())
+    assert "Open: `operators_fusions` is not finished." in section(tmp_path)
+
+
+def test_missing_runs_are_said(tmp_path):
+    folder = sweep(tmp_path / "sweep_operators")
+    record = folder / "deconv-sum-4-s3" / "run.json"
+    record.write_text(record.read_text().replace("finished", "failed"))
+    archive.write(folder, tmp_path / "sweep_operators.zip")
+    assert "31 runs of 8 networks, 4 seeds. 1 is not finished" in script()["section"](tmp_path)
+
+
+def test_two_seeds_give_no_verdict(tmp_path):
+    archive.write(sweep(tmp_path / "sweep_operators", seeds=2), tmp_path / "sweep_operators.zip")
+    text = script()["section"](tmp_path)
+    assert "Fewer than three seeds" in text
+    assert "Verdict" not in text
+
+
+def test_the_best_are_those_of_validation_of_a_finished_sweep(tmp_path):
+    folder = sweep(tmp_path / "x")
+    best = script()["best"]
+    assert best(folder, 2) == ["deconv", "pixelshuffle"]
+    record = folder / "deconv-sum-4-s3" / "run.json"
+    record.write_text(record.read_text().replace("finished", "failed"))
+    with pytest.raises(SystemExit, match="1 of 32 cells are not finished"):
+        best(folder, 2)
+
+
+def test_keep_makes_an_archive_and_a_table_with_all_fusions(tmp_path, monkeypatch):
+    keep = runpy.run_path(str(SWEEPS / "keep.py"))
+    monkeypatch.setitem(keep["main"].__globals__, "__file__", str(tmp_path / "docs" / "keep.py"))
+    for name, fusions in (("sweep_operators", ["sum", "concat"]), ("fusions", ["aff", "product"])):
+        folder = sweep(tmp_path / name, fusions, seeds=2, match="params")
+        for run in folder.glob("*/run.json"):
+            confusion = run.parent / "confusion"
+            (confusion / "val.npz").write_bytes((confusion / "test.npz").read_bytes())
+            with (run.parent / "config.yaml").open("a") as config:
+                config.write("data: {name: folder}\nrun_dir: x\nresume: null\ncallbacks: {best: {}, last: {}}\n")
+        keep["main"](folder)
+        keep["pack"](tmp_path / "docs" / name)
+    assert {path.name for path in (tmp_path / "docs").iterdir()} == {
+        "sweep_operators.zip", "sweep_operators.md", "fusions.zip", "fusions.md",
+    }  # fmt: skip
+    pages = [(tmp_path / "docs" / f"{name}.md").read_text() for name in ("sweep_operators", "fusions")]
+    assert "| stride | decoder | none | sum | concat |\n|---|---|---|---|---|\n" in pages[0]
+    assert "`python -m segpipe.train experiment=sweep_operators`, whose" in pages[0]
+    assert "| stride | decoder | aff | product |\n|---|---|---|---|\n| 4 | `bilinear` | 7" in pages[1]
+    command = (
+        "python -m segpipe.train experiment=sweep_operators seed=0,1 decoder=bilinear,deconv,nearest,pixelshuffle "
+        "fusion=aff,product match=params sweep.name=fusions"
+    )
+    assert f"`{command}`" in pages[1]
+    assert "python -m segpipe.report docs/sweeps/fusions.zip` tests" in pages[1]
