@@ -363,8 +363,9 @@ def test_a_merge_that_is_wrong_is_refused(tmp_path, merge, says):
 # a training
 
 
-@pytest.mark.parametrize("layout", ["template: tif", "coco"])
-def test_a_training_on_it(tmp_path, layout):
+@pytest.mark.parametrize("layout", ["template: tif", "lists given", "coco"])
+def test_a_training_on_it(tmp_path, layout, monkeypatch):
+    from segpipe.engine.evaluation import evaluate
     from segpipe.train import train
 
     given = LAYOUTS[layout](tmp_path / "set")
@@ -379,6 +380,9 @@ def test_a_training_on_it(tmp_path, layout):
     ]
     metrics = train(configure(*overrides, *small, f"run_dir={tmp_path / 'run'}"))
     assert len(metrics["test"]["per_class_iou"]) == 3
+    monkeypatch.chdir(tmp_path)  # the data are found without being named, from any folder
+    again = evaluate(tmp_path / "run", overrides=[], split="test", out=tmp_path / "out")
+    assert again["miou"] == metrics["test"]["miou"]
 
 
 # the command line, and identities
