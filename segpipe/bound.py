@@ -20,7 +20,7 @@ from segpipe.config.messages import user_errors
 from segpipe.config.schema import CONF, check
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
-from segpipe.runs.run import PYTHON, display_path
+from segpipe.runs.run import PYTHON, display_path, quote_template
 from segpipe.runs.storage import check_can_write, write_json
 from segpipe.runs.summary import format_score
 from segpipe.terminal import Parser
@@ -47,7 +47,7 @@ def table(content: dict[str, Any]) -> Table:
 def main() -> None:
     """The command line."""
     parser = Parser(prog="python -m segpipe.bound", description=__doc__)
-    parser.add_argument("overrides", nargs="*", help="as for train: data=camvid data.root=...")
+    parser.add_argument("overrides", nargs="*", type=quote_template, help="as for train: data=camvid data.root=...")
     parser.add_argument("--split", choices=get_args(Split), default="test")
     parser.add_argument("--out", type=Path, help="the file to write (default: outputs/bounds/DATA-SPLIT.json)")
     given = parser.parse_args()

@@ -14,7 +14,7 @@ from segpipe.config.schema import CONF, check
 from segpipe.data.check import Report
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError, printable
-from segpipe.runs.run import PYTHON
+from segpipe.runs.run import PYTHON, quote_template
 from segpipe.terminal import Parser
 
 SHOWN = 20  # number of problems printed without --all
@@ -37,7 +37,7 @@ def check_data(cfg: DictConfig) -> Report:
 def main() -> None:
     """The command line; exit status 1 if there is any problem."""
     parser = Parser(prog="python -m segpipe.check_data", description=__doc__)
-    parser.add_argument("overrides", nargs="*", help="as for train: data=folder data.root=...")
+    parser.add_argument("overrides", nargs="*", type=quote_template, help="as for train: data=folder data.root=...")
     parser.add_argument("--all", action="store_true", help=f"print all problems, not {SHOWN} of them")
     given = parser.parse_args()
     with user_errors():

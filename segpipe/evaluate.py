@@ -10,6 +10,7 @@ from segpipe.data.dataset import Split
 from segpipe.engine.evaluation import evaluate
 from segpipe.engine.skip_ablation import SkipChange
 from segpipe.errors import printable
+from segpipe.runs.run import quote_template
 from segpipe.runs.summary import format_score, score_table
 from segpipe.terminal import Parser
 
@@ -19,7 +20,12 @@ def main() -> None:
     parser = Parser(prog="python -m segpipe.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument(
-        "--data", nargs="+", default=[], metavar="OVERRIDE", help="as for train: data=camvid data.root=..."
+        "--data",
+        nargs="+",
+        type=quote_template,
+        default=[],
+        metavar="OVERRIDE",
+        help="as for train: data=camvid data.root=...",
     )
     parser.add_argument("--split", choices=get_args(Split), default="test")
     parser.add_argument("--out", type=Path, help="the folder to write to (default: evaluations in the run's folder)")

@@ -19,7 +19,7 @@ from segpipe.errors import UserError, printable
 from segpipe.lab import strip
 from segpipe.lab.colours import map_to_rgb
 from segpipe.lab.facts import Inspection, ShownImage
-from segpipe.runs.run import PYTHON, Run, display_path
+from segpipe.runs.run import PYTHON, Run, display_path, quote_template
 from segpipe.runs.storage import check_can_write, inside, write_text
 from segpipe.terminal import Parser
 
@@ -120,7 +120,12 @@ def main() -> None:
     )
     parser.add_argument("--limit", type=int, default=LIMIT, help="number of images of the split (default: %(default)s)")
     parser.add_argument(
-        "--data", nargs="+", default=[], metavar="OVERRIDE", help="as for train: data=camvid data.root=..."
+        "--data",
+        nargs="+",
+        type=quote_template,
+        default=[],
+        metavar="OVERRIDE",
+        help="as for train: data=camvid data.root=...",
     )
     parser.add_argument(
         "--out", type=Path, help="the folder to write to (default: inspect, in the run's folder if there is only one)"

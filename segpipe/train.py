@@ -25,7 +25,7 @@ from segpipe.engine.shutdown import exit_after, raise_on_signals
 from segpipe.engine.stages import run_stages
 from segpipe.engine.sweep import check_no_cells, names_class
 from segpipe.errors import UserError
-from segpipe.runs.run import LOCK, remove_if_empty
+from segpipe.runs.run import LOCK, quote_template, remove_if_empty
 from segpipe.training import devices
 
 
@@ -97,6 +97,7 @@ def main() -> None:
     raise_on_signals()
     exit_with_parent()
     dry_run.take_option(sys.argv)
+    sys.argv[1:] = map(quote_template, sys.argv[1:])
     with user_errors():
         sys.argv[1:] = command_line.arranged(sys.argv[1:])
         devices.silence_nonzero_ranks()

@@ -15,14 +15,21 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe.data import cache
+from segpipe.data.folder.paths import is_template
+from segpipe.runs.run import TEMPLATE_KEYS
 
-KEYS = ("data.root", "data.dataset.root", "data.dataset.images", "data.dataset.masks")  # folders, relative or absolute
+KEYS = ("data.root", "data.dataset.root", *TEMPLATE_KEYS)  # folders, relative or absolute, or templates of paths
 
 
 def note(cfg: DictConfig, fingerprints: Mapping[str, str]) -> None:
     """Store the absolute paths of the folders of a configuration. fingerprints: of its data, by split."""
     given = {key: OmegaConf.select(cfg, key) for key in KEYS}
-    folders = {key: os.path.abspath(value) for key, value in given.items() if isinstance(value, str)}
+    below = given["data.root"] is not None  # templates, and folders that are not in the working folder
+    folders = {
+        key: value if below and key in TEMPLATE_KEYS and not os.path.exists(value) else os.path.abspath(value)
+        for key, value in given.items()
+        if isinstance(value, str)
+    }
     if folders and cache.read(name_of(fingerprints)) != folders:
         cache.write(name_of(fingerprints), folders)
 
@@ -34,7 +41,12 @@ def noted(fingerprints: Mapping[str, str]) -> dict[str, str]:
     """
     content: Any = cache.read(name_of(fingerprints)) if fingerprints else None
     folders = content if isinstance(content, dict) else {}
-    exist = all(key in KEYS and isinstance(path, str) and Path(path).exists() for key, path in folders.items())
+    exist = all(
+        key in KEYS
+        and isinstance(path, str)
+        and (Path(path).exists() or (key in TEMPLATE_KEYS and (is_template(path) or not os.path.isabs(path))))
+        for key, path in folders.items()
+    )
     return folders if exist else {}
 
 

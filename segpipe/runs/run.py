@@ -36,6 +36,16 @@ def quote_override(value: object) -> str:
     return f"'{escaped}'"
 
 
+def quote_template(word: str) -> str:
+    """Return a word of the command line, quoted for Hydra's grammar if it is a template of paths.
+
+    The shell removes the quotes of ``data.dataset.images='{split}/img/*.tif'``, and Hydra would read a dict.
+    """
+    key, equals, value = word.partition("=")
+    is_template = key.lstrip("+") in TEMPLATE_KEYS and re.search(r"\{(split|name|class)\}", value)
+    return f"{key}={quote_override(value)}" if equals and is_template and value[:1] not in "'\"[" else word
+
+
 def typed(key: str, value: object) -> str:
     """Return ``key=value`` as a user has to type it: quoted for Hydra's grammar and for the shell where necessary."""
     text = display_path(value) if isinstance(value, Path) else printable(value)
@@ -52,14 +62,8 @@ def repair_hint(folder: Path) -> str:
     return f"To repair it, run its first command again with resume=auto {typed('hydra.run.dir', folder)}."
 
 
-LOCAL_KEYS = (
-    "data.root",
-    "data.dataset.root",
-    "data.dataset.images",
-    "data.dataset.masks",
-    "data.dataset.lists",
-    "logger",
-)
+TEMPLATE_KEYS = ("data.dataset.images", "data.dataset.masks", "data.dataset.lists")
+LOCAL_KEYS = ("data.root", "data.dataset.root", *TEMPLATE_KEYS, "logger")
 
 
 def resume_command(run: "Run", *, trust: Iterable[str] = ()) -> str:

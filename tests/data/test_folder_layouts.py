@@ -6,13 +6,15 @@ import re
 import numpy as np
 import PIL.Image
 import pytest
-from support import layouts
+from support import commands, layouts
 from support.configs import configure
 from support.folders import report, save, splits
 from support.layouts import CLASSES, LAYOUTS, SIZE, SPLITS, samples, write_files
 
+from segpipe.config.plan import Plan
 from segpipe.data.folder import Folder, drawing
 from segpipe.errors import UserError
+from segpipe.runs.run import quote_template
 
 
 def check_same(parts, *, classes=CLASSES):
@@ -361,8 +363,9 @@ def test_a_merge_that_is_wrong_is_refused(tmp_path, merge, says):
 # a training
 
 
-@pytest.mark.parametrize("layout", ["template: tif", "coco"])
-def test_a_training_on_it(tmp_path, layout):
+@pytest.mark.parametrize("layout", ["template: tif", "lists given", "coco"])
+def test_a_training_on_it(tmp_path, layout, monkeypatch):
+    from segpipe.engine.evaluation import evaluate
     from segpipe.train import train
 
     given = LAYOUTS[layout](tmp_path / "set")
@@ -377,3 +380,37 @@ def test_a_training_on_it(tmp_path, layout):
     ]
     metrics = train(configure(*overrides, *small, f"run_dir={tmp_path / 'run'}"))
     assert len(metrics["test"]["per_class_iou"]) == 3
+    monkeypatch.chdir(tmp_path)  # the data are found without being named, from any folder
+    again = evaluate(tmp_path / "run", overrides=[], split="test", out=tmp_path / "out")
+    assert again["miou"] == metrics["test"]["miou"]
+
+
+# the command line, and identities
+
+
+def test_templates_are_typed_as_in_the_documentation(tmp_path):
+    LAYOUTS["template: tif"](tmp_path / "set")
+    options = ["data.dataset.images={split}/img/*.tif", "+data.dataset.masks='{split}/lab/{name}_L.png'"]
+    assert quote_template(options[0]) == "data.dataset.images='{split}/img/*.tif'"
+    for word in (options[1], "data.dataset.images=photos", "data.root={x}", "--dry-run", "decoder=nearest,bilinear"):
+        assert quote_template(word) == word
+    words = ["-m", "segpipe.check_data", "data=folder", f"data.root={tmp_path / 'set'}", options[0], options[1][1:]]
+    done = commands.python(words, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "No problems found" in done.stdout
+
+
+def test_the_plain_layout_keeps_its_fingerprint_and_the_options_change_identities(tmp_path):
+    for split in SPLITS:
+        for number in range(3):
+            mask = (np.arange(40 * 48).reshape(40, 48) % 3).astype(np.uint8)
+            save(tmp_path / split / "images" / f"{split}{number}.bmp", np.full((40, 48, 3), 40 * number + 9, np.uint8))
+            save(tmp_path / split / "masks" / f"{split}{number}.bmp", mask)
+    marks = [part.fingerprint() for part in splits(root=str(tmp_path))]
+    assert marks == ["3354eb45721c9e8d", "4b237da43a314dd8", "1d6e537138b8646e"]  # before there were other layouts
+    others = ["data.dataset.merge={class1:class2}", "data.dataset.instances=thousands", "data.dataset.unlabelled=skip"]
+    given = ["data=folder", f"data.root={tmp_path}"]
+    identities = [Plan.of(configure(*given, *other)).identity for other in ([], *([option] for option in others))]
+    assert len(set(identities)) == 4
+    templates = ["data.dataset.images='{split}/images/*.bmp'", "data.dataset.masks='{split}/masks/{name}.bmp'"]
+    assert Plan.of(configure(*given, *templates)).identity == identities[0]

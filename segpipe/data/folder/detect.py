@@ -152,14 +152,15 @@ def ending(mask: str, images: Mapping[str, Path]) -> tuple[str, str] | None:
 
 
 def detect(root: Path) -> Layout | None:
-    """Return the layout of a folder of nnU-Net, of lists, of COCO, or with other words for images and masks."""
+    """Return the layout of a folder of nnU-Net, of lists, with other words for images and masks, or of COCO."""
     if (found := nnunet(root)) is not None:
         return found
     if lists := find_lists(root):
         return read_lists(lists, root, None)
-    if coco := find_coco(root):
-        return complete(coco_layout(coco, root, None))
-    return by_words(root)
+    if (found := by_words(root)) is not None:
+        return found
+    coco = find_coco(root)
+    return complete(coco_layout(coco, root, None)) if coco else None
 
 
 def complete(layout: Layout) -> Layout:
@@ -249,9 +250,14 @@ def by_words(root: Path) -> Layout | None:
         split: Part = next((split for split in splits if split), "all")
         kind = next(iter(kinds), None)
         for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in MASK_SUFFIXES | JSON and os.path.isfile(f"{parent}{os.sep}{name}"):
-                of_kind = files.setdefault(split, {}).setdefault(kind, {})
-                of_kind["/".join([*rest, name])] = Path(parent) / name
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in MASK_SUFFIXES | JSON and os.path.isfile(f"{parent}{os.sep}{name}"):
+                own = (
+                    role(stem) if kind is None and rest and not stem[-1:].isdigit() else None
+                )  # x/image.png, x/mask.png
+                place = [*rest[:-1], rest[-1] + suffix] if own and own.kind else [*rest, name]
+                of_kind = files.setdefault(split, {}).setdefault(own.kind if own else kind, {})
+                of_kind["/".join(place)] = Path(parent) / name
     if len(files) > 1 and "all" in files:  # beside the folders of splits
         del files["all"]
     found_parts: dict[Part, Files] = {}
@@ -284,8 +290,27 @@ def separate(images: Mapping[str, Path], masks: Mapping[str, Path], where: Folde
         return None
     if fits(files):
         return files
-    grouped = by_class(files) if labels else None
+    grouped = (by_class(files) or by_object(files)) if labels else None
     return grouped or with_json(files, by_stem(masks, JSON))
+
+
+def by_object(files: Files) -> Files | None:
+    """Return the images with a mask of foreground, of a file for each object in the folder of the image's name.
+
+    None if a folder has not one image, or if not all masks have an image.
+    """
+    image_of: dict[str, list[str]] = {}
+    for name in files.images:
+        image_of.setdefault(name.rpartition("/")[0], []).append(name)
+    objects: dict[str, list[tuple[str, Path]]] = {}
+    for name, path in files.masks.items():
+        folder = name.rpartition("/")[0]
+        if not folder or len(image_of.get(folder, ())) != 1 or not isinstance(path, Path):
+            return None
+        objects.setdefault(image_of[folder][0], []).append(("foreground", path))
+    note = f"{files.where.masks}: several masks for an image are its objects; together they are the foreground."
+    masks = {name: ClassFiles(own[0][1], own) for name, own in objects.items()}
+    return files._replace(masks=masks, notes=(*files.notes, note))
 
 
 def with_json(files: Files, found: Mapping[str, Path]) -> Files | None:

@@ -273,8 +273,9 @@ def by_names(names: list[str], looks: Sequence[MaskSummary], given: Classes | No
         known = dict(zip(given.names, codes, strict=True))
         palette = [rgb(known[name]) if name in known else palette[code] for code, name in enumerate(names)]
     table = {code: index for index, code in enumerate(kept)} | {IGNORE_INDEX: IGNORE_INDEX}
-    empty = "" if kept == list(range(len(names))) else f" ({numbers([n for c, n in enumerate(names) if c not in kept])}"
-    note = f"classes: {', '.join(names[code] for code in kept)}{empty + ' have no pixel)' if empty else ''}."
+    empty = [name for code, name in enumerate(names) if code not in kept]
+    without = f" (without pixels, and so left out: {numbers(empty)})" if empty else ""
+    note = f"classes: {', '.join(names[code] for code in kept)}{without}."
     return Encoding([names[code] for code in kept], [palette[code] for code in kept], table, note=note)
 
 

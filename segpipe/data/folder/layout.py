@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 from segpipe.data.dataset import Split
 from segpipe.data.find import IMAGE_SUFFIXES, images_below, same_letters, walk
 from segpipe.data.folder.classes import Classes
+from segpipe.data.folder.seen import common_template, contents, unreadable_files
 from segpipe.data.folder.survey import MaskSource
 from segpipe.data.folder.words import IMAGE_WORDS, MASK_WORDS, SPLIT_WORDS, mask_owners, plain_image
 from segpipe.errors import UserError
@@ -194,7 +194,9 @@ def match(files: Files, unlabelled: Unlabelled = "error") -> SplitFiles:
     if not images or not masks:
         folder = folders.masks if images else folders.images
         kind = "mask" if images else "image"
-        return SplitFiles([], [*problems, f"{folder}: contains no {kind} ({', '.join(sorted(IMAGE_SUFFIXES))})."], [])
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        there = f" It has {contents(folder)}.{unreadable_files(folder)}" if folder.is_dir() else ""
+        return SplitFiles([], [*problems, f"{folder}: contains no {kind} ({suffixes}).{there}"], [])
     owner = owners(files)
     mask_of = {owner[name]: path for name, path in reversed(list(masks.items())) if owner[name] != name}
     mask_of |= {owner[name]: path for name, path in masks.items() if owner[name] == name}  # an equal name has priority
@@ -257,34 +259,6 @@ def advice(files: Files) -> str:
     if "_" in mask_form:
         either = f" (or {{name}}_{{class}}{suffixes[1]}, if there is a file for each class)"
     return f", or give data.dataset.images='{image_text}' data.dataset.masks='{mask_text}'{either}."
-
-
-def common_template(images: list[str], masks: list[str]) -> tuple[str, str] | None:
-    """Return forms of names, as ``{name}`` and ``{name}_L``, by which at least half of the masks have an image."""
-    if not images or not masks:
-        return None
-    candidates: dict[tuple[str, str], int] = {}
-    for mask in masks[:20]:
-        for image in images[:2000]:
-            if (form := common_form(image, mask)) is not None:
-                candidates[form] = candidates.get(form, 0) + 1
-    best = max(candidates, key=lambda form: (candidates[form], -len(form[0] + form[1])), default=None)
-    return best if best and 2 * candidates[best] >= len(masks[:20]) else None
-
-
-def common_form(image: str, mask: str) -> tuple[str, str] | None:
-    """Return how two names are made of a common one: the image's whole name, or the last number of both."""
-    if image in mask:
-        return "{name}", mask.replace(image, "{name}", 1)
-    numbers = [re.search(r"\d+(?!.*\d)", name) for name in (image, mask)]
-    if numbers[0] is None or numbers[1] is None or numbers[0][0] != numbers[1][0]:
-        return None
-    before, after = (
-        name[: number.start()] + "{name}" + name[number.end() :]
-        for name, number in zip((image, mask), numbers, strict=True)
-        if number is not None
-    )
-    return before, after
 
 
 def folder_digest(folders: Iterable[Path]) -> str:

@@ -188,8 +188,13 @@ def find_coco(root: Path) -> dict[Part, tuple[Path, Any]]:
                 files.append((parts, Path(parent) / name))
     instances = [file for file in files if file[1].name.startswith("instances")]
     found: dict[Part, tuple[Path, Any]] = {}
+    errors: list[UserError] = []
     for parts, path in instances or (files if len(files) <= MOST_FILES else []):
-        content = read_json(path)
+        try:
+            content = read_json(path)
+        except UserError as error:  # which counts if no other file is COCO's
+            errors.append(error)
+            continue
         if not (isinstance(content, dict) and {"images", "annotations"} <= content.keys()):
             continue
         require_coco(path, content)
@@ -201,6 +206,8 @@ def find_coco(root: Path) -> dict[Part, tuple[Path, Any]]:
                 f"data.dataset.masks='{path.relative_to(root)}', or with {{split}} in its name."
             )
         found[part] = path, content
+    if errors and not found:
+        raise errors[0]
     return found
 
 

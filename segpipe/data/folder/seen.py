@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segpipe.data.find import IMAGE_SUFFIXES, walk
-from segpipe.data.folder.layout import common_template
 from segpipe.data.folder.words import SPLIT_WORDS, role
 
 MOST_FILES = 20_000  # that are looked at
@@ -65,45 +64,70 @@ def contents(root: Path) -> str:
     return (", ".join(parts) + more) or "nothing"
 
 
+class Group(NamedTuple):
+    """The images of one ending in one folder. place: the folder as the start of a template, without its split."""
+
+    folder: str
+    suffix: str
+    names: list[str]
+    place: str
+    split: str | None
+
+
 def nearest_layout(root: Path) -> str:
     """Return a sentence with the option by which the nearest layout would be understood, or what to convert."""
-    found = look_around(root)
-    endings = Counter(dict.fromkeys(CONVERT, 0))
-    for seen in found:
-        endings.update({suffix: len(names) for suffix, names in seen.stems.items() if suffix in CONVERT})
-    suffix, number = endings.most_common(1)[0]
-    images = [
-        (seen.folder, suffix, names)
-        for seen in found[:MOST_FOLDERS]
+    groups = [
+        Group(seen.folder, suffix, names, *with_split(seen.folder))
+        for seen in look_around(root)[:MOST_FOLDERS]
         for suffix, names in seen.stems.items()
         if suffix in IMAGE_SUFFIXES | {".gif"}
     ]
-    if not images:
-        return f" {number} files {suffix} are not read ({CONVERT[suffix]})." if number else ""
-    best: tuple[int, str] = (0, "")
-    for first, image_suffix, image_names in images:
-        for second, mask_suffix, mask_names in images:
-            if (first, image_suffix) == (second, mask_suffix) or with_split(first)[1] != with_split(second)[1]:
-                continue
-            form = common_template(image_names, mask_names)
-            if form is None or image_suffix == ".gif":
-                continue
-            score = 4 + 2 * is_kind(second, "masks") + 2 * is_kind(first, "images") - 2 * is_kind(first, "masks")
-            score += (mask_suffix == ".png") - (image_suffix == ".png") + 2 * (len(form[1]) > len(form[0]))
-            if score > best[0]:
-                star = form[0].replace("{name}", "*")
-                best = (
-                    score,
-                    f"data.dataset.images='{with_split(first)[0]}{star}{image_suffix}' "
-                    f"data.dataset.masks='{with_split(second)[0]}{form[1]}{mask_suffix}'",
-                )
-    if best[1]:
-        return f" The nearest layout: data.root={root} {best[1]}."
-    folder, suffix, _ = max(images, key=lambda seen: len(seen[2]))
+    if not groups:
+        return unreadable_files(root)
+    if len({group.split for group in groups} & {"train", *SPLIT_WORDS["val"]}) < 2:  # nothing to put for {split}
+        groups = [group._replace(place=f"{group.folder}/" if group.folder else "", split=None) for group in groups]
+    options = [
+        (likely(images, masks, form), images, masks, form)
+        for images in groups
+        for masks in groups
+        if images is not masks and images.split == masks.split and min(len(images.names), len(masks.names)) > 1
+        if (form := common_template(images.names, masks.names)) is not None
+    ]
+    if options:
+        score, images, masks, form = max(options, key=lambda option: option[0])
+        place = masks.place
+        equal = [other for other, first, _, same in options if (other, first, same) == (score, images, form)]
+        if len(equal) > 1 and place.count("/") == 1:  # several folders of masks of the same images
+            place = "{class}/"
+        return (
+            f" The nearest layout: data.root={root} "
+            f"data.dataset.images='{images.place}{form[0].replace('{name}', '*')}{images.suffix}' "
+            f"data.dataset.masks='{place}{form[1]}{masks.suffix}'."
+        )
+    most = max(groups, key=lambda group: len(group.names))
     return (
-        f" The only images are {folder or '.'}/*{suffix}, and no other files have their names: add masks, or name "
-        f"those of x{suffix} x_mask.png."
+        f" Of the images {most.folder or '.'}/*{most.suffix}, no other files have the names: add masks, or name those "
+        f"of x{most.suffix} x_mask.png."
     )
+
+
+def likely(images: Group, masks: Group, form: tuple[str, str]) -> int:
+    """Return a score of how likely one group is the images and another one their masks."""
+    score = 2 * is_kind(masks.folder, "masks") + 2 * is_kind(images.folder, "images")
+    score -= 2 * is_kind(images.folder, "masks") + 2 * is_kind(masks.folder, "images")
+    score += (masks.suffix == ".png") - (images.suffix == ".png") + (images.suffix in (".jpg", ".jpeg"))
+    return score + 2 * (len(form[1]) > len(form[0]))
+
+
+def unreadable_files(root: Path) -> str:
+    """Return a sentence with the most frequent ending of files that are not read, and what to do; "" for none."""
+    endings: Counter[str] = Counter()
+    for seen in look_around(root):
+        endings.update({suffix: len(names) for suffix, names in seen.stems.items() if suffix in CONVERT})
+    if not endings:
+        return ""
+    suffix, number = endings.most_common(1)[0]
+    return f" {number} files {suffix} are not read ({CONVERT[suffix]})."
 
 
 def with_split(folder: str) -> tuple[str, str | None]:
@@ -112,6 +136,34 @@ def with_split(folder: str) -> tuple[str, str | None]:
     if match is None:
         return f"{folder}/" if folder else "", None
     return f"{LONG_SPLIT.sub('{split}', folder, count=1)}/", match[0].lower()
+
+
+def common_template(images: list[str], masks: list[str]) -> tuple[str, str] | None:
+    """Return forms of names, as ``{name}`` and ``{name}_L``, by which at least half of the masks have an image."""
+    if not images or not masks:
+        return None
+    candidates: dict[tuple[str, str], int] = {}
+    for mask in masks[:20]:
+        for image in images[:2000]:
+            if (form := common_form(image, mask)) is not None:
+                candidates[form] = candidates.get(form, 0) + 1
+    best = max(candidates, key=lambda form: (candidates[form], -len(form[0] + form[1])), default=None)
+    return best if best and 2 * candidates[best] >= len(masks[:20]) else None
+
+
+def common_form(image: str, mask: str) -> tuple[str, str] | None:
+    """Return how two names are made of a common one: the image's whole name, or the last number of both."""
+    if image in mask:
+        return "{name}", mask.replace(image, "{name}", 1)
+    numbers = [re.search(r"\d+(?!.*\d)", name) for name in (image, mask)]
+    if numbers[0] is None or numbers[1] is None or numbers[0][0] != numbers[1][0]:
+        return None
+    before, after = (
+        name[: number.start()] + "{name}" + name[number.end() :]
+        for name, number in zip((image, mask), numbers, strict=True)
+        if number is not None
+    )
+    return before, after
 
 
 def is_kind(folder: str, kind: str) -> bool:
