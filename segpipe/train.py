@@ -66,6 +66,7 @@ def run_job(cfg: DictConfig) -> float | None:
         chosen = not names_class(context.sweeper._target_, BasicSweeper)
         return scheduler.dispatch(cfg, overrides, blocking=blocking, result_needed=chosen)
     check_no_cells(cfg)
+    schema.check_keys(cfg, ("resume", "run_dir", "stages", "trust"))
     if cfg.stages:
         sys.exit(run_stages(cfg, overrides))
     effective = ranks.effective_config(cfg, overrides)

@@ -238,6 +238,8 @@ def explain_grammar(error: BaseException) -> str | None:
         return f"{given}: several overrides in one word. Write a word for each: {' '.join(several)}"
     if value.startswith("~"):
         return f"{given}: the shell does not expand ~ here, and Hydra cannot read it. Write $HOME instead of ~."
+    if value.startswith("(") and value.endswith(")"):
+        return f"{given}: a list has square brackets. Write {shlex.quote(f'{key}=[{value[1:-1]}]')}"
     if balanced(value) and parses(quoted := quoted_override(key, value)):
         return f"{given}: Hydra cannot read this value. If it is a text, quote it twice: {quoted}"
     return f"{given}: Hydra cannot read this. Close each bracket and quotation mark, and quote the whole for the shell."
@@ -250,8 +252,9 @@ def quoted_override(key: str, value: str) -> str:
 
 
 def balanced(value: str) -> bool:
-    """Return whether a value is probably a text, not a list, a dict or a quoted text that is not closed."""
-    return not value.startswith(("[", "{", "'", '"'))
+    """Return whether a value is probably a text, not a list, a dict, a call or a quoted text that is not closed."""
+    closed = all(value.count(first) == value.count(last) for first, last in ("()", "[]", "{}"))
+    return closed and not value.startswith(("[", "{", "'", '"'))
 
 
 def parses(word: str) -> bool:
@@ -304,16 +307,29 @@ def explain_hydra(error: BaseException) -> str | None:
     """Explain any other error of Hydra or OmegaConf by its first lines."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, ValueError | TypeError | AssertionError) and frames and COMPOSING.search(frames[-1].filename):
-        return f"Hydra cannot use this command line ({str(error).strip().partition(chr(10))[0]}). Check the overrides."
+        first = str(error).strip().partition("\n")[0]
+        if first.startswith("Config group override must be"):
+            return (
+                "A config group needs the name of one of its choices, such as logger=none or decoder=deconv, not null, "
+                "true or a number."
+            )
+        return f"Hydra cannot use this command line ({first}). Check the overrides."
     if not isinstance(error, HydraException | OmegaConfBaseException) or isinstance(error, InstantiationException):
         return None
     lines = [line.rstrip() for line in str(error).strip().partition("\n\n")[0].splitlines()]
     if lines[0].startswith(("Ambiguous value", "Sweep parameters")) and (found := re.search(r"'(.*)'", lines[0])):
         key, _, value = found[1].partition("=")
         text = (
-            f" For a text with a comma, write {quoted_override(key, value)}" if lines[0].startswith("Ambiguous") else ""
+            f" For a text with a comma, write {quoted_override(key, value)}. For a list, write {key}=[{value}]"
+            if lines[0].startswith("Ambiguous")
+            else ""
         )
         return f"{found[1]}: several values. For a sweep over them, add -m: {PYTHON} -m segpipe.train -m ...{text}"
+    if "does not support sweep type" in lines[0]:
+        return (
+            f"{lines[0].partition(' ')[0]} takes lists of values only: KEY=1e-4,1e-3 or KEY=range(0,5). For "
+            f"interval(), give a sweeper that chooses values: hydra/sweeper=optuna."
+        )
     if "interpolation" in lines[0].lower():
         where = " ".join(line.strip() for line in lines[:2])
         return (

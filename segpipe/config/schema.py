@@ -5,8 +5,9 @@ be in EXTRA_KEYS: other nodes or the program read them. Thus the types are writt
 """
 
 import inspect
+import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from segpipe.errors import UserError, nearest
 from segpipe.models.part import Part
 
+logging.getLogger("hydra").addHandler(logging.NullHandler())  # else it prints each error beside ours
 INSTALLED = Path(__file__).parents[1] / "conf"
 CONF = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -70,7 +72,9 @@ RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the sm
         ("batch_size", "eval_batch_size", "lr_batch", "max_epochs", "check_val_every_n_epoch", "accumulate"),
         (1, math.inf),
     ),
-    **dict.fromkeys(("stride", "width", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)),
+    **dict.fromkeys(
+        ("stride", "width", "widths", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)
+    ),
     **dict.fromkeys(("per_gpu", "every_n_train_steps"), (1, math.inf)),
     **dict.fromkeys(("num_nodes", "log_every_n_steps"), (1, math.inf)),
     **dict.fromkeys(
@@ -107,6 +111,11 @@ def check(cfg: DictConfig) -> None:
                 raise UserError(
                     f"{path}={format_value(value)}: allowed is {describe(type(number))} {between(low, high)}."
                 )
+
+
+def check_keys(cfg: DictConfig, names: Iterable[str]) -> None:
+    """Raise UserError as ``check`` for some keys at the top, which are read before a whole configuration is checked."""
+    check(OmegaConf.create({name: cfg[name] for name in names if name in cfg}))
 
 
 def check_text(path: str, value: Any) -> None:
@@ -209,7 +218,10 @@ def locate(target: str) -> Any:
     try:
         return get_object(target)
     except Exception as error:
-        raise UserError(f"_target_={target}: cannot be imported ({error}).") from error
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise UserError(
+            f"_target_={target}: cannot be imported ({reason}). Check its spelling, and that its package is installed."
+        ) from error
 
 
 def is_valid(value: Any, allowed: Any) -> bool:

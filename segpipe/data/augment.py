@@ -102,7 +102,23 @@ class Augment:
         seeds = np.random.SeedSequence((seed, epoch, index))
         self.compose.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
         transformed = self.compose(image=sample.image, mask=sample.mask)
+        check_kind(sample.image, transformed["image"])
         return Sample(transformed["image"], transformed["mask"])
+
+
+def check_kind(before: np.ndarray, after: np.ndarray) -> None:
+    """Raise UserError where transforms have changed the type or the channels of an image, as Normalize and ToGray do.
+
+    The network normalises its images itself: a second time, it would train on nearly black ones.
+    """
+    if (after.dtype, after.shape[2:]) != (before.dtype, before.shape[2:]):
+        kinds = [
+            f"{image.dtype} with {'x'.join(map(str, image.shape[2:])) or 'no'} channels" for image in (before, after)
+        ]
+        raise UserError(
+            f"augment: the transforms made {kinds[1]} of an image of {kinds[0]}. Remove the one that does so, such as "
+            f"Normalize, ToFloat or ToGray(num_output_channels=1): the network normalises its images itself."
+        )
 
 
 def flat(transforms: Sequence[Any]) -> Iterator[Any]:
@@ -209,7 +225,8 @@ def strict(target: type[A.BasicTransform], **arguments: Any) -> A.BasicTransform
         try:
             return target(**arguments)
         except (UserWarning, ValueError, TypeError) as error:
-            raise UserError(f"augment: {target.__name__} cannot be built: {error}") from error
+            lines = [line.strip() for line in str(error).splitlines() if "errors.pydantic.dev" not in line]
+            raise UserError(f"augment: {target.__name__} cannot be built: {' '.join(lines)}") from error
 
 
 READS = {"read_fn", "reference_images", "metadata_key", "font_path"}  # arguments of transforms that need more than data

@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config.messages import explain
-from segpipe.config.schema import key_of
+from segpipe.config.schema import check, key_of
 from segpipe.engine import dry_run
 from segpipe.engine.processes import shown_options
 from segpipe.errors import UserError, pluralise
@@ -169,6 +169,8 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
             folder = Path(self.config.hydra.sweep.dir)
             dry_run.show(((without_hydra(self.compose(job)), job) for job in jobs), total=len(jobs), folder=folder)
             return
+        check_name(self.config.sweep.name)
+        check(OmegaConf.create({"sweep": OmegaConf.to_container(self.config.sweep, resolve=True)}))
         SweepCallback.expect(len(jobs))
         self.check(jobs)
         one_by_one = names_class(self.config.hydra.launcher._target_, BasicLauncher)

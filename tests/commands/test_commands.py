@@ -86,11 +86,15 @@ def test_check_data_lists_everything_that_is_wrong(run, tmp_path):
 
 
 def test_models_prints_a_row_for_every_architecture(run, tmp_path):
-    for wrong in (["--size", 0, 96], ["--size", -5, 5], ["--classes", 0], ["--classes", 255]):
-        assert "allowed are sizes of 1 or more" in run("segpipe.architectures", *wrong, cwd=tmp_path, status=1)
     said = run("segpipe.architectures", "--size", 96, 96, cwd=tmp_path)
     for name in ("fcn32s", "fcn2s", "segnet_basic", "unet", "31.044"):
         assert name in said
+
+
+@pytest.mark.parametrize("wrong", [["--size", 0, 96], ["--size", -5, 5], ["--classes", 0], ["--classes", 255]])
+def test_architectures_refuses_sizes_and_classes_that_no_network_has(wrong, tmp_path):
+    said = commands.run("segpipe.architectures", *wrong, cwd=tmp_path, status=1)
+    assert "allowed are sizes of 1 or more" in said
 
 
 @pytest.mark.parametrize(

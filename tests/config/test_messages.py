@@ -10,6 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from segpipe.config.messages import REASONS, explain, user_errors
 from segpipe.config.schema import CONF
@@ -139,6 +140,9 @@ def test_a_text_that_hydra_cannot_read_is_shown_as_it_has_to_be_typed(override, 
         ("data.crop=[32,32", "Close each bracket"),
         ("data.root='x", "Close each bracket and quotation mark"),
         ("decoder", "Write KEY=VALUE"),
+        ("encoder.widths=(8,8)", "Write 'encoder.widths=[8,8]'"),
+        ("encoder.widths=8,8", "For a list, write encoder.widths=[8,8]"),
+        ("seed=range(3", "Close each bracket"),
         ("decoder:deconv", "Write decoder=deconv"),
         ("decoder==deconv", "Write decoder=deconv"),
         ("optimizer.lr=1e-3, seed=2", "Write a word for each: optimizer.lr=1e-3 seed=2"),
@@ -158,13 +162,21 @@ def test_what_hydra_rejects_is_one_line_with_advice(override, says):
     assert "\n" not in text
 
 
+def test_a_reference_to_a_key_that_does_not_exist_is_one_line():
+    with pytest.raises(OmegaConfBaseException) as found:
+        OmegaConf.select(OmegaConf.create({"seed": "${nowhere}"}), "seed")
+    text = explain(found.value)
+    assert "is another key of the configuration" in text
+    assert "\n" not in text
+
+
 def test_an_error_inside_hydra_is_one_line():
     with (
         initialize_config_dir(str(CONF), version_base="1.3"),
         pytest.raises(ValueError, match="group override") as found,
     ):
         compose("train", ["=3"])
-    assert explain(found.value).startswith("Hydra cannot use this command line (Config group override must be")
+    assert explain(found.value).startswith("A config group needs the name of one of its choices")
 
 
 def test_a_key_of_another_choice_is_not_suggested():

@@ -80,6 +80,7 @@ def test_precedence_is_command_line_experiment_model_root():
         ("loss=ohem +loss.weight=median_frequency", ["loss.weight", "takes no 'weight'"]),
         ("loss=focal loss.weight=mean_frequency", ["loss.weight", "median_frequency"]),
         ("encoder.widths=[]", ["encoder.widths has 0"]),
+        ("encoder.widths=[0,8,8,8,8]", ["encoder.widths=[0,8,8,8,8]: allowed is a whole number of 1 or more"]),
         ("encoder=basic encoder.kernel=4", ["encoder.kernel=4", "odd number"]),
         ("+foo=1", ["foo", "nothing reads this key"]),
         ("augment=strong data.crop=null", ["augment=strong", "set data.crop"]),
@@ -262,3 +263,16 @@ def test_notes_say_what_has_no_effect():
 def test_conf_travels_with_an_installed_package():
     assert schema.CONF.is_dir()
     assert (schema.CONF / "train.yaml").is_file()
+
+
+def test_a_class_that_does_not_exist_is_one_line_and_hydra_prints_nothing(capfd):
+    with pytest.raises(UserError, match="cannot be imported") as error:
+        schema.locate("albumentations.NoSuchTransform")
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("given", ["resume=true", "resume=3", "trust=3", "stages=x", "run_dir=[a]"])
+def test_keys_that_are_read_first_are_checked_first(given):
+    with pytest.raises(UserError, match=f"{given.partition('=')[0]}=.*: allowed is"):
+        schema.check_keys(configure(given), ("resume", "run_dir", "stages", "trust"))

@@ -163,6 +163,26 @@ def test_a_renamed_argument_is_refused_and_not_ignored():
         strict(albumentations.PadIfNeeded, min_height=10, min_width=10, mask_value=255)
 
 
+def test_an_argument_out_of_range_is_one_line():
+    with pytest.raises(UserError, match=r"HorizontalFlip cannot be built: .* less than or equal to 1") as error:
+        strict(A.HorizontalFlip, p=3)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("transform", "made"),
+    [
+        (A.Normalize(), "float32 with 3 channels"),
+        (A.ToFloat(), "float32 with 3 channels"),
+        (A.ToGray(num_output_channels=1, p=1), "uint8 with no channels"),
+    ],
+)
+def test_a_transform_that_changes_the_type_or_channels_of_images_is_refused(transform, made):
+    augment = Augment(before_crop=[], after_crop=[transform], crop=None)
+    with pytest.raises(UserError, match=f"made {made} of an image of uint8 with 3 channels. Remove"):
+        augment(Shapes(split="train").read(0), seed=0, epoch=0, index=0)
+
+
 def drawn(workers, epoch):
     """Index to augmented sample, read through a loader of so many processes."""
     data = module("augment=strong", "data.crop=[64,64]", f"data.workers={workers}", "data.batch_size=3")

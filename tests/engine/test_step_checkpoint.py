@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from support import ranks
 from support.configs import TINY, configure
 from support.trainings import equal, weights
 
@@ -163,3 +164,35 @@ def test_a_signal_waits_for_the_end_of_a_step_but_not_for_ever(signals, monkeypa
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         signal.pause()
+
+
+KILL_RANK_1 = f"""
+import os, signal
+from segpipe.training.task import SegmentationTask
+original = SegmentationTask.training_step
+def training_step(self, batch, index):
+    if self.trainer.global_step == {STOP} and self.trainer.global_rank == 1 and not os.path.exists("was killed"):
+        open("was killed", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, batch, index)
+SegmentationTask.training_step = training_step
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU, ranks are new interpreters, which have no changes")
+@pytest.mark.parametrize("choices", [PLAIN, ACCUMULATION, EMA])
+def test_two_ranks_are_resumed_within_an_epoch_bit_for_bit(choices, tmp_path):
+    """Rank 1 is killed in the twelfth step; both resume from the checkpoint after the tenth, with dropout."""
+    given = [*ranks.SMALL, *DROPOUT, *choices, "trainer=ddp_cpu", "logger=none", "data.batch_size=4", "data.workers=0"]
+    given += ["data.dataset.train=32"]
+    stopped = ("stopped", [*given, "callbacks.last.every_n_train_steps=5"])
+    again = ("stopped", [*given, "callbacks.last.every_n_train_steps=5", "resume=auto"])
+    process = ranks.driver(tmp_path, [[stopped]], before=KILL_RANK_1)
+    assert process.wait(timeout=300) == 0
+    assert ranks.status(tmp_path / "stopped") == 1
+    stored = torch.load(tmp_path / "stopped" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (stored["global_step"], len(stored[WITHIN_EPOCH]["ranks"])) == (10, 2)
+    process = ranks.driver(tmp_path, [[again], [("whole", given)]])
+    assert process.wait(timeout=300) == 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")

@@ -25,9 +25,12 @@ for group in json.loads(sys.argv[1]):
 """
 
 
-def driver(folder, groups):
-    """Trainings, each from a command line of its own, those of a group at once; in ``folder``/NAME."""
-    words = ["-c", DRIVER, json.dumps(groups)]
+def driver(folder, groups, *, before=""):
+    """Trainings, each from a command line of its own, those of a group at once; in ``folder``/NAME.
+
+    before: Python code that runs before them, in the process that they are forked from.
+    """
+    words = ["-c", DRIVER.replace("for group", f"{before}\nfor group", 1), json.dumps(groups)]
     return commands.forker().start(words, cwd=folder, environment=commands.without_wandb())
 
 
