@@ -63,4 +63,6 @@ def test_the_table_of_operators_is_that_of_their_classes():
     assert table == module.table()
     facts = module.operator_facts()
     assert [one.name for one in facts if not (one.limits and (one.paper or not one.parameters))] == []
-    assert all((DOCS / "figures" / f"operators_{name}.png").is_file() for name in ("map", "edges"))
+    assert all(
+        (DOCS / "figures" / f"operators_{name}.png").is_file() for name in ("map", "edges", "trained", "trained_map")
+    )

@@ -131,13 +131,33 @@ def operator(name, before, after, source, **arguments):
     return up
 
 
-@pytest.mark.parametrize("name", sorted(OPERATORS))
-@pytest.mark.parametrize("init", ["interpolation", "published"])
-def test_an_operator_takes_any_size_and_any_number_of_classes(name, init):
+VARIANTS = [
+    *((name, {}) for name in sorted(OPERATORS)),
+    *((name, {"guide": "raw"}) for name in GUIDED),
+    ("sapa", {"kind": "inner"}),
+    ("sapa", {"kind": "gated"}),
+    ("dysample", {"plus": True}),
+    ("local_attention", {"neighbours": 25}),
+    ("carafe", {"kernel": 3}),
+    ("resize_conv", {"separable": True}),
+    ("deconv", {"depthwise": True}),
+    ("deconv", {"kernel": 3}),
+]
+EACH = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda part: str(part).strip("{}").replace("'", ""))
+STARTS_OF_EACH = pytest.mark.parametrize("init", ["interpolation", "published"])
+
+
+def test_options_of_variants_are_those_of_the_files():
+    assert [name for name, given in VARIANTS if not given.keys() <= files("decoder")[name].keys()] == []
+
+
+@EACH
+@STARTS_OF_EACH
+def test_an_operator_takes_any_size_and_any_number_of_classes(name, options, init):
     for (before, after, source), size in zip(
         [(2, 2, 3), (11, 11, 64), (21, 21, 8), (7, 2, 5)], [(6, 8), (5, 7), (7, 9), (6, 7)], strict=True
     ):
-        up = operator(name, before, after, source, init=init)
+        up = operator(name, before, after, source, init=init, **options)
         x, fine = random(2, before, 3, 4).float().requires_grad_(), random(2, source, *size, seed=1).float()
         y = up(x, fine)
         assert y.shape == (2, after, *size)
@@ -147,10 +167,11 @@ def test_an_operator_takes_any_size_and_any_number_of_classes(name, init):
         assert x.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("name", sorted(OPERATORS))
-def test_memory_format_autocast_and_deterministic_algorithms(name):
-    up = operator(name, 11, 11, 8)
-    x, fine = random(2, 11, 6, 8).float(), random(2, 8, 12, 16, seed=1).float()
+@EACH
+@STARTS_OF_EACH
+def test_memory_format_autocast_and_deterministic_algorithms(name, options, init):
+    up = operator(name, 11, 11, 8, init=init, **options)
+    x, fine = random(2, 11, 6, 8).float(), random(2, 8, 13, 15, seed=1).float()
     up(x, fine)  # in training mode, as what follows
     expected = up(x, fine)
     last = up(*(each.to(memory_format=torch.channels_last) for each in (x, fine)))
@@ -172,11 +193,12 @@ def test_memory_format_autocast_and_deterministic_algorithms(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(OPERATORS))
-@pytest.mark.parametrize("init", ["interpolation", "published"])
-def test_an_operator_is_compiled(name, init):
-    up = operator(name, 6, 6, 8, init=init).eval()
-    x, fine = random(2, 6, 6, 8).float(), random(2, 8, 12, 16, seed=1).float()
+@EACH
+@STARTS_OF_EACH
+def test_an_operator_is_compiled(name, options, init):
+    up = operator(name, 11, 11, 8, init=init, **options).eval()
+    size = (12, 16) if init == "interpolation" else (13, 15)
+    x, fine = random(2, 11, 6, 8).float(), random(2, 8, *size, seed=1).float()
     torch._dynamo.reset()
     compiled = torch.compile(up, backend="aot_eager", fullgraph=True)
     given, again = x.clone().requires_grad_(), x.clone().requires_grad_()
