@@ -1,18 +1,17 @@
 """A finished run as a function from images to masks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config import build, stored
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.resize import to_network
-from segpipe.engine.inputs import as_rgb
+from segpipe.engine import exported, shared
+from segpipe.engine.inputs import ImageLike, as_image, each
 from segpipe.errors import UserError
 from segpipe.lab.cells import as_batch
 from segpipe.models.network import resize_logits
@@ -42,19 +41,26 @@ class Predictor:
     """Predicts the mask of an image with the best checkpoint of a run.
 
     run: the folder of a run. device: a device name of torch; None takes a GPU if there is one. trust: packages whose
-    classes the run may use, beside those of segpipe; a run from a stranger could execute them. Attributes: cfg: the
+    classes the run may use, beside those of segpipe; a run from a stranger could execute them. It may also be a file of
+    ``segpipe.export`` or ``segpipe.archive --share``. Attributes: cfg: the
     run's configuration. classes, palette: names and RGB colours (0 to 255) by class index. size: [height, width] to
     which images are resized, as in the test; None where they keep their size. The logits are resized to the size of
     the image.
     Raises UserError where the folder is not a run, or where its record or its checkpoint is missing or damaged.
     """
 
+    @shared.unpacked
     def __init__(self, run: str | Path, *, device: str | None = None, trust: Iterable[str] = ()) -> None:
+        if exported.is_program(run):
+            program = exported.open_program(Path(run), device=resolve_device(device or "cpu"), trust=trust)
+            vars(self).update(vars(program))
+            return
         if not Path(run).is_dir() and Path(run).exists():
             raise UserError(
                 f"{run}: a file, not the folder of a run. Give the folder that the training printed at its end; for a "
                 f"checkpoint FOLDER/checkpoints/best.ckpt, it is FOLDER."
             )
+        self.device = resolve_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.run = Run.open(run)
         self.cfg = cfg = stored.read(self.run, trust=trust)
         if "classes" not in self.run.record:
@@ -65,7 +71,7 @@ class Predictor:
         self.classes: list[str] = self.run.record["classes"]
         self.palette = [tuple(colour) for colour in self.run.record["palette"]]
         self.size: list[int] | None = OmegaConf.to_container(cfg.data).get("size")  # type: ignore[union-attr, assignment]
-        self.device = resolve_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.bands = exported.bands_of(self.run.record.get("bands"))
         path = self.run.best_checkpoint()
         expected = meta_state(cfg, len(self.classes))
         checkpoint = checkpoints.read(path, limit=SLACK + COPIES * sum(4 * one.numel() for one in expected.values()))
@@ -79,15 +85,38 @@ class Predictor:
         self.network.load_state_dict(state)
         self.network.eval().to(self.device)
 
-    def __call__(self, image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Mask:
-        """Return the class indices (H, W), uint8, of an image of any size.
+    def __getattr__(self, name: str) -> Any:
+        """Raise UserError for what an exported file does not have: its run and its configuration."""
+        if name in ("run", "cfg"):
+            raise UserError("This model is an exported file. Give the folder of its run, or the run's shared archive.")
+        raise AttributeError(f"'Predictor' object has no attribute '{name}'")
 
-        image: a path, a PIL image, or an RGB array (H, W, 3) of uint8. Raises UserError for other inputs.
+    def __call__(self, image: ImageLike | Sequence[ImageLike]) -> Any:
+        """Return the class indices (H, W), uint8, of an image of any size; a list of them for a batch.
+
+        image: what ``engine.inputs.as_image`` accepts: a path, the bytes of a file, a PIL image, an array or a tensor.
+        A batch is a list of these, or an array or tensor with 4 axes. Raises UserError for other inputs. Threads may
+        share a predictor.
         """
-        return self.logits(as_rgb(image)).argmax(0).byte().cpu().numpy()
+        return each(image, lambda one: self.mask(self.as_input(one)))
+
+    def probabilities(self, image: ImageLike | Sequence[ImageLike]) -> Any:
+        """Return the probability of each class, (K, H, W), float32, which sum to 1; a list of them for a batch.
+
+        image: see ``__call__``.
+        """
+        return each(image, lambda one: self.logits(self.as_input(one)).softmax(0).cpu().numpy())
+
+    def as_input(self, image: ImageLike) -> Image:
+        """Return an image as the network takes it, (H, W, C), values 0 to 255. Raises UserError for other inputs."""
+        return as_image(image, self.bands)
+
+    def mask(self, image: Image) -> Mask:
+        """Return the class indices (H, W), uint8. image: see ``as_input``."""
+        return self.logits(image).argmax(0).byte().cpu().numpy()
 
     def logits(self, image: Image) -> torch.Tensor:
-        """Return the logits (K, H, W), float, for K classes. image: (H, W, 3) uint8 RGB."""
+        """Return the logits (K, H, W), float, for K classes. image: see ``as_input``."""
         size = image.shape[:2]
         image = to_network(image, self.size, smallest=self.network.encoder.min_size)
         with torch.inference_mode():
