@@ -99,7 +99,9 @@ def without_predictions(images: dict[str, Path]) -> dict[str, Path]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m segpipe.predict", description=__doc__)
-    parser.add_argument("run", type=Path, help="the folder of a run")
+    parser.add_argument(
+        "run", type=Path, help="the folder of a run, or a file of segpipe.export or segpipe.archive --share"
+    )
     parser.add_argument(
         "pictures", type=Path, nargs="+", help="images, or folders, which are searched with their subfolders"
     )

@@ -17,7 +17,7 @@ from segpipe.engine.exported import KEY, Facts, first, is_program, open_program,
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.models.network import Network
-from segpipe.runs.storage import atomic_write
+from segpipe.runs.storage import atomic_write, is_component
 
 Format = Literal["onnx", "torch_export", "safetensors"]
 Input = Literal["uint8", "float32"]
@@ -100,7 +100,7 @@ def export(
     predictor = Predictor(run, device="cpu", trust=trust)
     facts = facts_of(predictor, given)
     if out is None:
-        out = Path((facts.name or "model") + SUFFIX[form])
+        out = Path((facts.name if is_component(facts.name) else "model") + SUFFIX[form])  # type: ignore[operator]
     if out.is_dir():
         raise UserError(f"--out {out}: this is a folder. Give a name, for example {out / 'model'}{SUFFIX[form]}.")
     if out.suffix.lower() != SUFFIX[form]:

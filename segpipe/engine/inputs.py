@@ -73,15 +73,34 @@ def as_image(image: ImageLike, bands: BandsLike | None = None) -> Image:
     if isinstance(image, bytes | bytearray | memoryview):
         return from_bytes(bytes(image), bands)
     if isinstance(image, PIL.Image.Image):
-        check_pixels(image.height, image.width, "The image")
-        return pil_as_rgb(image) if bands is None else from_array(pil_as_array(image), bands)
+        return from_pil(image, bands)
     if isinstance(image, torch.Tensor):
-        if image.layout != torch.strided or image.dtype == torch.bfloat16:
-            raise UserError(f"The image is a tensor of {image.dtype}, {image.layout}: {ALLOWED}.")
-        return from_array(image.detach().cpu().numpy(), bands, first=True)
+        return from_array(values_of(image), bands, first=True)
     if isinstance(image, np.ndarray):
-        return from_array(image, bands)
-    raise UserError(f"The image is of the type {type(image).__name__}: {ALLOWED}.")
+        return from_array(np.asarray(image), bands)
+    hint = " Give the content of a file: file.read()." if hasattr(image, "read") else ""
+    raise UserError(f"The image is of the type {type(image).__name__}: {ALLOWED}.{hint}")
+
+
+def from_pil(image: PIL.Image.Image, bands: BandsLike | None) -> Image:
+    """See ``as_image``. Pillow decodes an image when its pixels are asked for first, so a damaged file fails here."""
+    check_pixels(image.height, image.width, "The image")
+    try:
+        return pil_as_rgb(image) if bands is None else from_array(pil_as_array(image), bands)
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise many kinds of errors for damaged files
+        raise UserError(f"The PIL image (mode {image.mode}) cannot be read ({error}). Replace it.") from error
+
+
+def values_of(tensor: torch.Tensor) -> NDArray[Any]:
+    """Return the values of a tensor as an array. Raises UserError for a kind of tensor that has no such values."""
+    try:
+        return tensor.detach().cpu().numpy()  # type: ignore[no-any-return]
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise UserError(
+            f"The image is a tensor of {tensor.dtype} on {tensor.device}, {tensor.layout}: {ALLOWED}."
+        ) from error
 
 
 def from_file(path: Path, bands: BandsLike | None) -> Image:
@@ -122,6 +141,7 @@ def from_array(array: NDArray[Any], bands: BandsLike | None, *, first: bool = Fa
         raise UserError(f"The image has no pixels: its shape is {array.shape}. Give at least one pixel.")
     if bands is None and array.dtype.kind == "f":
         raise of_floats(array)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # TIFF readers return the order of the file
     array = channels_last(array, (1, 3, 4) if bands is None else (bands.channels,), first=first)
     check_pixels(array.shape[0], array.shape[1], "The image")
     if bands is None:

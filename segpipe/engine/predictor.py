@@ -57,8 +57,9 @@ class Predictor:
             return
         if not Path(run).is_dir() and Path(run).exists():
             raise UserError(
-                f"{run}: a file, not the folder of a run. Give the folder that the training printed at its end; for a "
-                f"checkpoint FOLDER/checkpoints/best.ckpt, it is FOLDER."
+                f"{run}: a file, not the folder of a run. Give the folder that the training printed at its end (for a "
+                f"checkpoint FOLDER/checkpoints/best.ckpt, it is FOLDER), a file of segpipe.export (.onnx, .pt2, "
+                f".safetensors), or one of segpipe.archive --share (.zip)."
             )
         self.device = resolve_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.run = Run.open(run)

@@ -52,6 +52,7 @@ KEPT = (  # entries of run.json; all others are left out
     "data_fingerprint", "images", "classes", "palette", "bands", "wall_time_s", "versions", "python", "git",
 )  # fmt: skip
 PLACES = ("run_dir", "dirpath", "root", "images", "masks", "resume", "warm_start", "default_root_dir", "stages")
+UNCHANGED = ("_target_", "classes", "palette", "bands")  # names that are no paths, whatever they look like
 LOCAL_PATH = re.compile(r"(/|~|\.{1,2}/|[A-Za-z]:[\\/]|\\\\|file:)")  # the beginning of a path of this machine
 PATH_INSIDE = re.compile(r"(?<![\w.:/-])(?:/|~/|[A-Za-z]:\\)[^\s,'\"\]\)}]*")  # a path within a text
 DTYPES = {
@@ -142,11 +143,13 @@ def config_text(run: Run) -> str:
 
 def without_machine(content: Any, key: str = "") -> Any:
     """Copy a configuration without paths: of a path the last part stays, and of the keys in PLACES nothing."""
+    if key in UNCHANGED:
+        return content
     if isinstance(content, dict):
         return {name: without_machine(value, name) for name, value in content.items()}
     if isinstance(content, list):
         return None if key in PLACES else [without_machine(value, key) for value in content]
-    if not isinstance(content, str) or key == "_target_":
+    if not isinstance(content, str):
         return content
     if key == "dirpath":
         return "checkpoints"

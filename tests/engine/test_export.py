@@ -1,6 +1,7 @@
 """Exported programs: the logits of every operator and fusion under conf, for all sizes, and what the file says."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -236,6 +237,14 @@ def test_arguments_that_mean_nothing_are_refused_before_work(options, says, fini
     given = options | ({"out": tmp_path / options["out"]} if "out" in options else {})
     with pytest.raises(UserError, match=says):
         export.export(finished_run, **given)
+
+
+def test_the_name_of_a_run_leads_to_no_other_folder(finished_run, tmp_path, monkeypatch):
+    shutil.copytree(finished_run, tmp_path / "a" / "run")
+    record = json.loads((tmp_path / "a" / "run" / "run.json").read_text())
+    (tmp_path / "a" / "run" / "run.json").write_text(json.dumps(record | {"name": "../../evil"}))
+    monkeypatch.chdir(tmp_path / "a")
+    assert str(export.export(tmp_path / "a" / "run", form="safetensors")[0]) == "model.safetensors"
 
 
 @pytest.mark.parametrize("library", ["onnx", "onnxscript", "onnxruntime"])

@@ -167,6 +167,13 @@ def test_a_restored_folder_is_a_run_for_every_command(file, finished_run, tmp_pa
         shared.restore(file, runs / "copy")
 
 
+def test_a_shared_file_is_evaluated_into_a_folder_that_is_given(file, finished_run, tmp_path):
+    with pytest.raises(UserError, match="--out FOLDER"):
+        evaluate(file, overrides=[], split="test", device="cpu")
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    assert evaluate(file, overrides=[], split="test", out=tmp_path, device="cpu")["miou"] == metrics["test"]["miou"]
+
+
 def test_the_commands(file, lived_in, tmp_path, monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["archive", *map(str, words)])
@@ -314,6 +321,7 @@ def test_a_safetensors_file_of_a_stranger_is_data(name, file, tmp_path):
 
 
 def test_what_belongs_to_a_machine_is_left_out_of_texts():
+    assert shared.without_machine({"classes": ["/road", "~/x"]}) == {"classes": ["/road", "~/x"]}
     cases = {
         "/home/a/b.pt": "b.pt", "~/x/y": "y", "C:\\a\\b.pth": "b.pth", "../x/y": "y", "imagenet": "imagenet",
         "hf/model": "hf/model", "see /a/b/c, then": "see c, then", "val/miou": "val/miou", "1/2": "1/2", "/": "path",
