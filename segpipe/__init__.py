@@ -26,24 +26,15 @@ if terminal.starts_command():
 def load(run: str | Path, *, device: str | None = None, trust: "Iterable[str]" = ()) -> "Predictor":
     """Load a finished run as a function: ``segpipe.load(run)(image)`` returns the image's mask.
 
-    run: the folder of a run. It may come from a stranger: only classes of segpipe are used. device: a device name of
-    torch, such as ``cpu`` or ``cuda``; None takes a GPU if there is one. trust: packages with further classes that the
-    run may use, such as ``["mypackage"]``. Raises ``segpipe.UserError`` where the folder is not a run, or where its
-    checkpoint is missing or damaged.
+    run: the folder of a run, a file of ``segpipe.export``, or one of ``segpipe.archive --share``. It may come from a
+    stranger: only classes of segpipe are used. device: a device name of torch, such as ``cpu`` or ``cuda``; None takes
+    a GPU if there is one (for exported programs, the CPU). trust: packages with further classes that the run may use,
+    such as ``["mypackage"]``; ``["torch"]`` for a program of torch.export. Raises ``segpipe.UserError`` where the
+    folder is not a run, or where a file is missing or damaged.
     """
     from segpipe.engine.predictor import Predictor  # imported here: importing torch takes seconds
 
     return Predictor(run, device=device, trust=trust)
-
-
-def installed_version() -> str:
-    """Return the version of the installed distribution; ``0+unknown`` where the package is not installed."""
-    from importlib import metadata
-
-    try:
-        return metadata.version("segpipe")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
 
 
 def __getattr__(name: str) -> Any:
@@ -53,6 +44,8 @@ def __getattr__(name: str) -> Any:
 
         return Predictor
     if name == "__version__":
+        from segpipe.runs.environment import installed_version
+
         return installed_version()
     raise AttributeError(f"module 'segpipe' has no attribute '{name}'")
 

@@ -265,7 +265,9 @@ def read_frames(text: str) -> int:
 def parse() -> argparse.Namespace:
     """Return the arguments of the command line."""
     parser = Parser(prog="python -m segpipe.predict", description=__doc__)
-    parser.add_argument("run", type=Path, help="the folder of a run")
+    parser.add_argument(
+        "run", type=Path, help="the folder of a run, or a file of segpipe.export or segpipe.archive --share"
+    )
     parser.add_argument(
         "pictures", type=Path, nargs="+", help="images and videos, or folders, which are searched with their subfolders"
     )

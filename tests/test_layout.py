@@ -11,6 +11,7 @@ ROOT = ROOT / "segpipe"
 
 COMMANDS = {
     "train", "evaluate", "predict", "report", "inspect", "check_data", "bound", "tune", "architectures", "archive",
+    "export",
     "segpipe",
 }  # fmt: skip
 

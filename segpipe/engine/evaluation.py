@@ -19,6 +19,7 @@ from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.data.files import file_digest
 from segpipe.data.findings import find_notes, find_problems
 from segpipe.data.module import SegmentationData
+from segpipe.engine import shared
 from segpipe.engine.predictor import Predictor
 from segpipe.engine.skip_ablation import SkipChange, skip_ablation
 from segpipe.errors import UserError, printable
@@ -52,6 +53,8 @@ def evaluate(
     """
     if others := [override for override in overrides if key_of(override).partition(".")[0] != "data"]:
         raise UserError(f"--data {others[0]}: only the data can be chosen. Allowed are data=NAME and data.KEY=VALUE.")
+    if out is None and shared.is_shared(run):
+        raise UserError(f"{run}: a file, in which no results can be written. Give the folder for them: --out FOLDER.")
     predictor = Predictor(run, device=device, trust=trust)
     check_can_write(out or predictor.run.folder, f"--out {out}" if out else str(run))
     cfg, data = load_data(predictor, overrides=overrides, split=split, trust=trust)

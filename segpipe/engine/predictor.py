@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from segpipe.config import build, stored
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.resize import to_network
-from segpipe.engine.inputs import as_rgb
+from segpipe.engine import exported, shared
+from segpipe.engine.inputs import ImageLike, as_image, each
 from segpipe.errors import UserError
 from segpipe.models.tta import Flips, averaged
 from segpipe.models.windows import Tile, Windows
@@ -42,14 +43,16 @@ class Predictor:
     """Predicts the mask of an image with the best checkpoint of a run.
 
     run: the folder of a run. device: a device name of torch; None takes a GPU if there is one. trust: packages whose
-    classes the run may use, beside those of segpipe; a run from a stranger could execute them. flips, scales: the
-    prediction is the mean of the probabilities of mirrored and resized images, see ``models.tta``. Attributes: cfg: the
+    classes the run may use, beside those of segpipe; a run from a stranger could execute them. It may also be a file of
+    ``segpipe.export`` or ``segpipe.archive --share``. flips, scales: the prediction is the mean of the probabilities of
+    mirrored and resized images, see ``models.tta``. Attributes: cfg: the
     run's configuration. classes, palette: names and RGB colours (0 to 255) by class index. size: [height, width] to
     which images are resized, as in the test; None where they keep their size. The logits are resized to the size of
     the image. windows: computes them; large images are computed part by part, see ``models.windows``.
     Raises UserError where the folder is not a run, or where its record or its checkpoint is missing or damaged.
     """
 
+    @shared.unpacked
     def __init__(
         self,
         run: str | Path,
@@ -59,11 +62,18 @@ class Predictor:
         flips: Flips = "none",
         scales: Sequence[float] = (1.0,),
     ) -> None:
+        if exported.is_program(run):
+            program = exported.open_program(Path(run), device=resolve_device(device or "cpu"), trust=trust)
+            vars(self).update(vars(program))
+            self.use(program.network, flips=flips, scales=scales)
+            return
         if not Path(run).is_dir() and Path(run).exists():
             raise UserError(
-                f"{run}: a file, not the folder of a run. Give the folder that the training printed at its end; for a "
-                f"checkpoint FOLDER/checkpoints/best.ckpt, it is FOLDER."
+                f"{run}: a file, not the folder of a run. Give the folder that the training printed at its end (for a "
+                f"checkpoint FOLDER/checkpoints/best.ckpt, it is FOLDER), a file of segpipe.export (.onnx, .pt2, "
+                f".safetensors), or one of segpipe.archive --share (.zip)."
             )
+        self.device = resolve_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.run = Run.open(run)
         self.cfg = cfg = stored.read(self.run, trust=trust)
         if "classes" not in self.run.record:
@@ -74,7 +84,7 @@ class Predictor:
         self.classes: list[str] = self.run.record["classes"]
         self.palette = [tuple(colour) for colour in self.run.record["palette"]]
         self.size: list[int] | None = OmegaConf.to_container(cfg.data).get("size")  # type: ignore[union-attr, assignment]
-        self.device = resolve_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.bands = exported.bands_of(self.run.record.get("bands"))
         path = self.run.best_checkpoint()
         expected = meta_state(cfg, len(self.classes))
         checkpoint = checkpoints.read(path, limit=SLACK + COPIES * sum(4 * one.numel() for one in expected.values()))
@@ -87,26 +97,55 @@ class Predictor:
         self.network = build.network(cfg, len(self.classes))
         self.network.load_state_dict(state)
         self.network.eval().to(self.device)
-        self.smallest = self.network.encoder.min_size
-        network = averaged(self.network, flips=flips, scales=scales, smallest=self.smallest)
+        self.use(self.network, flips=flips, scales=scales)
+
+    def use(self, network: Any, *, flips: Flips, scales: Sequence[float]) -> None:
+        """Set ``smallest``, and ``windows`` over a network. It may be the program of a file."""
+        self.smallest = network.encoder.min_size
+        mean = averaged(network, flips=flips, scales=scales, smallest=self.smallest)
         self.windows = Windows(
-            lambda image: network(image.to(self.device)), stride=self.network.encoder.coarsest, smallest=self.smallest
+            lambda image: mean(image.to(self.device)), stride=network.encoder.coarsest, smallest=self.smallest
         )
 
-    def __call__(self, image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Mask:
-        """Return the class indices (H, W), uint8, of an image of any size.
+    def __getattr__(self, name: str) -> Any:
+        """Raise UserError for what an exported file does not have: its run and its configuration."""
+        if name in ("run", "cfg"):
+            raise UserError("This model is an exported file. Give the folder of its run, or the run's shared archive.")
+        raise AttributeError(f"'Predictor' object has no attribute '{name}'")
 
-        image: a path, a PIL image, or an RGB array (H, W, 3) of uint8. Raises UserError for other inputs.
+    def __call__(self, image: ImageLike | Sequence[ImageLike]) -> Any:
+        """Return the class indices (H, W), uint8, of an image of any size; a list of them for a batch.
+
+        image: what ``engine.inputs.as_image`` accepts: a path, the bytes of a file, a PIL image, an array or a tensor.
+        A batch is a list of these, or an array or tensor with 4 axes. Raises UserError for other inputs. Threads may
+        share a predictor.
         """
-        return self.mask(self.as_input(image))
+        return each(image, lambda one: self.mask(self.as_input(one)))
 
-    def as_input(self, image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> Image:
-        """Return an image as the network takes it: (H, W, 3). Raises UserError for other inputs."""
-        return as_rgb(image)
+    def probabilities(self, image: ImageLike | Sequence[ImageLike]) -> Any:
+        """Return the probability of each class, (K, H, W), float32, which sum to 1; a list of them for a batch.
+
+        image: see ``__call__``. A large image needs memory for K x H x W numbers.
+        """
+        return each(image, lambda one: self.probabilities_of(self.as_input(one)))
+
+    def as_input(self, image: ImageLike) -> Image:
+        """Return an image as the network takes it, (H, W, C), values 0 to 255. Raises UserError for other inputs."""
+        return as_image(image, self.bands)
 
     def mask(self, image: Image) -> Mask:
         """Return the class indices (H, W), uint8. image: see ``as_input``."""
         return self.windows.masks(as_tensor(self.resized(image)), image.shape[:2])[0].numpy()
+
+    def probabilities_of(self, image: Image) -> NDArray[np.float32]:
+        """Return the probabilities (K, H, W) of an image, see ``as_input``."""
+        result: NDArray[np.float32] | None = None
+        for tile in self.tiles(image):
+            if result is None:
+                result = np.empty((len(tile.logits), *image.shape[:2]), np.float32)
+            result[:, tile.rows, tile.columns] = tile.logits.softmax(0).cpu().numpy()
+        assert result is not None  # an image has at least one tile
+        return result
 
     def resized(self, image: Image) -> Image:
         """Return an image (H, W, C) at the size at which the network receives it."""
@@ -131,22 +170,8 @@ class Predictor:
             yield self.windows.resized(one[None], size)
 
     def logits(self, image: Image) -> torch.Tensor:
-        """Return the logits (K, H, W), float, for K classes. image: (H, W, 3) uint8 RGB."""
+        """Return the logits (K, H, W), float, for K classes. image: see ``as_input``."""
         return whole([*self.tiles(image)], image.shape[:2])
-
-    def probabilities(self, image: str | Path | PIL.Image.Image | NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the probability of each class, (K, H, W), float32; those of a pixel sum to 1.
-
-        image: see ``__call__``. A large image needs memory for K x H x W numbers.
-        """
-        image = self.as_input(image)
-        result: NDArray[np.float32] | None = None
-        for tile in self.tiles(image):
-            if result is None:
-                result = np.empty((len(tile.logits), *image.shape[:2]), np.float32)
-            result[:, tile.rows, tile.columns] = tile.logits.softmax(0).cpu().numpy()
-        assert result is not None  # an image has at least one tile
-        return result
 
 
 def as_tensor(image: Image) -> torch.Tensor:

@@ -62,6 +62,7 @@ class Start:
         check_same_results(self.run, plan, fingerprints)
         self.run.record = new_record(self.run, plan, data, overrides) | {
             "data_fingerprint": fingerprints,
+            "images": {name: len(data.split(name)) for name in get_args(Split)},
             "world_size": world_size,
         }
 

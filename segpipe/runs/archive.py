@@ -14,7 +14,7 @@ import stat
 import struct
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -45,9 +45,11 @@ OF_A_RUN = (
 )  # fmt: skip
 EXAMPLES = "pictures/examples"
 IMAGES = (".png", ".jpg")
-COMPRESSED = (*IMAGES, ".npz")  # these are stored as they are
-LIMITS = {".yaml": MAX_YAML_BYTES, ".npz": 2**30, ".png": 2**24, ".jpg": 2**24}  # bytes of a member; else MAX_BYTES
+COMPRESSED = (*IMAGES, ".npz", ".safetensors")  # these are stored as they are
 MAX_ARCHIVE = 2**32  # bytes of the file
+LIMITS = {  # bytes of a member; else MAX_BYTES
+    ".yaml": MAX_YAML_BYTES, ".npz": 2**30, ".png": 2**24, ".jpg": 2**24, ".safetensors": MAX_ARCHIVE,
+}  # fmt: skip
 MAX_DIRECTORY = 2**25  # bytes of the list of members: about 300,000 of them
 MAX_UNPACKED = (2**26, 100)  # bytes of all members together: the first, plus the second times the bytes of the file
 MACHINE_ENTRIES = ("host", "pid")  # of run.json
@@ -195,13 +197,7 @@ def unpack(path: Path, target: Path) -> Path:
             folder = target / manifest.name
             for name in manifest.folders:
                 inside(folder, name).mkdir(parents=True)
-            for entry in entries:
-                place = inside(folder, entry.filename)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(entry) as source, place.open("xb") as copy:
-                    shutil.copyfileobj(source, copy)
-                if place.stat().st_size != entry.file_size:
-                    raise ValueError(f"{entry.filename} is not as long as its entry says")
+            extract(archive, entries, folder)
             return folder
     except UserError as error:
         raise UserError(f"{display_path(path)}: {error}") from error
@@ -213,6 +209,17 @@ def unpack(path: Path, target: Path) -> Path:
             f"{display_path(path)}: this is not an archive of a sweep, or it is damaged ({printable(reason)}). Give a "
             f"file that python -m segpipe.archive has written, or the folder of a sweep."
         ) from error
+
+
+def extract(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], folder: Path) -> None:
+    """Write checked members to a new folder. Raises ValueError for one whose length is not that of its entry."""
+    for entry in entries:
+        place = inside(folder, entry.filename)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(entry) as source, place.open("xb") as copy:
+            shutil.copyfileobj(source, copy)
+        if place.stat().st_size != entry.file_size:
+            raise ValueError(f"{entry.filename} is not as long as its entry says")
 
 
 def open_archive(path: Path) -> BinaryIO:
@@ -237,12 +244,16 @@ def open_archive(path: Path) -> BinaryIO:
     return file
 
 
-def checked_members(archive: zipfile.ZipFile, *, size: int) -> list[zipfile.ZipInfo]:
+def checked_members(
+    archive: zipfile.ZipFile, *, size: int, known: Callable[[str], bool] | None = None, what: str = "a sweep"
+) -> list[zipfile.ZipInfo]:
     """Return the members but the manifest. Nothing is decompressed. size: of the file, in bytes.
 
+    known: whether a name is that of a member; None: of a sweep. what: the kind of archive, for messages.
     Raises UserError for a member that ``write`` does not write: another name, a link, a folder, a second one of the
     same name, an encrypted one, or one that is too large.
     """
+    known = known or may_be_member
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     if len(set(names)) != len(names):
@@ -252,8 +263,8 @@ def checked_members(archive: zipfile.ZipFile, *, size: int) -> list[zipfile.ZipI
         kind = entry.external_attr >> 16
         limit = LIMITS.get(Path(entry.filename).suffix, MAX_BYTES)
         problem = None
-        if entry.filename != MANIFEST and not may_be_member(entry.filename):
-            problem = "is not a file of a sweep"
+        if entry.filename != MANIFEST and not known(entry.filename):
+            problem = f"is not a file of {what}"
         elif entry.is_dir() or (stat.S_IFMT(kind) and not stat.S_ISREG(kind)):
             problem = "is not a regular file"
         elif entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

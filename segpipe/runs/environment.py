@@ -6,6 +6,7 @@ import platform
 import subprocess
 from contextlib import suppress
 from functools import cache
+from importlib import metadata
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ def environment() -> dict[str, Any]:
     """Return the versions of Python and of the libraries, and the state of the git checkout."""
     versions = {name: version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "versions": versions, "git": code_version()}
+
+
+def installed_version() -> str:
+    """Return the version of the installed distribution; ``0+unknown`` where the package is not installed."""
+    try:
+        return metadata.version("segpipe")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
 
 
 @cache

@@ -46,6 +46,7 @@ class RunRecord(Model):
     revisions: dict[str, int] = {}
     match: Any = None
     data_fingerprint: dict[str, Text] = {}
+    images: dict[str, Count] = {}
     classes: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=MAX_CLASSES)] = ["?"]
     palette: Annotated[list[Colour], Field(max_length=MAX_CLASSES)] = []
     overrides: list[Text] | None = None

@@ -13,7 +13,7 @@ def centres(x: Tensor, factor: int) -> Tensor:
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     down, right = ((torch.arange(factor * side, device=x.device, dtype=dtype) + 0.5) / factor for side in x.shape[-2:])
-    return torch.stack([right.expand(len(down), -1), down[:, None].expand(-1, len(right))])[None]
+    return torch.stack([right.expand(down.shape[0], -1), down[:, None].expand(-1, right.shape[0])])[None]
 
 
 def sample(x: Tensor, positions: Tensor) -> Tensor:
