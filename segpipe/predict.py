@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from segpipe.config.messages import explain, user_errors
-from segpipe.data.files import read_image
 from segpipe.data.find import IMAGE_SUFFIXES, identity, images_below
 from segpipe.data.visualise import colour_mask, overlay, save_image
 from segpipe.engine.predictor import Predictor
@@ -29,8 +28,8 @@ def predict(
     failed = 0
     for number, (name, path) in enumerate(images.items(), start=1):
         try:
-            image = read_image(path)
-            mask = predictor(image)
+            image = predictor.as_input(path)
+            mask = predictor.mask(image)
             save_image(mask, out / f"{name}_mask.png")
             save_image(colour_mask(mask, predictor.palette), out / f"{name}_colour.png")
             save_image(overlay(image, mask, predictor.palette), out / f"{name}_overlay.png")

@@ -10,6 +10,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 from numpy.typing import NDArray
 
+from segpipe.data.bands import visible
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
 from segpipe.runs.storage import atomic_write
 
@@ -30,8 +31,11 @@ def colour_mask(mask: Mask, palette: Sequence[Colour]) -> Image:
 
 
 def overlay(image: Image, mask: Mask, palette: Sequence[Colour], *, share: float = 0.55) -> Image:
-    """Blend the image (H, W, 3) with the colours of the mask (H, W); share: weight of the colours, 0 to 1."""
-    mixed = (1 - share) * image + share * colour_mask(mask, palette)
+    """Blend the image (H, W, C), values 0 to 255, with the colours of the mask (H, W).
+
+    share: weight of the colours, 0 to 1.
+    """
+    mixed = (1 - share) * visible(image) + share * colour_mask(mask, palette)
     return mixed.round().astype(np.uint8)
 
 

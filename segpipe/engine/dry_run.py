@@ -126,8 +126,10 @@ def size_of(cfg: DictConfig) -> Size:
     data = data_of(cfg)
     images = {split: len(data.split(split)) for split in ("train", "val", "test")}
     classes, crop, whole = len(data.split("train").classes), training_size(cfg, data), evaluation_size(cfg, data)
-    number, step = network_cost(architecture_key(cfg), classes, crop)
-    per_image = network_cost(architecture_key(cfg), classes, whole)[1]
+    form = data.split("train").form
+    architecture = architecture_key(cfg, form.channels if form else 3)
+    number, step = network_cost(architecture, classes, crop)
+    per_image = network_cost(architecture, classes, whole)[1]
     epochs, batch = cfg.trainer.max_epochs, cfg.data.batch_size
     batches = limited(images["train"] // batch, cfg.trainer.get("limit_train_batches"))
     validations = epochs // cfg.trainer.check_val_every_n_epoch
@@ -177,7 +179,7 @@ def network_cost(architecture: str, classes: int, size: tuple[int, int]) -> tupl
     """Return the parameters of a network and its multiply-adds for one image, without memory for its weights."""
     cfg: Any = OmegaConf.create(json.loads(architecture))
     with torch.device("meta"):
-        network = build.network_factory(cfg, build.meta_encoder(cfg), classes)()
+        network = build.network_factory(cfg, build.meta_encoder(cfg, channels=cfg.get("in_channels", 3)), classes)()
     return parameters(network), cost.multiply_adds(network, size)
 
 
@@ -189,7 +191,7 @@ def seconds_per_multiply_add(cfg: DictConfig) -> float:
     data = data_of(cfg)
     task = build.task(cfg, data).to("cuda" if devices.on_gpu(cfg) else "cpu")
     size, batch = training_size(cfg, data), cfg.data.batch_size
-    image = torch.randint(256, (batch, 3, *size), dtype=torch.uint8, device=task.device)
+    image = torch.randint(256, (batch, task.network.encoder.in_channels, *size), dtype=torch.uint8, device=task.device)
     mask = torch.randint(len(task.classes), (batch, *size), device=task.device)
     times = []
     for _ in range(STEPS):
@@ -200,7 +202,7 @@ def seconds_per_multiply_add(cfg: DictConfig) -> float:
         if task.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.monotonic() - began)
-    _, step = network_cost(architecture_key(cfg), len(task.classes), size)
+    _, step = network_cost(architecture_key(cfg, image.shape[1]), len(task.classes), size)
     return statistics.median(times) / (step * batch)
 
 

@@ -48,6 +48,7 @@ class RunRecord(Model):
     data_fingerprint: dict[str, Text] = {}
     classes: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=MAX_CLASSES)] = ["?"]
     palette: Annotated[list[Colour], Field(max_length=MAX_CLASSES)] = []
+    bands: dict[str, Any] | None = None
     overrides: list[Text] | None = None
     options: list[Text] | None = None
     starts: list[dict[str, Any]] = []

@@ -10,12 +10,13 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.data.dataset import Sample, SegmentationDataset, Split
-from segpipe.data.files import check_sizes, read_image
+from segpipe.data.dataset import Axes, Sample, SegmentationDataset, Split
+from segpipe.data.files import check_sizes, read_image, read_image_window
 from segpipe.data.folder.classes import Classes, from_names, numbers, read_classes
 from segpipe.data.folder.encoding import Encoding, decide
 from segpipe.data.folder.layout import Layout, Pair, find_layout, folder_digest, hash_fraction, pairs
-from segpipe.data.folder.survey import ImageSummary, MaskSummary, decode, summarise_images, summarise_masks
+from segpipe.data.folder.survey import MaskSummary, decode, decode_window, summarise_images, summarise_masks
+from segpipe.data.forms import ImageSummary, find_form
 from segpipe.errors import UserError
 
 FRACTIONS = [0.7, 0.15, 0.15]
@@ -52,6 +53,8 @@ class Folder(SegmentationDataset):
     classes: names in the order of the masks' indices; None: from ``classes.json``, else from the values in the masks.
     groups: images that belong together have the same ``prefix`` (up to the first ``_``), or lie in the same ``folder``;
         ``name``: each image is a group.
+    channels: bands of each image; None: from the files. pages: ``bands``: the pages of each TIFF are the bands of one
+        image. axes: order of the axes of ``.npy`` files; None: from their shapes.
 
     ``problems`` lists the errors in the files. Raises UserError if the folders are missing or invalid.
     """
@@ -66,6 +69,9 @@ class Folder(SegmentationDataset):
         fractions: list[float] | None = None,
         classes: list[str] | None = None,
         groups: Groups = "name",
+        channels: int | None = None,
+        pages: Literal["bands"] | None = None,
+        axes: Axes | None = None,
     ) -> None:
         layout = find_layout(*(Path(os.path.expanduser(path)) if path else None for path in (root, images, masks)))
         given: Classes | UserError | None
@@ -81,6 +87,11 @@ class Folder(SegmentationDataset):
         self.notes, self.problems = [*contents.notes, *class_notes], list(contents.parts[split].problems)
         summaries = [contents.images[pair.image] for pair in self.pairs]
         self.problems += [summary.error for summary in summaries if summary.error]
+        forms = find_form(contents.images, channels=channels, pages=pages == "bands", axes=axes)
+        self.form = forms.form
+        self.notes += forms.notes
+        self.rejected = forms.problems
+        self.problems += [forms.problems[pair.image] for pair in self.pairs if pair.image in forms.problems]
         if isinstance(self.encoding, UserError):
             self.classes, self.palette = [], []
             self.problems += [str(self.encoding)] if contents.looks or not self.problems else []
@@ -94,7 +105,19 @@ class Folder(SegmentationDataset):
     def read(self, index: int) -> Sample:
         """Decode an image and its mask, and convert the values of the mask to class indices."""
         pair = self.pairs[index]
-        image, stored = read_image(pair.image), decode(pair.mask)
+        if pair.image in self.rejected:
+            raise UserError(self.rejected[pair.image])
+        image, stored = read_image(pair.image, self.form), decode(pair.mask)
+        check_sizes(image, stored.values, pair.image, pair.mask)
+        if isinstance(self.encoding, UserError):
+            raise self.encoding
+        return Sample(image, self.encoding.translate(stored, pair.mask))
+
+    def read_window(self, index: int, rows: slice, columns: slice) -> Sample:
+        """Return a part of a sample. Of TIFF and ``.npy`` files only this part is read and decoded."""
+        pair = self.pairs[index]
+        image = read_image_window(pair.image, rows, columns, self.form)
+        stored = decode_window(pair.mask, rows, columns)
         check_sizes(image, stored.values, pair.image, pair.mask)
         if isinstance(self.encoding, UserError):
             raise self.encoding
@@ -122,6 +145,7 @@ class Folder(SegmentationDataset):
         """Return a digest of names, image sizes in bytes, and the pixel counts of all values of the masks."""
         table = None if isinstance(self.encoding, UserError) else sorted(self.encoding.table.items())
         lines = [json.dumps([self.classes, table])]
+        lines += [f"images {tuple(self.form)}"] if self.form else []  # 8-bit gray and RGB keep the fingerprint they had
         for pair, group, seen in zip(self.pairs, self.groups, self.looks, strict=True):
             summary = asdict(seen) | {"error": None}
             if seen.orientation == 1:  # masks that are not turned keep the fingerprint they had before masks were
