@@ -130,7 +130,9 @@ def make_encoder(cfg: DictConfig, channels: int) -> Encoder:
             f"encoder._target_={target}: takes images of 3 bands, but these have {channels}. Give the constructor of "
             f"its class an argument in_channels, the number of bands; or choose another encoder."
         )
-    return instantiate_group(cfg, "encoder", in_channels=channels)  # type: ignore[no-any-return]
+    built: Encoder = instantiate_group(cfg, "encoder", in_channels=channels)
+    built.mean, built.std = (0.5,) * channels, (0.25,) * channels  # until the bands are known
+    return built
 
 
 def meta_encoder(cfg: DictConfig, channels: int = 3) -> Encoder:

@@ -107,7 +107,7 @@ def on_bands(transform: Any, channels: int, left: list[str]) -> Any:
 
 
 def works_on_bands(transform: Any, channels: int) -> bool:
-    """Return whether a transform keeps the bands and the range of a float32 image, by trying it."""
+    """Return whether a transform keeps the bands of a float32 image, and its numbers between the 256 of 8 bits."""
     image = np.random.default_rng(0).random((96, 96, channels), np.float32)
     trial = copy.deepcopy(transform)
     trial.p = 1.0
@@ -117,8 +117,9 @@ def works_on_bands(transform: Any, channels: int) -> bool:
             changed = A.Compose([trial])(image=image, mask=np.zeros((96, 96), np.uint8))["image"]
     except Exception:  # the library raises many kinds of errors
         return False
-    kept = changed.ndim == 3 and changed.shape[2] == channels and changed.dtype == np.float32
-    return kept and bool(np.isfinite(changed).all())
+    if changed.ndim != 3 or changed.shape[2] != channels or changed.dtype != np.float32:
+        return False
+    return bool(np.isfinite(changed).all() and np.abs(255 * changed - (255 * changed).round()).max() > 0.01)
 
 
 class BandJitter(A.ImageOnlyTransform):

@@ -55,11 +55,10 @@ class Bands:
             )
         low, high = (np.asarray(values, np.float64) for values in (self.low, self.high))
         scaled = image.astype(np.float32)
-        usable = np.abs(scaled) < NO_DATA if image.dtype.kind == "f" else None
+        if image.dtype.kind == "f" and not (usable := np.abs(scaled) < NO_DATA).all():
+            scaled = np.where(usable, scaled, low.astype(np.float32))
         scaled -= low.astype(np.float32)
         scaled *= (255 / (high - low)).astype(np.float32)
-        if usable is not None and not usable.all():
-            scaled[~usable] = 0
         return np.clip(scaled, 0, 255, out=scaled)
 
     def record(self) -> dict[str, Any]:

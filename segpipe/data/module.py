@@ -122,7 +122,8 @@ class SegmentationData(pl.LightningDataModule):
         """Return a split of the data set, images scaled by ``bands``. Raises UserError if it has problems."""
         if name not in self.datasets:
             dataset = self.stored(name)
-            self.datasets[name] = scaled(dataset, self.bands)
+            ordinary = dataset.form is None and "bands" not in vars(self)  # then the training split is not needed
+            self.datasets[name] = dataset if ordinary else scaled(dataset, self.bands)
         return self.datasets[name]
 
     def stored(self, name: Split) -> SegmentationDataset:
