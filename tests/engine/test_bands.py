@@ -104,9 +104,7 @@ def test_evaluation_and_prediction_are_those_of_the_training(trained, tmp_path, 
     for number in range(4):
         mask = picture(tmp_path / "masks" / f"{number}_mask.png")
         (truth,) = (root / "test" / "masks").glob(f"{number}.*")
-        values = (
-            tifffile.imread(truth) if kind == "tif5" else np.load(truth) if kind == "npy1" else PIL.Image.open(truth)
-        )
+        values = {".tif": tifffile.imread, ".npy": np.load, ".png": picture}[truth.suffix](truth)
         counted = confusion_matrices(torch_of(mask), torch_of(values.astype(np.uint8)), 2)
         assert (counted.numpy()[0] == matrices[number]).all()
         assert picture(tmp_path / "masks" / f"{number}_overlay.png").shape == (40, 48, 3)
