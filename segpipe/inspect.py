@@ -10,15 +10,16 @@ from segpipe.analysis.lab import page
 from segpipe.config.messages import user_errors
 from segpipe.data.dataset import Split
 from segpipe.data.examples import file_names
-from segpipe.data.files import read_image, read_mask
+from segpipe.data.files import read_mask
 from segpipe.data.visualise import save_image
 from segpipe.engine.inspection import inspect_runs, open_predictors
-from segpipe.engine.predictor import resolve_device
+from segpipe.engine.predictor import Predictor, resolve_device
 from segpipe.engine.split_measures import measure_split
 from segpipe.errors import UserError, printable
 from segpipe.lab import strip
 from segpipe.lab.colours import map_to_rgb
 from segpipe.lab.facts import Inspection, ShownImage
+from segpipe.lab.split import Reason
 from segpipe.runs.run import PYTHON, Run, display_path, quote_template
 from segpipe.runs.storage import check_can_write, inside, write_text
 from segpipe.terminal import Parser
@@ -53,8 +54,8 @@ def inspect(
     if device is not None:
         resolve_device(device)
     check_can_write(out, f"--out {out}")
-    shown = read_images(images, masks)
     predictors = open_predictors(runs, device=device, trust=trust)
+    shown = read_images(images, masks, predictors)
     inspection = inspect_runs(runs, predictors, shown, all_channels=sheets, report=lambda text: print(printable(text)))
     more = []
     if split is not None:
@@ -70,8 +71,16 @@ def default_out(runs: Sequence[Path]) -> Path:
     return Run.open(runs[0]).inspection.parent if len(runs) == 1 else Path("inspect")
 
 
-def read_images(images: Sequence[Path], masks: Sequence[Path]) -> list[ShownImage]:
-    """Return the images with their masks. Raises UserError where a file cannot be read, or where sizes differ."""
+def read_images(
+    images: Sequence[Path], masks: Sequence[Path], predictors: Sequence[Predictor | Reason]
+) -> list[ShownImage]:
+    """Return the images with their masks, as the networks take them.
+
+    Raises UserError where a file cannot be read, where sizes differ, or where the runs take images of different bands.
+    """
+    usable = [one for one in predictors if isinstance(one, Predictor)]
+    if images and any(one.bands != usable[0].bands for one in usable):
+        raise UserError("The runs were trained on images of different bands or ranges. Inspect each run alone.")
     if masks and len(masks) != len(images):
         raise UserError(
             f"{len(masks)} masks for {len(images)} images: give one --mask for each --image, in the same order, or "
@@ -79,7 +88,7 @@ def read_images(images: Sequence[Path], masks: Sequence[Path]) -> list[ShownImag
         )
     shown = []
     for number, path in enumerate(images):
-        image = read_image(path)
+        image = usable[0].as_input(path)
         truth = read_mask(masks[number]) if masks else None
         if truth is not None and truth.shape != image.shape[:2]:
             raise UserError(

@@ -91,14 +91,17 @@ def solve_budget(
     """
     what: Measure = cfg.match
     given = cfg.data.get("size")
+    channels = 3
     if num_classes is None:
         data = build.data(cfg)
-        num_classes = len(data.split("train").classes)
+        form = data.stored("train").form
+        channels = form.channels if form else channels
+        num_classes = len(data.stored("train").classes)
         if what == "multiply_adds":
-            size = (given[0], given[1]) if given else data.split("test").size(0)
+            size = (given[0], given[1]) if given else data.stored("test").size(0)
     size = size if what == "multiply_adds" else None
-    budget = cfg.budget or cost_of(architecture_key(reference_config(cfg)), what, num_classes, size)
-    solution = solve(architecture_key(cfg), what, budget, num_classes, size)
+    budget = cfg.budget or cost_of(architecture_key(reference_config(cfg), channels), what, num_classes, size)
+    solution = solve(architecture_key(cfg, channels), what, budget, num_classes, size)
     if isinstance(solution, str):
         raise BudgetUnreachable(f"match={what}: {solution}")
     return solution

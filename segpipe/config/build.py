@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from segpipe.config.schema import HYDRA_KEYS, arguments, locate
 from segpipe.data.augment import Augment, strict
+from segpipe.data.bands import Bands
 from segpipe.data.dataset import SegmentationDataset
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
@@ -96,21 +97,26 @@ def check_parts(cfg: DictConfig) -> None:
             raise UserError(f"{path}.{error}") from error
 
 
-def instantiate_group(cfg: DictConfig, group: str) -> Any:
+def instantiate_group(cfg: DictConfig, group: str, **more: Any) -> Any:
     """Instantiate a group's ``_target_``. Lists and dicts are passed as Python lists and dicts.
 
-    Raises the UserError of the constructor, if it raises one.
+    more: further arguments. Raises the UserError of the constructor, if it raises one.
     """
     try:
-        return instantiate(strip_labels(resolve(cfg[group]), group), _convert_="all")
+        return instantiate(strip_labels(resolve(cfg[group]), group), _convert_="all", **more)
     except InstantiationException as error:
         raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
 
 
-def network(cfg: DictConfig, num_classes: int) -> Network:
-    """Build the network. The weights are drawn from random generators that are seeded by (seed, part)."""
+def network(cfg: DictConfig, num_classes: int, bands: Bands | None = None) -> Network:
+    """Build the network. The weights are drawn from random generators that are seeded by (seed, part).
+
+    bands: of its images; None: 8-bit RGB.
+    """
     with seeded_by_name(cfg.seed, "encoder"):
-        encoder = instantiate_group(cfg, "encoder")
+        encoder = make_encoder(cfg, 3 if bands is None else bands.channels)
+    if bands is not None:
+        encoder.mean, encoder.std = bands.mean, bands.std
     encoder.freeze(cfg.encoder.get("freeze", 0))
     with seeded_by_name(cfg.seed, "network"):
         built = network_factory(cfg, encoder, num_classes)()
@@ -120,10 +126,28 @@ def network(cfg: DictConfig, num_classes: int) -> Network:
     return built
 
 
-def meta_encoder(cfg: DictConfig) -> Encoder:
-    """Build the encoder on the meta device, without memory for its weights. It has its strides and channels."""
-    with torch.device("meta"):
+def make_encoder(cfg: DictConfig, channels: int) -> Encoder:
+    """Build the encoder for images of a number of channels. Raises UserError if it only takes images of three."""
+    if channels == 3:
         return instantiate_group(cfg, "encoder")  # type: ignore[no-any-return]
+    target = cfg.encoder._target_
+    if "in_channels" not in inspect.signature(locate(target)).parameters:
+        raise UserError(
+            f"encoder._target_={target}: takes images of 3 bands, but these have {channels}. Give the constructor of "
+            f"its class an argument in_channels, the number of bands; or choose another encoder."
+        )
+    built: Encoder = instantiate_group(cfg, "encoder", in_channels=channels)
+    built.mean, built.std = (0.5,) * channels, (0.25,) * channels  # until the bands are known
+    return built
+
+
+def meta_encoder(cfg: DictConfig, channels: int = 3) -> Encoder:
+    """Build the encoder on the meta device, without memory for its weights. It has its strides and channels.
+
+    channels: of the image.
+    """
+    with torch.device("meta"):
+        return make_encoder(cfg, channels)
 
 
 def network_factory(cfg: DictConfig, encoder: Encoder, num_classes: int) -> Callable[..., Network]:
@@ -186,7 +210,7 @@ def task(cfg: DictConfig, module: SegmentationData) -> SegmentationTask:
     """Build the LightningModule."""
     classes = module.split("train").classes
     return instantiate_group(cfg, "task")(
-        network=network(cfg, len(classes)),
+        network=network(cfg, len(classes), module.bands),
         loss=loss(cfg, module),
         optimizer=instantiate_group(cfg, "optimizer"),
         scheduler=instantiate_group(cfg, "scheduler"),

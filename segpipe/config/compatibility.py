@@ -245,7 +245,7 @@ def check_batch_norm(cfg: DictConfig, encoder: Encoder, size: Sequence[int]) -> 
             for name, module in network.named_modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.register_forward_pre_hook(lambda module, given, name=name: ran.append(name))
-            network(torch.zeros(1, 3, *size))
+            network(torch.zeros(1, encoder.in_channels, *size))
     except Exception as error:  # a part of the user's own may not run on this device
         if "more than 1 value per channel" not in str(error):
             return

@@ -42,6 +42,7 @@ EXTRA_KEYS: dict[str, Any] = {
     "sweep.tuning_seeds": list[int] | None,
     "sweep.keep": Literal["all", "best", "none"],
     "data.root": str | None,
+    "data.channels": int | None,
     "data.crop": list[int] | None,
     "encoder.weights": str | None,
     "encoder.freeze": int,

@@ -19,11 +19,12 @@ Measure = Literal["params", "multiply_adds"]
 Width = int | list[int] | Literal["classes"] | None
 
 
-def architecture_key(cfg: DictConfig) -> str:
-    """Return the parts of the configuration that define the architecture, as JSON."""
+def architecture_key(cfg: DictConfig, channels: int = 3) -> str:
+    """Return the parts of the configuration that define the architecture, as JSON. channels: of the image."""
     nodes = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("encoder", "neck", "decoder", "fusion")}
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     model.pop("deep_supervision", None)  # its heads are used in training only, and are not part of a budget
+    nodes |= {} if channels == 3 else {"in_channels": channels}  # type: ignore[dict-item]
     return json.dumps(nodes | {"model": model, "augment": {"local_contrast": cfg.augment.get("local_contrast", False)}})
 
 
@@ -37,7 +38,7 @@ class CostModel:
     def __init__(self, network: str, what: Measure, num_classes: int, size: tuple[int, int] | None) -> None:
         cfg = OmegaConf.create(json.loads(network))
         self.what, self.model = what, build.resolve(cfg.model)
-        self.encoder = build.meta_encoder(cfg)
+        self.encoder = build.meta_encoder(cfg, channels=cfg.get("in_channels", 3))
         with torch.device("meta"):
             self.make = build.network_factory(cfg, self.encoder, num_classes)
             given = self.make().eval()
@@ -46,7 +47,7 @@ class CostModel:
                 self.shared = parameters(given.encoder) + parameters(given.neck)
                 return
             assert size is not None
-            image = torch.zeros(1, 3, *size)
+            image = torch.zeros(1, self.encoder.in_channels, *size)
             self.shared = cost.count(lambda: given.encode(image))
             with torch.no_grad():
                 self.maps = given.encode(image)

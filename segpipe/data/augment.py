@@ -1,5 +1,6 @@
 """Augmentation by albumentations. Each random draw depends on (seed, epoch, sample index) only."""
 
+import copy
 import inspect
 import os
 import random
@@ -16,7 +17,7 @@ import numpy as np
 
 from segpipe.data.crops import offset
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask, Sample
-from segpipe.data.resize import resize_image, resize_mask
+from segpipe.data.resize import resize_image, resize_mask, with_bands
 from segpipe.errors import UserError
 
 PROBES, PROBED = 32, (64, 96)  # draws of the transforms before the crop, on images of these sides, to learn their scale
@@ -40,11 +41,12 @@ class Augment:
         crop: list[int] | None,
     ) -> None:
         self.crop = crop
-        self.before_crop = list(before_crop)
+        self.before_crop, self.after_crop = list(before_crop), list(after_crop)
         self.transforms = list(flat([*before_crop, *after_crop]))
+        self.of_bands: dict[int, tuple[A.Compose, list[str]]] = {}  # by number of bands: see ``for_bands``
         self.cut = CropAt(crop[0], crop[1]) if crop else None
-        cropping = [PadTo(crop[0], crop[1]), self.cut] if crop else []
-        self.compose = A.Compose([*before_crop, *cropping, *after_crop])
+        self.cropping = [PadTo(crop[0], crop[1]), self.cut] if crop else []
+        self.compose = A.Compose([*before_crop, *self.cropping, *after_crop])
         # 1: masks are aligned with their images after resizing; revision 0 shifted them.
         self.revision = int(
             any(isinstance(one, Registered | A.CropAndPad) for one in flat([*before_crop, *after_crop]))
@@ -93,17 +95,44 @@ class Augment:
     ) -> Sample:
         """Return the augmented sample. Equal (seed, epoch, index) give equal results in all processes.
 
+        Images of float32, values 0 to 255, may have any number of bands; see ``for_bands``.
         place: of the crop in the transformed sample (see ``crops.offset``); None: random.
         """
         if self.cut is not None:
             self.cut.place = place
+        bands = sample.image.dtype != np.uint8
+        compose = self.for_bands(sample.image.shape[2])[0] if bands else self.compose
         # One random stream for all transforms: set_random_seed would give each of them the same stream, so that
         # exactly those images would be flipped that are rotated.
         seeds = np.random.SeedSequence((seed, epoch, index))
-        self.compose.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
-        transformed = self.compose(image=sample.image, mask=sample.mask)
+        compose.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
+        if bands:  # the library takes floating point numbers from 0 to 1
+            transformed = compose(image=sample.image / np.float32(255), mask=sample.mask)
+            image = np.clip(255 * transformed["image"], 0, 255, dtype=np.float32)
+            return Sample(image.reshape(*image.shape[:2], -1), transformed["mask"])
+        transformed = compose(image=sample.image, mask=sample.mask)
         check_kind(sample.image, transformed["image"])
         return Sample(transformed["image"], transformed["mask"])
+
+    def for_bands(self, channels: int) -> tuple[A.Compose, list[str]]:
+        """Return the transforms for float32 images of a number of bands, and the names of those that are left out.
+
+        Changes of colour become ``BandJitter``. Transforms that do not work on such an image, as tried once, are left
+        out: those of RGB, or of 8 bits.
+        """
+        if channels not in self.of_bands:
+            left: list[str] = []
+            parts = [[on_bands(one, channels, left) for one in part] for part in (self.before_crop, self.after_crop)]
+            before, after = ([one for one in part if one is not None] for part in parts)
+            self.of_bands[channels] = A.Compose([*before, *self.cropping, *after]), left
+        return self.of_bands[channels]
+
+    def notes(self, channels: int) -> list[str]:
+        """Return what is left out for images of a number of bands, as a sentence to be printed."""
+        left = self.for_bands(channels)[1]
+        if not left:
+            return []
+        return [f"augment: left out, because it does not work on {channels} bands of float32: {', '.join(left)}."]
 
 
 def check_kind(before: np.ndarray, after: np.ndarray) -> None:
@@ -128,6 +157,63 @@ def flat(transforms: Sequence[Any]) -> Iterator[Any]:
         yield from flat(getattr(transform, "transforms", ()))
 
 
+def on_bands(transform: Any, channels: int, left: list[str]) -> Any:
+    """Return a transform for float32 images of a number of bands; None, and its name in ``left``, if it has none."""
+    if isinstance(transform, A.ColorJitter):
+        return BandJitter(brightness=transform.brightness, contrast=transform.contrast, p=transform.p)
+    if isinstance(inner := getattr(transform, "transforms", None), Sequence):
+        kept = [one for one in (on_bands(child, channels, left) for child in inner) if one is not None]
+        if len(kept) == len(inner):
+            same = copy.copy(transform)
+            same.transforms = kept
+            return same
+        left.append(type(transform).__name__)  # a composition keeps its probabilities for all of its transforms
+        return None
+    return transform if works_on_bands(transform, channels) else left.append(type(transform).__name__)
+
+
+def works_on_bands(transform: Any, channels: int) -> bool:
+    """Return whether a transform keeps the bands of a float32 image, and its numbers between the 256 of 8 bits."""
+    image = np.random.default_rng(0).random((96, 96, channels), np.float32)
+    trial = copy.deepcopy(transform)
+    trial.p = 1.0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            changed = A.Compose([trial])(image=image, mask=np.zeros((96, 96), np.uint8))["image"]
+    except Exception:  # the library raises many kinds of errors
+        return False
+    if changed.ndim != 3 or changed.shape[2] != channels or changed.dtype != np.float32:
+        return False
+    return bool(np.isfinite(changed).all() and np.abs(255 * changed - (255 * changed).round()).max() > 0.01)
+
+
+class BandJitter(A.ImageOnlyTransform):
+    """Change brightness and contrast of all bands by the same two random factors; values 0 to 1, float32.
+
+    brightness, contrast: ranges of the factors. Contrast is relative to the mean of each band.
+    """
+
+    class InitSchema(A.BasicTransform.InitSchema):
+        """The arguments, validated by albumentations."""
+
+        brightness: tuple[float, float]
+        contrast: tuple[float, float]
+
+    def __init__(self, brightness: tuple[float, float], contrast: tuple[float, float], p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.brightness, self.contrast = brightness, contrast
+
+    def get_params(self) -> dict[str, float]:
+        """Return the factors."""
+        return {"light": self.py_random.uniform(*self.brightness), "spread": self.py_random.uniform(*self.contrast)}
+
+    def apply(self, img: Image, light: float = 1.0, spread: float = 1.0, **params: Any) -> Image:
+        """Change an image (H, W, C)."""
+        mean = img.mean((0, 1), dtype=np.float64).astype(np.float32)
+        return np.clip((img - mean) * np.float32(spread * light) + mean * np.float32(light), 0, 1)
+
+
 class PadTo(A.DualTransform):
     """Pad at the bottom and right to a size: images by repeating their edge, masks by IGNORE_INDEX."""
 
@@ -146,10 +232,10 @@ class PadTo(A.DualTransform):
         return 0, max(self.height - array.shape[0], 0), 0, max(self.width - array.shape[1], 0)
 
     def apply(self, img: Image, **params: Any) -> Image:
-        """Pad an image (H, W, 3) by repeating its edge."""
+        """Pad an image (H, W, C) by repeating its edge."""
         if not any(self.border(img)):
             return img  # copyMakeBorder would copy it
-        return cv2.copyMakeBorder(img, *self.border(img), borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
+        return with_bands(cv2.copyMakeBorder(img, *self.border(img), borderType=cv2.BORDER_REPLICATE), img)
 
     def apply_to_mask(self, mask: Mask, **params: Any) -> Mask:
         """Pad a mask (H, W) by IGNORE_INDEX."""

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from segpipe.data.bands import cached_bands
 from segpipe.data.class_counts import remember
 from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset, Split
 from segpipe.data.findings import find_notes, find_problems
@@ -78,12 +79,14 @@ class Report:
             if np.count_nonzero(counts) == 1:
                 name = [*dataset.classes, "ignored"][int(counts.argmax())]
                 self.uniform.setdefault(name, []).append(f"{split}/{dataset.names[index]}")
-            if image.max() < DARK:
+            if dataset.form is None and image.max() < DARK:
                 self.dark.append(f"{split}/{dataset.names[index]}")
             digests[hashlib.blake2b(image.tobytes(), digest_size=16).digest()] = dataset.names[index]
         if pixels.any():
             self.pixels[heading] = self.read_before[mark] = pixels
             self.class_pixels[split] = pixels[:-1]
+        if split == "train" and complete and (bands := cached_bands(dataset)) is not None:
+            self.notes += bands.notes()
         if pixels.any() and complete:
             remember(dataset, pixels[:-1], pixels_of_images_with_class)  # so that a training knows them
 
@@ -139,7 +142,10 @@ def contract(dataset: SegmentationDataset) -> list[str]:
 def contract_of_sample(dataset: SegmentationDataset, index: int, sample: Sample) -> str | None:
     """Return how a sample differs from what ``SegmentationDataset.read`` promises, a fault of the class; else None."""
     name, (image, mask) = dataset.names[index], sample
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if dataset.form is not None:
+        if image.ndim != 3 or image.shape[2] != dataset.form.channels:
+            return f"{name}: the image is {image.dtype} {image.shape}; its form is {dataset.form}, (H, W, channels)."
+    elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         return f"{name}: the image is {image.dtype} {image.shape}; allowed is uint8 (H, W, 3), RGB."
     if mask.dtype != np.uint8 or mask.ndim != 2:
         return f"{name}: the mask is {mask.dtype} {mask.shape}; allowed is uint8 (H, W)."

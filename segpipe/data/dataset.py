@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,14 +12,32 @@ from numpy.typing import NDArray
 from segpipe.metrics.confusion import IGNORE_INDEX as IGNORE_INDEX
 
 Split = Literal["train", "val", "test"]
-Image = NDArray[np.uint8]  # (H, W, 3), RGB
+Axes = Literal["HWC", "CHW"]
+Image = NDArray[Any]  # (H, W, 3), RGB, uint8; (H, W, C), uint8, uint16 or float32, where there is an ImageForm
 Mask = NDArray[np.uint8]  # (H, W), class indices; IGNORE_INDEX: not labelled
 
 cv2.setNumThreads(0)  # the loader's workers run in parallel instead
 
 
+class ImageForm(NamedTuple):
+    """How the images of a data set are stored, where they are not read as 8-bit RGB.
+
+    channels: bands of each image. depth: the type of its numbers in numpy. pages: a file's pages are its bands. axes:
+    of ``.npy`` files with three axes; None: see ``header.axes_of``.
+    """
+
+    channels: int
+    depth: str
+    pages: bool = False
+    axes: Axes | None = None
+
+    def __str__(self) -> str:
+        """Return the text for a message: ``5 bands of uint16``."""
+        return f"{self.channels} band{'s' if self.channels > 1 else ''} of {self.depth}"
+
+
 class Sample(NamedTuple):
-    """An image (H, W, 3) and its mask (H, W)."""
+    """An image (H, W, C) and its mask (H, W)."""
 
     image: Image
     mask: Mask
@@ -33,6 +51,7 @@ class SegmentationDataset(ABC):
         statistics resample groups.
     notes: assumptions about the data that the user did not state; printed before a training.
     problems: errors in the data set or its files; a training does not start if there are any.
+    form: how images are stored; None: ``read`` returns RGB (H, W, 3) of uint8.
     """
 
     classes: list[str]
@@ -41,6 +60,7 @@ class SegmentationDataset(ABC):
     groups: list[str]
     notes: Sequence[str] = ()
     problems: Sequence[str] = ()
+    form: ImageForm | None = None
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -77,7 +97,7 @@ class Subset(SegmentationDataset):
 
     def __init__(self, whole: SegmentationDataset, indices: Sequence[int]) -> None:
         self.whole, self.indices = whole, list(indices)
-        self.classes, self.palette = whole.classes, whole.palette
+        self.classes, self.palette, self.form = whole.classes, whole.palette, whole.form
         self.names = [whole.names[index] for index in self.indices]
         self.groups = [whole.groups[index] for index in self.indices]
 

@@ -15,7 +15,8 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
+from segpipe.data import stored
+from segpipe.data.dataset import IGNORE_INDEX, Image, ImageForm, Mask
 from segpipe.data.header import SIGNATURES, Header, open_as, read_header
 from segpipe.errors import UserError
 from segpipe.runs.storage import open_regular, read_bytes
@@ -36,6 +37,7 @@ TURNS = {  # by EXIF orientation
 }
 AS_MASK = "Save the mask as an 8-bit PNG of class indices, or of 0 and 255."
 AS_IMAGE = "Save the image as an 8-bit PNG or TIFF, gray or RGB."
+PAGES = "or, if the pages of each file are the bands of one image, set data.dataset.pages=bands"
 
 
 def max_pixels() -> int:
@@ -95,40 +97,76 @@ def most_bytes() -> int:
     return 8 * max_pixels() + 2**26
 
 
-def header_of(file: BinaryIO, path: Path) -> Header:
-    """Return the header of an open image file. Raises UserError for files that neither image nor mask can be."""
+def header_of(file: BinaryIO, path: Path, *, pages: bool = False) -> Header:
+    """Return the header of an open image file. Raises UserError for files that neither image nor mask can be.
+
+    pages: several pages are allowed.
+    """
     header = read_header(file)
     if header is None:
         raise unreadable(path, f"it is not {', '.join(SIGNATURES)}")
     if not all(header.size):
         raise unreadable(path, "it has no pixels")
     check_pixels(*header.size, str(path))
-    if header.pages > 1:
-        raise UserError(
-            f"{path}: a {header.format} of {header.pages}{' or more' * (header.format == 'GIF')} pages; only the first "
-            f"would be read. Save each page as a file of its own, with a mask of its own."
-        )
+    if header.pages > 1 and not pages:
+        raise several_pages(header, path)
     return header
 
 
-def read_image_header(path: Path) -> Header:
-    """Return the header of an image file. Raises UserError if ``read_image`` would reject the file by its header."""
+def several_pages(header: Header, path: Path) -> UserError:
+    """Return the error for a file of several pages of which only one would be read."""
+    bands = header.format == "TIFF"
+    return UserError(
+        f"{path}: a {header.format} of {header.pages}{' or more' * (header.format == 'GIF')} pages; only the first "
+        f"would be read. Save each page as a file of its own, with a mask of its own{f'; {PAGES}' if bands else ''}."
+    )
+
+
+def read_stored_header(path: Path) -> Header:
+    """Return the header of a file of an image of any form. Raises UserError if no form of images would read the file.
+
+    pages: more than 1 if the file has pages of one band and equal sizes, which may be the bands of one image.
+    """
     with reading(path), open_regular(path, limit=most_bytes()) as file:
-        return image_header(file, path)
+        header = header_of(file, path, pages=True)
+        if header.pages > 1 and not (header.format == "TIFF" and stored.is_stack(file, header)):
+            raise several_pages(header, path)
+        check_readable(header, path)
+        return header
+
+
+def check_readable(header: Header, path: Path) -> None:
+    """Raise UserError for an image whose numbers would not be read as its author sees them, whatever its form."""
+    if header.space:
+        raise UserError(f"{path}: an image of the colour space {header.space}. Convert it to RGB, and save it as PNG.")
+    if header.white_is_zero and header.bits > 8:
+        raise UserError(f"{path}: a TIFF of more than 8 bits with inverted values (MINISWHITE). {AS_IMAGE}")
+    if header.bits > 8 and header.bits not in (16, 32, 64) and header.format == "TIFF":
+        raise UserError(f"{path}: a TIFF of {header.bits} bits; allowed are 8, 16, 32 and 64. Save it with 16 bits.")
+    size = max(1, header.bits // 8) * max(header.bands, 1) * header.pages * header.size[0] * header.size[1]
+    if size > most_bytes():
+        raise UserError(
+            f"{path}: {header.size[0]} x {header.size[1]} pixels of {max(header.bands, 1) * header.pages} bands are "
+            f"{size / 1e9:.1f} GB; allowed are {most_bytes() / 1e9:.1f}. Cut it into tiles, or raise {LIMIT}."
+        )
 
 
 def image_header(file: BinaryIO, path: Path) -> Header:
     """Return the header of an open file of an image. Raises UserError if its values would not be read as they are."""
     header = header_of(file, path)
+    check_readable(header, path)
     if header.numbers != "unsigned" or header.bits > 16:
         kind = "floating point numbers" if header.numbers == "float" else f"{header.numbers} {header.bits}-bit integers"
         raise UserError(
             f"{path}: an image of {kind}; allowed are unsigned integers of 8 or 16 bits. Scale the values to 0..255 "
             f"(the same scale for all images), and save them with 8 bits."
         )
-    if header.white_is_zero and header.bits > 8:
-        raise UserError(f"{path}: a TIFF of more than 8 bits with inverted values (MINISWHITE). {AS_IMAGE}")
-    if header.bands > 4:
+    if not header.rgb and header.bands == 3:
+        raise UserError(
+            f"{path}: a TIFF of three bands that are not said to be colours (photometric interpretation MINISBLACK). "
+            f"If they are, save it as RGB: tifffile.imwrite(FILE, array, photometric='rgb')."
+        )
+    if header.bands > 4 or header.bands < 1 or (header.format == "NPY" and header.bands not in (1, 3)):
         raise UserError(
             f"{path}: an image of {header.bands} bands; only three would be read. Choose three bands (or one), and "
             f"save them with 8 bits."
@@ -136,22 +174,117 @@ def image_header(file: BinaryIO, path: Path) -> Header:
     return header
 
 
-def read_image(path: Path) -> Image:
-    """Return an image file as RGB (H, W, 3), turned upright by its EXIF orientation.
+def read_image(path: Path, form: ImageForm | None = None) -> Image:
+    """Return an image file, turned upright by its EXIF orientation.
 
-    Gray is repeated; 16 bits are reduced to the upper 8. Raises UserError if the file cannot be read, or if reading it
-    would lose data without a word: further pages and bands, most of the values' bits.
+    Without a form as RGB (H, W, 3) of uint8: gray is repeated, 16 bits are reduced to the upper 8. With a form as it is
+    stored, (H, W, channels): uint8, uint16, or float32 for all others; no data (GDAL's tag) is NaN. Raises UserError if
+    the file cannot be read, or has another form, or if reading it would lose data without a word: further pages and
+    bands, most of the values' bits.
     """
+    if form is not None:
+        return read_form(path, form)
     with reading(path):
         content = read_image_bytes(path)
-        header = image_header(BytesIO(content), path)
+        file = BytesIO(content)
+        header = image_header(file, path)
+        if is_ordinary(header):
+            part = stored.read_window(file, header, slice(None), slice(None), None)
+            if part is not None:
+                return as_plain(part, path)
         data = np.frombuffer(content, np.uint8)
         image = decode_checked(data, header, path) if header.hides_data else decode(data, header, path)
     turned = header.format == "TIFF"  # OpenCV turns TIFFs, whatever it is asked for
     image = image if turned or header.orientation == 1 else upright(image, header.orientation)
     if image.shape[:2] != header.upright_size:
         raise unreadable(path, f"its header says {header.upright_size}, but it has {image.shape[:2]} pixels")
-    return image  # type: ignore[return-value]
+    return image
+
+
+def read_image_window(path: Path, rows: slice, columns: slice, form: ImageForm | None = None) -> Image:
+    """Return a part of an image file, equal to ``read_image(path, form)[rows, columns]``.
+
+    Of a TIFF in strips or tiles only those are decoded that have pixels of the part, and of an NPY file only the part
+    is read. Other files are decoded completely.
+    """
+    with reading(path), open_regular(path, limit=most_bytes()) as file:
+        header = header_of(file, path, pages=form is not None and form.pages)
+        if is_ordinary(header) if form is None else header.orientation == 1:
+            part = stored.read_window(file, header, rows, columns, form)
+            if part is not None:
+                return as_plain(part, path) if form is None else fitted(part, header, form, path)
+    return read_image(path, form)[rows, columns]
+
+
+def is_ordinary(header: Header) -> bool:
+    """Return whether an image is a TIFF or an array whose numbers are those of 8-bit gray or RGB, upright."""
+    simple = header.depth == "uint8" and header.bits == 8 and header.bands in (1, 3) and header.rgb
+    return simple and header.format in ("TIFF", "NPY") and header.orientation == 1 and not header.alpha
+
+
+def as_plain(array: NDArray, path: Path) -> Image:
+    """Return an array (H, W, 1 or 3) of uint8 as RGB (H, W, 3)."""
+    if array.dtype != np.uint8 or array.shape[2] not in (1, 3):
+        raise UserError(
+            f"{path}: an array of {array.shape[2]} bands of {array.dtype}; needed is uint8 of one band or three. "
+            f"Choose three bands (or one), scale the values to 0..255, and save them with 8 bits."
+        )
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def read_form(path: Path, form: ImageForm) -> Image:
+    """Return an image (H, W, C) as it is stored; see ``read_image``."""
+    with reading(path):
+        with open_regular(path, limit=most_bytes()) as file:
+            header = header_of(file, path, pages=form.pages)
+        check_readable(header, path)
+        return fitted(read_stored(path, header, form), header, form, path)
+
+
+def read_stored(path: Path, header: Header, form: ImageForm | None = None) -> NDArray:
+    """Return all bands of an image (H, W, bands) in their type, upright. Raises UserError if they cannot be decoded."""
+    with open_regular(path, limit=most_bytes()) as file:
+        array = stored.read_window(file, header, slice(None), slice(None), form)
+        turned = False
+        if array is None:
+            file.seek(0)
+            array = decode(np.frombuffer(file.read(), np.uint8), header, path, unchanged=True)
+            array, turned = stored.from_opencv(array, header), header.format == "TIFF"
+            if header.bands != array.shape[2] and header.bands > 1:
+                raise UserError(
+                    f"{path}: {array.shape[2]} of its {header.bands} bands can be decoded in this compression. Save "
+                    f"it as a TIFF with deflate or LZW compression, or without."
+                )
+    return array if turned or header.orientation == 1 else upright(array, header.orientation)
+
+
+def fitted(array: NDArray, header: Header, form: ImageForm, path: Path) -> Image:
+    """Return the bands that a form has, without transparency that is opaque. Raises UserError for another form."""
+    channels = array.shape[2]
+    if channels == form.channels + 1 and channels in (2, 4):
+        check_opaque(array[..., -1], str(path))
+        array = array[..., :-1]
+    if array.shape[2] != form.channels or stored.depth_group(header.depth) != form.depth:
+        raise UserError(
+            f"{path}: an image of {ImageForm(channels, stored.depth_group(header.depth))}; needed are images of "
+            f"{form}, as in training. Give images of this form, or train on images of the other."
+        )
+    return np.ascontiguousarray(stored.narrowed(array))
+
+
+def alpha_of(path: Path, header: Header) -> str:
+    """Return what the band beside the colours holds: ``data``, ``opaque``, or an empty text if there is none.
+
+    A fourth band of 8 bits counts as one, and a second band; of other depth only one that the file says to be.
+    """
+    if not (header.hides_data if header.bits <= 8 else header.alpha or header.transparent):
+        return ""
+    with reading(path):
+        array = read_stored(path, header._replace(bands=4 if header.transparent else header.bands))
+    beside = array[..., -1] if array.shape[2] in (2, 4) else None
+    if beside is None:
+        return "" if not header.transparent else "data"
+    return "opaque" if (beside == np.iinfo(beside.dtype).max).all() else "data"
 
 
 def decode(data: NDArray[np.uint8], header: Header, path: Path, *, unchanged: bool = False) -> NDArray:
@@ -191,7 +324,8 @@ def check_opaque(alpha: NDArray | None, what: str) -> None:
     if alpha is None or (alpha != np.iinfo(alpha.dtype).max).any():
         raise UserError(
             f"{what}: the image has a band beside its colours (transparency, or infrared) that is not 255 everywhere; "
-            f"it would not be read. Save the image without it: three bands (or one) of 8 bits."
+            f"it would not be read. Save the image without it: three bands (or one) of 8 bits. If it is data, train on "
+            f"it too: data.channels=4 (2 if the colours are gray)."
         )
 
 
@@ -210,25 +344,96 @@ def open_mask(path: Path) -> tuple[PIL.Image.Image, Header]:
     """
     with reading(path):
         data = BytesIO(read_image_bytes(path))
-        header = header_of(data, path)
-        if header.lossy:
-            raise UserError(
-                f"{path}: a {header.format} with lossy compression, which does not store exact values. Create the mask "
-                f"again, and save it as PNG."
-            )
-        if header.numbers != "unsigned" or header.bits > 8:
-            raise UserError(
-                f"{path}: a mask of more than 8 bits (often numbers of objects, not classes). Masks must be 8-bit: "
-                f"class indices, 0 and 255, or colours that classes.json names. Save it so, as PNG."
-            )
-        if header.white_is_zero:
-            raise UserError(
-                f"{path}: a TIFF that stores white as 0 (MINISWHITE: a boolean array, or ImageJ's inverting LUT), so "
-                f"programs disagree on what is foreground. {AS_MASK}"
-            )
+        header = mask_header(data, path)
+        if has_wide_numbers(header):
+            raise more_than_8_bits(path)
         picture = open_as(header.format, data)
         picture.load()
         return stand_upright(picture, header, path), header
+
+
+def mask_header(file: BinaryIO, path: Path) -> Header:
+    """Return the header of an open file of a mask. Raises UserError if its values would not be read as they are."""
+    header = header_of(file, path)
+    if header.lossy:
+        raise UserError(
+            f"{path}: a {header.format} with lossy compression, which does not store exact values. Create the mask "
+            f"again, and save it as PNG."
+        )
+    if has_wide_numbers(header) and header.bands != 1:
+        raise more_than_8_bits(path)
+    if header.white_is_zero:
+        raise UserError(
+            f"{path}: a TIFF that stores white as 0 (MINISWHITE: a boolean array, or ImageJ's inverting LUT), so "
+            f"programs disagree on what is foreground. {AS_MASK}"
+        )
+    return header
+
+
+def has_wide_numbers(header: Header) -> bool:
+    """Return whether a mask is an array, or has numbers other than unsigned ones of at most 8 bits."""
+    return header.format == "NPY" or header.numbers != "unsigned" or header.bits > 8
+
+
+def more_than_8_bits(path: Path) -> UserError:
+    """Return the error for a mask that only ``read_mask_values`` reads."""
+    return UserError(
+        f"{path}: a mask of more than 8 bits (often numbers of objects, not classes). Masks must be 8-bit: "
+        f"class indices, 0 and 255, or colours that classes.json names. Save it so, as PNG."
+    )
+
+
+def read_mask_values(path: Path, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[np.int64]:
+    """Return the numbers of a mask of one band (H, W) in any type: integers, booleans, whole floating point numbers.
+
+    rows, columns: only this part. Raises UserError for numbers that are negative, not finite, or not whole.
+    """
+    with reading(path):
+        with open_regular(path, limit=most_bytes()) as file:
+            header = mask_header(file, path)
+            check_readable(header, path)
+            part = None
+            if header.orientation == 1:
+                part = stored.read_window(file, header, rows, columns, None)
+        values = read_stored(path, header)[rows, columns] if part is None else part
+        if values.shape[2] != 1:
+            raise UserError(f"{path}: a mask of {values.shape[2]} bands; allowed is one band of numbers. {AS_MASK}")
+        with np.errstate(invalid="ignore"):
+            whole = np.nan_to_num(values[..., 0], nan=-1, posinf=-1, neginf=-1).astype(np.int64)
+        if (whole != values[..., 0]).any():
+            raise UserError(
+                f"{path}: a mask of floating point numbers that are not whole, often probabilities; they must be "
+                f"indices of classes. Masks are best saved with 8 bits. {AS_MASK}"
+            )
+    if whole.size and whole.min() < 0:
+        raise UserError(
+            f"{path}: a mask with the value {whole.min()}. If it means not labelled, save it as 255. {AS_MASK}"
+        )
+    return whole
+
+
+def small_values(values: NDArray[np.int64], path: Path) -> Mask:
+    """Return the numbers of a mask as uint8; 0 and 65535 become 0 and 255. Raises UserError for numbers above 255."""
+    if not values.size or values.max() <= 255:
+        return values.astype(np.uint8)
+    if ((values == 0) | (values == 65535)).all():
+        return (values >> 8).astype(np.uint8)
+    raise UserError(
+        f"{path}: a mask of more than 8 bits with {len(np.unique(values))} values up to {values.max()}. These are "
+        f"often numbers of objects, not classes: data.dataset.instances=foreground reads all of them as one class. "
+        f"Class indices must be 0 to 254. {AS_MASK}"
+    )
+
+
+def read_gray_window(path: Path, rows: slice, columns: slice) -> NDArray[np.uint8] | None:
+    """Return a part of a mask of one band of 8 bits, without decoding all of it; None if the file must be decoded."""
+    with reading(path), open_regular(path, limit=most_bytes()) as file:
+        header = mask_header(file, path)
+        simple = header.format == "TIFF" and header.bands == 1 and header.bits == 8 and header.orientation == 1
+        if not simple or has_wide_numbers(header):
+            return None
+        part = stored.read_window(file, header, rows, columns, None)
+    return None if part is None else part[..., 0]
 
 
 def stand_upright(picture: PIL.Image.Image, header: Header, path: Path) -> PIL.Image.Image:

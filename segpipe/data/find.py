@@ -8,7 +8,7 @@ from pathlib import Path
 from segpipe.errors import UserError
 from segpipe.runs.storage import kind_of
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".npy", ".jp2"}
 
 
 STRAY = {  # folders of operating systems and network drives; they hold previews and deleted files

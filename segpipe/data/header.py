@@ -8,6 +8,7 @@ import struct
 from io import BytesIO
 from typing import BinaryIO, Literal, NamedTuple
 
+import numpy as np
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -29,6 +30,7 @@ SIGNATURES = {  # format to its first bytes
     "GIF": re.compile(rb"GIF8[79]a"),
     "PPM": re.compile(rb"P[1-6]\s"),
     "JPEG2000": re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    "NPY": re.compile(rb"\x93NUMPY[\1\2]"),
 }
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
@@ -43,11 +45,18 @@ PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 BANDS = {"LA": 2, "PA": 2, "RGB": 3, "YCbCr": 3, "LAB": 3, "RGBA": 4, "RGBX": 4, "CMYK": 4}  # by Pillow's mode; else 1
 MOST_PAGES = 1000  # pages of a TIFF that are looked at
 MOST_TAGS = 4096  # tags of a page
-TAGS = {254, 256, 257, 258, 259, 262, 270, 274, 277, 339, 32997}  # those that are read
+TAGS = {254, 256, 257, 258, 259, 262, 270, 274, 277, 338, 339, 32997}  # those that are read
 MOST_CHUNKS = 1_000_000  # chunks of a PNG that are looked at
 MOST_TEXT = 65536  # bytes of a description that are read
 REDUCED, TRANSPARENCY = 1, 4  # bits of a TIFF's NewSubfileType: a smaller copy of another page, a transparency mask
 NUMBERS: dict[int, Literal["unsigned", "signed", "float"]] = {1: "unsigned", 2: "signed", 3: "float", 4: "unsigned"}
+KINDS: dict[str, Literal["unsigned", "signed", "float"]] = {
+    "b": "unsigned",
+    "u": "unsigned",
+    "i": "signed",
+    "f": "float",
+}
+SPACES = {5: "CMYK", 8: "CIELAB", 9: "CIELAB", 10: "CIELAB", 32844: "LogL", 32845: "LogLuv"}  # by TIFF's tag 262
 
 
 class Header(NamedTuple):
@@ -56,7 +65,10 @@ class Header(NamedTuple):
     format: a key of SIGNATURES. size: height and width in pixels, as stored. bands: numbers of a pixel; for a palette
     1. bits: of each number. numbers: their kind. pages: pictures in the file. orientation: EXIF's, 1 to 8; 1: upright.
     transparent: some palette entries or a colour are transparent. lossy: values may change when the file is written.
-    white_is_zero: a TIFF that stores inverted values (photometric interpretation MINISWHITE).
+    white_is_zero: a TIFF that stores inverted values (photometric interpretation MINISWHITE). alpha: the last band is
+    said to be transparency. space: the name of a colour space other than gray, RGB and YCbCr. rgb: three bands are
+    colours; not for a TIFF that says that they are of brightness. shape: of the array of an NPY file, else empty;
+    ``size`` and ``bands`` are by ``axes_of``, and ``bands`` is 0 where these are not known.
     """
 
     format: str
@@ -69,6 +81,16 @@ class Header(NamedTuple):
     transparent: bool = False
     lossy: bool = False
     white_is_zero: bool = False
+    alpha: bool = False
+    space: str = ""
+    rgb: bool = True
+    shape: tuple[int, ...] = ()
+
+    @property
+    def depth(self) -> str:
+        """Return the name of the numbers' type in numpy: uint8, uint16, int16, float32; below 8 bits it is uint8."""
+        bits = max(8, 1 << (self.bits - 1).bit_length())
+        return {"unsigned": "uint", "signed": "int", "float": "float"}[self.numbers] + str(bits)
 
     @property
     def hides_data(self) -> bool:
@@ -97,8 +119,8 @@ def read_header(file: BinaryIO) -> Header | None:
     file.seek(0)
     start = file.read(512)
     kind = format_of(start)
-    if kind is None or kind == "TIFF":
-        return None if kind is None else read_tiff(file)
+    if kind is None or kind in ("TIFF", "NPY"):
+        return None if kind is None else read_tiff(file) if kind == "TIFF" else read_npy(file)
     picture = open_as(kind, file)
     header = Header(
         kind,
@@ -108,6 +130,7 @@ def read_header(file: BinaryIO) -> Header | None:
         numbers="float" if picture.mode == "F" else "unsigned",
         transparent="transparency" in picture.info,
         lossy=kind in ("JPEG", "JPEG2000"),
+        alpha=picture.mode in ("LA", "PA", "RGBA"),
     )
     if kind == "PNG":
         orientation = exif_orientation(png_exif(file))
@@ -183,8 +206,13 @@ class Directories:
         self.big = 43 in (head[2], head[3])
         self.first: int = struct.unpack_from(f"{self.order}{'Q' if self.big else 'I'}", head, 8 if self.big else 4)[0]
 
-    def read(self, offset: int | None = None) -> tuple[dict[int, tuple[int, ...]], int]:
-        """Return the integer tags of the directory at ``offset`` (of bytes, for text), and the offset of the next."""
+    def read(
+        self, offset: int | None = None, *, tags: set[int] = TAGS, most: int = 64
+    ) -> tuple[dict[int, tuple[int, ...]], int]:
+        """Return the integer tags of the directory at ``offset`` (of bytes, for text), and the offset of the next.
+
+        tags: those that are read. most: numbers of a tag; longer ones are empty.
+        """
         head, entry, tail = ("Q", "HHQ8s", "Q") if self.big else ("H", "HHI4s", "I")
         self.file.seek(self.first if offset is None else offset)
         (count,) = self.take(head)
@@ -193,18 +221,18 @@ class Directories:
         entries = [self.take(entry) for _ in range(count)]
         end = self.file.read(struct.calcsize(f"{self.order}{tail}"))  # EXIF data may end before it
         following = int.from_bytes(end, "little" if self.order == "<" else "big")
-        wanted = {tag: rest for tag, *rest in entries if tag in TAGS}
-        return {tag: self.values(*rest) for tag, rest in wanted.items()}, following
+        wanted = {tag: rest for tag, *rest in entries if tag in tags}
+        return {tag: self.values(*rest, most=most) for tag, rest in wanted.items()}, following
 
     def take(self, layout: str) -> tuple:
         """Read and unpack numbers. Raises struct.error at the end of the file."""
         layout = f"{self.order}{layout}"
         return struct.unpack(layout, self.file.read(struct.calcsize(layout)))
 
-    def values(self, kind: int, number: int, value: bytes) -> tuple[int, ...]:
+    def values(self, kind: int, number: int, value: bytes, *, most: int) -> tuple[int, ...]:
         """Return the integers of a tag; nothing for tags of other types, and for long ones."""
         letter = {1: "B", 2: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-        if letter is None or number > (MOST_TEXT if letter == "B" else 64):
+        if letter is None or number > (MOST_TEXT if letter == "B" else most):
             return ()
         layout = f"{self.order}{number}{letter}"
         size = struct.calcsize(layout)
@@ -237,4 +265,39 @@ def read_tiff(file: BinaryIO) -> Header:
         orientation=orientation_in(first),
         lossy=(first.get(259) or (1,))[0] in (6, 7, 34712, 50001),  # JPEG, JPEG 2000, WebP
         white_is_zero=(first.get(262) or (1,))[0] == 0,
+        alpha=any(kind in (1, 2) for kind in first.get(338, ())),  # ExtraSamples: associated, unassociated
+        space=SPACES.get((first.get(262) or (1,))[0], ""),
+        rgb=(first.get(277) or (1,))[0] < 3 or (first.get(262) or (1,))[0] > 1,
     )
+
+
+def read_npy(file: BinaryIO) -> Header:
+    """Return the header of an NPY file. Raises ValueError for an array that is not of numbers, or has no bands."""
+    shape, _, kind = npy_header(file)
+    axes = axes_of(shape)
+    height, width, bands = (
+        {"HW": (*shape, 1), "CHW": (*shape[1:], shape[0])}.get(axes, shape) if axes else (*shape[:2], 0)
+    )
+    return Header(
+        "NPY", (height, width), bands=bands, bits=max(8, 8 * kind.itemsize), numbers=KINDS[kind.kind], shape=shape
+    )
+
+
+def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, order (True: Fortran's) and type of an NPY file, which is read up to its first number."""
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, kind = read(file, max_header_size=10_000)
+    if kind.kind not in KINDS or kind.itemsize > 8:
+        raise ValueError(f"an array of type {kind}; allowed are integers, floating point numbers and booleans")
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise ValueError(f"an array of shape {shape}; allowed are (height, width) and three axes, one of them of bands")
+    return shape, fortran, kind
+
+
+def axes_of(shape: tuple[int, ...]) -> Literal["HW", "HWC", "CHW"] | None:
+    """Return the order of an array's axes if it is clear: the first or the last axis is the shortest one. Else None."""
+    if len(shape) == 2:
+        return "HW"
+    return "HWC" if shape[2] < min(shape[:2]) else "CHW" if shape[0] < min(shape[1:]) else None

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segpipe.data.augment import Augment
+from segpipe.data.bands import Bands, cached_bands, pixel_bytes, scaled
 from segpipe.data.class_counts import cached_class_counts, known_class_pixels
 from segpipe.data.class_places import cached_class_places
 from segpipe.data.crops import Crops, amounts, automatic_steps
@@ -115,12 +117,26 @@ class SegmentationData(pl.LightningDataModule):
         self.steps_per_epoch, self.rare_share = None if overfit else steps_per_epoch, rare_share
         self.start = (0, 0)  # epoch and batches of it that are trained, where a training is resumed within an epoch
         self.datasets: dict[Split, SegmentationDataset] = {}
+        self.stored_datasets: dict[Split, SegmentationDataset] = {}
         self.read_sizes: dict[Split, list[tuple[int, int]]] = {}
         self.samples_by_split: dict[tuple[Split, bool], Samples] = {}
 
+    @cached_property
+    def bands(self) -> Bands | None:
+        """The bands of the training images; None if they are 8-bit RGB. For a trained run, its bands are set here."""
+        return cached_bands(self.stored("train"))
+
     def split(self, name: Split) -> SegmentationDataset:
-        """Return a split of the data set, created once. Raises UserError if it has problems."""
+        """Return a split of the data set, images scaled by ``bands``. Raises UserError if it has problems."""
         if name not in self.datasets:
+            dataset = self.stored(name)
+            ordinary = dataset.form is None and "bands" not in vars(self)  # then the training split is not needed
+            self.datasets[name] = dataset if ordinary else scaled(dataset, self.bands)
+        return self.datasets[name]
+
+    def stored(self, name: Split) -> SegmentationDataset:
+        """Return a split with its images as they are stored, created once. Raises UserError if it has problems."""
+        if name not in self.stored_datasets:
             dataset = self.make_dataset(split="train" if self.overfit else name)
             if problems := dataset.problems:
                 more = f"\nand {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -129,8 +145,8 @@ class SegmentationData(pl.LightningDataModule):
                     + "\n".join(problems[:SHOWN])
                     + f"{more}\nTo list all: python -m segpipe.check_data, with the same data=... data.root=..."
                 )
-            self.datasets[name] = FirstN(dataset, self.batch_size) if self.overfit else dataset
-        return self.datasets[name]
+            self.stored_datasets[name] = FirstN(dataset, self.batch_size) if self.overfit else dataset
+        return self.stored_datasets[name]
 
     def sizes(self, name: Split) -> list[tuple[int, int]]:
         """Return the height and width of each sample of a split in pixels; they are read once."""
@@ -146,6 +162,7 @@ class SegmentationData(pl.LightningDataModule):
         """
         splits = {name: self.split(name) for name in get_args(Split)}
         notes = [note for dataset in splits.values() for note in dataset.notes]
+        notes += [] if self.bands is None else [*self.bands.notes(), *self.augment.notes(self.bands.channels)]
         if not self.overfit:
             known = {name: known_class_pixels(dataset) for name, dataset in splits.items()}
             pixels = {name: counts for name, counts in known.items() if counts is not None}
@@ -206,9 +223,9 @@ class SegmentationData(pl.LightningDataModule):
         return any((dataset.read(index).mask != IGNORE_INDEX).any() for index in range(len(dataset)))
 
     def batch_bytes(self) -> int:
-        """Return the size of a training batch of this machine in bytes: four for each pixel."""
+        """Return the size of a training batch of this machine in bytes."""
         height, width = self.augment.crop or self.size or max(self.sizes("train"))
-        return self.batch_size * height * width * 4
+        return self.batch_size * height * width * pixel_bytes(self.split("train"))
 
     def check(self, *, smallest: int = 1, ranks: int = 1, parts: int = 1) -> None:
         """Raise UserError for data or settings with which a training would fail later.

@@ -6,6 +6,7 @@ pixel of the result for a reduction by 3.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ ENLARGED = 1 / 16  # share of the largest number of pixels that an image may get
 
 
 def to_network(image: Image, size: Sequence[int] | None, *, smallest: int = 1) -> Image:
-    """Return the image (H, W, 3), uint8, as the network receives it in training, validation, test and prediction.
+    """Return the image (H, W, C) as the network receives it in training, validation, test and prediction.
 
     size: height and width in pixels; the aspect ratio may change. None keeps the size, but enlarges an image with a
     side below ``smallest`` and keeps its aspect ratio; raises UserError if it gets too large then.
@@ -38,13 +39,27 @@ def to_network(image: Image, size: Sequence[int] | None, *, smallest: int = 1) -
 
 
 def resize_image(image: Image, size: Sequence[int]) -> Image:
-    """Resize (h, w, 3) to (H, W, 3) of ``size``: area means along axes that shrink, bilinear along axes that grow."""
+    """Resize (h, w, C) to (H, W, C) of ``size``: area means along axes that shrink, bilinear along axes that grow."""
     reduced = reduced_size(image.shape, size)
     if reduced != image.shape[:2]:
-        image = cv2.resize(image, reduced[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        image = by_opencv(image, reduced, cv2.INTER_AREA)
     if reduced != tuple(size):
-        image = cv2.resize(image, tuple(size)[::-1], interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+        image = by_opencv(image, size, cv2.INTER_LINEAR)
     return image
+
+
+def by_opencv(image: Image, size: Sequence[int], how: int) -> Image:
+    """Resize (h, w, C) to (H, W, C) by an interpolation of OpenCV, which takes up to four bands at once."""
+    parts = [image[..., first : first + 4] for first in range(0, image.shape[2], 4)]
+    if len(parts) == 1:
+        return with_bands(cv2.resize(image, (size[1], size[0]), interpolation=how), image)
+    resized = [cv2.resize(np.ascontiguousarray(part), (size[1], size[0]), interpolation=how) for part in parts]
+    return np.concatenate([one.reshape(size[0], size[1], -1) for one in resized], axis=2)
+
+
+def with_bands(changed: NDArray[Any], image: Image) -> Image:
+    """Return an image that OpenCV has changed, with the axis of the bands, which it removes from a single band."""
+    return changed[..., None] if changed.ndim < image.ndim else changed
 
 
 def resize_mask(mask: Mask, size: Sequence[int]) -> Mask:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segpipe.data.augment import Augment
+from segpipe.data.bands import pixel_bytes
 from segpipe.data.crops import Crops, offset
 from segpipe.data.dataset import Sample, SegmentationDataset
 from segpipe.data.resize import resize_mask, to_network
@@ -18,8 +19,9 @@ RAM_LIMIT = 2 * 2**30  # bytes; cache=auto keeps splits up to this size in memor
 
 
 class Batch(TypedDict):
-    """A batch: RGB images uint8 (N, 3, H, W), masks uint8 (N, H', W'), indices in the split (N,), or of the crops.
+    """A batch: images (N, C, H, W), masks uint8 (N, H', W'), indices in the split (N,), or of the crops.
 
+    Images are RGB of uint8, or bands of float32 with values 0 to 255.
     In training H, W = H', W'. In evaluation the mask has its stored size, and ``data.size`` resizes only the image.
     """
 
@@ -56,9 +58,9 @@ class Samples(Dataset[Batch]):
             self.kept = [self.load(index) for index in reading]
 
     def bytes(self) -> int:
-        """Return the memory of the decoded split in bytes: four for each pixel."""
+        """Return the memory of the decoded split in bytes: of images and masks."""
         sizes = [self.size or self.dataset.size(index) for index in range(len(self.dataset))]
-        return sum(height * width * 4 for height, width in sizes)
+        return sum(height * width * pixel_bytes(self.dataset) for height, width in sizes)
 
     def load(self, index: int) -> Sample:
         """Decode and resize one sample."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 from numpy.typing import NDArray
 
+from segpipe.data.bands import visible
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
 from segpipe.runs.storage import atomic_write
 
@@ -33,8 +33,11 @@ def colour_mask(mask: Mask, palette: Sequence[Colour]) -> Image:
 
 
 def overlay(image: Image, mask: Mask, palette: Sequence[Colour], *, share: float = 0.55) -> Image:
-    """Blend the image (H, W, 3) with the colours of the mask (H, W); share: weight of the colours, 0 to 1."""
-    return cv2.addWeighted(image, 1 - share, colour_mask(mask, palette), share, 0)  # type: ignore[return-value]
+    """Blend the image (H, W, C), values 0 to 255, with the colours of the mask (H, W).
+
+    share: weight of the colours, 0 to 1.
+    """
+    return cv2.addWeighted(visible(image), 1 - share, colour_mask(mask, palette), share, 0)  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=64)
@@ -124,11 +127,6 @@ def fitted(text: str, font: PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont
     while kept > 2 and font.getlength(f"{text[: kept // 2]}…{text[-kept // 2 :]}") > width:
         kept -= 1
     return f"{text[: kept // 2]}…{text[-kept // 2 :]}"
-
-
-def three_bands(image: NDArray[Any]) -> Image:
-    """Return an image (H, W, C) as one of three bands: the first three; of one or two bands, the first one as gray."""
-    return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
 
 
 def legend_rows(

@@ -127,8 +127,10 @@ def size_of(cfg: DictConfig) -> Size:
     data = data_of(cfg)
     images = {split: len(data.split(split)) for split in ("train", "val", "test")}
     classes, crop, whole = len(data.split("train").classes), training_size(cfg, data), evaluation_size(cfg, data)
-    number, step = network_cost(architecture_key(cfg), classes, crop)
-    per_image = network_cost(architecture_key(cfg), classes, whole)[1]
+    form = data.split("train").form
+    architecture = architecture_key(cfg, form.channels if form else 3)
+    number, step = network_cost(architecture, classes, crop)
+    per_image = network_cost(architecture, classes, whole)[1]
     epochs, batch = cfg.trainer.max_epochs, cfg.data.batch_size
     batches = limited(data.train_batches(), cfg.trainer.get("limit_train_batches"))
     validations = epochs // cfg.trainer.check_val_every_n_epoch
@@ -178,7 +180,7 @@ def network_cost(architecture: str, classes: int, size: tuple[int, int]) -> tupl
     """Return the parameters of a network and its multiply-adds for one image, without memory for its weights."""
     cfg: Any = OmegaConf.create(json.loads(architecture))
     with torch.device("meta"):
-        network = build.network_factory(cfg, build.meta_encoder(cfg), classes)()
+        network = build.network_factory(cfg, build.meta_encoder(cfg, channels=cfg.get("in_channels", 3)), classes)()
     return parameters(network), cost.multiply_adds(network, size)
 
 
@@ -212,7 +214,7 @@ def measure_speed(cfg: DictConfig) -> Speed:
     data, gpu = data_of(cfg), devices.on_gpu(cfg)
     task = build.task(cfg, data).to("cuda" if gpu else "cpu")
     size, batch = training_size(cfg, data), cfg.data.batch_size
-    image = torch.randint(256, (batch, 3, *size), dtype=torch.uint8, device=task.device)
+    image = torch.randint(256, (batch, task.network.encoder.in_channels, *size), dtype=torch.uint8, device=task.device)
     mask = torch.randint(len(task.classes), (batch, *size), device=task.device)
     given = torch.get_num_threads()
     threads = given if gpu or cfg.sweep.workers == 1 else max(cores() // cfg.sweep.workers, 1)
@@ -229,7 +231,7 @@ def measure_speed(cfg: DictConfig) -> Speed:
                 break
     finally:
         torch.set_num_threads(given)
-    _, step = network_cost(architecture_key(cfg), len(task.classes), size)
+    _, step = network_cost(architecture_key(cfg, image.shape[1]), len(task.classes), size)
     return Speed(statistics.median(times) / (step * batch), times, threads)
 
 

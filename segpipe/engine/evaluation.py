@@ -109,6 +109,7 @@ def load_data(
     check_data_given(predictor.run, stored, cfg)
     Plan.of(cfg)
     data = build.data(cfg)
+    data.bands = predictor.bands
     dataset = data.split(split)
     if dataset.classes != predictor.classes:
         raise UserError(

@@ -17,7 +17,7 @@ from segpipe.engine.exported import KEY, Facts, first, is_program, open_program,
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.models.network import Network
-from segpipe.runs.storage import atomic_write, is_component
+from segpipe.runs.storage import atomic_write, check_can_write, is_component
 
 Format = Literal["onnx", "torch_export", "safetensors"]
 Input = Literal["uint8", "float32"]

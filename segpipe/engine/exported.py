@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from segpipe.config.stored import MAX_PIXELS
+from segpipe.data.bands import Bands
 from segpipe.errors import UserError, printable
 from segpipe.runs.records import Colour, Count, Digits, Model, RunRecord, Text
 from segpipe.runs.run import display_path
@@ -92,7 +93,7 @@ class Program:
         self.facts, self.network, self.device = facts, network, network.place
         self.classes, self.size = facts.classes, facts.size
         self.palette = [(red, green, blue) for red, green, blue in facts.palette]
-        self.bands = bands_of(facts.bands)
+        self.bands = None if facts.bands is None else Bands.from_record(facts.bands)
 
 
 class ProgramNetwork(nn.Module):
@@ -275,11 +276,6 @@ def open_torch(path: Path, device: torch.device, trust: Iterable[str]) -> Progra
 
         program = move_to_device_pass(program, device)
     return Program(facts, TorchNetwork(facts, program.module(), device))
-
-
-def bands_of(record: dict[str, Any] | None) -> Any:
-    """Return the bands that a record describes; None for 8-bit RGB. Raises UserError where the record is damaged."""
-    return None if record is None else importlib.import_module("segpipe.data.bands").Bands.from_record(record)
 
 
 def facts_of_run(record: dict[str, Any]) -> dict[str, Any]:

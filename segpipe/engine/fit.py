@@ -16,6 +16,7 @@ from segpipe.config.compatibility import another_decoder, check_batch_norm
 from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
 from segpipe.config.stored import own_packages
+from segpipe.data.bands import Bands
 from segpipe.data.module import SegmentationData
 from segpipe.engine import pictures
 from segpipe.engine.guards import (
@@ -152,6 +153,8 @@ def build_training(
         print(f"Note: {note}")
     devices.check(cfg, rank_info)
     data = build.data(cfg)
+    if cfg.resume and (bands := Run(Path(cfg.run_dir)).record.get("bands")):
+        data.bands = Bands.from_record(bands)
     data.check(smallest=plan.encoder.min_size, ranks=rank_info.world_size, parts=cfg.task.accumulate)
     check_limits(cfg, data, ranks=rank_info.world_size)
     check_validation(cfg, data)

@@ -8,7 +8,7 @@ their values are scaled here, as in training.
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -16,6 +16,7 @@ import PIL.ImageOps
 import torch
 from numpy.typing import NDArray
 
+from segpipe.data.bands import Bands
 from segpipe.data.dataset import Image
 from segpipe.data.files import check_levels, check_opaque, check_pixels, read_image
 from segpipe.errors import UserError
@@ -26,16 +27,6 @@ ALLOWED = (
     "allowed is a path, the bytes of an image file, a PIL image, an array or a tensor (height, width) or (height, "
     "width, channels) or (channels, height, width), or a batch of these"
 )
-
-
-class BandsLike(Protocol):
-    """The part of ``segpipe.data.bands.Bands`` that is needed here."""
-
-    channels: int
-    form: Any
-
-    def scale(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """(H, W, C) of the file's values to (H, W, C) of 0 to 255."""
 
 
 def each(given: Any, function: Callable[[Any], Result]) -> Result | list[Result]:
@@ -57,7 +48,7 @@ def each(given: Any, function: Callable[[Any], Result]) -> Result | list[Result]
     return results
 
 
-def as_image(image: ImageLike, bands: BandsLike | None = None) -> Image:
+def as_image(image: ImageLike, bands: Bands | None = None) -> Image:
     """Convert an image to an array (H, W, C) with values 0 to 255, as the network receives it.
 
     Without ``bands`` it is RGB of uint8, (H, W, 3). Gray is repeated, and of 16 bits the upper 8 are taken, as of
@@ -82,7 +73,7 @@ def as_image(image: ImageLike, bands: BandsLike | None = None) -> Image:
     raise UserError(f"The image is of the type {type(image).__name__}: {ALLOWED}.{hint}")
 
 
-def from_pil(image: PIL.Image.Image, bands: BandsLike | None) -> Image:
+def from_pil(image: PIL.Image.Image, bands: Bands | None) -> Image:
     """See ``as_image``. Pillow decodes an image when its pixels are asked for first, so a damaged file fails here."""
     check_pixels(image.height, image.width, "The image")
     try:
@@ -103,14 +94,14 @@ def values_of(tensor: torch.Tensor) -> NDArray[Any]:
         ) from error
 
 
-def from_file(path: Path, bands: BandsLike | None) -> Image:
+def from_file(path: Path, bands: Bands | None) -> Image:
     """Read an image file in the form of the images that the network was trained on."""
     if bands is None:
         return read_image(path)
-    return bands.scale(read_image(path, bands.form))  # type: ignore[call-arg, return-value]
+    return bands.scale(read_image(path, bands.form))
 
 
-def from_bytes(content: bytes, bands: BandsLike | None) -> Image:
+def from_bytes(content: bytes, bands: Bands | None) -> Image:
     """Read the content of an image file. The readers take files, so it is written to a temporary one."""
     with tempfile.NamedTemporaryFile(prefix="segpipe-") as file:
         file.write(content)
@@ -133,7 +124,7 @@ def existing(path: str | Path) -> Path:
     return file
 
 
-def from_array(array: NDArray[Any], bands: BandsLike | None, *, first: bool = False) -> Image:
+def from_array(array: NDArray[Any], bands: Bands | None, *, first: bool = False) -> Image:
     """See ``as_image``. first: of an array whose channels may be first or last, they are first."""
     if array.dtype.kind not in "uif" or array.ndim not in (2, 3):
         raise UserError(f"The image is {array.dtype} {array.shape}: {ALLOWED}, of numbers.")

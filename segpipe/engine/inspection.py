@@ -83,7 +83,7 @@ def inspect_runs(
             found.append(RunFacts(label, reason=one.text))
             continue
         report(f"[{number}/{len(runs)}] {label}")
-        start = build.network(one.cfg, len(one.classes)).eval()
+        start = build.network(one.cfg, len(one.classes), one.bands).eval()
         phases = checkerboard.on_constant_image(one.network)
         found.append(
             RunFacts(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config import build, stored
+from segpipe.data.bands import Bands
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.resize import to_network
 from segpipe.engine import exported, shared
@@ -23,13 +24,13 @@ from segpipe.runs.run import Run, resume_command
 COPIES, SLACK = 4, 64 * 2**20  # a checkpoint holds weights, their average and two moments in float32, and a little more
 
 
-def meta_state(cfg: DictConfig, num_classes: int) -> dict[str, torch.Tensor]:
+def meta_state(cfg: DictConfig, num_classes: int, bands: Bands | None) -> dict[str, torch.Tensor]:
     """Return the state dict of a configuration's network on the meta device, without memory for its weights.
 
     Raises UserError where the configuration is not that of a network.
     """
     try:
-        encoder = build.meta_encoder(cfg)
+        encoder = build.meta_encoder(cfg, 3 if bands is None else bands.channels)
         with torch.device("meta"):
             return build.network_factory(cfg, encoder, num_classes)().state_dict()  # type: ignore[no-any-return]
     except UserError:
@@ -47,8 +48,9 @@ class Predictor:
     ``segpipe.export`` or ``segpipe.archive --share``. flips, scales: the prediction is the mean of the probabilities of
     mirrored and resized images, see ``models.tta``. Attributes: cfg: the
     run's configuration. classes, palette: names and RGB colours (0 to 255) by class index. size: [height, width] to
-    which images are resized, as in the test; None where they keep their size. The logits are resized to the size of
-    the image. windows: computes them; large images are computed part by part, see ``models.windows``.
+    which images are resized, as in the test; None where they keep their size. bands: of its images; None: 8-bit RGB.
+    The logits are resized to the size of the image. windows: computes them; large images are computed part by part, see
+    ``models.windows``.
     Raises UserError where the folder is not a run, or where its record or its checkpoint is missing or damaged.
     """
 
@@ -84,9 +86,10 @@ class Predictor:
         self.classes: list[str] = self.run.record["classes"]
         self.palette = [tuple(colour) for colour in self.run.record["palette"]]
         self.size: list[int] | None = OmegaConf.to_container(cfg.data).get("size")  # type: ignore[union-attr, assignment]
-        self.bands = exported.bands_of(self.run.record.get("bands"))
+        bands = self.run.record.get("bands")
+        self.bands = None if bands is None else Bands.from_record(bands)
         path = self.run.best_checkpoint()
-        expected = meta_state(cfg, len(self.classes))
+        expected = meta_state(cfg, len(self.classes), self.bands)
         checkpoint = checkpoints.read(path, limit=SLACK + COPIES * sum(4 * one.numel() for one in expected.values()))
         state = {
             name.removeprefix("network."): tensor
@@ -94,7 +97,7 @@ class Predictor:
             if name.startswith("network.")
         }
         checkpoints.require_fit(state, expected, path)
-        self.network = build.network(cfg, len(self.classes))
+        self.network = build.network(cfg, len(self.classes), self.bands)
         self.network.load_state_dict(state)
         self.network.eval().to(self.device)
         self.use(self.network, flips=flips, scales=scales)

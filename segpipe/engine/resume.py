@@ -142,6 +142,7 @@ def new_record(run: Run, plan: Plan, data: SegmentationData, overrides: list[str
         "match": before.get("match") or (plan.budget.record() if plan.budget else None),
         "classes": data.split("train").classes,
         "palette": data.split("train").palette,
+        **({} if data.bands is None else {"bands": data.bands.record()}),
         "overrides": before.get("overrides", overrides),
         "warm_start": before.get("warm_start", cfg.warm_start),
         "lineage": before.get("lineage", lineage(cfg.warm_start)),

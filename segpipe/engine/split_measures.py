@@ -208,7 +208,7 @@ def measure(job: Job, advance: Advance) -> RunMeasures:
     """Measure one run."""
     network, dataset = job.predictor.network, job.measured
     test, num_classes = job.samples(dataset), len(job.predictor.classes)
-    before = build.network(job.predictor.cfg, num_classes)  # the first, random weights
+    before = build.network(job.predictor.cfg, num_classes, job.predictor.bands)  # the first, random weights
     before.eval().to(job.predictor.device)
     common: dict[str, Any] = {"groups": dataset.groups, "num_classes": num_classes, "advance": advance}
     groups = len(set(dataset.groups))

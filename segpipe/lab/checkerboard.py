@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segpipe.lab.slots import StepMaps, recording
-from segpipe.models.network import IMAGE_CHANNELS, Network
+from segpipe.models.network import Network
 
 GRAY = 127.0  # value of the constant image
 CELLS = 12  # of the coarsest map in the smallest constant image
@@ -145,7 +145,7 @@ def on_constant_image(network: Network, *, side: int | None = None) -> Phases:
     try:
         while True:
             with recording(network) as record:
-                image = torch.full((1, IMAGE_CHANNELS, side, side), GRAY, device=device)
+                image = torch.full((1, network.encoder.in_channels, side, side), GRAY, device=device)
                 logits = network.forward(image)  # not its compiled form, which has no hooks
             steps = record.steps()
             felt = [border_share(maps.refined, coarsest // maps.place.stride) for maps in steps]

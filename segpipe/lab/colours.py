@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segpipe.data.bands import visible
 from segpipe.data.dataset import Image
 from segpipe.data.resize import resize_image
 
@@ -34,6 +35,6 @@ def share_to_rgb(values: NDArray[np.floating]) -> Image:
 
 
 def photo(image: Image) -> Image:
-    """Return an image (H, W, 3), reduced to at most LARGEST pixels at its longest side."""
+    """Return an image (H, W, C) as RGB, reduced to at most LARGEST pixels at its longest side."""
     scale = min(1.0, LARGEST / max(image.shape[:2]))
-    return resize_image(image, (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))))
+    return resize_image(visible(image), (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))))

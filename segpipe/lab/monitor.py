@@ -5,7 +5,7 @@ import torch
 from segpipe.lab import kernels
 from segpipe.lab.checkerboard import on_constant_image
 from segpipe.lab.slots import StepMaps, recording
-from segpipe.models.network import IMAGE_CHANNELS, Network
+from segpipe.models.network import Network
 
 PREFIX = "lab/"
 SMALL = 64  # side of the image that a network sees where only the widths of its maps are needed
@@ -45,7 +45,7 @@ def small_steps(network: Network) -> list[StepMaps]:
     try:
         with recording(network) as record:
             device = next(network.parameters()).device
-            network.forward(torch.full((1, IMAGE_CHANNELS, side, side), 127.0, device=device))
+            network.forward(torch.full((1, network.encoder.in_channels, side, side), 127.0, device=device))
     finally:
         network.train(training)
     return record.steps()

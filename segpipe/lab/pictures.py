@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from segpipe.data.bands import visible
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.examples import shown_size, to_palette
 from segpipe.data.resize import resize_image, resize_mask
@@ -58,7 +59,7 @@ def map_uri(labels: NDArray[np.generic], colours: Sequence[Colour], size: tuple[
 
 def photo_uri(photo: Image, size: tuple[int, int]) -> str:
     """Return a photo (H, W, 3) as a JPEG."""
-    return uri(PIL.Image.fromarray(resize_image(photo, size)), "JPEG")
+    return uri(PIL.Image.fromarray(resize_image(visible(photo), size)), "JPEG")
 
 
 def uri(image: PIL.Image.Image, kind: str) -> str:

@@ -66,7 +66,7 @@ COUNTED = (Upsampler, Fusion, Attention, Refinement)
 
 
 def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
-    """Multiply-adds for one image (3, H, W): convolutions, matrix products, functions in FORMULAS and PRODUCTS.
+    """Multiply-adds for one image (C, H, W): convolutions, matrix products, functions in FORMULAS and PRODUCTS.
 
     One multiplication counts as one multiply-add. Elementwise products are counted in the upsampling operator, the
     fusion, the attention and the refinement only; elsewhere they belong to norms and activations, which are not
@@ -76,12 +76,17 @@ def multiply_adds(network: nn.Module, size: tuple[int, int]) -> int:
     returns multiply-adds.
     """
     parameter = next(network.parameters())
-    image = torch.zeros(1, 3, *size, device=parameter.device)
+    image = torch.zeros(1, bands_of(network), *size, device=parameter.device)
     was_training = network.training
     network.eval()
     counted = count(lambda: network(image))
     network.train(was_training)
     return counted
+
+
+def bands_of(network: nn.Module) -> int:
+    """The channels of the images that a network takes: those of its encoder, or 3 for a network of another kind."""
+    return int(getattr(getattr(network, "encoder", None), "in_channels", 3))
 
 
 def count(compute: Callable[[], object]) -> int:
@@ -149,7 +154,7 @@ def measure(network: nn.Module, size: tuple[int, int], *, batch: int, repeats: i
     device = next(network.parameters()).device
     size = measured_size(size)
     batch = min(batch, max(1, LARGEST_BATCH // (size[0] * size[1])))
-    images = torch.zeros(batch, 3, *size, device=device, dtype=torch.uint8)
+    images = torch.zeros(batch, bands_of(network), *size, device=device, dtype=torch.uint8)
     images = images.contiguous(memory_format=torch.channels_last)  # the format of the loader's batches
     latency = median_seconds(network, images[:1], repeats)
     seconds = median_seconds(network, images, max(3, repeats // 3))

@@ -15,7 +15,6 @@ from segpipe.models.init import Conv2d
 from segpipe.models.refine import Merge1x1
 from segpipe.models.upsample import Bilinear, Upsampler, pad_by_edge
 
-IMAGE_CHANNELS = 3  # where the encoder has no map of a stride, the image takes its place
 ENLARGEMENTS: dict[str, type[Upsampler]] = {"bilinear": Bilinear}  # fixed operators for ``model.enlarge``
 Enlarge = Literal["auto", "same", "bilinear"]
 Extractor = Callable[[Tensor, Tensor], dict[int, Tensor]]
@@ -51,8 +50,9 @@ class Network(nn.Module):
         self.extractor: Extractor | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """RGB images (N, 3, H, W), values 0 to 255 of any type, to logits (N, K, H, W), contiguous.
+        """Images (N, C, H, W), values 0 to 255 of any type, to logits (N, K, H, W), contiguous.
 
+        C: the encoder's ``in_channels``; three are RGB.
         In training with auxiliary heads it returns the logits of all heads, (heads + 1, N, K, H, W): those of the
         network first, then those of the decoder's steps, fine to coarse.
 
@@ -112,7 +112,7 @@ class Normalise(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W), values 0 to 255, to (N, 3, H, W), about -2 to 2.6 with the values of ImageNet."""
+        """(N, C, H, W), values 0 to 255, to (N, C, H, W), about -2 to 2.6 with the values of ImageNet."""
         return (image - self.mean) / self.std
 
 
@@ -122,26 +122,26 @@ class LocalContrast(nn.Module):
     It subtracts from each value the mean of its neighbourhood over all channels. It divides the result by the standard
     deviation of the neighbourhood, or by the image's mean of these deviations where that is larger. The neighbourhood
     is a Gaussian window of 9 x 9 with a standard deviation of 1.6 (the published description does not give it). The
-    image is mirrored at its border.
+    image is mirrored at its border. channels: of the image.
     """
 
     window: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
         line = torch.exp(-((torch.arange(9) - 4.0) ** 2) / (2 * 1.6**2))
-        window = (line[:, None] * line / line.sum() ** 2).expand(1, 3, 9, 9) / 3
+        window = (line[:, None] * line / line.sum() ** 2).expand(1, channels, 9, 9) / channels
         self.register_buffer("window", window.contiguous(), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W), values 0 to 255, to (N, 3, H, W), values around 0."""
+        """(N, C, H, W), values 0 to 255, to (N, C, H, W), values around 0."""
         centred = image - self.mean_around(image.to(self.window))
         deviation = self.mean_around(centred**2).clamp(min=0).sqrt()  # (N, 1, H, W)
         floor = deviation.mean((2, 3), keepdim=True).clamp(min=1e-2)
         return centred / torch.maximum(deviation, floor)
 
     def mean_around(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, 1, H, W): the weighted mean over each neighbourhood and all channels."""
+        """(N, C, H, W) to (N, 1, H, W): the weighted mean over each neighbourhood and all channels."""
         return F.conv2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), self.window)
 
 
@@ -270,7 +270,7 @@ def assemble(
         decoder=decoder,
         head=head,
         enlarge=build_final_upsample(encoder, last, smooth, num_classes, stride=stop),
-        normalise=LocalContrast() if local_contrast else None,
+        normalise=LocalContrast(encoder.in_channels) if local_contrast else None,
         auxiliary=auxiliary_heads(decoder, num_classes, scores=width == "classes") if deep_supervision else None,
     )
 
@@ -303,7 +303,7 @@ def auxiliary_heads(decoder: Decoder, num_classes: int, *, scores: bool) -> nn.M
     """Stride to the head of each step but the last. scores: the decoder's maps are class scores."""
     heads = nn.ModuleDict()
     for stride, channels in list(decoder.channels.items())[:-1]:
-        upsample = Bilinear(num_classes, num_classes, factor=stride, source_channels=IMAGE_CHANNELS)
+        upsample = Bilinear(num_classes, num_classes, factor=stride, source_channels=1)  # it reads none
         head = nn.Identity() if scores else Conv2d(channels, num_classes, 1)
         heads[str(stride)] = AuxiliaryHead(head, SingleUpsample(upsample))
     return heads
@@ -319,7 +319,7 @@ def build_final_upsample(
         steps: dict[int, Step] = {}
         while stride > 1:
             stride //= 2
-            source_channels = encoder.channels.get(stride, IMAGE_CHANNELS)
+            source_channels = encoder.channels.get(stride, encoder.in_channels)
             steps[stride] = Step(
                 upsample=upsample(num_classes, num_classes, factor=2, source_channels=source_channels),
                 smooth=smooth(num_classes) if smooth else nn.Identity(),
@@ -329,7 +329,7 @@ def build_final_upsample(
                 refine=Merge1x1(num_classes, num_classes, num_classes, 1),
             )
         return StepwiseUpsample(steps)
-    source_channels = encoder.channels.get(1, IMAGE_CHANNELS)
+    source_channels = encoder.channels.get(1, encoder.in_channels)
     return SingleUpsample(upsample(num_classes, num_classes, factor=stride, source_channels=source_channels))
 
 

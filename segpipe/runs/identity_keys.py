@@ -5,8 +5,9 @@ from typing import Any
 IGNORED_IN_IDENTITY = (
     "hydra", "run_dir", "resume", "trust", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath",
     "callbacks.last", "callbacks.overlays", "data.root", "data.dataset.root", "data.dataset.images",
-    "data.dataset.masks", "data.dataset.lists", "data.dataset.download", "data.workers", "data.cache",
-    "data.eval_batch_size",
+    "data.dataset.masks", "data.dataset.lists", "data.dataset.download", "data.channels", "data.dataset.channels",
+    "data.dataset.pages", "data.dataset.axes",  # channels, pages, axes: the fingerprint of the data has what they mean
+    "data.workers", "data.cache", "data.eval_batch_size",
     "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
     "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary", "task.compile", "match", "budget",
     "pictures",

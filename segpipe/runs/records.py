@@ -49,6 +49,7 @@ class RunRecord(Model):
     images: dict[str, Count] = {}
     classes: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=MAX_CLASSES)] = ["?"]
     palette: Annotated[list[Colour], Field(max_length=MAX_CLASSES)] = []
+    bands: dict[str, Any] | None = None
     overrides: list[Text] | None = None
     options: list[Text] | None = None
     starts: list[dict[str, Any]] = []

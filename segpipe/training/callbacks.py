@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from segpipe.data import visualise
+from segpipe.data.bands import visible
 from segpipe.data.dataset import Sample, Split
 from segpipe.data.datasets.shapes import Shapes
 from segpipe.data.examples import save_examples
@@ -233,8 +234,8 @@ def predict_chosen(
             with torch.inference_mode():
                 logits = resize_logits(task(batch["image"].to(task.device)), batch["mask"].shape[-2:])
                 image = resize_logits(batch["image"].float(), batch["mask"].shape[-2:])
-            shown = visualise.three_bands(image[0].byte().permute(1, 2, 0).numpy())
-            kept.append(Sample(shown, batch["mask"][0].numpy()))
+            image = image.byte() if batch["image"].dtype == torch.uint8 else image
+            kept.append(Sample(visible(image[0].permute(1, 2, 0).numpy()), batch["mask"][0].numpy()))
             predictions.append(logits.argmax(1)[0].byte().cpu().numpy())
     finally:
         task.train(training)

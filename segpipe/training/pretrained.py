@@ -44,7 +44,8 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
     if any(name.startswith("network.encoder.") for name in published):
         raise UserError(f"encoder.weights={given}: a checkpoint of a run. Use warm_start={given} for it.")
     published = without_prefix(published, network.encoder)
-    weights = {f"encoder.{name}": tensor for name, tensor in network.encoder.translate(published).items()}
+    adapted = for_bands(network.encoder.translate(published), network.encoder)
+    weights = {f"encoder.{name}": tensor for name, tensor in adapted.items()}
     if isinstance(network.neck, FullyConvolutional | Bottleneck):
         weights |= {f"neck.{name}": tensor for name, tensor in network.neck.translate(published).items()}
     of_encoder = tensors(network.encoder)
@@ -65,14 +66,44 @@ def load_encoder(network: Network, cfg: DictConfig) -> None:
         + (f"; not loaded: {', '.join(missing)}" if missing else "")
         + (f"; {unused} of the tensors in the file not used" if unused > 0 else "")
     )
+    say_for_bands(network.encoder)
 
 
 def matches(published: dict[str, Tensor], encoder: Encoder) -> list[str]:
     """The names of the encoder's tensors for which published weights have one of the same shape."""
-    translated = encoder.translate(published)
+    translated = for_bands(encoder.translate(published), encoder)
     return [
         name for name, own in tensors(encoder).items() if name in translated and translated[name].shape == own.shape
     ]
+
+
+def for_bands(published: dict[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
+    """Published weights with kernels of the first layer, which are for RGB, for the number of bands of the encoder.
+
+    Three bands and more keep the kernels of red, green and blue for the first three, and give the others their mean;
+    fewer get the mean. All are scaled by 3 / bands: the response to an image of equal bands stays the same.
+    """
+    bands = encoder.in_channels
+    if bands == 3:
+        return published
+    own, adapted = encoder.state_dict(), dict(published)
+    for name, kernels in published.items():
+        shape = own[name].shape if name in own else ()
+        if kernels.ndim == 4 and kernels.shape[1] == 3 and shape == (kernels.shape[0], bands, *kernels.shape[2:]):
+            mean = kernels.mean(1, keepdim=True, dtype=torch.float32).to(kernels.dtype)
+            several = [kernels, *[mean] * (bands - 3)] if bands > 3 else [mean] * bands
+            adapted[name] = torch.cat(several, 1) * (3 / bands)
+    return adapted
+
+
+def say_for_bands(encoder: Encoder) -> None:
+    """Print what ``for_bands`` has done."""
+    if (bands := encoder.in_channels) != 3:
+        first = "red, green and blue go to bands 1 to 3, their mean to the others" if bands > 3 else "their mean"
+        print(
+            f"The first layer's kernels for RGB are adapted to {bands} band{'s' * (bands > 1)} ({first}; scaled by "
+            f"3/{bands}), so that the response to equal bands stays the same."
+        )
 
 
 def without_prefix(published: dict[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
@@ -161,6 +192,8 @@ def warm_start(network: Network, path: Path) -> None:
     """Copy matching tensors from the checkpoint of a run, and print the others. Raises UserError if none matches."""
     source = read_state_dict(path, f"warm_start={display_path(path)}")
     weights = {name.removeprefix("network."): tensor for name, tensor in source.items()}
+    of_encoder = {name.removeprefix("encoder."): one for name, one in weights.items() if name.startswith("encoder.")}
+    weights |= {f"encoder.{name}": one for name, one in for_bands(of_encoder, network.encoder).items()}
     copied, left = copy_matching(weights, network)
     if not any(weights[name].ndim for name in copied):  # batch counters match in every network
         raise UserError(

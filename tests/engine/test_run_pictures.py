@@ -161,15 +161,6 @@ def test_nothing_is_cut_at_the_border():
             assert (edge == 255).all()
 
 
-@pytest.mark.parametrize("bands", [1, 2, 3, 4, 7])
-def test_images_of_any_number_of_bands_are_shown_with_three(bands):
-    image = np.random.default_rng(0).integers(0, 256, (8, 8, bands), np.uint8)
-    shown = visualise.three_bands(image)
-    assert shown.shape == (8, 8, 3)
-    assert (shown[..., 0] == image[..., 0]).all()
-    assert visualise.error_map(image[..., 0] % 2, image[..., 0] % 3).shape == (8, 8, 3)
-
-
 def test_the_worst_images_are_those_with_the_lowest_score(drawn_run, tmp_path, monkeypatch):
     class Result:
         indices = np.array([2, 5, 7, 8])

@@ -6,20 +6,28 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.data.dataset import Image, Sample, SegmentationDataset, Split
-from segpipe.data.files import check_sizes, read_image, read_image_header
+from segpipe.data.dataset import Axes, Image, Sample, SegmentationDataset, Split
+from segpipe.data.files import check_sizes, read_image, read_image_window
 from segpipe.data.folder.classes import CLASS_FILES, Classes, from_names, numbers, read_classes
 from segpipe.data.folder.encoding import Encoding, by_names, decide, merged
 from segpipe.data.folder.layout import Layout, Pair, SplitFiles, Unlabelled, folder_digest
 from segpipe.data.folder.options import Options, class_places, layout_of
 from segpipe.data.folder.sources import InstanceFile, Instances, NamedSource, with_codes
 from segpipe.data.folder.splits import Groups, divide, group_of
-from segpipe.data.folder.survey import ImageSummary, MaskSource, MaskSummary, decode, summarise_images, summarise_masks
+from segpipe.data.folder.survey import (
+    MaskSource,
+    MaskSummary,
+    decode,
+    decode_window,
+    summarise_images,
+    summarise_masks,
+)
+from segpipe.data.forms import ImageSummary, find_form, form_in, joined
 from segpipe.errors import UserError
 
 
@@ -48,6 +56,8 @@ class Folder(SegmentationDataset):
         have no mask.
     groups: images that belong together have the same ``prefix`` (up to the first ``_``), or lie in the same ``folder``;
         ``name``: each image is a group.
+    channels: bands of each image; None: from the files. pages: ``bands``: the pages of each TIFF are the bands of one
+        image. axes: order of the axes of ``.npy`` files; None: from their shapes.
 
     ``problems`` lists the errors in the files. Raises UserError if the folders are missing or invalid.
     """
@@ -66,6 +76,9 @@ class Folder(SegmentationDataset):
         instances: Instances | None = None,
         unlabelled: Unlabelled = "error",
         groups: Groups = "name",
+        channels: int | None = None,
+        pages: Literal["bands"] | None = None,
+        axes: Axes | None = None,
     ) -> None:
         options = Options(root, images, masks, lists)
         given: Classes | UserError | None
@@ -82,6 +95,15 @@ class Folder(SegmentationDataset):
         summaries = [contents.images[pair.image] for pair in self.pairs]
         files = [contents.images[path] for pair in self.pairs for path in (pair.image, *pair.more)]
         self.problems += [summary.error for summary in files if summary.error]
+        every = [pair for part in contents.parts.values() for pair in part.pairs]
+        wholes = {pair.image: joined([contents.images[path] for path in (pair.image, *pair.more)]) for pair in every}
+        forms = find_form(wholes, channels=channels, pages=pages == "bands", axes=axes)
+        self.form = forms.form
+        several = [path for pair in self.pairs if pair.more for path in (pair.image, *pair.more)]
+        self.forms = {path: form_in(contents.images[path]) for path in several}
+        self.notes += forms.notes
+        self.rejected = forms.problems
+        self.problems += [forms.problems[pair.image] for pair in self.pairs if pair.image in forms.problems]
         if isinstance(self.encoding, UserError):
             self.classes, self.palette = [], []
             self.problems += [str(self.encoding)] if contents.looks or not self.problems else []
@@ -96,7 +118,30 @@ class Folder(SegmentationDataset):
     def read(self, index: int) -> Sample:
         """Decode an image and its mask, and convert the values of the mask to class indices."""
         pair = self.pairs[index]
-        image, stored = read_channels(pair), decode(pair.mask)
+        if pair.image in self.rejected:
+            raise UserError(self.rejected[pair.image])
+        image, stored = self.read_bands(pair, slice(None), slice(None)), decode(pair.mask)
+        check_sizes(image, stored.values, pair.image, pair.mask)
+        if isinstance(self.encoding, UserError):
+            raise self.encoding
+        return Sample(image, self.encoding.translate(stored, pair.mask))
+
+    def read_bands(self, pair: Pair, rows: slice, columns: slice) -> Image:
+        """Return a part of an image (H, W, C): of one file, or of the bands of several. Raises UserError."""
+        whole = (rows, columns) == (slice(None), slice(None))
+        parts: list[Image] = []
+        for path in (pair.image, *pair.more):
+            form = self.forms[path] if pair.more else self.form
+            parts.append(read_image(path, form) if whole else read_image_window(path, rows, columns, form))
+            if parts[-1].shape[:2] != parts[0].shape[:2]:
+                raise UserError(f"{path}: another size than {pair.image}. Give all channels of an image one size.")
+        return np.concatenate(parts, axis=-1) if pair.more else parts[0]
+
+    def read_window(self, index: int, rows: slice, columns: slice) -> Sample:
+        """Return a part of a sample. Of TIFF and ``.npy`` files only this part is read and decoded."""
+        pair = self.pairs[index]
+        image = self.read_bands(pair, rows, columns)
+        stored = decode_window(pair.mask, rows, columns)
         check_sizes(image, stored.values, pair.image, pair.mask)
         if isinstance(self.encoding, UserError):
             raise self.encoding
@@ -124,6 +169,7 @@ class Folder(SegmentationDataset):
         """Return a digest of names, image sizes in bytes, and the pixel counts of all values of the masks."""
         table = None if isinstance(self.encoding, UserError) else sorted(self.encoding.table.items())
         lines = [json.dumps([self.classes, table])]
+        lines += [f"images {tuple(self.form)}"] if self.form else []  # 8-bit gray and RGB keep the fingerprint they had
         for pair, group, seen in zip(self.pairs, self.groups, self.looks, strict=True):
             summary = asdict(seen) | {"error": None}
             if seen.orientation == 1:  # masks that are not turned keep the fingerprint they had before masks were
@@ -224,20 +270,6 @@ def with_sources(
         for split, part in parts.items()
     }
     return changed, names
-
-
-def read_channels(pair: Pair) -> Image:
-    """Return an image (H, W, C): of one file, or of the bands of several; a gray file has one. Raises UserError."""
-    image = read_image(pair.image)
-    if not pair.more:
-        return image
-    bands = []
-    for path in (pair.image, *pair.more):
-        band = read_image(path)
-        if band.shape[:2] != image.shape[:2]:
-            raise UserError(f"{path}: another size than {pair.image}. Give all channels of an image one size.")
-        bands.append(band[..., :1] if read_image_header(path).bands == 1 else band)
-    return np.concatenate(bands, axis=-1)
 
 
 def overlaps(split: Split, looks: Sequence[MaskSummary]) -> list[str]:

@@ -4,7 +4,6 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.data.dataset import Mask
-from segpipe.data.files import check_pixels, header_of, read_image_bytes, reading
+from segpipe.data.files import check_pixels, has_wide_numbers, mask_header, most_bytes, read_mask_values, reading
 from segpipe.data.folder.classes import IGNORED, MOST_CLASSES, numbers
 from segpipe.data.folder.drawing import MOST_COVER, Region
 from segpipe.data.folder.survey import DecodedMask, MaskSource, decode, stamp
-from segpipe.data.header import open_as
 from segpipe.errors import UserError
+from segpipe.runs.storage import open_regular
 
 BACKGROUND = "background"  # the class of pixels without a label
 UNDRAWN = 254  # while drawing: a pixel without a label
@@ -164,16 +163,9 @@ class InstanceFile(MaskSource):
 
 def read_numbers(path: Path) -> NDArray[np.int64]:
     """Return the values of a mask (H, W): of a gray image of up to 32 bits, or as ``survey.decode`` has them."""
-    with reading(path):
-        data = BytesIO(read_image_bytes(path))
-        header = header_of(data, path)
-        if header.bits <= 8 or header.bands != 1 or header.numbers == "float" or header.lossy:
-            return decode(path).values.astype(np.int64)
-        picture = open_as(header.format, data)
-        values = np.asarray(picture).astype(np.int64)
-    if values.ndim != 2 or values.min(initial=0) < 0:
-        raise UserError(f"{path}: a mask of mode {picture.mode}; numbers of objects are 0 or more, in one band.")
-    return values
+    with reading(path), open_regular(path, limit=most_bytes()) as file:
+        header = mask_header(file, path)
+    return read_mask_values(path) if has_wide_numbers(header) else decode(path).values.astype(np.int64)
 
 
 def with_codes(

@@ -16,10 +16,24 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from segpipe.data import cache
-from segpipe.data.files import AS_MASK, open_mask, read_image, read_image_header
+from segpipe.data.files import (
+    AS_MASK,
+    alpha_of,
+    has_wide_numbers,
+    mask_header,
+    most_bytes,
+    open_mask,
+    read_gray_window,
+    read_mask_values,
+    read_stored_header,
+    reading,
+    small_values,
+)
+from segpipe.data.forms import ImageSummary
 from segpipe.errors import UserError
+from segpipe.runs.storage import open_regular
 
-FORMAT = 3  # of the cache: raise it if a summary changes, what it says of a file, or which files are rejected
+FORMAT = 4  # of the cache: raise it if a summary changes, what it says of a file, or which files are rejected
 MOST = 1024  # maximal number of different values; class masks have few
 GRAY = 0x010101  # a gray value times this is the colour 0xRRGGBB
 
@@ -80,21 +94,19 @@ class MaskSummary:
     overlap: int = 0
 
 
-@dataclass(frozen=True)
-class ImageSummary:
-    """A summary of an image file. orientation: EXIF's, 1 to 8; 1: upright. error: why it is rejected, or None."""
-
-    orientation: int = 1
-    error: str | None = None
-
-
 def decode(path: Path | MaskSource) -> DecodedMask:
     """Decode a mask. Images of gray colours only, and of one bit per pixel (as 0 and 255), have the kind ``gray``.
 
-    Raises UserError if the file is not an image, or if its values may not mean what its author sees.
+    Arrays, and masks of other numbers than 8 bits, are ``gray`` too if they hold whole numbers up to 255. Raises
+    UserError if the file is not an image, or if its values may not mean what its author sees.
     """
     if isinstance(path, MaskSource):
         return path.decode()
+    with reading(path), open_regular(path, limit=most_bytes()) as file:
+        header = mask_header(file, path)
+    if has_wide_numbers(header):
+        values = small_values(read_mask_values(path), path)
+        return DecodedMask("gray", values, None, header.format, header.orientation)
     picture, header = open_mask(path)
     mode, form, orientation = picture.mode, header.format, header.orientation
     pixels = np.asarray(picture.convert("L") if mode == "1" else picture)
@@ -122,6 +134,21 @@ def decode(path: Path | MaskSource) -> DecodedMask:
         f"{path}: a mask of {kind}. Masks must be 8-bit: class indices, 0 and 255, or colours that classes.json names. "
         f"Save it so, as PNG."
     )
+
+
+def decode_window(path: Path | MaskSource, rows: slice, columns: slice) -> DecodedMask:
+    """Decode a part of a mask; see ``decode``. Of a TIFF of one band, and of an array, only this part is read."""
+    if isinstance(path, MaskSource):
+        whole = path.decode()
+        return whole._replace(values=whole.values[rows, columns])
+    with reading(path), open_regular(path, limit=most_bytes()) as file:
+        header = mask_header(file, path)
+    if has_wide_numbers(header):
+        return DecodedMask("gray", small_values(read_mask_values(path, rows, columns), path), None, header.format)
+    if (part := read_gray_window(path, rows, columns)) is not None:
+        return DecodedMask("gray", part, None, header.format)
+    whole = decode(path)
+    return whole._replace(values=whole.values[rows, columns])
 
 
 def is_inverted(colours: NDArray) -> bool:
@@ -162,14 +189,15 @@ def look(path: Path | MaskSource) -> MaskSummary:
 
 
 def look_at_image(path: Path) -> ImageSummary:
-    """Summarise an image by its header; it is decoded only if it may hold data that would not be read."""
+    """Summarise an image by its header; it is decoded only if it may have transparency."""
     try:
-        header = read_image_header(path)
-        if header.hides_data:
-            read_image(path)
+        header = read_stored_header(path)
+        beside = alpha_of(path, header)
     except UserError as error:
         return ImageSummary(error=str(error))
-    return ImageSummary(header.orientation)
+    return ImageSummary(
+        header.orientation, None, header.bands, header.depth, header.pages, header.shape, beside, header.rgb
+    )
 
 
 Summary = TypeVar("Summary", MaskSummary, ImageSummary)

@@ -16,15 +16,16 @@ class AlexNet(Encoder):
 
     revision = 1  # 1: maps of 2n cells are centred on the skip's 2n + 1; revision 0 shifted them by half a cell
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_channels: int = 3) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.channels = {4: 64, 8: 192, 16: 256, 32: 256}
         self.depths = {4: 1, 8: 1, 16: 3, 32: 0}
         self.pools = {stride: Pool(kernel=3, stride=2, padding=0) for stride in (8, 16, 32)}
         self.min_size = 33  # padded to 64, where its last map has one cell
         self.classifier_kernel = 6
         self.features = nn.Sequential(  # in torchvision's order, so that the names of parameters agree
-            Conv2d(3, 64, 11, stride=4, padding=2),
+            Conv2d(in_channels, 64, 11, stride=4, padding=2),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, 2),
             Conv2d(64, 192, 5, padding=2),

@@ -18,22 +18,25 @@ class Pool(NamedTuple):
 
 
 class Encoder(nn.Module, ABC):
-    """From images (N, 3, H, W) to one map for each stride.
+    """From images (N, C, H, W) to one map for each stride.
 
     Strides are relative to the input. ``forward`` returns, for each stride, the *last* map before the next reduction.
     The coarsest map is the result of the last reduction.
 
+    in_channels: bands of the image. Other numbers than 3 need an argument of this name of the constructor.
     channels: stride to number of channels, finest first.
     depths: stride to number of convolutions (0 for a coarsest map that is only pooled).
     pools: stride to the max-pooling that leads to it from the finer stride; strides without max-pooling are missing.
     min_size: the smallest height and width that the encoder accepts, in pixels.
     classifier_kernel: side of the classifier's first fully connected layer as a convolution (VGG 7, AlexNet 6).
-    mean, std: of the images the encoder was published for: red, green, blue, values 0 to 1. ``Network`` uses them.
+    mean, std: of the images the encoder was published for: red, green, blue, values 0 to 1. ``Network`` uses them. For
+        other images than 8-bit RGB they are those of the bands, as measured.
     revision: raised by one when a fix changes the encoder's result, or how the decoder aligns its maps; part of a run's
         identity where it is not 0.
     frozen: number of stages that are not trained.
     """
 
+    in_channels: int = 3
     channels: dict[int, int]
     depths: dict[int, int]
     pools: dict[int, Pool]
@@ -96,7 +99,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> dict[int, Tensor]:
-        """(N, 3, H, W) to a dict of stride: (N, channels[stride], H/stride, W/stride).
+        """(N, C, H, W) to a dict of stride: (N, channels[stride], H/stride, W/stride).
 
         H and W are multiples of the coarsest stride. An encoder that does not pad in all layers (AlexNet) returns
         slightly smaller maps, centred on the image: the centre of cell i of a map of n cells lies at pixel coordinate

@@ -29,6 +29,7 @@ class PlainEncoder(Encoder):
         classifier_kernel: int = 3,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         if not widths or len(widths) != len(depths):
             raise UserError(
                 f"encoder.widths has {len(widths)} entries, encoder.depths has {len(depths)}: give one entry for each "

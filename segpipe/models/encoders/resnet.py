@@ -11,12 +11,16 @@ from segpipe.models.encoders.encoder import Encoder, Pool
 class ResNet(Encoder):
     """Strides 2 to 32. The first reduction is a convolution, the second a max-pooling, the others strided blocks.
 
-    depth: number of layers, as in the paper.
+    depth: number of layers, as in the paper. in_channels: of the image.
     """
 
-    def __init__(self, *, depth: Literal[18, 34, 50, 101]) -> None:
+    def __init__(self, *, depth: Literal[18, 34, 50, 101], in_channels: int = 3) -> None:
         super().__init__()
+        self.in_channels = in_channels
         resnet = torchvision.models.get_model(f"resnet{depth}", weights=None)
+        if in_channels != 3:  # with the start that torchvision gives its convolutions
+            resnet.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         layers = [self.layer1, self.layer2, self.layer3, self.layer4]

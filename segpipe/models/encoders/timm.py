@@ -13,15 +13,16 @@ from segpipe.models.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 class Timm(Encoder):
     """A backbone of timm, as ``convnext_tiny``. None of its reductions is treated as a max-pooling.
 
-    backbone: its name in timm. Raises UserError if timm is not installed; if timm has no such backbone, or the backbone
-    returns no maps; if it was not published for RGB images.
+    backbone: its name in timm. in_channels: of the image. Raises UserError if timm is not installed; if timm has no
+    such backbone, or the backbone returns no maps; if it was not published for RGB images.
     """
 
-    def __init__(self, *, backbone: str) -> None:
+    def __init__(self, *, backbone: str, in_channels: int = 3) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.in_channels = backbone, in_channels
+        bands = {} if in_channels == 3 else {"in_chans": in_channels}
         try:
-            self.body: Any = library().create_model(backbone, pretrained=False, features_only=True)
+            self.body: Any = library().create_model(backbone, pretrained=False, features_only=True, **bands)
         except (RuntimeError, AttributeError) as error:
             raise UserError(
                 f"encoder.backbone={backbone}: timm has no backbone of that name that returns maps ({error}). List of "
@@ -46,7 +47,7 @@ class Timm(Encoder):
         side = 3 * max(self.channels)
         try:
             with torch.no_grad():
-                maps = self.body.eval()(torch.zeros(1, 3, side, 2 * side, device="meta"))
+                maps = self.body.eval()(torch.zeros(1, self.in_channels, side, 2 * side, device="meta"))
             sizes = {stride: tuple(maps[index].shape[-2:]) for stride, index in self.indices.items()}
         except Exception as error:  # backbones raise many kinds of errors
             sizes = {0: (str(error),)}
