@@ -1,8 +1,8 @@
 """How fast is ``python -m segpipe.predict`` on many small images, and how much memory does a large one need?
 
 Many images: one image after the other, with Pillow's PNG files, as before; against the pipeline, which reads ahead,
-computes batches and writes in a thread. Both write the same three files of photos. The forward pass of batches of 16
-alone is what the pipeline cannot fall below. ``--large SIDE``: instead, predict an image of SIDE x SIDE pixels in a
+computes batches and writes in a thread. Both write the same three files of photos. Beside them, the forward pass alone,
+in batches of 16 and of 4. ``--large SIDE``: instead, predict an image of SIDE x SIDE pixels in a
 process of its own, and print the memory that it needs beside the process with the network. Weights are drawn, not
 trained: they do not change the time.
 """
@@ -98,17 +98,18 @@ def many(given, device):
         for path in images.values():
             cv2.imwrite(str(path), photo(rng, given.side))
         batch = torch.cat([as_tensor(read_image(path)) for path in images.values()][:BATCH])
+        alone = {f"batches of {size}": (batch[:size], given.images // min(size, len(batch))) for size in (BATCH, 4)}
         sides = {
             "one by one": partial(one_by_one, predictor, images, folder / "before"),
             "pipeline": partial(in_pipeline, predictor, images, folder / "after"),
-            "forward alone": partial(forward, predictor, batch, given.images // len(batch)),
-        }
+        } | {name: partial(forward, predictor, *work) for name, work in alone.items()}
         times = interleaved({name: timed(work, device) for name, work in sides.items()}, rounds=given.rounds)
         for name, seconds in times.items():
             rate = given.images / float(np.median(seconds))
             print(f"{name:16}{milliseconds(seconds):>12}  {rate:6.1f} images/s")
         print(f"one by one / pipeline: {ratio(times['one by one'], times['pipeline'])}")
-        print(f"pipeline / forward alone: {ratio(times['pipeline'], times['forward alone'])}")
+        for name in alone:
+            print(f"pipeline / {name}: {ratio(times['pipeline'], times[name])}")
 
 
 @contextmanager

@@ -88,7 +88,7 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
     ),
     "predicting": (
         ["--images", "4", "--side", "64", "encoder=small", "encoder.widths=[8,8,8,8,8]"],
-        ["one by one / pipeline: ", "pipeline / forward alone: "],
+        ["one by one / pipeline: ", "pipeline / batches of 16: "],
     ),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }

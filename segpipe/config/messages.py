@@ -76,6 +76,8 @@ SMALLER = {  # by a function that was running: what needs less memory there
     "evaluate": SMALLER_EVALUATION.replace("or fewer sweep.workers", "each after --data"),
     "logits": SMALLER_IMAGE,
     "tiles": SMALLER_IMAGE,
+    "as_input": SMALLER_IMAGE,
+    "write_outputs": SMALLER_IMAGE,
 }
 LOADER_FAILURES = (  # parts of torch's messages
     "DataLoader timed out", "killed by signal: Bus error", "unable to open shared memory object",

@@ -16,6 +16,7 @@ from segpipe.engine.predictor import Predictor
 from segpipe.models.windows import Tile
 
 BATCH = 16  # images of equal size that the network receives at a time
+CPU_PIXELS = 2**18  # of a batch on a CPU: larger ones do not fit in its caches (benchmarks/predicting.py)
 WAITING = 64 * 2**20  # bytes of images that wait to be computed, and of those that wait to be written
 
 
@@ -57,16 +58,18 @@ def read_ahead(items: Iterator[Loaded], *, most: int) -> Generator[Loaded, None,
 
     def work() -> None:
         nonlocal ended
-        for item in items:
+        try:
+            for item in items:
+                with changed:
+                    ready.append(item)
+                    changed.notify_all()
+                    changed.wait_for(lambda: stopped or sum(one.bytes for one in ready) < most)
+                    if stopped:
+                        break
+        finally:
             with changed:
-                ready.append(item)
+                ended = True
                 changed.notify_all()
-                changed.wait_for(lambda: stopped or sum(one.bytes for one in ready) < most)
-                if stopped:
-                    break
-        with changed:
-            ended = True
-            changed.notify_all()
 
     thread = threading.Thread(target=work, name="read ahead", daemon=True)
     thread.start()
@@ -136,7 +139,10 @@ class Pipeline:
             ThreadPoolExecutor(1, "write") as writer,
         ):
             try:
-                for batch in in_batches(ahead, limit=self.predictor.windows.limit):
+                limit = self.predictor.windows.limit
+                if self.predictor.device.type == "cpu":
+                    limit = min(limit, CPU_PIXELS)
+                for batch in in_batches(ahead, limit=limit):
                     self.compute(batch, writer)
                 self.finish(most=-1)
             except BaseException:

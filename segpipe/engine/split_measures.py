@@ -16,10 +16,9 @@ from segpipe.config import build
 from segpipe.data.dataset import Mask, Sample, Split, Subset, evenly
 from segpipe.data.samples import Samples
 from segpipe.engine.evaluation import load_data
-from segpipe.engine.predictor import Predictor
+from segpipe.engine.predictor import Predictor, as_tensor
 from segpipe.errors import UserError
 from segpipe.lab import content, failures, probes, receptive_field, skips, switches
-from segpipe.lab.cells import as_batch, predicted_classes
 from segpipe.lab.failures import FailureMeasures
 from segpipe.lab.skips import Advance
 from segpipe.lab.split import Reason, RunMeasures, SplitMeasures
@@ -251,12 +250,11 @@ def pair_task(first: Job, second: Job) -> Task:
     both = [job.samples(job.measured) for job in jobs]
 
     def predictor(number: int) -> Callable[[int], Mask]:
-        network = jobs[number].predictor.network
+        windows = jobs[number].predictor.windows
 
-        @torch.inference_mode()
         def predict(index: int) -> Mask:
             image, mask = both[number][index]
-            return predicted_classes(network(as_batch(image, network)), mask.shape)
+            return windows.masks(as_tensor(image), mask.shape)[0].numpy()
 
         return predict
 

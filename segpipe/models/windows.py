@@ -112,20 +112,24 @@ class Windows:
                 mask[tile.rows, tile.columns] = largest(tile.logits)
         return masks
 
-    def layout(self, channels: int) -> tuple[int, int]:
+    def layout(self, image: Tensor) -> tuple[int, int]:
         """Return the overlap of windows in pixels, and the margin: pixels at inner borders that get the weight 0.
 
-        The overlap is twice the distance at which pixels affect logits, if that is at most the given overlap.
+        image: (1, C, H, W), of which only C and the device count. The overlap is twice the distance at which pixels
+        affect logits, if that is at most the given overlap.
         """
+        channels = image.shape[1]
         if channels not in self.layouts:
-            margin = reach(self.network, channels=channels, stride=self.stride, most=self.overlap // 2)
+            margin = reach(
+                self.network, channels=channels, stride=self.stride, most=self.overlap // 2, device=image.device
+            )
             needed = self.overlap if margin is None else round_up(max(2 * margin, self.smallest, 1), self.stride)
             self.layouts[channels] = min(needed, self.overlap), margin or 0
         return self.layouts[channels]
 
     def blended(self, image: Tensor) -> Iterator[Tile]:
         """Yield the blended logits of the windows of an image (1, C, H, W)."""
-        overlap, margin = self.layout(image.shape[1])
+        overlap, margin = self.layout(image)
         height, width = image.shape[-2:]
         rows, columns = (spans(length, side=self.side, overlap=overlap, margin=margin) for length in (height, width))
         below: Tensor | None = None  # (K, overlap, W): logits of the row of windows above, which the next row completes
@@ -187,7 +191,14 @@ def spans(length: int, *, side: int, overlap: int, margin: int) -> list[Span]:
 
 
 @torch.inference_mode()
-def reach(network: Callable[[Tensor], Tensor], *, channels: int, stride: int, most: int) -> int | None:
+def reach(
+    network: Callable[[Tensor], Tensor],
+    *,
+    channels: int,
+    stride: int,
+    most: int,
+    device: torch.device | str = "cpu",
+) -> int | None:
     """Return the largest distance at which a pixel affects a logit, in pixels; None if it is more than ``most``.
 
     One part of an image is set to NaN, which every operation hands on; logits that stay numbers do not depend on that
@@ -200,6 +211,7 @@ def reach(network: Callable[[Tensor], Tensor], *, channels: int, stride: int, mo
     for known in (numbers < edge, numbers >= edge):
         image = torch.full((1, channels, 2 * edge, 2 * edge), 128.0)
         image[..., ~(known[:, None] & known)] = math.nan
+        image = image.to(device)
         try:
             finite = network(image)[0].isfinite().all(0)
         except Exception:  # of any kind, by what the network was exported to

@@ -2,6 +2,7 @@
 
 import json
 from importlib import import_module
+from pathlib import Path
 
 import albumentations as A
 import cv2
@@ -23,6 +24,7 @@ from segpipe.data.dataset import IGNORE_INDEX, Sample, SegmentationDataset
 from segpipe.data.files import read_image
 from segpipe.data.resize import resize_image, resize_mask
 from segpipe.data.samples import Samples
+from segpipe.evaluate import evaluate
 from segpipe.metrics.confusion import confusion_matrices
 from segpipe.models.network import resize_logits
 from segpipe.models.windows import Windows
@@ -214,6 +216,11 @@ def test_predicted_masks_counted_by_hand_give_the_matrices_of_the_test(tmp_path,
         differ += np.abs(matrix - tested[name]).sum() // 2
         assert 0 < (written == 1).mean() < 1 or tested[name][:, 1].sum() in (0, written.size)
     assert differ <= 2, differ  # ties: the test computes batches, the prediction single images
+    data = ["data=folder", f"data.root={tmp_path / 'photos'}", f"data.size={chosen}", "data.crop=[32,32]"]
+    again = evaluate(tmp_path / "run", overrides=data, split="test", out=tmp_path / "again", device="cpu")
+    with np.load(Path(again["folder"]) / "confusion.npz") as file:
+        evaluated = dict(zip(file["names"].tolist(), file["matrices"], strict=True))
+    assert sum(np.abs(evaluated[name] - tested[name]).sum() // 2 for name in dataset.names) <= 2
 
 
 # identities
