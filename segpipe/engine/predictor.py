@@ -101,7 +101,8 @@ class Predictor:
             return as_rgb(image)
         if isinstance(image, str | Path):
             image = read_image(Path(image), self.bands.form)
-        return self.bands.scale(np.asarray(image))
+        array = np.asarray(image)
+        return self.bands.scale(array[..., None] if array.ndim == 2 else array)
 
     def logits(self, image: Image) -> torch.Tensor:
         """Return the logits (K, H, W), float, for K classes. image: (H, W, C), see ``as_input``."""

@@ -76,7 +76,7 @@ def test_an_image_that_cannot_be_predicted_or_written_does_not_end_the_others(
     photos, out = tmp_path / "photos", tmp_path / "masks"
     photo(photos / "b.png")
     photo(photos / ("a.png" if fault != "a long name" else f"{'a' * 249}.png"))
-    called, save = predict.Predictor.__call__, predict.save_image
+    called, save = predict.Predictor.mask, predict.save_image
     if fault == "a folder":
         (out / "a_mask.png").mkdir(parents=True)
     elif fault == "memory":
@@ -87,7 +87,7 @@ def test_an_image_that_cannot_be_predicted_or_written_does_not_end_the_others(
                 raise error
             return called(self, image)
 
-        monkeypatch.setattr(predict.Predictor, "__call__", scarce)
+        monkeypatch.setattr(predict.Predictor, "mask", scarce)
     elif fault == "full":
 
         def full(image, path):
