@@ -173,19 +173,30 @@ def on_bands(transform: Any, channels: int, left: list[str]) -> Any:
 
 
 def works_on_bands(transform: Any, channels: int) -> bool:
-    """Return whether a transform keeps the bands of a float32 image, and its numbers between the 256 of 8 bits."""
+    """Return whether a transform keeps the bands of a float32 image, and its numbers between the 256 of 8 bits.
+
+    One that does not work on a small RGB image of 8 bits either, as a crop of a larger size, is no matter of bands.
+    """
     image = np.random.default_rng(0).random((96, 96, channels), np.float32)
+    changed = tried(transform, image)
+    if changed is None:
+        return tried(transform, (255 * image[..., :1]).astype(np.uint8).repeat(3, 2)) is None
+    if changed.ndim != 3 or changed.shape[2] != channels or changed.dtype != np.float32:
+        return False
+    return bool(np.isfinite(changed).all() and np.abs(255 * changed - (255 * changed).round()).max() > 0.01)
+
+
+def tried(transform: Any, image: Image) -> Image | None:
+    """Return what a transform makes of an image if it is applied; None if it raises an error."""
     trial = copy.deepcopy(transform)
     trial.p = 1.0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            changed = A.Compose([trial])(image=image, mask=np.zeros((96, 96), np.uint8))["image"]
+            changed: Image = A.Compose([trial])(image=image, mask=np.zeros(image.shape[:2], np.uint8))["image"]
+            return changed
     except Exception:  # the library raises many kinds of errors
-        return False
-    if changed.ndim != 3 or changed.shape[2] != channels or changed.dtype != np.float32:
-        return False
-    return bool(np.isfinite(changed).all() and np.abs(255 * changed - (255 * changed).round()).max() > 0.01)
+        return None
 
 
 class BandJitter(A.ImageOnlyTransform):

@@ -320,7 +320,7 @@ def test_augmentation_keeps_any_number_of_bands(name, bands):
 
 
 def test_transforms_of_rgb_and_of_8_bits_are_left_out_and_said():
-    transforms = [A.HueSaturationValue, A.ImageCompression, A.Equalize, A.HorizontalFlip]
+    transforms = [A.HueSaturationValue, A.ImageCompression, A.Equalize, A.HorizontalFlip]  # the first three fail
     augment = Augment(before_crop=[], after_crop=[strict(one, p=1.0) for one in transforms], crop=None)
     image = (255 * RNG.random((48, 48, 5))).astype(np.float32)
     changed = augment(Sample(image, np.zeros((48, 48), np.uint8)), seed=0, epoch=0, index=0).image
@@ -328,6 +328,8 @@ def test_transforms_of_rgb_and_of_8_bits_are_left_out_and_said():
     (note,) = augment.notes(5)
     assert "HueSaturationValue" in note
     assert "ImageCompression" in note
+    large = Augment(before_crop=[strict(A.RandomCrop, height=200, width=200)], after_crop=[], crop=None)
+    assert large.notes(5) == []  # a crop larger than the image that is tried
 
 
 # masks of other numbers
