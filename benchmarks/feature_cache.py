@@ -22,7 +22,7 @@ from segpipe.train import train
 
 CELL = [
     "encoder=vit", "encoder.freeze=1", "model=ladder", "model.stride=4", "model.width=32", "trainer=cpu", "logger=none",
-    "+trainer.enable_progress_bar=false", "encoder.width=32", "trainer.max_epochs=4", "data.dataset.side=192",
+    "+trainer.enable_progress_bar=false", "encoder.pyramid_width=32", "trainer.max_epochs=4", "data.dataset.side=192",
     "data.crop=[192,192]", "data.dataset.train=32", "data.dataset.val=8", "data.dataset.test=8",
 ]  # fmt: skip
 

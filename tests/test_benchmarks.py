@@ -53,7 +53,7 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
             "nearest",
             "--",
             "encoder.backbone=test_vit",
-            "encoder.width=8",
+            "encoder.pyramid_width=8",
             "trainer.max_epochs=1",
             "data.dataset.train=8",
             "data.dataset.val=2",

@@ -206,9 +206,10 @@ def check_images(cfg: DictConfig, encoder: Encoder) -> None:
 
 def check_cache(cfg: DictConfig, encoder: Encoder) -> None:
     """Raise UserError where ``encoder.cache`` could not keep the features: they change, or each epoch has others."""
-    cache, freeze, needed = cfg.encoder.get("cache"), cfg.encoder.get("freeze", 0), encoder.extracted_stages
+    cache, freeze = cfg.encoder.get("cache"), cfg.encoder.get("freeze", 0)
     if not cache:
         return
+    needed = encoder.extracted_stages
     option = f"encoder.cache={schema.format_value(cache).lower()}"
     if freeze < needed:
         part = "its backbone" if needed < len(encoder.stages) else "all of it"

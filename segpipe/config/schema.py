@@ -76,7 +76,7 @@ RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the sm
     **dict.fromkeys(
         ("stride", "width", "widths", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)
     ),
-    **dict.fromkeys(("per_gpu", "every_n_train_steps"), (1, math.inf)),
+    **dict.fromkeys(("per_gpu", "every_n_train_steps", "pyramid_width"), (1, math.inf)),
     **dict.fromkeys(("num_nodes", "log_every_n_steps"), (1, math.inf)),
     **dict.fromkeys(
         ("seed", "warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)

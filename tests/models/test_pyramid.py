@@ -16,12 +16,19 @@ from segpipe.models.encoders.pyramid import ChannelNorm
 from segpipe.training import pretrained
 
 timm = pytest.importorskip("timm", reason="timm is an extra")
-VIT = ["encoder=vit", "encoder.backbone=test_vit", "encoder.width=8", "neck=none", "model=ladder", "model.stride=4"]
+VIT = [
+    "encoder=vit",
+    "encoder.backbone=test_vit",
+    "encoder.pyramid_width=8",
+    "neck=none",
+    "model=ladder",
+    "model.stride=4",
+]
 
 
 def pyramid(backbone="test_vit", **options):
     torch.manual_seed(0)
-    return FeaturePyramid(backbone=backbone, width=8, **options).eval()
+    return FeaturePyramid(backbone=backbone, pyramid_width=8, **options).eval()
 
 
 def image(height, width, channels=3, batch=1):
@@ -113,7 +120,9 @@ def test_levels_are_those_of_the_paper():
 
 @pytest.mark.parametrize("model", grid(options("model"), quick=["fcn8s", "ladder", "segnet"]))
 def test_every_model_runs_on_it_at_odd_sizes(model):
-    cfg = configure(f"model={model}", "encoder=vit", "encoder.backbone=test_vit", "encoder.width=8", "neck=none")
+    cfg = configure(
+        f"model={model}", "encoder=vit", "encoder.backbone=test_vit", "encoder.pyramid_width=8", "neck=none"
+    )
     if cfg.decoder.name == "unpool":  # the encoder does not pool
         cfg.decoder = configure("decoder=bilinear").decoder
     network = build.network(Plan.of(cfg).cfg, 3).train()

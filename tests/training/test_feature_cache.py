@@ -24,7 +24,7 @@ SMALL = [
     "data.batch_size=4", "data.eval_batch_size=3", "trainer=cpu", "trainer.max_epochs=2", "model=ladder",
     "model.stride=4", "model.width=8", "+trainer.enable_progress_bar=false", "logger=none",
 ]  # fmt: skip
-VIT = [*SMALL, "encoder=vit", "encoder.backbone=test_vit", "encoder.width=8", "encoder.freeze=1"]
+VIT = [*SMALL, "encoder=vit", "encoder.backbone=test_vit", "encoder.pyramid_width=8", "encoder.freeze=1"]
 PLAIN = [*SMALL, "encoder=small", "encoder.widths=[8,8,8,8,8]", "encoder.depths=[1,1,1,1,1]", "encoder.freeze=5"]
 
 
@@ -89,6 +89,18 @@ def cached_network(*overrides, seed=0, **options):
 
 def images(number=2, side=32):
     return torch.randint(0, 256, (number, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_all_maps_of_a_convnext_are_kept():
+    pytest.importorskip("timm", reason="timm is an extra")
+    cfg = configure(*SMALL, "encoder=timm", "encoder.backbone=test_convnext", "encoder.freeze=1")
+    network = build.network(cfg, 3).eval()
+    expected = network(images())
+    network.extractor = FeatureCache(network, config=build.as_dict(cfg.encoder))
+    assert torch.equal(network(images()), expected)
+    assert torch.equal(network(images()), expected)
+    assert network.extractor.read == 2
 
 
 def files_in(folder):

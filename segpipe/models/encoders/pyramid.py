@@ -29,13 +29,13 @@ class FeaturePyramid(Encoder):
     bilinearly by p / s, where s is the next power of two (14 / 16 for DINOv2). It has one token for each s x s pixels
     then, and all published weights keep their shapes.
 
-    backbone: its name in timm. width: channels of every map of the pyramid. in_channels: of the image.
+    backbone: its name in timm. pyramid_width: channels of each map. in_channels: of the image.
     Stages, for ``encoder.freeze``: the backbone, then the pyramid.
     Raises UserError if timm is not installed; if timm has no such backbone; if it is no plain vision transformer; if it
     was not published for RGB images.
     """
 
-    def __init__(self, *, backbone: str, width: int = 256, in_channels: int = 3) -> None:
+    def __init__(self, *, backbone: str, pyramid_width: int = 256, in_channels: int = 3) -> None:
         super().__init__()
         self.backbone, self.in_channels = backbone, in_channels
         self.body = plain_transformer(backbone, in_channels)
@@ -43,7 +43,7 @@ class FeaturePyramid(Encoder):
         self.patch = int(info["reduction"])  # pixels of the image that the backbone sees
         self.stride = 1 << (self.patch - 1).bit_length()  # of the backbone's map, relative to the encoder's input
         strides = sorted({*STRIDES, self.stride})
-        self.channels = dict.fromkeys(strides, width)
+        self.channels = dict.fromkeys(strides, pyramid_width)
         self.depths = dict.fromkeys(strides, 2)  # a mirrored decoder has two convolutions per stride
         self.pools = {}
         self.min_size = strides[-1]
@@ -51,7 +51,7 @@ class FeaturePyramid(Encoder):
         self.mean = published_values(self.body, backbone, "mean")
         self.std = published_values(self.body, backbone, "std")
         self.levels = nn.ModuleDict(
-            {str(stride): pyramid_level(int(info["num_chs"]), width, self.stride, stride) for stride in strides}
+            {str(stride): pyramid_level(int(info["num_chs"]), pyramid_width, self.stride, stride) for stride in strides}
         )
         if next(self.body.parameters()).is_meta:  # every combination is built on meta before a training
             self.try_out()

@@ -56,7 +56,8 @@ class Timm(Encoder):
             raise UserError(
                 f"encoder.backbone={self.backbone}: for images of {side} x {2 * side} pixels its maps do not have "
                 f"the size of the image divided by the stride ({next(iter(wrong.values()))}). Choose a backbone that "
-                f"accepts images of any size, as convnext_tiny or resnet50d."
+                f"accepts images of any size, as convnext_tiny or resnet50d; or, for a plain vision transformer, "
+                f"encoder=vit."
             )
 
     @property
