@@ -37,11 +37,21 @@ UNSUPPORTED_TRAINER: dict[str, tuple[tuple[Any, ...], str]] = {
     "enable_checkpointing": ((None, True), "A run needs its history and its checkpoints: remove this option."),
     "use_distributed_sampler": ((None, False), "The program divides batches among devices itself: set it to false."),
 }
+# Callbacks of Lightning that change what a training does, and expect to step the optimizer: what to do instead.
+UNSUPPORTED_CALLBACKS = {
+    "StochasticWeightAveraging": "It would train one epoch more. To average the weights, give callbacks=ema.",
+    "WeightAveraging": "The scores would be those of other weights. To average the weights, give callbacks=ema.",
+    "BatchSizeFinder": "Its steps would be part of the history. Set data.batch_size.",
+    "LearningRateFinder": "The task does not have the attribute that it sets. Sweep optimizer.lr, see segpipe.tune.",
+    "GradientAccumulationScheduler": "The task averages losses exactly: set task.accumulate.",
+    "ModelPruning": "The cost and the stored weights would be those of another network. Take a smaller model.width.",
+}
 CHECKPOINT = {  # what the callbacks best and last need, beside their file names
     "save_top_k": 1,
     "save_on_train_epoch_end": True,
     "enable_version_counter": False,
     "every_n_train_steps": None,
+    "every_n_epochs": None,
     "train_time_interval": None,
 }
 
@@ -280,8 +290,19 @@ def check_training(cfg: DictConfig) -> None:
     limit = trainer.get("max_time")
     if isinstance(limit, str) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", limit):
         raise UserError(f"trainer.max_time={limit}: allowed is DAYS:HOURS:MINUTES:SECONDS, for example 00:01:30:00.")
+    for name, node in cfg.callbacks.items():
+        check_callback(str(name), node)
     for name in ("best", "last"):
         check_checkpoint(name, cfg.callbacks[name], cfg.run_dir)
+
+
+def check_callback(name: str, node: DictConfig | None) -> None:
+    """Raise UserError for a callback of Lightning that a training here does not support, or a class derived from it."""
+    made = schema.locate(node._target_) if node is not None and "_target_" in node else None
+    for base in inspect.getmro(made) if inspect.isclass(made) else ():
+        if base.__module__.startswith("pytorch_lightning.") and base.__name__ in UNSUPPORTED_CALLBACKS:
+            instead = UNSUPPORTED_CALLBACKS[base.__name__]
+            raise UserError(f"callbacks.{name}: {base.__name__} is not supported. {instead}")
 
 
 def check_checkpoint(name: str, node: DictConfig, run_dir: str | None) -> None:
@@ -295,7 +316,7 @@ def check_checkpoint(name: str, node: DictConfig, run_dir: str | None) -> None:
         del needed["every_n_train_steps"]  # engine.step_checkpoint writes those
     for key, value in needed.items():
         given = node.get(key, default[key].default)
-        if given != value:
+        if given != value and (key, given) != ("every_n_epochs", 1):
             raise UserError(
                 f"callbacks.{name}.{key}={given}: allowed is {str(value).lower().replace('none', 'null')}. A run is "
                 f"resumed from last.ckpt and tested with best.ckpt, each written after an epoch. Give another name to "

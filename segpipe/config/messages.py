@@ -87,6 +87,7 @@ LOADER_ENDED = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (exited un
 IN_WORKER = re.compile(
     r"\[Errno (\d+)\] ([^:\n]*)(?:: '(.*)')?\s*\Z"
 )  # the last line of an error of a loader's process
+SHOWN = 4  # choices in a message
 PLUGINS = {"launcher": "joblib or submitit_slurm", "sweeper": "optuna"}
 COMPOSING = re.compile(r"[/\\\\]hydra[/\\\\](_internal[/\\\\](?!instantiate)|core[/\\\\]override_parser)")
 
@@ -289,7 +290,8 @@ def explain_key(error: BaseException) -> str | None:
     choice = OmegaConf.select(cfg, f"{group}.name") if isinstance(cfg, DictConfig) else None
     with_choice = f" with {group}={choice}" if isinstance(choice, str) else ""
     if having := choices_with(group, rest):
-        return f"{given}: there is no such key{with_choice}. Give {' or '.join(having)}."
+        others = " or another one that has it" if len(having) > SHOWN else ""
+        return f"{given}: there is no such key{with_choice}. Give {' or '.join(having[:SHOWN])}{others}."
     if chosen := re.match(r"hydra\.(launcher|sweeper)\.", given):
         others = f"Choose another one first, such as hydra/{chosen[1]}={PLUGINS[chosen[1]]}."
         return f"{given}: the {chosen[1]} that is chosen has no such key. {others}"
@@ -341,7 +343,8 @@ def explain_hydra(error: BaseException) -> str | None:
     wrong = re.search(r"'([^']+)'", lines[0]) if re.search("key|overrid", lines[0], re.IGNORECASE) else None
     known = [*keys(), *groups()]
     given = wrong[1].lstrip("+~").partition("=")[0] if wrong else ""
-    return "\n".join(lines[:3]) + ("" if given in known else nearest(given, known) if given else "")
+    hint = nearest(given, known) if given and given not in known else ""
+    return " ".join(line.strip() for line in lines[:3]) + hint
 
 
 def is_lightning_error(error: BaseException | None) -> bool:

@@ -109,9 +109,8 @@ def check(cfg: DictConfig) -> None:
         check_text(path, value)
         for number in value if isinstance(value, ListConfig) else [value]:
             if isinstance(number, int | float) and not low <= number <= high:
-                raise UserError(
-                    f"{path}={format_value(value)}: allowed is {describe(type(number))} {between(low, high)}."
-                )
+                kind = float if is_valid(0.5, allowed) or is_valid([0.5], allowed) else type(number)
+                raise UserError(f"{path}={format_value(value)}: allowed is {describe(kind)} {between(low, high)}.")
 
 
 def check_keys(cfg: DictConfig, names: Iterable[str]) -> None:

@@ -80,6 +80,8 @@ def test_precedence_is_command_line_experiment_model_root():
         ("loss=ohem +loss.weight=median_frequency", ["loss.weight", "takes no 'weight'"]),
         ("loss=focal loss.weight=mean_frequency", ["loss.weight", "median_frequency"]),
         ("encoder.widths=[]", ["encoder.widths has 0"]),
+        ("task.clip=0", ["task.clip=0: allowed is a number above 0"]),
+        ("fusion.drop=1", ["fusion.drop=1: allowed is a number from 0 to 0.999"]),
         ("encoder.widths=[0,8,8,8,8]", ["encoder.widths=[0,8,8,8,8]: allowed is a whole number of 1 or more"]),
         ("encoder=basic encoder.kernel=4", ["encoder.kernel=4", "odd number"]),
         ("+foo=1", ["foo", "nothing reads this key"]),

@@ -13,6 +13,7 @@ from support.configs import TINY, configure
 from support.trainings import equal, weights
 
 from segpipe.config import build
+from segpipe.config.compatibility import UNSUPPORTED_CALLBACKS, check_callback
 from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
 from segpipe.data import module
@@ -51,6 +52,8 @@ from segpipe.training.task import SegmentationTask
         ("+callbacks.last.train_time_interval=5", "callbacks.last.train_time_interval=5: allowed is"),
         ("callbacks.last.save_on_train_epoch_end=false", "allowed is true"),
         ("callbacks.best.save_top_k=0", "allowed is 1"),
+        ("+callbacks.best.every_n_epochs=7", "allowed is null"),
+        ("+callbacks.last.every_n_epochs=2", "allowed is null"),
         ("callbacks.best.filename=good", "allowed is best"),
         ("callbacks.best.enable_version_counter=true", "allowed is false"),
         ("+callbacks.last.save_weights_only=true", "allowed is false"),
@@ -62,10 +65,24 @@ def test_options_with_which_a_run_would_not_be_complete_are_refused(option, says
         Plan.of(configure("run_dir=run", option))
 
 
+@pytest.mark.parametrize("name", [*UNSUPPORTED_CALLBACKS, "EMAWeightAveraging"])
+def test_a_callback_that_would_steer_the_training_is_refused(name):
+    node = OmegaConf.create({"_target_": f"pytorch_lightning.callbacks.{name}"})
+    with pytest.raises(UserError, match=r"callbacks\.x: \w+ is not supported\. .*(Set|Sweep|[gG]ive|set|Take) "):
+        check_callback("x", node)
+
+
+@pytest.mark.parametrize("name", ["EarlyStopping", "LearningRateMonitor", "Timer", "ModelCheckpoint"])
+def test_a_callback_that_watches_or_stops_is_allowed(name):
+    check_callback("x", OmegaConf.create({"_target_": f"pytorch_lightning.callbacks.{name}"}))
+    check_callback("x", None)
+
+
 @pytest.mark.parametrize(
     "option",
     [
         "+trainer.max_steps=-1",
+        "+callbacks.best.every_n_epochs=1",
         "+trainer.fast_dev_run=false",
         "+trainer.min_epochs=1",
         "+trainer.max_time={hours:1}",

@@ -158,12 +158,12 @@ def test_a_job_is_launched_before_the_next_one_is_composed(monkeypatch, given, c
 def test_a_long_list_of_cells_is_written_now_and_then(tmp_path, monkeypatch):
     """Ten thousand cells are listed in seconds, and none is lost."""
     monkeypatch.setattr(sweep.SweepCallback, "options", ["--config-dir=mine"])
-    began = time.monotonic()
+    began = time.process_time()  # of this process: other work on the machine does not count
     listing = Listing(tmp_path / "x")
     for seed in range(10_000):
         listing.add(Cell([f"seed={seed}"], {"seed": seed}, run=f"r{seed}"), tuning_seeds=[3])
     listing.write()
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30
     assert [cell.choices["seed"] for cell in cells.read(tmp_path / "x")] == list(range(10_000))
     assert (cells.read_tuning_seeds(tmp_path / "x"), cells.read_options(tmp_path / "x")) == ([3], ["--config-dir=mine"])
 

@@ -38,7 +38,7 @@ def command(folder, *words, module="train"):
         )
 
 
-def wait_for(process, event, seconds=120):
+def wait_for(process, event, seconds=300):
     """Wait until something is so while a process runs."""
     until = time.monotonic() + seconds
     while not event():

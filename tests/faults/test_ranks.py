@@ -44,16 +44,15 @@ def test_whatever_ends_nothing_is_left_and_the_record_says_why(tmp_path):
     choices = [*SMALL, "trainer=ddp_cpu", "trainer.max_epochs=1000", "logger=none"]
     process = driver(tmp_path, [[(name, choices) for name in names]])
     try:
-        wait(lambda: all((tmp_path / name / "checkpoints" / "last.ckpt").is_file() for name in names), 120)
+        wait(lambda: all((tmp_path / name / "checkpoints" / "last.ckpt").is_file() for name in names), 300)
         commands = {name: int((tmp_path / name).with_suffix(".pid").read_text()) for name in names}
         ranks = {name: sorted(descendants(pid)) for name, pid in commands.items()}
         assert [len(pids) for pids in ranks.values()] == [2, 2, 2]
-        began = time.monotonic()
         os.kill(ranks["killed"][1], signal.SIGKILL)
         os.kill(ranks["ended"][1], signal.SIGTERM)
         os.kill(commands["orphaned"], signal.SIGKILL)
-        assert process.wait(timeout=60) == 0
-        wait(lambda: all(gone(pid) for pids in ranks.values() for pid in pids), 60 - (time.monotonic() - began))
+        assert process.wait(timeout=300) == 0
+        wait(lambda: all(gone(pid) for pids in ranks.values() for pid in pids), 300)
         assert [status(tmp_path / name) for name in names] == [1, 1, -signal.SIGKILL]
         found = {name: record(tmp_path / name) for name in names}
         assert [found[name]["status"] for name in names] == ["failed", "failed", "running"]

@@ -188,7 +188,9 @@ def test_nothing_that_tells_of_the_machine_is_sent(tracked):
     content = "\n".join(line for line in lines if "local_path:" not in line)
     for folder in (tracked.folder, tracked.folder.parent, Path.home()):
         assert str(folder) not in content, folder
-    assert not re.search(rf"\b{re.escape(platform.node())}\b", content), platform.node()
+    assert {record.run.host for record in records(tracked.file.path.read_bytes())} == {""}
+    if len(platform.node()) > 8:  # a shorter name may be a word of the configuration
+        assert not re.search(rf"\b{re.escape(platform.node())}\b", content), platform.node()
     assert not list(tracked.folder.glob("wandb/*/files/requirements.txt"))
     assert not list(tracked.folder.glob("wandb/*/files/wandb-metadata.json"))
 

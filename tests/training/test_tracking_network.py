@@ -37,7 +37,7 @@ def test_a_key_but_no_network(network, reason, tmp_path, monkeypatch):
         monkeypatch.setenv("WANDB_BASE_URL", url)
         began = time.monotonic()
         said = train_tiny(tmp_path / "run", "logger.timeout=1", "trainer.max_epochs=1")
-        assert time.monotonic() - began < 40
+        assert time.monotonic() - began < 85  # W&B itself would wait for 90 s, and longer
     assert reason in synced_later(said, tmp_path / "run")
     assert whole(tmp_path / "run")
     assert read_wandb(tmp_path / "run").exit_code == 0
