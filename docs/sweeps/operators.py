@@ -31,6 +31,7 @@ from segpipe.analysis.ordering import exchanged
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis, analyse
 from segpipe.runs import cells
+from segpipe.runs.archive import as_folder
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "results.md"
@@ -50,11 +51,12 @@ and the operator's own for the others.
 
 
 class Kept(NamedTuple):
-    """A sweep that is kept: its runs, the comparisons, and the result of each network."""
+    """A sweep that is kept: its runs, the comparisons, the result of each network, and the number of runs it lists."""
 
     collection: Collection
     analysis: Analysis
     results: list[NetworkResult]
+    listed: int
 
     def at(self, **levels: str) -> NetworkResult | None:
         """Return the result at levels of factors; None without one."""
@@ -84,7 +86,8 @@ def read(name: str, folder: Path = HERE) -> Kept | None:
         return None
     collection = collect(path)
     analysis = analyse(collection, resamples=RESAMPLES)
-    return Kept(collection, analysis, network_results(collection, analysis))
+    listed = {cell.run or cell.place for cell in cells.read(as_folder(path)) if not cell.refused}
+    return Kept(collection, analysis, network_results(collection, analysis), len(listed))
 
 
 def section(folder: Path = HERE) -> str:
@@ -101,12 +104,14 @@ def section(folder: Path = HERE) -> str:
 def state(name: str, kept: Kept) -> str:
     """Return which runs the numbers are of."""
     runs, seeds = len(kept.collection.runs), len(kept.collection.seeds)
-    whole = len(kept.collection.networks) * seeds
-    lacking = whole - runs
-    rest = f" {lacking} {'is' if lacking == 1 else 'are'} not finished." if lacking else ""
+    many = (
+        f"{runs} runs"
+        if runs == kept.listed
+        else f"{runs} of {kept.listed} runs; the others are not finished. They are"
+    )
     return (
-        f"[{name}](sweeps/{name}.md): {runs} runs of {pluralise(len(kept.results), 'network')}, "
-        f"{pluralise(seeds, 'seed')}.{rest} [Report](reports/{name}/report.html).\n"
+        f"[{name}](sweeps/{name}.md): {many} of {pluralise(len(kept.results), 'network')}, "
+        f"{pluralise(seeds, 'seed')}. [Report](reports/{name}/report.html).\n"
     )
 
 
@@ -136,7 +141,9 @@ def verdict(kept: Kept) -> str:
         + (f"; not resolved: {names(rest)}" if rest and parts else "")
         + f". The observed differences to `{REFERENCE}` are {format_score(min(sizes))} to {format_score(max(sizes))} "
         f"points of test mIoU. Differences are means over sum and concatenation; significance is by Holm's p over the "
-        f"{family} differences of the sweep, for new trainings on these images.\n"
+        f"{family} differences of the sweep, for new trainings on these images. In the tables, scores are test mIoU in "
+        f"percent, mean ± standard deviation over seeds; differences have 95 % intervals, and significant ones are "
+        f"bold.\n"
     )
     return text + fusion_text(kept)
 

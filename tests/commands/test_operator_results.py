@@ -79,7 +79,9 @@ def test_missing_runs_are_said(tmp_path):
     record = folder / "deconv-sum-4-s3" / "run.json"
     record.write_text(record.read_text().replace("finished", "failed"))
     archive.write(folder, tmp_path / "sweep_operators.zip")
-    assert "31 runs of 8 networks, 4 seeds. 1 is not finished" in script()["section"](tmp_path)
+    assert "31 of 32 runs; the others are not finished. They are of 8 networks, 4 seeds." in script()["section"](
+        tmp_path
+    )
 
 
 def test_two_seeds_give_no_verdict(tmp_path):
