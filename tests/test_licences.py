@@ -44,7 +44,7 @@ def licence(about):
 def test_every_dependency_may_be_used_freely():
     found = {
         name: licence(about)
-        for name, about in installed_with("segpipe", ("timm", "cluster")).items()
+        for name, about in installed_with("segpipe", ("timm", "cluster", "export")).items()
         if not CUDA.fullmatch(name)
     }
     assert len(found) > 40

@@ -38,9 +38,9 @@ def facts(network, **given):
     )  # fmt: skip
 
 
-def two_steps(decoder, fusion):
-    """A network with two steps of a decoder, up to full size. No parameter of it is zero everywhere."""
-    cfg = configure("model=unet", "encoder=small", "encoder.widths=[8,8]", "encoder.depths=[1,1]")
+def small_network(decoder, fusion):
+    """A network with one step of a decoder, up to full size. No parameter of it is zero everywhere."""
+    cfg = configure("model=unet", "encoder=small", "encoder.widths=[8]", "encoder.depths=[1]")
     for group, name in (("decoder", decoder), ("fusion", fusion)):
         cfg[group] = OmegaConf.load(CONF / group / f"{name}.yaml")
     if cfg.decoder.get("kernel") == 5:
@@ -83,14 +83,14 @@ QUICK = [("unpool", "attention_gate")]
 
 @pytest.mark.parametrize(("decoder", "fusion"), grid(options("decoder"), options("fusion"), quick=QUICK))
 def test_every_operator_and_fusion_is_the_same_in_onnxruntime(decoder, fusion, tmp_path):
-    network = two_steps(decoder, fusion)
+    network = small_network(decoder, fusion)
     agree(network, written(network, tmp_path / "m.onnx"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder", options("decoder"))
 def test_every_operator_is_the_same_as_a_program_of_torch(decoder, tmp_path):
-    network = two_steps(decoder, "sum")
+    network = small_network(decoder, "sum")
     agree(network, written(network, tmp_path / "m.pt2", "torch_export"))
 
 
@@ -150,7 +150,7 @@ def test_a_file_predicts_as_its_run(finished_run, onnx_file, tmp_path):
 
 
 def test_a_float_image_may_be_asked_for(tmp_path):
-    network = two_steps("bilinear", "none")
+    network = small_network("bilinear", "none")
     about = facts(network, input="float32")
     export.write_torch(export.record(network, about), about, tmp_path / "m.pt2")
     image = torch.randint(0, 256, (1, 3, 20, 30)).float()
@@ -199,7 +199,7 @@ class Deciding(Bilinear):
     [(Foreign, r"no ONNX form \(segpipe_tests.twice.default\)"), (Deciding, "cannot be recorded as a program")],
 )
 def test_what_cannot_be_exported_is_said_and_nothing_is_written(kind, says, tmp_path):
-    network = two_steps("bilinear", "none")
+    network = small_network("bilinear", "none")
     for step in network.decoder.steps.values():
         step.upsample.__class__ = kind
     with pytest.raises(UserError, match=says):
