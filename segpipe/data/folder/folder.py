@@ -237,7 +237,13 @@ def read_channels(pair: Pair) -> Image:
         if band.shape[:2] != image.shape[:2]:
             raise UserError(f"{path}: another size than {pair.image}. Give all channels of an image one size.")
         bands.append(band[..., :1] if read_image_header(path).bands == 1 else band)
-    return np.concatenate(bands, axis=-1)
+    stacked = np.concatenate(bands, axis=-1)
+    if stacked.shape[-1] != 3:
+        raise UserError(
+            f"{pair.image}: with {len(pair.more)} more files, an image of {stacked.shape[-1]} bands; allowed are "
+            f"three. Choose three channels, and move the files of the others out of the folder."
+        )
+    return stacked
 
 
 def overlaps(split: Split, looks: Sequence[MaskSummary]) -> list[str]:
