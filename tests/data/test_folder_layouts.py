@@ -155,7 +155,6 @@ WRONG = {
     "coco: entry": (coco_with(annotations=[3]), ["another kind than COCO's"]),
     "list: absolute": (with_line("/a/x.png /b/x.png"), ["'/a/x.png' is not a path below", "relative"]),
     "list: parent": (with_line("a/../../x.png b/x.png"), ["is not a path below"]),
-    "list: missing": (with_line("a/x.png b/x.png"), ["a/x.png: no such file", "lists it"]),
     "list: link": (link_out, ["a link that leads out"]),
     "list: classification": (with_line("train_0 -1"), ["says whether an image contains a class"]),
     "list: empty": (with_line("\n"), ["an empty list"]),
@@ -169,6 +168,10 @@ WRONG = {
         ["data.dataset.images={split}/a/*.tif: no file matches", "train/a/ (4 .png)"],
     ),
     "template: folder": (options(images="c/*.png", masks="{split}/b/{name}"), ["no such folder", "In", "train"]),
+    "template: names": (
+        options(images="{split}/a/*.png", masks="{split}/b/{name}?.png"),
+        ["none of 8 files has the name of an image", "the images as"],
+    ),
     "template: one": (options(images="{split}/a/*"), ["belong together"]),
     "lists: nothing": (options(lists="x/{split}.txt"), ["data.dataset.lists=x/{split}.txt"]),
     "lists: no file": (options(lists="{split}.txt"), ["no file matches"]),
@@ -188,6 +191,19 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path, case):
     assert "\n" not in str(error.value)
 
 
+def broken_labelme(root):
+    layouts.labelme("{split}/labels/{name}.json", "{split}/images/{name}.png")(root)
+    (root / "train" / "labels" / "train_0.json").write_text("{")
+
+
+def bad_class(mask):
+    def write(root):
+        layouts.class_files("{label}/{name}.png")(root)
+        save(root / "train" / "masks" / "cell" / "train_0.png", mask.astype(np.uint8))
+
+    return write
+
+
 PROBLEMS = {
     "labelme: kind": (labelme_with(shape_type="linestrip"), ["linestrip", "no area", "polygon, rectangle"]),
     "labelme: label": (labelme_with(label=""), ["shape 0 has the label"]),
@@ -195,6 +211,11 @@ PROBLEMS = {
     "labelme: far": (labelme_with(points=[[0, 0], [1, 1], [1e300, 0]]), ["coordinate"]),
     "labelme: circle": (labelme_with(shape_type="circle", points=[[0, 0]]), ["it has two"]),
     "labelme: mask": (labelme_with(shape_type="mask", points=[[0, 0], [1, 1]], mask="AAAA"), ["not a gray PNG"]),
+    "labelme: no JSON": (broken_labelme, ["train_0.json: cannot be read as JSON"]),
+    "list: missing image": (with_line("a/train_0.png b/train_0.png\na/x.png b/x.png"), ["lists a/x.png, but"]),
+    "list: missing mask": (with_line("a/train_0.png b/train_0.png\na/train_1.png b/x.png"), ["lists b/x.png, but"]),
+    "a class: values": (bad_class(np.arange(320).reshape(16, 20)), ["256 different values", "one class (cell)"]),
+    "a class: size": (bad_class(np.zeros((3, 3))), ["another size than"]),
     "coco: other size": (coco_with(height_of_images=15), ["a mask of 15 x 20 for an image of 16 x 20"]),
     "coco: runs of another size": (
         coco_with(segmentation_of_annotations={"size": [2, 2], "counts": [4]}),
@@ -215,6 +236,15 @@ def test_files_that_are_wrong_are_problems(tmp_path, case):
 def test_polygons_that_would_take_long_are_refused(points):
     with pytest.raises(ValueError, match="a polygon"):
         drawing.Polygons([drawing.polygon(points, "x")]).patch(10_000, 10_000)
+
+
+def test_regions_that_cover_an_image_too_often_are_refused(tmp_path):
+    coco_with()(tmp_path)
+    content = json.loads((tmp_path / "train.json").read_text())
+    whole = {"image_id": 0, "category_id": 10, "segmentation": [[0, 0, 20, 0, 20, 16, 0, 16]]}
+    content["annotations"] += [whole] * 1001
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    assert any("more than 1000 times" in problem for problem in splits(root=str(tmp_path))[0].problems)
 
 
 def test_an_annotation_file_has_a_limit(tmp_path, monkeypatch):

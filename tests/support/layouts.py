@@ -251,6 +251,10 @@ LAYOUTS = {
     "coco given": coco(
         "x/{split}.json", "y/{split}/{name}.png", images="y/{split}", masks="x/{split}.json"
     ),
+    "coco given, patterns": coco(
+        "x/{split}.json", "y/{split}/{name}.png", images="y/{split}/*.png", masks="x/{split}.json"
+    ),
+    "coco given, alone": coco("x/{split}.json", "y/{split}/{name}.png", masks="x/{split}.json"),
     "labelme beside": labelme("{split}/{name}.json", "{split}/{name}.png"),
     "labelme in folders": labelme("{split}/labels/{name}.json", "{split}/images/{name}.png", "rectangle"),
     "labelme masks": labelme("ann/{split}/{name}.json", "img/{split}/{name}.png", "mask"),

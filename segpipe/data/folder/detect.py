@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,19 @@ def labelme_files(files: Files) -> Files | None:
     found, problems = images_below(files.where.masks, JSON)
     lookup = Lookup(files.images)
     owners = {name: owner for name in found if (owner := lookup.owner(name)) is not None}
-    if not owners or not is_labelme(read_json(found[next(iter(owners))])):
+    if not any_labelme(found[name] for name in owners):
         return None
     masks, wrong = read_all({owner: found[name] for name, owner in owners.items()}, files.images)
     note = f"{files.where.masks}: labels are LabelMe files; pixels without a shape are background."
     return files._replace(masks=masks, problems=(*files.problems, *problems, *wrong), notes=(note,))
+
+
+def any_labelme(paths: Iterable[Path]) -> bool:
+    """Return whether the first JSON file that can be read is LabelMe's."""
+    for path in paths:
+        with suppress(UserError):
+            return is_labelme(read_json(path))
+    return False
 
 
 def read_all(paths: Mapping[str, Path], images: Mapping[str, Path]) -> tuple[dict[str, MaskSource], list[str]]:
@@ -317,7 +326,7 @@ def with_json(files: Files, found: Mapping[str, Path]) -> Files | None:
     """Return images with LabelMe files of their names; None if there are none."""
     lookup = Lookup(files.images)
     owners = {owner: path for name, path in found.items() if (owner := lookup.owner(name)) is not None}
-    if not owners or not is_labelme(read_json(next(iter(owners.values())))):
+    if not any_labelme(owners.values()):
         return None
     masks, problems = read_all(owners, files.images)
     note = "labels are LabelMe files; pixels without a shape are background."

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 MOST_POINTS = 1_000_000  # of one polygon
 MOST_CROSSINGS = 4_000_000  # rows that the edges of one polygon cross
-MOST_COVER = 1000  # regions of one image together may cover the image so many times
+MOST_COVER = 1000  # regions of one image together may cover the image so many times,
+MOST_DRAWN = 10_000_000_000  # and have so many pixels
 FAR = 1e6  # largest coordinate
 
 

@@ -17,6 +17,7 @@ from segpipe.errors import UserError
 LIST_FOLDERS = ("ImageSets/Segmentation", ".", "ImageSets", "imagesets", "splits", "split", "lists", "list")
 WHOLE = ("default", "all")  # lists of all images
 NO_MASKS = ("captions", "person_keypoints", "panoptic", "image_info")  # starts of the names of other COCO files
+ADD = "Add it, or remove the line."
 MOST_FILES = 50  # JSON files that are taken for COCO's
 
 
@@ -93,10 +94,10 @@ def read_lists(lists: Mapping[Part, Path], root: Path, folders: Folders | None) 
     finder = Finder(folders, base_of([line for part in lines.values() for line in part], first, root))
     parts: dict[Part, Files] = {}
     for part, content in lines.items():
-        images, masks = finder.files(content, lists[part])
+        images, masks, problems = finder.files(content, lists[part])
         where = folders or Folders(lists[part], lists[part])
         if masks or part != "test":  # competitions list images without masks
-            parts[part] = Files(images, masks, where)
+            parts[part] = Files(images, masks, where, tuple(problems))
     shown = ", ".join(str(path) for path in lists.values())
     return Layout(parts, (f"the splits are those of {shown}.",))
 
@@ -127,22 +128,33 @@ class Finder:
         self.images = images_below(folders.images, IMAGE_SUFFIXES)[0] if folders else {}
         self.masks = images_below(folders.masks, MASK_SUFFIXES)[0] if folders else {}
 
-    def files(self, lines: Sequence[Line], source: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-        """Return the images and masks of a list by name. Raises UserError if a file is missing."""
+    def files(self, lines: Sequence[Line], source: Path) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
+        """Return the images and masks of a list by name, and the files that are missing, as problems.
+
+        Raises UserError for a path that leaves the folder.
+        """
         images: dict[str, Path] = {}
         masks: dict[str, Path] = {}
+        problems: list[str] = []
         for line in lines:
             text = line.image.replace("\\", "/").removeprefix("./")
+            path = below(self.base, text, source)
             stem = os.path.splitext(text)[0] if os.path.splitext(text)[1].lower() in IMAGE_SUFFIXES else text
             known = next((name for name in (text, stem, os.path.basename(stem)) if name in self.images), None)
-            if line.mask is None and known is not None and not (self.base / text).is_file():
-                below(self.base, text, source)  # a path that leaves the folder is an error in any case
-                name, images[known] = known, self.images[known]
+            if line.mask is None and known is not None and not path.is_file():
+                images[known] = self.images[known]
+            elif path.is_file():
+                images[stem] = path
             else:
-                name = stem
-                images[name] = listed(self.base, [line.image], source)[0]
+                where = self.folders.images if self.folders else self.base
+                problems.append(f"{source}: lists {line.image[:200]}, but {where} has no such image. {ADD}")
+                continue
             if line.mask is not None:
-                masks[name] = listed(self.base, [line.mask], source)[0]
+                mask_path = below(self.base, line.mask, source)
+                if mask_path.is_file():
+                    masks[stem] = mask_path
+                else:
+                    problems.append(f"{source}: lists {line.mask[:200]}, but {self.base} has no such file. {ADD}")
         if self.masks:
             by_stem = {name.rpartition("/")[2]: name for name in images}
             lookup, stems = Lookup(images), Lookup(by_stem)
@@ -150,7 +162,7 @@ class Finder:
                 owner = lookup.owner(mask) or by_stem.get(stems.owner(mask) or "")
                 if owner is not None:
                     masks.setdefault(owner, path)
-        return images, masks
+        return images, masks, problems
 
 
 def folders_of_names(names: Sequence[str], near: Sequence[Path], root: Path) -> Folders | None:

@@ -128,7 +128,8 @@ def given_coco(options: Options) -> Layout:
     root = options.root_folder or masks.folder
     folders: dict[Part, Path] | None = None
     if options.images:
-        text = options.images.removesuffix("/*")
+        folder, _, last = options.images.rpartition("/")
+        text = folder if folder and ("*" in last or "{name}" in last) else options.images  # the folder of the images
         template = Template(text, key="data.dataset.images", root=options.root_folder, suffixes=set())
         found: dict[Part, Path] = {part.split or "all": part.path for part in template.folders()}
         folders = {part: found.get(part, found.get("all", Path())) for part in contents}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segpipe.data.dataset import Mask
 from segpipe.data.files import check_pixels, has_wide_numbers, mask_header, most_bytes, read_mask_values, reading
 from segpipe.data.folder.classes import IGNORED, MOST_CLASSES, numbers
-from segpipe.data.folder.drawing import MOST_COVER, Region
+from segpipe.data.folder.drawing import MOST_COVER, MOST_DRAWN, Region
 from segpipe.data.folder.survey import DecodedMask, MaskSource, decode, stamp
 from segpipe.errors import UserError
 from segpipe.runs.storage import open_regular
@@ -88,8 +88,11 @@ class Drawing(NamedSource):
             except ValueError as error:
                 raise UserError(f"{self}: {name}: {error}. Correct the file.") from error
             pixels += patch.inside.size
-            if pixels > MOST_COVER * self.size[0] * self.size[1]:
-                raise UserError(f"{self}: its regions cover the image more than {MOST_COVER} times. Correct the file.")
+            if pixels > min(MOST_COVER * self.size[0] * self.size[1], MOST_DRAWN):
+                raise UserError(
+                    f"{self}: its regions cover the image more than {MOST_COVER} times, or have more than "
+                    f"{MOST_DRAWN:,} pixels together. Correct the file."
+                )
             layers.append(Layer(name, *patch))
         return self.size, layers
 

@@ -102,8 +102,17 @@ def paired(images: list[Named], labels: list[Named], where: Folders) -> dict[Par
             continue
         images_of[name] = image.found.path
         if key is not None:
-            masks_of[name] = label_of(by_key[key], image.found.path, problems)
+            if (label := label_of(by_key[key], image.found.path, problems)) is not None:
+                masks_of[name] = label
+            else:
+                del images_of[name]
             used |= {id(mask) for mask in by_key[key]}
+    if not used:
+        raise UserError(
+            f"data.dataset.masks={where.masks}: none of {len(labels)} files has the name of an image: the masks have "
+            f"names as {labels[0].names[0]}, the images as {images[0].names[0]}. {{name}} stands for the name of an "
+            f"image: write what else is in the name of a mask around it."
+        )
     for mask in labels:
         home: Part = next(iter(parts))
         home = mask.found.split or home
@@ -114,11 +123,20 @@ def paired(images: list[Named], labels: list[Named], where: Folders) -> dict[Par
     return {part: Files(images, masks, where, tuple(problems)) for part, (images, masks, problems) in parts.items()}
 
 
-def label_of(files: list[Named], image: Path, problems: list[str]) -> Path | MaskSource:
-    """Return the mask of the files that belong to an image: one file, a LabelMe file, or a file for each class."""
+def label_of(files: list[Named], image: Path, problems: list[str]) -> Path | MaskSource | None:
+    """Return the mask of the files that belong to an image: one file, a LabelMe file, or a file for each class.
+
+    None for an invalid LabelMe file, which is added to the problems.
+    """
     first = files[0].found
     if first.label is not None:
         return ClassFiles(first.path, [(str(file.found.label), file.found.path) for file in files])
     if len(files) > 1:
         problems.append(f"{files[1].found.path}: has the same name as {first.path}. Keep only one of the two.")
-    return read_labelme(first.path, image) if first.path.suffix.lower() in JSON else first.path
+    if first.path.suffix.lower() not in JSON:
+        return first.path
+    try:
+        return read_labelme(first.path, image)
+    except UserError as error:
+        problems.append(str(error))
+        return None
