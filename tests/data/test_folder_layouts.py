@@ -3,6 +3,7 @@
 import json
 import re
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -67,8 +68,27 @@ def test_channels_of_nnunet_are_bands(tmp_path):
     save(tmp_path / "imagesTr" / f"{part.names[0]}_0002.png", np.zeros(SIZE, np.uint8))
     assert [dataset.fingerprint() for dataset in splits(root=str(tmp_path), fractions=[0.4, 0.3, 0.3])] != before
     (tmp_path / "imagesTr" / f"{part.names[0]}_0002.png").unlink()
-    (problem,) = splits(root=str(tmp_path), fractions=[0.4, 0.3, 0.3])[0].problems
-    assert "has the channels [0, 1], others have [0, 1, 2]" in problem
+    problems = splits(root=str(tmp_path), fractions=[0.4, 0.3, 0.3])[0].problems
+    assert "has the channels [0, 1], others have [0, 1, 2]" in problems[0]
+
+
+def test_two_channels_of_nnunet_are_two_bands(tmp_path):
+    """One has 16 bits, so the image has the numbers of both."""
+    write_files(tmp_path, "imagesTr/{name}_0000.png", "labelsTr/{name}.png")
+    expected = {}
+    for path in sorted((tmp_path / "imagesTr").iterdir()):
+        first = np.ascontiguousarray(np.asarray(PIL.Image.open(path))[..., 0])
+        save(path, first)
+        second = 257 * first.astype(np.uint16)
+        assert cv2.imwrite(str(path.with_name(path.name.replace("0000", "0001"))), second)
+        expected[path.stem.removesuffix("_0000")] = np.dstack([first, second])
+    for part in splits(root=str(tmp_path), fractions=[0.4, 0.3, 0.3]):
+        assert part.problems == []
+        assert part.form.channels == 2
+        for index, name in enumerate(part.names):
+            assert (part.read(index).image == expected[name]).all()
+            window = part.read_window(index, slice(2, 7), slice(3, 5))
+            assert (window.image == expected[name][2:7, 3:5]).all()
 
 
 # what is wrong
