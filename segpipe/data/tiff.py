@@ -1,6 +1,7 @@
 """The pixels of a TIFF file as stored: any number of bands and type of numbers, whole or a window.
 
-Only the strips or tiles that a window needs are read and decompressed, each to the size that the header gives it.
+Only the strips or tiles that a window needs are read and decompressed, each to the size that the header gives it: files
+may come from strangers. tifffile has no such bound, and needs a further library for LZW, ZSTD and predictors.
 Sources: TIFF 6.0 (Adobe 1992), its technical note 3 (floating point predictor), BigTIFF.
 """
 
