@@ -70,7 +70,7 @@ def test_what_is_said_to_be_one_network_computes_the_same(decoder):
         (["fusion.at=[16,4]"], r"fusion\.at=\[16,4\]: allowed are .*or null for all"),
         (["fusion.at=16"], r"fusion\.at=16: allowed is a list of whole numbers or null"),
         (["fusion.at=[16.5]"], r"fusion\.at=\[16\.5\]: allowed is a list of whole numbers"),
-        (["fusion.drop=1"], r"fusion\.drop=1: allowed is a whole number from 0 to 0\.999"),
+        (["fusion.drop=1"], r"fusion\.drop=1: allowed is a number from 0 to 0\.999"),
         (["fusion.drop=-0.1"], r"fusion\.drop=-0\.1: allowed is a number from 0 to 0\.999"),
         (["fusion.drop=null"], r"fusion\.drop=null: allowed is a number"),
         (["fusion.attention=se"], r"fusion\.attention=se: allowed is scse or null"),
