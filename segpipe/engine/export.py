@@ -137,12 +137,13 @@ def facts_of(predictor: Predictor, given: Input | None) -> Facts:
 def record(network: Network, facts: Facts) -> Any:
     """Return the program of a network for any number of images of any size, as ``torch.export`` records it.
 
+    Raises ``facts.min_size`` where the operations need larger images.
     Raises UserError where torch cannot record it.
     """
     symbolic: Any = importlib.import_module("torch.fx.experimental._config")
     side = max(facts.min_size, *TRACED)
     image = torch.zeros(2, facts.channels, max(TRACED[0], facts.min_size), side, dtype=getattr(torch, facts.input))
-    sizes = {axis: Dim(name, min=1) for axis, name in AXES.items()}
+    sizes = dict.fromkeys(AXES, Dim.DYNAMIC)
     try:
         with symbolic.patch(backed_size_oblivious=True), torch.no_grad(), quiet():
             program = torch.export.export(
@@ -163,7 +164,15 @@ def record(network: Network, facts: Facts) -> Any:
             program.graph.erase_node(node)
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
+    facts.min_size = max(facts.min_size, *smallest_sides(program))
     return program
+
+
+def smallest_sides(program: Any) -> list[int]:
+    """Return the least height and width that a recorded program accepts: operations may exclude maps of one cell."""
+    (image,) = (node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
+    sides = (side.node.expr for side in image.meta["val"].shape[2:])
+    return [int(program.range_constraints[side].lower) for side in sides]
 
 
 def write_onnx(program: Any, facts: Facts, path: Path) -> None:
