@@ -137,7 +137,7 @@ def test_a_job_is_launched_before_the_next_one_is_composed(monkeypatch, given, c
     sweeper = sweep.ProductSweeper()
     sweeper.hydra_context = SimpleNamespace(config_loader=loader)
     target = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-    sweeper.config = OmegaConf.create({"hydra": {"launcher": {"_target_": target}}})
+    sweeper.config = OmegaConf.create({"hydra": {"launcher": {"_target_": target}}, "sweep": {"name": "one"}})
 
     def launch(jobs, initial_job_idx):
         launched.append((initial_job_idx, jobs))
