@@ -229,7 +229,7 @@ def as_plain(array: NDArray, path: Path) -> Image:
             f"{path}: an array of {array.shape[2]} bands of {array.dtype}; needed is uint8 of one band or three. "
             f"Choose three bands (or one), scale the values to 0..255, and save them with 8 bits."
         )
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+    return writable(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
 def read_form(path: Path, form: ImageForm) -> Image:
@@ -269,7 +269,12 @@ def fitted(array: NDArray, header: Header, form: ImageForm, path: Path) -> Image
             f"{path}: an image of {ImageForm(channels, stored.depth_group(header.depth))}; needed are images of "
             f"{form}, as in training. Give images of this form, or train on images of the other."
         )
-    return np.ascontiguousarray(stored.narrowed(array))
+    return writable(stored.narrowed(array))
+
+
+def writable(array: NDArray) -> NDArray:
+    """Return an array whose values are together in memory, and may be written: torch warns about others."""
+    return np.require(array, requirements=["C", "W"])
 
 
 def alpha_of(path: Path, header: Header) -> str:

@@ -144,9 +144,10 @@ def training_text(record: dict[str, Any], metrics: dict[str, Any], config: dict[
     data = config.get("data") if isinstance(config.get("data"), dict) else {}
     optimizer = config.get("optimizer") if isinstance(config.get("optimizer"), dict) else {}
     versions = record.get("versions") or {}
+    best = metrics.get("best_epoch")
     entries = {
         "epochs": training.get("epochs"),
-        "epoch of the best checkpoint": metrics.get("best_epoch"),
+        "epoch of the best checkpoint": best + 1 if isinstance(best, int) else None,  # counted from 1, as in tables
         "steps": training.get("steps"),
         "seconds": training.get("seconds"),
         "seed": record.get("seed"),

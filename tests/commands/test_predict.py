@@ -328,7 +328,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_work(tmp_path, monkeypat
     monkeypatch.setattr(predict, "Predictor", None)
     assert call(monkeypatch, finished_run, photo(tmp_path / "a.png"), "--out", tmp_path / "masks") == 1
     said = capsys.readouterr().err
-    assert "there is already a file where a folder is needed" in said
+    assert "masks is a file. Give a folder" in said
     assert said.count("\n") == 1
 
 
