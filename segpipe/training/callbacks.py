@@ -231,12 +231,11 @@ def predict_chosen(
     try:
         for index in chosen:
             batch = samples[[(0, index)]]
-            with torch.inference_mode():
-                logits = resize_logits(task(batch["image"].to(task.device)), batch["mask"].shape[-2:])
-                image = resize_logits(batch["image"].float(), batch["mask"].shape[-2:])
+            size = batch["mask"].shape[-2:]
+            predictions.append(task.windows.masks(batch["image"].to(task.device), size)[0].numpy())
+            image = resize_logits(batch["image"].float(), size)
             image = image.byte() if batch["image"].dtype == torch.uint8 else image
             kept.append(Sample(visible(image[0].permute(1, 2, 0).numpy()), batch["mask"][0].numpy()))
-            predictions.append(logits.argmax(1)[0].byte().cpu().numpy())
     finally:
         task.train(training)
     return kept, predictions, [data.split(split).names[index] for index in chosen]
