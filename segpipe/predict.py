@@ -18,7 +18,7 @@ from segpipe.data.png import write_png
 from segpipe.data.visualise import overlay
 from segpipe.engine.georeference import WITHOUT, has_georeference, is_installed
 from segpipe.engine.outputs import ENDINGS, MORE_ENDINGS, Outputs, Prediction, legend_of, with_legend
-from segpipe.engine.prediction import Eta, Loaded, Pipeline
+from segpipe.engine.prediction import EVERY, Eta, Loaded, Pipeline
 from segpipe.engine.predictor import Predictor
 from segpipe.engine.video import VIDEO_SUFFIXES, VideoFile, frame_rate, frames, is_video, number_of_frames
 from segpipe.errors import UserError, nearest, pluralise, printable
@@ -28,7 +28,6 @@ from segpipe.terminal import Parser
 
 SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 LISTED = 50  # images: of more, not each one gets a line
-EVERY = 10.0  # seconds between two lines with the time left
 FULL = 3  # images that a full disk may fail before the command ends
 ASPECT = 1.1  # ratio of aspects from which a note says that images are distorted
 MOST_FRAMES = 10_000  # of each video

@@ -17,6 +17,7 @@ from segpipe.models.windows import Tile
 
 BATCH = 16  # images of equal size that the network receives at a time
 CPU_PIXELS = 2**18  # of a batch on a CPU: larger ones do not fit in its caches (benchmarks/predicting.py)
+EVERY = 10.0  # seconds between two lines with the time that is left, where there is no terminal
 WAITING = 64 * 2**20  # bytes of images that wait to be computed, and of those that wait to be written
 
 
@@ -209,13 +210,13 @@ class Pipeline:
 
 
 class Eta:
-    """Estimates when a number of images will be done. total: images."""
+    """Estimates when a number of images, or other steps, will be done. total: the number of steps."""
 
     def __init__(self, total: int) -> None:
         self.total, self.start = total, time.monotonic()
 
     def left(self, done: float) -> str:
-        """Return the time that is left, in words. done: images, with a share of the present one."""
+        """Return the time that is left, in words. done: steps, with a share of the present one."""
         seconds = (time.monotonic() - self.start) / max(done, 1e-9) * max(self.total - done, 0)
         if seconds < 90:
             return f"about {seconds:.0f} s left"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from segpipe.config import build
 from segpipe.data.dataset import Mask, Sample, Split, Subset, evenly
 from segpipe.data.samples import Samples
 from segpipe.engine.evaluation import load_data
+from segpipe.engine.prediction import EVERY, Eta
 from segpipe.engine.predictor import Predictor, as_tensor
 from segpipe.errors import UserError
 from segpipe.lab import content, failures, probes, receptive_field, skips, switches
@@ -175,11 +177,21 @@ def run_tasks(tasks: Sequence[Task], cache: Path, label: str) -> list[Any]:
         TextColumn("{task.percentage:.0f} %"),
         TimeRemainingColumn(),
     )
+    eta, printed = Eta(total), time.monotonic()
+
+    def advance(passes: int) -> None:
+        nonlocal printed
+        progress.advance(line, passes)
+        done, now = progress.tasks[line].completed, time.monotonic()
+        if not sys.stdout.isatty() and now - printed >= EVERY and done < total:
+            printed = now
+            print(f"{label}: {done / total:.0%}, {eta.left(done)}", flush=True)
+
     with Progress(*columns, transient=True, disable=not (total and sys.stdout.isatty())) as progress:
         line = progress.add_task(label, total=total)
         for index, task in enumerate(tasks):
             if results[index] is None:
-                results[index] = result = task.run(lambda passes: progress.advance(line, passes))
+                results[index] = result = task.run(advance)
                 write_json(inside(cache, f"{task.key}.json"), {"version": VERSION, "result": asdict(result)})
     return results
 

@@ -96,6 +96,21 @@ def test_a_damaged_result_is_measured_again(tmp_path, content):
     assert kept.read_text() == whole
 
 
+def test_without_a_terminal_lines_say_the_time_that_is_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(split_measures, "EVERY", 0.0)
+    result = RunMeasures("a", images=1, palette=[(1, 2, 3)])
+
+    def run(advance):
+        for _ in range(4):
+            advance(1)
+        return result
+
+    assert run_tasks([Task("a", RunMeasures, 4, run)], tmp_path, "Measuring") == [result]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["Measuring: 25%", "Measuring: 50%", "Measuring: 75%"]
+    assert all("left" in line for line in lines)
+
+
 def test_a_run_and_its_copy_do_not_differ(predictor, tmp_path, monkeypatch):
     job = prepare(predictor, overrides=[], split="test", limit=4, trust=())
     monkeypatch.setattr(split_measures, "prepare", lambda given, **settings: replace(job, predictor=given))
