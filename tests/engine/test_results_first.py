@@ -14,6 +14,7 @@ from segpipe.data.examples import save_examples
 from segpipe.data.visualise import prediction_grid
 from segpipe.engine import fit
 from segpipe.models import cost
+from segpipe.models.windows import Windows
 from segpipe.runs.run import Run
 from segpipe.runs.summary import with_decoder
 from segpipe.train import train
@@ -77,7 +78,7 @@ def test_logged_predictions_that_fail_cost_no_run(tmp_path, monkeypatch, capsys)
 def test_a_prediction_that_fails_leaves_the_network_in_training_mode():
     class Failing(nn.Module):
         device = torch.device("cpu")
-        forward = failing(RuntimeError("no"))
+        windows = Windows(failing(RuntimeError("no")), stride=1)
 
     class Data:
         def samples(self, split):
