@@ -46,6 +46,7 @@ ONLY_IN = {  # a library: the packages and commands that use it
 }
 
 
+OPEN = {"models/", "training/"}  # docs/extending adds modules there, which architecture.md need not name
 PATHS = sorted(ROOT.rglob("*.py"))
 
 
@@ -91,7 +92,9 @@ def test_the_table_of_packages_names_every_module():
             modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
             below = {f"{path.name}/" for path in folders if path.parent == folder}
             below -= {one for one in below if f"{name}{one}" in named}
-            assert named[name] == modules | below, name
+            assert named[name] <= modules | below, name
+            if name not in OPEN:
+                assert named[name] == modules | below, name
 
 
 @pytest.mark.parametrize("path", PATHS, ids=dotted)
