@@ -20,7 +20,7 @@ setup: .venv/.installed    ## make .venv and install segpipe with what it needs 
 train: setup               ## train the default network on drawn scenes; ARGS="decoder=unpool" for another
 	$(BIN)/python -m segpipe.train $(ARGS)
 
-sweep: setup               ## train three ways up, one after another
+sweep: setup               ## train with three upsampling operators, one after another
 	$(BIN)/python -m segpipe.train -m decoder=nearest,deconv,unpool $(ARGS)
 
 test: setup                ## run the tests: one case of each kind, under 8 minutes on two cores

@@ -24,13 +24,15 @@ if terminal.starts_command():
 
 
 def load(run: str | Path, *, device: str | None = None, trust: "Iterable[str]" = ()) -> "Predictor":
-    """Load a finished run as a function: ``segpipe.load(run)(image)`` returns the image's mask.
+    """Load a finished run as a function: ``segpipe.load(run)(image)`` returns the image's mask, (H, W) of uint8.
 
     run: the folder of a run, a file of ``segpipe.export``, or one of ``segpipe.archive --share``. It may come from a
     stranger: only classes of segpipe are used. device: a device name of torch, such as ``cpu`` or ``cuda``; None takes
-    a GPU if there is one (for exported programs, the CPU). trust: packages with further classes that the run may use,
-    such as ``["mypackage"]``; ``["torch"]`` for a program of torch.export. Raises ``segpipe.UserError`` where the
-    folder is not a run, or where a file is missing or damaged.
+    a GPU if there is one (the CPU for a program of ``segpipe.export``). trust: packages with further classes that the
+    run may use, such as ``["mypackage"]``; ``["torch"]`` for a program of torch.export.
+    Returns a ``Predictor``. Its ``probabilities(image)`` are those of each class, (K, H, W).
+    Raises ``segpipe.UserError`` where the folder is not a run, where a file is missing, damaged or needs ``trust``, and
+    where the device is not available.
     """
     from segpipe.engine.predictor import Predictor  # imported here: importing torch takes seconds
 

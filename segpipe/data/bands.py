@@ -32,8 +32,11 @@ SHOWN = 8  # bands in a message
 class Bands:
     """The bands of a run's images, measured on its training split.
 
-    low, high: the range of each band in the file's unit, without the lowest and highest 0.1 % of the pixels. mean, std:
-    of each band after ``scale``, for values 0 to 1. form: how files are stored. missing: share of numbers without data.
+    channels: the number of bands, C. The tuples have a number for each band.
+    low, high: the range of each band in the unit of the files, without the lowest and highest 0.1 % of the values.
+    mean, std: of each band after ``scale``, divided by 255.
+    form: how the files are stored.
+    missing: share of the values that are no data, 0 to 1.
     """
 
     channels: int

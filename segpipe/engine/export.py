@@ -30,7 +30,11 @@ NAMESPACES = frozenset({"aten", "prims", "higher_order"})  # of operations that 
 
 
 class Parity(NamedTuple):
-    """How a file agrees with its run. difference: largest of logits. scale: largest logit. equal: share of pixels."""
+    """How a file agrees with its run, over all compared images.
+
+    difference: the largest difference of two logits. scale: the largest absolute value of a logit. equal: the share of
+    pixels with the same class, 0 to 1. sizes: number of images, height and width of each batch.
+    """
 
     difference: float
     scale: float
@@ -89,6 +93,7 @@ def export(
 
     form: of the file. out: None takes NAME in the working folder, with the suffix of the format. given: the type of the
     image tensor of a program; None: uint8, or float32 for images that are not 8-bit RGB. trust: see ``Predictor``.
+    report: prints a line about the progress.
     Raises UserError for a network that cannot be exported, for a missing library, and for a file that does not agree
     with the run; then nothing is written.
     """
@@ -137,8 +142,8 @@ def facts_of(predictor: Predictor, given: Input | None) -> Facts:
 def record(network: Network, facts: Facts) -> Any:
     """Return the program of a network for any number of images of any size, as ``torch.export`` records it.
 
-    Raises ``facts.min_size`` where the operations need larger images.
-    Raises UserError where torch cannot record it.
+    ``facts.min_size`` is set to a larger number if the recorded operations need larger images. Raises UserError where
+    torch cannot record the network.
     """
     symbolic: Any = importlib.import_module("torch.fx.experimental._config")
     side = max(facts.min_size, *TRACED)
