@@ -21,6 +21,7 @@ from segpipe.engine import shared
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
+from segpipe.inspect import inspect
 from segpipe.predict import predict
 from segpipe.report import report
 from segpipe.runs import archive, checkpoints
@@ -329,6 +330,18 @@ def test_what_belongs_to_a_machine_is_left_out_of_texts():
     assert {text: shared.without_machine(text) for text in cases} == cases
 
 
-def test_an_archive_of_a_sweep_is_still_refused_with_members_of_a_run(file, tmp_path):
-    with pytest.raises(UserError, match="is not a file of a sweep"):
+def test_class_names_and_quoted_overrides():
+    names = {"root": "images", "masks": "stages", "*": "ignored"}
+    assert shared.without_machine({"merge": names, "lists": "mine/{split}.txt"}) == {"merge": names, "lists": None}
+    cases = {
+        "'/home/a b/c.pt'": "'c.pt'", '"~/x/y"': '"y"', "[/home/a/b.pt,2]": "[b.pt,2]", "'": "'", "": "",
+        "imagenet": "imagenet", "C:\\a\\b.pth": "b.pth", "'a=b'": "'a=b'",
+    }  # fmt: skip
+    assert {value: shared.of_override(value) for value in cases} == cases
+
+
+def test_a_command_that_takes_folders_says_how_to_get_one(file, tmp_path):
+    with pytest.raises(UserError, match=r"one shared run, not a sweep\..* --restore \S+model\.zip"):
         archive.as_folder(file)
+    with pytest.raises(UserError, match=r"not a run \(a file\)\. To write the folder .* --restore \S+model\.zip"):
+        inspect([file], out=tmp_path)
