@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from rich.progress import Progress
@@ -60,16 +60,12 @@ def predict(
     written.
     """
     check_can_write(out, f"--out {out}")
-    out.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(run, device=device, trust=trust, flips=flips, scales=[*scales])
+    out.mkdir(parents=True, exist_ok=True)
     outputs = Outputs(out, predictor.classes, predictor.palette, geo=is_installed(), **options)
     total = sum(min(most_frames, number_of_frames(path)) if is_video(path) else 1 for path in images.values())
     report = Report(predictor, outputs, total)
-    videos = Videos(outputs, video)
     pipeline = Pipeline(predictor, outputs, report=report, advance=report.advance)
-
-    def write(item: Loaded, found: Prediction) -> None:
-        (videos.write if is_video(item.path) else pipeline.write_files)(item, found)
 
     def images_of(name: str, path: Path) -> Iterator[tuple[str, Image]]:
         if not is_video(path):
@@ -78,10 +74,9 @@ def predict(
         for number, frame in enumerate(frames(path, most=most_frames)):
             yield f"{name}/frame_{number:06}", predictor.as_input(frame)
 
-    pipeline.write = write
-    with report.bar:
+    with Videos(outputs, video) as videos, report.bar:
+        pipeline.write = lambda item, found: (videos.write if is_video(item.path) else pipeline.write_files)(item, found)
         pipeline.run(images, images_of)
-    videos.close()
     report.end()
     return report.failed
 
@@ -161,7 +156,7 @@ class Report:
 
 
 class Videos:
-    """Writes the predictions of frames. kind: one of VIDEO."""
+    """Writes the predictions of frames; a context that removes incomplete files after an error. kind: one of VIDEO."""
 
     def __init__(self, outputs: Outputs, kind: str) -> None:
         self.outputs, self.kind = outputs, kind
@@ -182,10 +177,14 @@ class Videos:
                 )
             self.files[item.path].write(frame)
 
-    def close(self) -> None:
-        """Finish all files."""
+    def __enter__(self) -> Self:
+        """Return the object."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *about: object) -> None:
+        """Finish all files, or remove them after an error."""
         for file in self.files.values():
-            file.close()
+            file.close(keep=kind is None)
 
 
 def find_images(paths: list[Path], *, out: Path) -> tuple[dict[str, Path], list[str]]:
