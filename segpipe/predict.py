@@ -65,7 +65,11 @@ def predict(
     outputs = Outputs(out, predictor.classes, predictor.palette, geo=is_installed(), **options)
     total = sum(min(most_frames, number_of_frames(path)) if is_video(path) else 1 for path in images.values())
     report = Report(predictor, outputs, total)
+    videos = Videos(outputs, video)
     pipeline = Pipeline(predictor, outputs, report=report, advance=report.advance)
+
+    def write(item: Loaded, found: Prediction) -> None:
+        (videos.write if is_video(item.path) else pipeline.write_files)(item, found)
 
     def images_of(name: str, path: Path) -> Iterator[tuple[str, Image]]:
         if not is_video(path):
@@ -74,8 +78,8 @@ def predict(
         for number, frame in enumerate(frames(path, most=most_frames)):
             yield f"{name}/frame_{number:06}", predictor.as_input(frame)
 
-    with Videos(outputs, video) as videos, report.bar:
-        pipeline.write = lambda item, found: (videos.write if is_video(item.path) else pipeline.write_files)(item, found)
+    pipeline.write = write
+    with videos, report.bar:
         pipeline.run(images, images_of)
     report.end()
     return report.failed
