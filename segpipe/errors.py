@@ -34,9 +34,12 @@ class InvalidCombination(UserError):
     """Raised where each value is allowed, but their combination is invalid, or where no width meets the budget."""
 
 
-def nearest(given: object, allowed: Iterable[object]) -> str:
-    """Return ``Did you mean ...?`` with the allowed word nearest to ``given``; an empty string if none is near."""
-    close = difflib.get_close_matches(str(given), [str(word) for word in allowed], n=1, cutoff=0.5)
+def nearest(given: object, allowed: Iterable[object], *, similar: float = 0.5) -> str:
+    """Return ``Did you mean ...?`` with the allowed word nearest to ``given``; an empty string if none is near.
+
+    similar: the least similarity, 0 to 1, see ``difflib``.
+    """
+    close = difflib.get_close_matches(str(given), [str(word) for word in allowed], n=1, cutoff=similar)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
