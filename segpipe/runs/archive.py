@@ -54,7 +54,7 @@ MAX_DIRECTORY = 2**25  # bytes of the list of members: about 300,000 of them
 MAX_UNPACKED = (2**26, 100)  # bytes of all members together: the first, plus the second times the bytes of the file
 MACHINE_ENTRIES = ("host", "pid")  # of run.json
 MACHINE_KEYS = b"run_dir|dirpath|root|images|masks|lists|resume|warm_start|default_root_dir"  # of config.yaml
-PATH_LINE = re.compile(b"^( *(?:" + MACHINE_KEYS + rb"): ['\"]?)/[^\n]*/", re.MULTILINE)
+PATH_LINE = re.compile(b"^( *(?:" + MACHINE_KEYS + rb"): )(['\"]?)/[^\n]*/([^\n]*)$", re.MULTILINE)
 PATH_VALUE = re.compile(r"^([^=]*=['\"]?)/.*/(?=[^/])")
 
 
@@ -131,7 +131,7 @@ def json_bytes(content: Any) -> bytes:
 def without_machine(name: str, content: bytes) -> bytes:
     """Return the content of a member without what belongs to a machine. A damaged file stays as it is."""
     if name.endswith("config.yaml"):
-        return PATH_LINE.sub(rb"\1", content)
+        return PATH_LINE.sub(last_part, content)
     if not name.endswith(("run.json", cells.FILE)):
         return content
     try:
@@ -145,6 +145,13 @@ def without_machine(name: str, content: bytes) -> bytes:
     except (ValueError, RecursionError, TypeError, AttributeError):
         return content
     return content if changed == json.loads(content) else json_bytes(changed)
+
+
+def last_part(line: re.Match[bytes]) -> bytes:
+    """Return a line of PATH_LINE with the last part of its path; it is quoted where YAML needs it: ``'*.png'``."""
+    key, quote, last = line.groups()
+    plain = quote or re.match(rb"[\w.]|$", last)
+    return bytes(key + quote + last if plain else key + b"'" + last.replace(b"'", b"''") + b"'")
 
 
 def without_folder(override: str) -> str:

@@ -189,9 +189,10 @@ def test_the_commands(file, lived_in, tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit):
             call(*words)
         assert says in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        call("--share", out, "--out", out)
-    assert "this is the file that is read" in capsys.readouterr().err
+    for given, says in ((out, "this is the file that is read"), (tmp_path / "x.tar", "has to end with .zip")):
+        with pytest.raises(SystemExit):
+            call("--share", out, "--out", given)
+        assert says in capsys.readouterr().err
 
 
 def rewrite(path, out, *, changes=None, leave_out=(), compress=zipfile.ZIP_STORED, change=lambda entry: None):
