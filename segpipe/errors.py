@@ -46,3 +46,11 @@ def nearest(given: object, allowed: Iterable[object], *, similar: float = 0.5) -
 def pluralise(count: int, one: str, many: str | None = None) -> str:
     """Return a count with its noun: ``1 seed``, ``5 seeds``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration in the unit that suits it: ``0.4 s``, ``12 s``, ``3 min``, ``1 h 20 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if 0 < seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
