@@ -276,7 +276,7 @@ def parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("masks"), help="the folder to write to (default: masks)")
-    add("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
+    add("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one; cpu for .onnx and .pt2)")
     add("--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the run may use")
     add("--tta", metavar="mirror|flips", help="average with the mirror image, or also upside down (4 passes)")
     add("--scales", default="1", metavar="LIST", help="average over sizes of the image: 0.75,1,1.25")

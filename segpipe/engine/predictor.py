@@ -43,14 +43,14 @@ def meta_state(cfg: DictConfig, num_classes: int, bands: Bands | None) -> dict[s
 class Predictor:
     """Predicts the mask of an image with the best checkpoint of a run.
 
-    run: the folder of a run. device: a device name of torch; None takes a GPU if there is one. trust: packages whose
-    classes the run may use, beside those of segpipe; a run from a stranger could execute them. It may also be a file of
-    ``segpipe.export`` or ``segpipe.archive --share``. flips, scales: the prediction is the mean of the probabilities of
-    mirrored and resized images, see ``models.tta``. Attributes: cfg: the
-    run's configuration. classes, palette: names and RGB colours (0 to 255) by class index. size: [height, width] to
-    which images are resized, as in the test; None where they keep their size. bands: of its images; None: 8-bit RGB.
-    The logits are resized to the size of the image. windows: computes them; large images are computed part by part, see
-    ``models.windows``.
+    run: the folder of a run, or a file of ``segpipe.export`` or ``segpipe.archive --share``. device: a device name of
+    torch; None takes a GPU if there is one, and the CPU for a program (.onnx, .pt2). trust: packages whose classes the
+    run may use, beside those of segpipe; a run from a stranger could execute them. flips, scales: the prediction is the
+    mean of the probabilities of mirrored and resized images, see ``models.tta``.
+    Attributes: cfg: the run's configuration. classes, palette: names and RGB colours (0 to 255) by class index. size:
+    [height, width] to which images are resized, as in the test; None where they keep their size. bands: of its images;
+    None: 8-bit RGB. windows: computes the logits, those of large images part by part, see ``models.windows``.
+    The logits are resized to the size of the image.
     Raises UserError where the folder is not a run, or where its record or its checkpoint is missing or damaged.
     """
 

@@ -175,6 +175,17 @@ def test_a_shared_file_is_evaluated_into_a_folder_that_is_given(file, finished_r
     assert evaluate(file, overrides=[], split="test", out=tmp_path, device="cpu")["miou"] == metrics["test"]["miou"]
 
 
+def test_the_data_of_a_shared_run_are_given_and_the_message_names_the_file(file, tmp_path):
+    config = yaml.safe_load(members(file)["config.yaml"])
+    places = dict.fromkeys(("root", "images", "masks", "lists"))
+    config["data"] |= {"name": "folder", "root": None}
+    config["data"]["dataset"] = {"_target_": "segpipe.data.folder.Folder", "_partial_": True, **places}
+    other = rewrite(file, tmp_path / "folder.zip", changes={"config.yaml": yaml.safe_dump(config).encode()})
+    says = r"folder\.zip: give the folder of the data again.* --data data=folder data\.root=FOLDER.* It has none"
+    with pytest.raises(UserError, match=says):
+        evaluate(other, overrides=[], split="test", out=tmp_path / "scores", device="cpu")
+
+
 def test_the_commands(file, lived_in, tmp_path, monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["archive", *map(str, words)])
