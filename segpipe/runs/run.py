@@ -202,6 +202,12 @@ class Run:
         options = [str(option) for option in self.record.get("options") or []]
         return f"{python} -m segpipe.train {shlex.join([*options, *overrides])}"
 
+    @property
+    def unfinished(self) -> str:
+        """A note for what is made of a run whose training has not finished; else an empty text."""
+        status = self.record.get("status", "without a record")
+        return "" if status == "finished" else f"Note: the run is {status}: its best checkpoint so far is taken."
+
     def best_checkpoint(self) -> Path:
         """Return the checkpoint for predictions. Raises UserError where it does not exist."""
         if not self.checkpoint("best").is_file():

@@ -18,6 +18,7 @@ import yaml
 import segpipe
 from segpipe import archive as command
 from segpipe.engine import shared
+from segpipe.engine.export import export
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
@@ -196,6 +197,13 @@ def test_the_commands(file, lived_in, tmp_path, monkeypatch, capsys):
     assert "fill in what only you know" in call("--share", lived_in, "--out", out)
     assert "segpipe.predict" in call("--restore", out, tmp_path / "back")
     assert Run.open(tmp_path / "back").best_checkpoint().is_file()
+    ended = tmp_path / "ended"
+    shutil.copytree(lived_in, ended)
+    record = json.loads((ended / "run.json").read_text())
+    (ended / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    assert "Note: the run is interrupted: its best" in call("--share", ended, "--out", tmp_path / "y.zip")
+    export(ended, form="safetensors", out=tmp_path / "y.safetensors")
+    assert "Note: the run is interrupted: its best" in capsys.readouterr().out
     for words, says in (((), "give one of"), (("a", "--share", "b"), "give one of")):
         with pytest.raises(SystemExit):
             call(*words)
