@@ -58,7 +58,11 @@ def share(run: Path, *, out: Path | None, licence: str | None, trust: list[str])
     from segpipe.engine.predictor import Predictor
 
     out = file_name(run, out)
+    if out.suffix.lower() != archive.SUFFIX:
+        raise UserError(f"--out {out}: the name of a shared run has to end with {archive.SUFFIX}, by which it is read.")
     predictor = Predictor(run, device="cpu", trust=trust)
+    if predictor.run.unfinished:
+        print(predictor.run.unfinished)
     names = shared.share(predictor, out, licence=licence)
     print(printable(f"Written: {display_path(out)}: {', '.join(names)}; {out.stat().st_size / 1e6:.1f} MB"))
     print(f"Read the model card in it ({shared.CARD}), and fill in what only you know: intended use, data, licence.")

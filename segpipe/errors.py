@@ -34,12 +34,23 @@ class InvalidCombination(UserError):
     """Raised where each value is allowed, but their combination is invalid, or where no width meets the budget."""
 
 
-def nearest(given: object, allowed: Iterable[object]) -> str:
-    """Return ``Did you mean ...?`` with the allowed word nearest to ``given``; an empty string if none is near."""
-    close = difflib.get_close_matches(str(given), [str(word) for word in allowed], n=1, cutoff=0.5)
+def nearest(given: object, allowed: Iterable[object], *, similar: float = 0.5) -> str:
+    """Return ``Did you mean ...?`` with the allowed word nearest to ``given``; an empty string if none is near.
+
+    similar: the least similarity, 0 to 1, see ``difflib``.
+    """
+    close = difflib.get_close_matches(str(given), [str(word) for word in allowed], n=1, cutoff=similar)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def pluralise(count: int, one: str, many: str | None = None) -> str:
     """Return a count with its noun: ``1 seed``, ``5 seeds``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration in the unit that suits it: ``0.4 s``, ``12 s``, ``3 min``, ``1 h 20 min``."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if 0 < seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

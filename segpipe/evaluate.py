@@ -18,7 +18,7 @@ from segpipe.terminal import Parser
 def main() -> None:
     """The command line."""
     parser = Parser(prog="python -m segpipe.evaluate", description=__doc__)
-    parser.add_argument("run", type=Path, help="the folder of a run")
+    parser.add_argument("run", type=Path, help="the folder of a run, or a shared file (.zip, .safetensors)")
     parser.add_argument(
         "--data",
         nargs="+",

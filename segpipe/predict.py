@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from rich.progress import Progress
@@ -59,8 +59,8 @@ def predict(
     written.
     """
     check_can_write(out, f"--out {out}")
-    out.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(run, device=device, trust=trust, flips=flips, scales=[*scales])
+    out.mkdir(parents=True, exist_ok=True)
     outputs = Outputs(out, predictor.classes, predictor.palette, geo=is_installed(), **options)
     total = sum(min(most_frames, number_of_frames(path)) if is_video(path) else 1 for path in images.values())
     report = Report(predictor, outputs, total)
@@ -78,9 +78,8 @@ def predict(
             yield f"{name}/frame_{number:06}", predictor.as_input(frame)
 
     pipeline.write = write
-    with report.bar:
+    with videos, report.bar:
         pipeline.run(images, images_of)
-    videos.close()
     report.end()
     return report.failed
 
@@ -160,7 +159,7 @@ class Report:
 
 
 class Videos:
-    """Writes the predictions of frames. kind: one of VIDEO."""
+    """Writes the predictions of frames; a context that removes incomplete files after an error. kind: one of VIDEO."""
 
     def __init__(self, outputs: Outputs, kind: str) -> None:
         self.outputs, self.kind = outputs, kind
@@ -181,10 +180,14 @@ class Videos:
                 )
             self.files[item.path].write(frame)
 
-    def close(self) -> None:
-        """Finish all files."""
+    def __enter__(self) -> Self:
+        """Return the object."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *about: object) -> None:
+        """Finish all files, or remove them after an error."""
         for file in self.files.values():
-            file.close()
+            file.close(keep=kind is None)
 
 
 def find_images(paths: list[Path], *, out: Path) -> tuple[dict[str, Path], list[str]]:
@@ -272,7 +275,7 @@ def parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("masks"), help="the folder to write to (default: masks)")
-    add("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
+    add("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one; cpu for .onnx and .pt2)")
     add("--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the run may use")
     add("--tta", metavar="mirror|flips", help="average with the mirror image, or also upside down (4 passes)")
     add("--scales", default="1", metavar="LIST", help="average over sizes of the image: 0.75,1,1.25")

@@ -5,7 +5,6 @@ caller has put in their place.
 """
 
 import argparse
-import difflib
 import errno
 import io
 import os
@@ -16,7 +15,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any, NoReturn
 
-from segpipe.errors import INTERRUPTED, printable
+from segpipe.errors import INTERRUPTED, nearest, printable
 
 SHOW_CURSOR = b"\x1b[?25h"  # for a terminal
 GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # reader or terminal gone; full
@@ -34,9 +33,7 @@ class Parser(argparse.ArgumentParser):
         text = printable(message)
         if unknown := re.fullmatch(r"unrecognized arguments: (.*)", text, re.DOTALL):
             given = unknown[1].split()[0].partition("=")[0]
-            close = difflib.get_close_matches(given, self._option_string_actions, n=1, cutoff=0.75)
-            hint = f" Did you mean '{close[0]}'?" if close else ""
-            text = f"{unknown[1]}: there is no such option.{hint}"
+            text = f"{unknown[1]}: there is no such option.{nearest(given, self._option_string_actions, similar=0.75)}"
         end = "" if text.endswith((".", "?")) else "."
         print(f"segpipe: {text}{end} Help: {self.prog} --help", file=sys.stderr)
         sys.exit(2)

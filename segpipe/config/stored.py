@@ -256,13 +256,19 @@ def check_data_given(run: Run, stored: DictConfig, cfg: DictConfig) -> None:
 
     stored: the configuration of the run. cfg: the one to be used.
     """
-    if stored.data.get("root") and not cfg.data.get("root") and not cfg.data.dataset.get("images"):
-        raise UserError(
-            f"{run.folder}: give the folder of the data again: data.root=FOLDER for train, --data data={cfg.data.name} "
-            f"data.root=FOLDER for evaluate. The one in a stored configuration "
-            f"({str(stored.data.root)[:200]}) is not used, because a run may come from a stranger, and no training of "
-            f"yours has noted where these data lie."
-        )
+    dataset = cfg.data.dataset
+    needed = stored.data.get("root") or "images" in dataset  # else the data are drawn
+    if not needed or cfg.data.get("root") or any(dataset.get(key) for key in ("images", "masks", "lists")):
+        return
+    before = stored.data.get("root") or stored.data.dataset.get("images")
+    unused = (
+        f" The one in a stored configuration ({str(before)[:200]}) is not used, because" if before else " It has none:"
+    )
+    raise UserError(
+        f"{run.folder}: give the folder of the data again: data.root=FOLDER for train, --data data={cfg.data.name} "
+        f"data.root=FOLDER for evaluate. {unused} a run may come from a stranger, and no training of yours has noted "
+        f"where these data lie."
+    )
 
 
 def relocate(node: DictConfig, name: str, run: Run) -> None:

@@ -4,7 +4,6 @@ Hydra's own parser prints its usage for an unknown option, and takes no override
 """
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -13,7 +12,7 @@ from hydra._internal.utils import get_args_parser
 from segpipe.config.hints import WORDS_OF_OTHERS
 from segpipe.config.schema import keys, options
 from segpipe.engine import dry_run
-from segpipe.errors import UserError
+from segpipe.errors import UserError, nearest
 
 HELP = "python -m segpipe.train --help lists the keys, and --hydra-help the options."
 
@@ -72,9 +71,8 @@ def refusal(word: str, words: Sequence[str], known: Sequence[str]) -> str:
     name = name.replace("-", "_")
     key = WORDS_OF_OTHERS.get(name, name)
     if key == name and not options(key) and key not in keys():
-        close = difflib.get_close_matches(f"--{name.replace('_', '-')}", known, n=1, cutoff=0.75)
-        hint = f" Did you mean '{close[0]}'?" if close else f" Settings are given as KEY=VALUE. {HELP}"
-        return f"{word}: there is no such option.{hint}"
+        hint = nearest(f"--{name.replace('_', '-')}", known, similar=0.75)
+        return f"{word}: there is no such option.{hint or f' Settings are given as KEY=VALUE. {HELP}'}"
     following = words[words.index(word) + 1 :][:1] if word in words else []
     if not equals and following and "=" not in following[0] and not following[0].startswith("-"):
         value = following[0]

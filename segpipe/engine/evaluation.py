@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def evaluate(
         raise UserError(f"{run}: a file, in which no results can be written. Give the folder for them: --out FOLDER.")
     predictor = Predictor(run, device=device, trust=trust)
     check_can_write(out or predictor.run.folder, f"--out {out}" if out else str(run))
-    cfg, data = load_data(predictor, overrides=overrides, split=split, trust=trust)
+    with shared.opened(run) if shared.is_shared(run) else nullcontext():  # its errors name the file
+        cfg, data = load_data(predictor, overrides=overrides, split=split, trust=trust)
     dataset = data.split(split)
     for note in [*dataset.notes, *trained_images(predictor.run, data, dataset)]:
         print(printable(f"Data: {note}"))

@@ -104,6 +104,8 @@ def export(
         raise UserError(f"{run}: an exported file. Give the folder of the run, or its shared archive.")
     predictor = Predictor(run, device="cpu", trust=trust)
     facts = facts_of(predictor, given)
+    if predictor.run.unfinished:
+        report(predictor.run.unfinished)
     if out is None:
         out = Path((facts.name if is_component(facts.name) else "model") + SUFFIX[form])  # type: ignore[operator]
     if out.is_dir():

@@ -106,7 +106,13 @@ class ProgramNetwork(nn.Module):
         self.here = nn.Parameter(torch.empty(0, device=device), requires_grad=False)  # its device is the network's
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W), values 0 to 255, to logits (N, K, H, W). Raises UserError where the program fails."""
+        """(N, C, H, W), values 0 to 255, to logits (N, K, H, W). Raises UserError where the program fails.
+
+        Values that are not finite are refused: a program of integers, and runtimes with their own maximum, do not hand
+        them on, so ``models.windows.reach`` could not measure by them how far pixels act.
+        """
+        if image.is_floating_point() and not image.isfinite().all():
+            raise UserError("The image has values that are not finite (NaN or infinite). Replace them by numbers.")
         image = image.round().clamp(0, 255) if image.is_floating_point() and self.facts.input == "uint8" else image
         try:
             logits = self.run(image.to(getattr(torch, self.facts.input)))

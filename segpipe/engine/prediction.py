@@ -13,6 +13,7 @@ from segpipe.config.messages import explain
 from segpipe.data.dataset import Image
 from segpipe.engine.outputs import Outputs, Prediction, collect, write_outputs
 from segpipe.engine.predictor import Predictor
+from segpipe.errors import in_words
 from segpipe.models.windows import Tile
 
 BATCH = 16  # images of equal size that the network receives at a time
@@ -218,6 +219,4 @@ class Eta:
     def left(self, done: float) -> str:
         """Return the time that is left, in words. done: steps, with a share of the present one."""
         seconds = (time.monotonic() - self.start) / max(done, 1e-9) * max(self.total - done, 0)
-        if seconds < 90:
-            return f"about {seconds:.0f} s left"
-        return f"about {seconds / 60:.0f} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"
+        return f"about {in_words(round(seconds))} left"

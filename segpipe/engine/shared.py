@@ -28,7 +28,7 @@ from segpipe.errors import UserError
 from segpipe.runs import archive, checkpoints
 from segpipe.runs.environment import installed_version
 from segpipe.runs.records import Metrics, RunRecord, read_record
-from segpipe.runs.run import LOCAL_KEYS, OF_A_START, Run, display_path
+from segpipe.runs.run import LOCAL_KEYS, OF_A_START, SHARED, Run, display_path
 from segpipe.runs.storage import (
     MAX_BYTES,
     MAX_YAML_BYTES,
@@ -51,8 +51,10 @@ KEPT = (  # entries of run.json; all others are left out
     "version", "status", "name", "seed", "identity", "extended_from", "max_epochs", "revisions", "match",
     "data_fingerprint", "images", "classes", "palette", "bands", "wall_time_s", "versions", "python", "git",
 )  # fmt: skip
-PLACES = ("run_dir", "dirpath", "root", "images", "masks", "resume", "warm_start", "default_root_dir", "stages")
-UNCHANGED = ("_target_", "classes", "palette", "bands")  # names that are no paths, whatever they look like
+PLACES = (
+    "run_dir", "dirpath", "root", "images", "masks", "lists", "resume", "warm_start", "default_root_dir", "stages",
+)  # fmt: skip
+UNCHANGED = ("_target_", "classes", "merge", "palette", "bands")  # names that are no paths, whatever they look like
 LOCAL_PATH = re.compile(r"(/|~|\.{1,2}/|[A-Za-z]:[\\/]|\\\\|file:)")  # the beginning of a path of this machine
 PATH_INSIDE = re.compile(r"(?<![\w.:/-])(?:/|~/|[A-Za-z]:\\)[^\s,'\"\]\)}]*")  # a path within a text
 DTYPES = {
@@ -174,8 +176,14 @@ def record_of(run: Run) -> dict[str, Any]:
     given = run.cell_overrides
     local = (*LOCAL_KEYS, *OF_A_START, "warm_start", "stages", "trainer.default_root_dir", "callbacks")
     kept = [one for one in given if not one.lstrip("+~").startswith(local)]
-    record["overrides"] = [f"{key}{sign}{last_part(value)}" for key, sign, value in (o.partition("=") for o in kept)]
+    record["overrides"] = [f"{key}{sign}{of_override(value)}" for key, sign, value in (o.partition("=") for o in kept)]
     return record
+
+
+def of_override(value: str) -> str:
+    """Return the value of an override without paths; it may be quoted, and may be a list."""
+    quote = value[:1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else ""
+    return quote + without_paths(last_part(value.strip(quote) if quote else value)) + quote
 
 
 # Reading
@@ -183,7 +191,7 @@ def record_of(run: Run) -> dict[str, Any]:
 
 def is_shared(path: str | Path) -> bool:
     """Return whether a path is that of a file that this module writes, by its name."""
-    return Path(path).suffix.lower() in (archive.SUFFIX, ".safetensors") and not Path(path).is_dir()
+    return Path(path).suffix.lower() in SHARED and not Path(path).is_dir()
 
 
 def unpacked(method: Callable[..., None]) -> Callable[..., None]:

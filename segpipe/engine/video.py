@@ -74,7 +74,10 @@ class VideoFile:
         """Write one frame."""
         self.file.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
-    def close(self) -> None:
-        """Finish the file."""
+    def close(self, *, keep: bool = True) -> None:
+        """Finish the file. keep: False removes it."""
         self.file.release()
-        os.replace(self.part, self.path)
+        if keep:
+            os.replace(self.part, self.path)
+        else:
+            self.part.unlink(missing_ok=True)

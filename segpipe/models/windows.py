@@ -202,8 +202,8 @@ def reach(
     """Return the largest distance at which a pixel affects a logit, in pixels; None if it is more than ``most``.
 
     One part of an image is set to NaN, which every operation hands on; logits that stay numbers do not depend on that
-    part. Its border is a multiple of the stride, as the borders of windows are. None too for a network that does not
-    take floating point numbers, such as an exported one.
+    part. Its border is a multiple of the stride, as the borders of windows are. None too for a network that refuses
+    NaN, such as an exported one.
     """
     edge = round_up(most + 1, stride)
     numbers = torch.arange(2 * edge)
@@ -214,7 +214,7 @@ def reach(
         image = image.to(device)
         try:
             finite = network(image)[0].isfinite().all(0)
-        except Exception:  # of any kind, by what the network was exported to
+        except Exception:  # of any kind, by what the network is
             return None
         height, width = int(finite.any(1).sum()), int(finite.any(0).sum())
         if not height or not width or height * width != int(finite.sum()):

@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 from segpipe.errors import UserError, printable
 from segpipe.runs import cells
 from segpipe.runs.records import FolderName, Model
-from segpipe.runs.run import LOCAL_KEYS, display_path
+from segpipe.runs.run import LOCAL_KEYS, PYTHON, display_path
 from segpipe.runs.storage import (
     MAX_BYTES,
     MAX_YAML_BYTES,
@@ -53,8 +53,8 @@ LIMITS = {  # bytes of a member; else MAX_BYTES
 MAX_DIRECTORY = 2**25  # bytes of the list of members: about 300,000 of them
 MAX_UNPACKED = (2**26, 100)  # bytes of all members together: the first, plus the second times the bytes of the file
 MACHINE_ENTRIES = ("host", "pid")  # of run.json
-MACHINE_KEYS = b"run_dir|dirpath|root|images|masks|resume|warm_start|default_root_dir"  # of config.yaml
-PATH_LINE = re.compile(b"^( *(?:" + MACHINE_KEYS + rb"): ['\"]?)/[^\n]*/", re.MULTILINE)
+MACHINE_KEYS = b"run_dir|dirpath|root|images|masks|lists|resume|warm_start|default_root_dir"  # of config.yaml
+PATH_LINE = re.compile(b"^( *(?:" + MACHINE_KEYS + rb"): )(['\"]?)/[^\n]*/([^\n]*)$", re.MULTILINE)
 PATH_VALUE = re.compile(r"^([^=]*=['\"]?)/.*/(?=[^/])")
 
 
@@ -131,7 +131,7 @@ def json_bytes(content: Any) -> bytes:
 def without_machine(name: str, content: bytes) -> bytes:
     """Return the content of a member without what belongs to a machine. A damaged file stays as it is."""
     if name.endswith("config.yaml"):
-        return PATH_LINE.sub(rb"\1", content)
+        return PATH_LINE.sub(last_part, content)
     if not name.endswith(("run.json", cells.FILE)):
         return content
     try:
@@ -145,6 +145,13 @@ def without_machine(name: str, content: bytes) -> bytes:
     except (ValueError, RecursionError, TypeError, AttributeError):
         return content
     return content if changed == json.loads(content) else json_bytes(changed)
+
+
+def last_part(line: re.Match[bytes]) -> bytes:
+    """Return a line of PATH_LINE with the last part of its path; it is quoted where YAML needs it: ``'*.png'``."""
+    key, quote, last = line.groups()
+    plain = quote or re.match(rb"[\w.]|$", last)
+    return bytes(key + quote + last if plain else key + b"'" + last.replace(b"'", b"''") + b"'")
 
 
 def without_folder(override: str) -> str:
@@ -192,6 +199,11 @@ def unpack(path: Path, target: Path) -> Path:
     """
     try:
         with open_archive(path) as file, zipfile.ZipFile(file) as archive:
+            if MANIFEST not in archive.namelist() and "config.yaml" in archive.namelist():
+                raise UserError(
+                    f"this is one shared run, not a sweep. Write its folder into a folder of runs, and report that: "
+                    f"{PYTHON} -m segpipe.archive --restore {display_path(path)} RUNS/NAME"
+                )
             entries = checked_members(archive, size=path.stat().st_size)
             manifest = read_manifest(archive)
             folder = target / manifest.name

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PLAIN = re.compile(r"[\w./:@%+-]+", re.ASCII)  # a value that neither Hydra nor a shell takes for anything else
 LOCK = ".lock"  # file in a run's folder
+SHARED = (".zip", ".safetensors")  # suffixes of files that hold a run, see engine.shared
 
 
 def display_path(path: Path) -> str:
@@ -137,10 +138,10 @@ class Run:
         run = cls(path) if path.is_dir() else None
         if run is None or not run.config.is_file():
             hint = "no config.yaml in it" if run else "a file" if path.exists() else "no such folder"
-            raise UserError(
-                f"{folder}: not a run ({hint}). Give the folder that the training printed at its end, for example "
-                f"outputs/runs/NAME."
-            )
+            advice = "Give the folder that the training printed at its end, for example outputs/runs/NAME."
+            if path.is_file() and path.suffix.lower() in SHARED:
+                advice = f"To write the folder of a shared run: {PYTHON} -m segpipe.archive --restore {folder} FOLDER"
+            raise UserError(f"{folder}: not a run ({hint}). {advice}")
         return run
 
     @property
@@ -200,6 +201,12 @@ class Run:
         """Return a command that trains with other overrides, and finds the configuration files that this run had."""
         options = [str(option) for option in self.record.get("options") or []]
         return f"{python} -m segpipe.train {shlex.join([*options, *overrides])}"
+
+    @property
+    def unfinished(self) -> str:
+        """A note for what is made of a run whose training has not finished; else an empty text."""
+        status = self.record.get("status", "without a record")
+        return "" if status == "finished" else f"Note: the run is {status}: its best checkpoint so far is taken."
 
     def best_checkpoint(self) -> Path:
         """Return the checkpoint for predictions. Raises UserError where it does not exist."""

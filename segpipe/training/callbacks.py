@@ -22,6 +22,7 @@ from segpipe.data.dataset import Sample, Split
 from segpipe.data.datasets.shapes import Shapes
 from segpipe.data.examples import save_examples
 from segpipe.data.module import SegmentationData
+from segpipe.errors import in_words
 from segpipe.metrics.confusion import SCORES
 from segpipe.models.network import resize_logits
 from segpipe.runs import checkpoints
@@ -159,14 +160,6 @@ def epoch_line(rows: Sequence[dict[str, float]], *, epochs: int | None, seconds:
     left = max((epochs or done) - done, 0)
     parts.append(f"{in_words(mean)} an epoch" + (f", {in_words(mean * left)} left" if left else ""))
     return "  ".join(parts)
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration in the unit that suits it: ``0.4 s``, ``12 s``, ``3 min``, ``1 h 20 min``."""
-    if seconds < 99.5:
-        return f"{seconds:.1f} s" if 0 < seconds < 9.95 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class LogPredictions(pl.Callback):

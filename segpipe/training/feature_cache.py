@@ -17,10 +17,12 @@ from torch import Tensor
 from segpipe.data import cache
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError
+from segpipe.models import windows
 from segpipe.models.encoders import Encoder
 from segpipe.models.network import Network
 from segpipe.runs.storage import open_regular, write_bytes
 
+IN_WINDOWS = (windows.SIDE / (windows.SIDE - windows.OVERLAP)) ** 2  # of the pixels of a large image, which overlap
 Maps = dict[int, Tensor]  # stride: (N, C, H/stride, W/stride)
 LIMIT = "SEGPIPE_FEATURES_GIB"  # environment variable: the largest size of all cached features together
 DEFAULT_LIMIT = 100  # GiB
@@ -156,7 +158,7 @@ def expected_bytes(encoder: Encoder, data: SegmentationData, dtype: torch.dtype 
         image = torch.zeros(1, getattr(encoder, "in_channels", 3), side, side, device="meta")
         maps = encoder.eval().extract(image)
     each = sum(one.numel() * (dtype or one.dtype).itemsize for one in maps.values()) / side**2  # bytes for a pixel
-    pixels = 0
+    pixels = 0.0
     for name, train in (("train", True), ("val", False), ("test", False)):
         sizes: Sequence[Any] = data.sizes(name)  # type: ignore[arg-type]
         if data.size:
@@ -164,7 +166,9 @@ def expected_bytes(encoder: Encoder, data: SegmentationData, dtype: torch.dtype 
         elif train and data.augment.crop and not data.overfit:
             sizes = [data.augment.crop] * len(sizes)
         variants = 2 ** len(data.augment.flips()) if train and not data.overfit else 1
-        pixels += variants * sum(padded(height, encoder) * padded(width, encoder) for height, width in sizes)
+        for height, width in sizes:
+            by_windows = not train and height * width > windows.LIMIT
+            pixels += variants * padded(height, encoder) * padded(width, encoder) * (IN_WINDOWS if by_windows else 1)
     return int(each * pixels)
 
 

@@ -297,6 +297,11 @@ def test_frames_of_a_video(tmp_path, monkeypatch, finished_run, capsys):
     ]
     assert read_mask(out / "clip" / "frame_000002_mask.png").shape == (64, 80)
     assert len(list(frames(out / "clip_overlay.mp4", most=99))) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(predict.Report, "note", lambda report, item: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict.predict(finished_run, {"clip": path}, tmp_path / "ended", video="overlay")
+    assert list((tmp_path / "ended").iterdir()) == []
     path.write_bytes(b"no video")
     assert call(monkeypatch, finished_run, path, "--out", out) == 1
     assert "cannot be read as a video" in capsys.readouterr().err
@@ -330,6 +335,11 @@ def test_a_folder_that_cannot_be_written_is_said_before_work(tmp_path, monkeypat
     said = capsys.readouterr().err
     assert "masks is a file. Give a folder" in said
     assert said.count("\n") == 1
+
+
+def test_a_wrong_run_leaves_no_folder(tmp_path, monkeypatch):
+    assert call(monkeypatch, tmp_path / "no run", photo(tmp_path / "a.png"), "--out", tmp_path / "masks") == 1
+    assert not (tmp_path / "masks").exists()
 
 
 def test_a_full_disk_ends_the_command(tmp_path, monkeypatch, finished_run, capsys):

@@ -13,8 +13,10 @@ from support.trainings import interrupted_in
 
 from segpipe.data.bands import Bands
 from segpipe.engine.evaluation import evaluate
+from segpipe.engine.export import export
 from segpipe.engine.fit import train
 from segpipe.engine.predictor import Predictor
+from segpipe.engine.shared import share
 from segpipe.errors import UserError
 from segpipe.metrics.confusion import confusion_matrices
 from segpipe.predict import find_images, predict
@@ -109,6 +111,28 @@ def test_evaluation_and_prediction_are_those_of_the_training(trained, tmp_path, 
         assert (counted.numpy()[0] == matrices[number]).all()
         assert picture(tmp_path / "masks" / f"{number}_overlay.png").shape == (40, 48, 3)
     assert (run / "pictures" / "predictions.png").is_file()
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors", ".zip"])
+def test_a_file_of_a_run_predicts_as_the_run_with_every_option(trained, tmp_path, suffix):
+    for library in ("onnx", "onnxscript", "onnxruntime", "safetensors"):
+        pytest.importorskip(library, reason="the extra `export` is not installed")
+    root, _, run, _ = trained("tif5")
+    file = tmp_path / f"model{suffix}"
+    if suffix == ".zip":
+        share(Predictor(run, device="cpu"), file)
+    else:
+        export(run, form=suffix[1:], out=file, report=lambda text: None)
+    images = {"a": root / "test" / "images" / "0.tif"}
+    options = {"flips": "flips", "scales": [0.75, 1, 1.5], "probabilities": True, "confidence": True, "polygons": True}
+    found = []
+    for source in (run, file):
+        out = tmp_path / f"of-{source.name}"
+        assert predict(source, images, out, device="cpu", **options) == 0
+        found.append(np.load(out / "a_probabilities.npy").astype(np.float32))
+        assert {path.name for path in out.iterdir()} >= {"a_confidence.png", "a_polygons.geojson", "a_overlay.png"}
+    assert np.abs(found[0] - found[1]).max() < 1e-3
+    assert Predictor(file, device="cpu").bands == Predictor(run, device="cpu").bands
 
 
 def picture(path):

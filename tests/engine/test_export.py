@@ -22,6 +22,7 @@ from segpipe.engine.exported import Facts, open_program
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.models.upsample import Bilinear
+from segpipe.models.windows import Windows
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")
 runtime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -62,7 +63,7 @@ def written(network, path, form="onnx"):
     about = facts(network)
     program = export.record(network, about)
     (export.write_onnx if form == "onnx" else export.write_torch)(program, about, path)
-    return open_program(path, device=CPU, trust=["torch"]).network
+    return open_program(path, device=CPU, trust=["torch"], form=form).network
 
 
 def agree(network, other, sizes=SIZES):
@@ -85,6 +86,21 @@ QUICK = [("unpool", "attention_gate")]
 def test_every_operator_and_fusion_is_the_same_in_onnxruntime(decoder, fusion, tmp_path):
     network = small_network(decoder, fusion)
     agree(network, written(network, tmp_path / "m.onnx"))
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch_export"])
+def test_a_large_image_by_windows_is_that_of_the_run(form, tmp_path):
+    """How far pixels act cannot be measured in a program of integers: the whole overlap has to be taken."""
+    network = small_network("deconv", "concat")
+    other = written(network, tmp_path / "m", form)
+    image = torch.randint(0, 256, (1, 3, 70, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    given = {"stride": 2, "limit": 1000, "side": 64, "overlap": 32}
+    run, program = (Windows(one, **given) for one in (network, other))
+    assert run.layout(image) == (16, 8)
+    assert program.layout(image) == (32, 0)
+    assert (run.masks(image, (70, 120)) == program.masks(image, (70, 120))).float().mean() > 0.999
+    with pytest.raises(UserError, match="not finite"):
+        other(torch.full((1, 3, 8, 8), torch.nan))
 
 
 @pytest.mark.slow

@@ -16,12 +16,13 @@ from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.data import visualise
 from segpipe.engine import pictures
+from segpipe.errors import in_words
 from segpipe.metrics.confusion import named_scores
 from segpipe.runs.run import Run
 from segpipe.runs.summary import score_table
 from segpipe.train import train
 from segpipe.training import callbacks
-from segpipe.training.callbacks import epoch_line, in_words
+from segpipe.training.callbacks import epoch_line
 
 DRAWN = ["confusion.png", "curves.png", "worst.png"]
 

@@ -18,9 +18,11 @@ import yaml
 import segpipe
 from segpipe import archive as command
 from segpipe.engine import shared
+from segpipe.engine.export import export
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
+from segpipe.inspect import inspect
 from segpipe.predict import predict
 from segpipe.report import report
 from segpipe.runs import archive, checkpoints
@@ -174,6 +176,17 @@ def test_a_shared_file_is_evaluated_into_a_folder_that_is_given(file, finished_r
     assert evaluate(file, overrides=[], split="test", out=tmp_path, device="cpu")["miou"] == metrics["test"]["miou"]
 
 
+def test_the_data_of_a_shared_run_are_given_and_the_message_names_the_file(file, tmp_path):
+    config = yaml.safe_load(members(file)["config.yaml"])
+    places = dict.fromkeys(("root", "images", "masks", "lists"))
+    config["data"] |= {"name": "folder", "root": None}
+    config["data"]["dataset"] = {"_target_": "segpipe.data.folder.Folder", "_partial_": True, **places}
+    other = rewrite(file, tmp_path / "folder.zip", changes={"config.yaml": yaml.safe_dump(config).encode()})
+    says = r"folder\.zip: give the folder of the data again.* --data data=folder data\.root=FOLDER.* It has none"
+    with pytest.raises(UserError, match=says):
+        evaluate(other, overrides=[], split="test", out=tmp_path / "scores", device="cpu")
+
+
 def test_the_commands(file, lived_in, tmp_path, monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["archive", *map(str, words)])
@@ -184,13 +197,21 @@ def test_the_commands(file, lived_in, tmp_path, monkeypatch, capsys):
     assert "fill in what only you know" in call("--share", lived_in, "--out", out)
     assert "segpipe.predict" in call("--restore", out, tmp_path / "back")
     assert Run.open(tmp_path / "back").best_checkpoint().is_file()
+    ended = tmp_path / "ended"
+    shutil.copytree(lived_in, ended)
+    record = json.loads((ended / "run.json").read_text())
+    (ended / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    assert "Note: the run is interrupted: its best" in call("--share", ended, "--out", tmp_path / "y.zip")
+    export(ended, form="safetensors", out=tmp_path / "y.safetensors")
+    assert "Note: the run is interrupted: its best" in capsys.readouterr().out
     for words, says in (((), "give one of"), (("a", "--share", "b"), "give one of")):
         with pytest.raises(SystemExit):
             call(*words)
         assert says in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        call("--share", out, "--out", out)
-    assert "this is the file that is read" in capsys.readouterr().err
+    for given, says in ((out, "this is the file that is read"), (tmp_path / "x.tar", "has to end with .zip")):
+        with pytest.raises(SystemExit):
+            call("--share", out, "--out", given)
+        assert says in capsys.readouterr().err
 
 
 def rewrite(path, out, *, changes=None, leave_out=(), compress=zipfile.ZIP_STORED, change=lambda entry: None):
@@ -329,6 +350,18 @@ def test_what_belongs_to_a_machine_is_left_out_of_texts():
     assert {text: shared.without_machine(text) for text in cases} == cases
 
 
-def test_an_archive_of_a_sweep_is_still_refused_with_members_of_a_run(file, tmp_path):
-    with pytest.raises(UserError, match="is not a file of a sweep"):
+def test_class_names_and_quoted_overrides():
+    names = {"root": "images", "masks": "stages", "*": "ignored"}
+    assert shared.without_machine({"merge": names, "lists": "mine/{split}.txt"}) == {"merge": names, "lists": None}
+    cases = {
+        "'/home/a b/c.pt'": "'c.pt'", '"~/x/y"': '"y"', "[/home/a/b.pt,2]": "[b.pt,2]", "'": "'", "": "",
+        "imagenet": "imagenet", "C:\\a\\b.pth": "b.pth", "'a=b'": "'a=b'",
+    }  # fmt: skip
+    assert {value: shared.of_override(value) for value in cases} == cases
+
+
+def test_a_command_that_takes_folders_says_how_to_get_one(file, tmp_path):
+    with pytest.raises(UserError, match=r"one shared run, not a sweep\..* --restore \S+model\.zip"):
         archive.as_folder(file)
+    with pytest.raises(UserError, match=r"not a run \(a file\)\. To write the folder .* --restore \S+model\.zip"):
+        inspect([file], out=tmp_path)

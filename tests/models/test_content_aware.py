@@ -354,3 +354,13 @@ def test_a_guide_of_another_size_is_centred():
 def test_arguments_that_cannot_be_used_are_rejected(cell, says):
     with pytest.raises(UserError, match=says):
         Plan.of(configure("model=ladder", *cell))
+
+
+def test_positions_that_are_not_numbers_give_values_that_are_none():
+    """``models.windows.reach`` sets a part of an image to NaN; NaN as an index would end a program on a GPU."""
+    x = torch.rand(1, 2, 4, 4)
+    positions = centres(x, 2).clone()
+    positions[..., :3, :] = torch.nan
+    found = gathered(x, positions)
+    assert found[..., :3, :].isnan().all()
+    assert torch.equal(found[..., 3:, :], gathered(x, centres(x, 2))[..., 3:, :])

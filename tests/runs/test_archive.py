@@ -10,6 +10,7 @@ from io import BytesIO
 
 import PIL.Image
 import pytest
+import yaml
 from support.fake_runs import write_run
 
 from segpipe.analysis.collect import collect
@@ -49,6 +50,7 @@ def sweep(tmp_path):
 
 def text_with_paths(run):
     more = "run_dir: /home/me/outputs/run 1\ncallbacks:\n  best:\n    dirpath: '/home/me/x/checkpoints'\n"
+    more += "images: /home/me/{split}/*.png\nmasks: '/home/me/{name}_{class}.png'\nlists: /home/me/{split}.txt\n"
     return (run / "config.yaml").read_text() + more
 
 
@@ -87,6 +89,9 @@ def test_an_archive_is_the_same_file_each_time_and_names_no_machine(sweep, tmp_p
     assert "cluster7" not in str(text)
     assert [name for name, data in text.items() if "/home/me" in data] == ["ladder8-deconv-s3/run.json"]  # its error
     assert "run_dir: run 1\n" in text["ladder8-deconv-s0/config.yaml"]
+    templates = ["images: '*.png'\n", "masks: '{name}_{class}.png'\n", "lists: '{split}.txt'\n"]
+    assert [line for line in templates if line not in text["ladder8-deconv-s0/config.yaml"]] == []
+    assert yaml.safe_load("".join(templates))["images"] == "*.png"
     assert "dirpath: 'checkpoints'" in text["ladder8-deconv-s0/config.yaml"]
     assert "data.root=photos" in text["sweep.json"]
     assert "--config-dir=conf" in text["sweep.json"]

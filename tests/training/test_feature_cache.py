@@ -240,7 +240,7 @@ def test_a_file_keeps_values_types_and_layout(dtype, layout, tmp_path):
         assert (x.dtype, x.stride()) == (y.dtype, y.stride())
 
 
-def test_the_size_is_said_before_work(tmp_path, folder):
+def test_the_size_is_said_before_work(tmp_path, folder, monkeypatch):
     cfg = configure(*needs_timm(VIT), "encoder.cache=true", "augment=none", f"run_dir={tmp_path / 'run'}")
     plan, data = Plan.of(cfg), build.data(cfg)
     need = feature_cache.expected_bytes(plan.encoder, data, None)
@@ -252,6 +252,8 @@ def test_the_size_is_said_before_work(tmp_path, folder):
     assert len(values) - 14 <= constant
     half = feature_cache.expected_bytes(plan.encoder, data, torch.float16)
     assert half == need // 2
+    monkeypatch.setattr(feature_cache.windows, "LIMIT", 1000)  # of pixels: larger images of val and test by windows
+    assert feature_cache.expected_bytes(plan.encoder, data, None) == (8 + (3 + 3) * 2.25) * need / 14
 
 
 @pytest.mark.parametrize(

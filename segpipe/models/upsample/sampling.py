@@ -36,7 +36,7 @@ def gathered(x: Tensor, positions: Tensor) -> Tensor:
     height, width = x.shape[-2:]
     right = (positions[:, :1] - 0.5).clamp(0, width - 1)  # (N, 1, H, W)
     down = (positions[:, 1:] - 0.5).clamp(0, height - 1)
-    left, top = right.detach().floor(), down.detach().floor()
+    left, top = (place.detach().nan_to_num().floor() for place in (right, down))  # NaN is no index, and stays a weight
     right, down = right - left, down - top
     total = torch.zeros((), dtype=x.dtype, device=x.device)
     for below in (0, 1):
