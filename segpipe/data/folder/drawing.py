@@ -6,10 +6,13 @@ the first pixel. A pixel belongs to a region if its centre lies inside.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segpipe.data.header import open_as
 
 MOST_POINTS = 1_000_000  # of one polygon
 MOST_CROSSINGS = 4_000_000  # rows that the edges of one polygon cross
@@ -99,16 +102,20 @@ class Runs(Region):
 
 
 class Bitmap(Region):
-    """Pixels: inside is boolean (h, w), with its upper left pixel at (x, y)."""
+    """Pixels of a gray PNG that are not 0; its upper left pixel is at (x, y). It is decoded when it is drawn."""
 
-    def __init__(self, x: int, y: int, inside: NDArray[np.bool_]) -> None:
-        self.x, self.y, self.inside = x, y, inside
+    def __init__(self, x: int, y: int, png: bytes) -> None:
+        self.x, self.y, self.png = x, y, png
 
     def patch(self, height: int, width: int) -> Patch:
         """See Region."""
+        try:
+            inside = np.asarray(open_as("PNG", BytesIO(self.png))) != 0
+        except Exception as error:  # decoders raise many kinds of errors for damaged files
+            raise ValueError(f"a mask that cannot be decoded ({error})") from error
         top, left = max(self.y, 0), max(self.x, 0)
         rows, columns = slice(top - self.y, max(height - self.y, 0)), slice(left - self.x, max(width - self.x, 0))
-        return Patch(top, left, self.inside[rows, columns])
+        return Patch(top, left, inside[rows, columns])
 
 
 def polygon(flat: Any, what: str) -> NDArray[np.float32]:
