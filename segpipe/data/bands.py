@@ -18,7 +18,7 @@ from segpipe.data.dataset import Axes, Image, ImageForm, Sample, SegmentationDat
 from segpipe.errors import UserError
 
 FORMAT = 1  # of the cache: raise it if the measurement changes
-MOST_BANDS = 512  # OpenCV resizes images of at most this number of bands
+MOST_BANDS = 512  # of an image
 LOWEST, HIGHEST = 0.001, 0.999  # quantiles that become 0 and 255
 SAMPLED = 2**23  # numbers of all images together that are looked at
 FEWEST = 256  # pixels of an image that are looked at, if it has so many

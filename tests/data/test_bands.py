@@ -322,7 +322,7 @@ def test_three_bands_are_shown_or_one():
 # augmentation
 
 
-@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5, 9, 129])
 @pytest.mark.parametrize("name", ["light", "strong"])
 def test_augmentation_keeps_any_number_of_bands(name, bands):
     augment = build.augment(configure(f"augment={name}", "data.crop=[40,40]"))
