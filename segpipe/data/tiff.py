@@ -154,7 +154,8 @@ def decode_segment(file: BinaryIO, page: Page, index: int, shape: tuple[int, int
     """Return a segment (h, w, bands). A segment of no bytes, as GDAL writes, has no data."""
     kind = page.kind.newbyteorder("=")
     if not page.counts[index]:
-        return np.full(shape, 0 if page.nodata is None else page.nodata).astype(kind)
+        with np.errstate(invalid="ignore", over="ignore"):  # a number that the type does not have
+            return np.full(shape, np.float64(page.nodata or 0).astype(kind))
     size = shape[0] * shape[1] * shape[2] * kind.itemsize
     file.seek(page.offsets[index])
     data = file.read(min(page.counts[index], 2 * size + 2**16))

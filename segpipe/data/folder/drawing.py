@@ -69,8 +69,10 @@ def filled(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.b
     run, rise = (lower - upper).T
     x = upper[edge, 0] + (rows + 0.5 - upper[edge, 1]) * run[edge] / rise[edge]
     columns = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-    crossings = np.bincount(rows * (width + 1) + columns, minlength=height * (width + 1))
-    return (np.cumsum(crossings.reshape(height, width + 1), axis=1) % 2 == 1)[:, :width]  # type: ignore[no-any-return]
+    crossings, times = np.unique(rows * (width + 1) + columns, return_counts=True)
+    turns = np.zeros(height * (width + 1), np.uint8)
+    turns[crossings[times % 2 == 1]] = 1
+    return np.bitwise_xor.accumulate(turns.reshape(height, width + 1), axis=1)[:, :width] == 1  # type: ignore[no-any-return]
 
 
 class Disc(Region):
