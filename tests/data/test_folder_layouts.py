@@ -271,6 +271,10 @@ PROBLEMS = {
     "list: missing mask": (with_line("a/train_0.png b/train_0.png\na/train_1.png b/x.png"), ["lists b/x.png, but"]),
     "a class: values": (bad_class(np.arange(320).reshape(16, 20)), ["256 different values", "one class (cell)"]),
     "a class: size": (bad_class(np.zeros((3, 3))), ["another size than"]),
+    "coco: huge": (
+        coco_with(height_of_images=999_999, width_of_images=999_999),
+        ["999999 x 999999 pixels are 999998 megapixels"],
+    ),
     "coco: other size": (coco_with(height_of_images=15), ["a mask of 15 x 20 for an image of 16 x 20"]),
     "coco: runs of another size": (
         coco_with(segmentation_of_annotations={"size": [2, 2], "counts": [4]}),
@@ -318,6 +322,18 @@ def test_one_region_of_an_annotation_file_is_in_memory_at_a_time(tmp_path, kind)
     tracemalloc.stop()
     assert (drawn.values == 1).all()
     assert peak < number * side * side * 0.75
+
+
+@pytest.mark.parametrize("layout", ["voc", "lists given", "coco", "coco given", "coco given, alone"])
+def test_a_changed_image_is_read_again(tmp_path, layout):
+    """All splits of a process share the files' summaries, until a file changes."""
+    options = LAYOUTS[layout](tmp_path)
+    if layout == "voc":
+        options = {"lists": "ImageSets/Segmentation/{split}.txt"}
+    assert splits(root=str(tmp_path), **options)[0].problems == []
+    (image,) = [path for path in tmp_path.rglob("train_1.png") if np.asarray(PIL.Image.open(path)).ndim == 3]
+    save(image, np.zeros((9, 9, 3), np.uint8))
+    assert "for an image of 9 x 9" in splits(root=str(tmp_path), **options)[0].problems[0]
 
 
 def test_an_annotation_file_has_a_limit(tmp_path, monkeypatch):
