@@ -143,6 +143,8 @@ def read_header(file: BinaryIO) -> Header | None:
         blank = rb"(?:\s|#[^\n]*\n)"
         maximum = re.match(rb"P[56]%b+\d+%b+\d+%b+(\d+)\s" % (blank, blank, blank), start)
         return header._replace(bits=16 if maximum and int(maximum[1]) > 255 else header.bits)
+    if kind == "JPEG":
+        header = header._replace(bands=min(header.bands, 3))  # decoders make RGB of CMYK
     if kind in ("JPEG", "WEBP"):
         header = header._replace(orientation=exif_orientation(picture.info.get("exif", b"")))
     if kind == "WEBP":

@@ -123,6 +123,29 @@ def test_images_of_different_forms_are_named(tmp_path, make, suffix, options, sa
         build.data(configure("data=folder", f"data.root={root}", *given)).check()
 
 
+def test_a_jpeg_of_cmyk_is_an_image_of_rgb(tmp_path):
+    root = folder_of(tmp_path, lambda _: bands_of(3, "uint8", 255), ".png")
+    for split in ("train", "val"):
+        path = root / split / "images" / f"{split}1.png"
+        PIL.Image.open(path).convert("CMYK").save(path.with_suffix(".jpg"))
+        path.unlink()
+    dataset = Folder(split="train", root=str(root))
+    assert (dataset.problems, dataset.form) == ([], None)
+    assert dataset.read(1).image.shape == (*SIZE, 3)
+    assert Folder(split="train", root=str(root), channels=3).problems == []
+
+
+def test_a_palette_of_colours_is_not_one_band(tmp_path):
+    root = folder_of(tmp_path, lambda number: bands_of(3 if number else 1, "uint8", 255).squeeze(), ".png")
+    for path in root.rglob("images/*.png"):
+        picture = PIL.Image.open(path)
+        picture.quantize(64).save(path)
+    dataset = Folder(split="train", root=str(root), channels=1)
+    assert dataset.read(0).image.shape == (*SIZE, 1)
+    with pytest.raises(UserError, match=r"train1.*palette of colours: save it in three bands"):
+        dataset.read(1)
+
+
 @pytest.mark.parametrize(
     ("suffix", "axes", "make"),
     [
