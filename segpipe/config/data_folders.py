@@ -16,14 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from segpipe.data import cache
 from segpipe.data.folder.paths import is_template
-from segpipe.runs.run import TEMPLATE_KEYS
-
-KEYS = ("data.root", "data.dataset.root", *TEMPLATE_KEYS)  # folders, relative or absolute, or templates of paths
+from segpipe.runs.run import DATA_KEYS, TEMPLATE_KEYS
 
 
 def note(cfg: DictConfig, fingerprints: Mapping[str, str]) -> None:
     """Store the absolute paths of the folders of a configuration. fingerprints: of its data, by split."""
-    given = {key: OmegaConf.select(cfg, key) for key in KEYS}
+    given = {key: OmegaConf.select(cfg, key) for key in DATA_KEYS}
     below = given["data.root"] is not None  # templates, and folders that are not in the working folder
     folders = {
         key: value if below and key in TEMPLATE_KEYS and not os.path.exists(value) else os.path.abspath(value)
@@ -42,7 +40,7 @@ def noted(fingerprints: Mapping[str, str]) -> dict[str, str]:
     content: Any = cache.read(name_of(fingerprints)) if fingerprints else None
     folders = content if isinstance(content, dict) else {}
     exist = all(
-        key in KEYS
+        key in DATA_KEYS
         and isinstance(path, str)
         and (Path(path).exists() or (key in TEMPLATE_KEYS and (is_template(path) or not os.path.isabs(path))))
         for key, path in folders.items()

@@ -23,6 +23,7 @@ from segpipe.errors import UserError
 PROBES, PROBED = 32, (64, 96)  # draws of the transforms before the crop, on images of these sides, to learn their scale
 TURNED = 1.25  # times the side of a crop: what a crop needs that is turned by up to 15 degrees, sin 15 + cos 15
 FLIPS = (A.HorizontalFlip, A.VerticalFlip)
+OPENCV_BANDS = 128  # of an image; with more, OpenCV takes it for an array of three dimensions
 
 
 class Augment:
@@ -161,6 +162,8 @@ def on_bands(transform: Any, channels: int, left: list[str]) -> Any:
     """Return a transform for float32 images of a number of bands; None, and its name in ``left``, if it has none."""
     if isinstance(transform, A.ColorJitter):
         return BandJitter(brightness=transform.brightness, contrast=transform.contrast, p=transform.p)
+    if isinstance(transform, FLIPS) and channels > OPENCV_BANDS:
+        return (HorizontalBandFlip if isinstance(transform, A.HorizontalFlip) else VerticalBandFlip)(p=transform.p)
     if isinstance(inner := getattr(transform, "transforms", None), Sequence):
         kept = [one for one in (on_bands(child, channels, left) for child in inner) if one is not None]
         if len(kept) == len(inner):
@@ -225,6 +228,22 @@ class BandJitter(A.ImageOnlyTransform):
         return np.clip((img - mean) * np.float32(spread * light) + mean * np.float32(light), 0, 1)
 
 
+class HorizontalBandFlip(A.HorizontalFlip):
+    """A flip of any number of bands."""
+
+    def apply(self, img: Image, **params: Any) -> Image:
+        """Flip an image (H, W, C), or a mask (H, W)."""
+        return np.ascontiguousarray(img[:, ::-1])
+
+
+class VerticalBandFlip(A.VerticalFlip):
+    """A flip of any number of bands."""
+
+    def apply(self, img: Image, **params: Any) -> Image:
+        """Flip an image (H, W, C), or a mask (H, W)."""
+        return np.ascontiguousarray(img[::-1])
+
+
 class PadTo(A.DualTransform):
     """Pad at the bottom and right to a size: images by repeating their edge, masks by IGNORE_INDEX."""
 
@@ -246,6 +265,9 @@ class PadTo(A.DualTransform):
         """Pad an image (H, W, C) by repeating its edge."""
         if not any(self.border(img)):
             return img  # copyMakeBorder would copy it
+        if img.shape[2] > OPENCV_BANDS:
+            _, below, _, right = self.border(img)
+            return np.pad(img, ((0, below), (0, right), (0, 0)), mode="edge")
         return with_bands(cv2.copyMakeBorder(img, *self.border(img), borderType=cv2.BORDER_REPLICATE), img)
 
     def apply_to_mask(self, mask: Mask, **params: Any) -> Mask:

@@ -17,11 +17,11 @@ from segpipe.data import cache
 from segpipe.data.dataset import Axes, Image, ImageForm, Sample, SegmentationDataset
 from segpipe.errors import UserError
 
-FORMAT = 1  # of the cache: raise it if the measurement changes
-MOST_BANDS = 512  # OpenCV resizes images of at most this number of bands
+FORMAT = 2  # of the cache: raise it if the measurement changes
+MOST_BANDS = 512  # of an image
 LOWEST, HIGHEST = 0.001, 0.999  # quantiles that become 0 and 255
 SAMPLED = 2**23  # numbers of all images together that are looked at
-FEWEST = 256  # pixels of an image that are looked at, if it has so many
+FEWEST = 16  # pixels of an image that are looked at, however many images there are
 NO_DATA = 1e30  # numbers of this size and above mean no data
 PLACEHOLDERS = (-32768.0, -9999.0, -999.0, -99999.0)  # numbers that often mean no data
 SMALLEST_STD = 0.01  # of values 0 to 1: a constant band is not divided by 0

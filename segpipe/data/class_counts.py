@@ -41,10 +41,10 @@ def remember(dataset: SegmentationDataset, pixels: Counts, pixels_of_images_with
     cache.write(cache_name(dataset), {"pixels": pixels.tolist(), "around": around})
 
 
-def cache_name(dataset: SegmentationDataset) -> str:
-    """Return the name of a data set's counts in the cache. It changes when the data change."""
+def cache_name(dataset: SegmentationDataset, what: str = "pixels") -> str:
+    """Return the name of what is known of a data set's masks in the cache. It changes when the data change."""
     key = f"{dataset.fingerprint()} {len(dataset)} {dataset.classes}"
-    return f"pixels-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+    return f"{what}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
 
 def is_whole(content: Any, num_classes: int) -> bool:

@@ -1,6 +1,5 @@
 """Some pixels of each class, found once for a data set and stored in the user's cache: middles for crops."""
 
-import hashlib
 import sys
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from segpipe.data import cache
+from segpipe.data.class_counts import cache_name
 from segpipe.data.dataset import Mask, SegmentationDataset
 
 KEPT = 50_000  # pixels of each class, from all images together
@@ -37,8 +37,7 @@ class ClassPlaces(NamedTuple):
 
 def cached_class_places(dataset: SegmentationDataset) -> list[ClassPlaces]:
     """Return pixels of each class. They come from the cache if it has them; else every mask is read."""
-    key = f"{dataset.fingerprint()} {len(dataset)} {dataset.classes}"
-    name = f"places-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+    name = cache_name(dataset, "places")
     sizes = [dataset.size(index) for index in range(len(dataset))]
     found = cache.read(name)
     if not is_whole(found, len(dataset.classes), sizes):

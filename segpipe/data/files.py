@@ -484,13 +484,20 @@ def file_digest(path: Path) -> bytes:
         return hashlib.file_digest(file, "blake2b").digest()  # type: ignore[arg-type]
 
 
+def size_problem(image: tuple[int, ...], mask: tuple[int, ...], image_path: Path, mask_path: object) -> str | None:
+    """Return the error message if mask and image differ in size, (height, width); else None."""
+    if image == mask:
+        return None
+    return (
+        f"{mask_path}: a mask of {mask[0]} x {mask[1]} for an image of {image[0]} x {image[1]} ({image_path}). Give "
+        f"both the same size."
+    )
+
+
 def check_sizes(image: Image, mask: np.ndarray, image_path: Path, mask_path: object) -> None:
     """Raise UserError if mask and image differ in size."""
-    if image.shape[:2] != mask.shape:
-        raise UserError(
-            f"{mask_path}: a mask of {mask.shape[0]} x {mask.shape[1]} for an image of {image.shape[0]} x "
-            f"{image.shape[1]} ({image_path}). Give both the same size."
-        )
+    if problem := size_problem(image.shape[:2], mask.shape, image_path, mask_path):
+        raise UserError(problem)
 
 
 def check_pair(image: Image, mask: Mask, num_classes: int, image_path: Path, mask_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The form of a data set's images: found from the headers of its files, checked against what the user says."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ class ImageSummary:
     """A summary of an image file. orientation: EXIF's, 1 to 8; 1: upright. error: why it is rejected, or None.
 
     bands, depth, pages, shape: see ``Header``. beside: see ``files.alpha_of``. rgb: three bands are colours.
+    size: height and width in pixels, upright.
     """
 
     orientation: int = 1
@@ -27,6 +28,7 @@ class ImageSummary:
     shape: tuple[int, ...] = ()
     beside: str = ""
     rgb: bool = True
+    size: tuple[int, int] = (0, 0)
 
 
 class Forms(NamedTuple):
@@ -47,6 +49,8 @@ def find_form(images: Mapping[Path, ImageSummary], *, channels: int | None, page
         if seen.error:
             continue
         bands = bands_of(seen, channels, pages=pages, axes=axes)
+        if isinstance(bands, int) and bands > MOST_BANDS:
+            bands = f"an image of {bands} bands; allowed are {MOST_BANDS}. Choose some of them, and save those."
         if isinstance(bands, str):
             problems[path] = f"{path}: {bands}"
             continue
@@ -102,20 +106,49 @@ def bands_of(seen: ImageSummary, channels: int | None, *, pages: bool, axes: Axe
     )
 
 
-def form_in(seen: ImageSummary) -> ImageForm:
-    """Return the form of one file of an image whose bands are in several files."""
-    return ImageForm(seen.bands - (seen.beside == "opaque"), depth_group(seen.depth))
+def size_of(seen: ImageSummary, axes: Axes | None) -> tuple[int, int]:
+    """Return the height and width of an image as it will be read, in pixels."""
+    if len(seen.shape) != 3 or axes is None:
+        return seen.size
+    return (seen.shape[0], seen.shape[1]) if axes == "HWC" else (seen.shape[1], seen.shape[2])
 
 
-def joined(parts: Sequence[ImageSummary]) -> ImageSummary:
+def form_in(seen: ImageSummary, *, pages: bool, axes: Axes | None) -> ImageForm | str:
+    """Return the form of one file of an image whose bands are in several files, or why it is rejected."""
+    bands = bands_of(seen, None if seen.beside == "opaque" else seen.bands, pages=pages, axes=axes)
+    return bands if isinstance(bands, str) else ImageForm(bands, depth_group(seen.depth), seen.pages > 1, axes)
+
+
+def joined(parts: Mapping[Path, ImageSummary], *, pages: bool, axes: Axes | None) -> ImageSummary:
     """Return the summary of an image whose bands are in several files, one after the other; of one file, its own."""
-    if len(parts) == 1 or any(part.error for part in parts):
-        return next((part for part in parts if part.error), parts[0])
-    forms = [form_in(part) for part in parts]
-    depths = {form.depth for form in forms}
-    depth = depths.pop() if len(depths) == 1 else "float32"
-    bands = sum(form.channels for form in forms)
-    return replace(parts[0], bands=bands, depth=depth, rgb=False, beside="", shape=())
+    first, *others = parts
+    whole = parts[first]
+    if not others or any(part.error for part in parts.values()):
+        return next((part for part in parts.values() if part.error), whole)
+    forms = {path: form_in(part, pages=pages, axes=axes) for path, part in parts.items()}
+    sizes = {path: size_of(part, axes) for path, part in parts.items()}
+    for path, form in forms.items():
+        if isinstance(form, str):
+            return replace(whole, error=f"{path}: {form}")
+        if sizes[path] != sizes[first]:
+            height, width = sizes[path]
+            return replace(
+                whole,
+                error=f"{path}: {height} x {width} pixels, but {first} has {sizes[first][0]} x {sizes[first][1]}. Give "
+                f"all channels of an image one size.",
+            )
+    known = [form for form in forms.values() if isinstance(form, ImageForm)]
+    depths = {form.depth for form in known}
+    return replace(
+        whole,
+        bands=sum(form.channels for form in known),
+        depth=depths.pop() if len(depths) == 1 else "float32",
+        pages=1,
+        rgb=False,
+        beside="",
+        shape=(),
+        size=sizes[first],
+    )
 
 
 def described(kind: ImageForm | None) -> str:

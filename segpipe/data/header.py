@@ -45,7 +45,11 @@ PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 BANDS = {"LA": 2, "PA": 2, "RGB": 3, "YCbCr": 3, "LAB": 3, "RGBA": 4, "RGBX": 4, "CMYK": 4}  # by Pillow's mode; else 1
 MOST_PAGES = 1000  # pages of a TIFF that are looked at
 MOST_TAGS = 4096  # tags of a page
+MOST_NUMBERS = 4096  # of a tag, which has one for each band; other tags are empty
+MOST_SEGMENTS = 2**22  # strips or tiles of a page
+SEGMENTS = {273, 279, 324, 325}  # tags of numbers for each strip or tile
 TAGS = {254, 256, 257, 258, 259, 262, 270, 274, 277, 338, 339, 32997}  # those that are read
+MOST_NPY = 10_000  # bytes of the header of an NPY file
 MOST_CHUNKS = 1_000_000  # chunks of a PNG that are looked at
 MOST_TEXT = 65536  # bytes of a description that are read
 REDUCED, TRANSPARENCY = 1, 4  # bits of a TIFF's NewSubfileType: a smaller copy of another page, a transparency mask
@@ -139,6 +143,8 @@ def read_header(file: BinaryIO) -> Header | None:
         blank = rb"(?:\s|#[^\n]*\n)"
         maximum = re.match(rb"P[56]%b+\d+%b+\d+%b+(\d+)\s" % (blank, blank, blank), start)
         return header._replace(bits=16 if maximum and int(maximum[1]) > 255 else header.bits)
+    if kind == "JPEG":
+        header = header._replace(bands=min(header.bands, 3))  # decoders make RGB of CMYK
     if kind in ("JPEG", "WEBP"):
         header = header._replace(orientation=exif_orientation(picture.info.get("exif", b"")))
     if kind == "WEBP":
@@ -206,12 +212,10 @@ class Directories:
         self.big = 43 in (head[2], head[3])
         self.first: int = struct.unpack_from(f"{self.order}{'Q' if self.big else 'I'}", head, 8 if self.big else 4)[0]
 
-    def read(
-        self, offset: int | None = None, *, tags: set[int] = TAGS, most: int = 64
-    ) -> tuple[dict[int, tuple[int, ...]], int]:
+    def read(self, offset: int | None = None, *, tags: set[int] = TAGS) -> tuple[dict[int, tuple[int, ...]], int]:
         """Return the integer tags of the directory at ``offset`` (of bytes, for text), and the offset of the next.
 
-        tags: those that are read. most: numbers of a tag; longer ones are empty.
+        tags: those that are read. Those with more than MOST_NUMBERS, or MOST_SEGMENTS, are empty.
         """
         head, entry, tail = ("Q", "HHQ8s", "Q") if self.big else ("H", "HHI4s", "I")
         self.file.seek(self.first if offset is None else offset)
@@ -222,7 +226,8 @@ class Directories:
         end = self.file.read(struct.calcsize(f"{self.order}{tail}"))  # EXIF data may end before it
         following = int.from_bytes(end, "little" if self.order == "<" else "big")
         wanted = {tag: rest for tag, *rest in entries if tag in tags}
-        return {tag: self.values(*rest, most=most) for tag, rest in wanted.items()}, following
+        limits = {tag: MOST_SEGMENTS if tag in SEGMENTS else MOST_NUMBERS for tag in wanted}
+        return {tag: self.values(*rest, most=limits[tag]) for tag, rest in wanted.items()}, following
 
     def take(self, layout: str) -> tuple:
         """Read and unpack numbers. Raises struct.error at the end of the file."""
@@ -287,8 +292,12 @@ def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Return shape, order (True: Fortran's) and type of an NPY file, which is read up to its first number."""
     file.seek(0)
     version = np.lib.format.read_magic(file)
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    if length > MOST_NPY:  # numpy compares it after it has read so many bytes
+        raise ValueError(f"a header of {length} bytes; allowed are {MOST_NPY}")
+    file.seek(np.lib.format.MAGIC_LEN)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, kind = read(file, max_header_size=10_000)
+    shape, fortran, kind = read(file, max_header_size=MOST_NPY)
     if kind.kind not in KINDS or kind.itemsize > 8:
         raise ValueError(f"an array of type {kind}; allowed are integers, floating point numbers and booleans")
     if len(shape) not in (2, 3) or min(shape) < 1:

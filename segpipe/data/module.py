@@ -151,7 +151,7 @@ class SegmentationData(pl.LightningDataModule):
     def sizes(self, name: Split) -> list[tuple[int, int]]:
         """Return the height and width of each sample of a split in pixels; they are read once."""
         if name not in self.read_sizes:
-            dataset = self.split(name)
+            dataset = self.stored(name)  # scaling, which reads the training images once, does not change sizes
             self.read_sizes[name] = [dataset.size(index) for index in range(len(dataset))]
         return self.read_sizes[name]
 
@@ -193,13 +193,13 @@ class SegmentationData(pl.LightningDataModule):
 
     def trained_sizes(self) -> list[tuple[int, int]]:
         """Return the height and width of each training image in pixels, after it was resized and before the crop."""
-        return [(self.size[0], self.size[1])] * len(self.split("train")) if self.size else self.sizes("train")
+        return [(self.size[0], self.size[1])] * len(self.stored("train")) if self.size else self.sizes("train")
 
     def train_batches(self) -> int:
         """Return the number of training batches in an epoch."""
         if self.steps_per_epoch == "auto":
             return automatic_steps(self.trained_sizes(), self.augment.crop, self.batch_size)
-        return self.steps_per_epoch or len(self.split("train")) // self.batch_size
+        return self.steps_per_epoch or len(self.stored("train")) // self.batch_size
 
     def crops(self) -> Crops | None:
         """Return the crops of an epoch; None where each image is cropped once. For ``rare_share``, masks are read."""
@@ -225,7 +225,7 @@ class SegmentationData(pl.LightningDataModule):
     def batch_bytes(self) -> int:
         """Return the size of a training batch of this machine in bytes."""
         height, width = self.augment.crop or self.size or max(self.sizes("train"))
-        return self.batch_size * height * width * pixel_bytes(self.split("train"))
+        return self.batch_size * height * width * pixel_bytes(self.stored("train"))
 
     def check(self, *, smallest: int = 1, ranks: int = 1, parts: int = 1) -> None:
         """Raise UserError for data or settings with which a training would fail later.

@@ -90,7 +90,10 @@ def narrowed(array: NDArray) -> NDArray:
 
 
 def from_opencv(array: NDArray, header: Header) -> NDArray:
-    """Return OpenCV's unchanged image as (H, W, bands), red first, in the number of bands that the header has."""
+    """Return OpenCV's unchanged image as (H, W, bands), red first, in the number of bands that the header has.
+
+    Raises ValueError for a palette of colours, whose indices OpenCV does not return.
+    """
     if array.ndim == 2:
         return array[..., None]
     if array.shape[2] in (3, 4):
@@ -98,5 +101,7 @@ def from_opencv(array: NDArray, header: Header) -> NDArray:
     if header.bands == 2 and array.shape[2] == 4:  # gray, repeated, and transparency
         array = array[..., [0, 3]]
     if header.bands == 1 and array.shape[2] == 3:
+        if (array != array[..., :1]).any():
+            raise ValueError("its one band is a palette of colours: save it in three bands, or in gray")
         array = array[..., :1]
     return array

@@ -14,14 +14,14 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.data.header import MOST_PAGES, REDUCED, TRANSPARENCY, Directories, open_as
+from segpipe.data.header import MOST_PAGES, MOST_SEGMENTS, REDUCED, SEGMENTS, TRANSPARENCY, Directories, open_as
 
 KINDS = {1: "u", 2: "i", 3: "f"}  # numpy's letters by TIFF's SampleFormat
 COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA", 50000: "ZSTD"}
 BY_LIBTIFF = {5, 32773, 34925, 50000}  # Pillow's copy of libtiff decompresses these
-MOST_SEGMENTS = 2**22
+MOST_PART = 2**28  # bytes of a strip or tile that are always allowed, however small the image is
 NODATA = 42113  # GDAL's tag: the number that stands for no data, as text
-LAYOUT = {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 339, NODATA}
+LAYOUT = {254, 256, 257, 258, 259, 262, 266, 277, 278, 284, 317, 322, 323, 339, NODATA} | SEGMENTS
 
 
 class Unsupported(ValueError):
@@ -62,7 +62,7 @@ def read_pages(file: BinaryIO) -> list[Page]:
     offset, visited = directories.first, set[int]()
     while offset and offset not in visited and len(visited) < MOST_PAGES:
         visited.add(offset)
-        tags, following = directories.read(offset, tags=LAYOUT, most=MOST_SEGMENTS)
+        tags, following = directories.read(offset, tags=LAYOUT)
         if not pages or not (tags.get(254) or (0,))[0] & (REDUCED | TRANSPARENCY):
             pages.append(page_of(tags, directories.order))
         if sum(len(page.offsets) for page in pages) > MOST_SEGMENTS:
@@ -101,7 +101,8 @@ def page_of(tags: dict[int, tuple[int, ...]], order: str) -> Page:
     expected = rows * columns * (bands if page.planar else 1)
     if not len(offsets) == len(counts) == expected:
         raise ValueError(f"a TIFF of {expected} parts with {len(offsets)} positions and {len(counts)} lengths")
-    if max(segment) > 2**24 or segment[0] * segment[1] > 4 * height * width + 2**20:
+    pixel_bytes = page.kind.itemsize * (1 if page.planar else bands)
+    if max(segment) > 2**24 or segment[0] * segment[1] * pixel_bytes > 4 * height * width * pixel_bytes + MOST_PART:
         raise ValueError(f"a TIFF with tiles of {segment[0]} x {segment[1]} for {height} x {width} pixels")
     return page
 
@@ -153,7 +154,8 @@ def decode_segment(file: BinaryIO, page: Page, index: int, shape: tuple[int, int
     """Return a segment (h, w, bands). A segment of no bytes, as GDAL writes, has no data."""
     kind = page.kind.newbyteorder("=")
     if not page.counts[index]:
-        return np.full(shape, 0 if page.nodata is None else page.nodata).astype(kind)
+        with np.errstate(invalid="ignore", over="ignore"):  # a number that the type does not have
+            return np.full(shape, np.float64(page.nodata or 0).astype(kind))
     size = shape[0] * shape[1] * shape[2] * kind.itemsize
     file.seek(page.offsets[index])
     data = file.read(min(page.counts[index], 2 * size + 2**16))

@@ -125,9 +125,9 @@ def note(summary: Summary, cfg: DictConfig, overrides: list[str], folder: Path |
 def size_of(cfg: DictConfig) -> Size:
     """Return the amount of work of a configuration. Raises the data set's UserError where the data are missing."""
     data = data_of(cfg)
-    images = {split: len(data.split(split)) for split in ("train", "val", "test")}
-    classes, crop, whole = len(data.split("train").classes), training_size(cfg, data), evaluation_size(cfg, data)
-    form = data.split("train").form
+    images = {split: len(data.stored(split)) for split in ("train", "val", "test")}
+    classes, crop, whole = len(data.stored("train").classes), training_size(cfg, data), evaluation_size(cfg, data)
+    form = data.stored("train").form
     architecture = architecture_key(cfg, form.channels if form else 3)
     number, step = network_cost(architecture, classes, crop)
     per_image = network_cost(architecture, classes, whole)[1]
@@ -154,13 +154,13 @@ def limited(batches: int, limit: float | int | None) -> int:
 def training_size(cfg: DictConfig, data: SegmentationData) -> tuple[int, int]:
     """Return height and width of the images in training."""
     given = cfg.data.get("crop") or cfg.data.get("size")
-    return (given[0], given[1]) if given else data.split("train").size(0)
+    return (given[0], given[1]) if given else data.stored("train").size(0)
 
 
 def evaluation_size(cfg: DictConfig, data: SegmentationData) -> tuple[int, int]:
     """Return height and width of the images in a test; as ``metrics.json``, those of the first image."""
     given = cfg.data.get("size")
-    return (given[0], given[1]) if given else data.split("test").size(0)
+    return (given[0], given[1]) if given else data.stored("test").size(0)
 
 
 modules: dict[str, SegmentationData] = {}  # the data module of the last cell, by its configuration

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from segpipe.config.stored import MAX_PIXELS
 from segpipe.data.bands import Bands
 from segpipe.errors import UserError, printable
-from segpipe.runs.records import Colour, Count, Digits, Model, RunRecord, Text
+from segpipe.runs.records import Colour, Count, Digits, Model, Text
 from segpipe.runs.run import display_path
 from segpipe.runs.storage import check_plain, open_regular, read_bytes
 
@@ -282,9 +282,3 @@ def open_torch(path: Path, device: torch.device, trust: Iterable[str]) -> Progra
 
         program = move_to_device_pass(program, device)
     return Program(facts, TorchNetwork(facts, program.module(), device))
-
-
-def facts_of_run(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of ``Facts`` that ``run.json`` has."""
-    RunRecord.model_validate(record)
-    return {key: record.get(key) for key in ("name", "identity", "classes", "palette", "bands")}

@@ -64,7 +64,8 @@ def repair_hint(folder: Path) -> str:
 
 
 TEMPLATE_KEYS = ("data.dataset.images", "data.dataset.masks", "data.dataset.lists")
-LOCAL_KEYS = ("data.root", "data.dataset.root", *TEMPLATE_KEYS, "logger")
+DATA_KEYS = ("data.root", "data.dataset.root", *TEMPLATE_KEYS)  # folders, relative or absolute, or templates of paths
+LOCAL_KEYS = (*DATA_KEYS, "logger")
 
 
 def resume_command(run: "Run", *, trust: Iterable[str] = ()) -> str:

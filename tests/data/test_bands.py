@@ -108,6 +108,7 @@ def test_the_form_is_found_from_the_files(tmp_path, make, suffix, options, form)
         ),
         (lambda n: bands_of(1, "uint16" if n else "float32"), ".tif", {}, r"train0.*1 band of float32, but 6 of 8"),
         (lambda _: RNG.random((24, 24, 24)), ".npy", {}, r"data\.dataset\.axes=HWC"),
+        (lambda _: np.zeros((513, *SIZE), np.uint8), ".npy", {"axes": "CHW"}, "513 bands; allowed are 512"),
     ],
 )
 def test_images_of_different_forms_are_named(tmp_path, make, suffix, options, says):
@@ -116,10 +117,51 @@ def test_images_of_different_forms_are_named(tmp_path, make, suffix, options, sa
     assert problems
     with pytest.raises(UserError, match=says):
         raise UserError("\n".join(problems))
-    given = [f"data.{key}={value}" for key, value in options.items()]
+    given = [f"data.{'' if key == 'channels' else 'dataset.'}{key}={value}" for key, value in options.items()]
     assert report(root, *given).problems
     with pytest.raises(UserError, match=says):
         build.data(configure("data=folder", f"data.root={root}", *given)).check()
+
+
+def test_a_jpeg_of_cmyk_is_an_image_of_rgb(tmp_path):
+    root = folder_of(tmp_path, lambda _: bands_of(3, "uint8", 255), ".png")
+    for split in ("train", "val"):
+        path = root / split / "images" / f"{split}1.png"
+        PIL.Image.open(path).convert("CMYK").save(path.with_suffix(".jpg"))
+        path.unlink()
+    dataset = Folder(split="train", root=str(root))
+    assert (dataset.problems, dataset.form) == ([], None)
+    assert dataset.read(1).image.shape == (*SIZE, 3)
+    assert Folder(split="train", root=str(root), channels=3).problems == []
+
+
+def test_a_palette_of_colours_is_not_one_band(tmp_path):
+    root = folder_of(tmp_path, lambda number: bands_of(3 if number else 1, "uint8", 255).squeeze(), ".png")
+    for path in root.rglob("images/*.png"):
+        picture = PIL.Image.open(path)
+        picture.quantize(64).save(path)
+    dataset = Folder(split="train", root=str(root), channels=1)
+    assert dataset.read(0).image.shape == (*SIZE, 1)
+    with pytest.raises(UserError, match=r"train1.*palette of colours: save it in three bands"):
+        dataset.read(1)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "axes", "make"),
+    [
+        (".tif", None, lambda _: bands_of(5, "uint16")),
+        (".npy", "CHW", lambda _: np.moveaxis(bands_of(5, "uint16"), 2, 0)),
+        (".png", None, lambda _: bands_of(3, "uint8", 255)),
+    ],
+)
+def test_an_image_larger_than_its_mask_is_a_problem(tmp_path, suffix, axes, make):
+    """A window of both would fit, so that reading crops would not notice it."""
+    root = folder_of(tmp_path, make, suffix)
+    assert Folder(split="train", root=str(root), axes=axes).problems == []
+    save(root / "train" / "masks" / "train1.png", MASK[2:, 3:])
+    (problem,) = Folder(split="train", root=str(root), axes=axes).problems
+    assert f"a mask of {SIZE[0] - 2} x {SIZE[1] - 3} for an image of {SIZE[0]} x {SIZE[1]}" in problem
+    assert report(str(root), *([f"data.dataset.axes={axes}"] if axes else [])).problems == [f"train: {problem}"]
 
 
 def test_an_opaque_band_beside_the_colours_is_left_out_or_asked_for(tmp_path):
@@ -303,7 +345,7 @@ def test_three_bands_are_shown_or_one():
 # augmentation
 
 
-@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5, 9, 129])
 @pytest.mark.parametrize("name", ["light", "strong"])
 def test_augmentation_keeps_any_number_of_bands(name, bands):
     augment = build.augment(configure(f"augment={name}", "data.crop=[40,40]"))

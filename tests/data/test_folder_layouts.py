@@ -1,7 +1,11 @@
 """data=folder: every layout is read to the same pixels."""
 
+import base64
+import io
 import json
 import re
+import tracemalloc
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,6 +18,7 @@ from support.layouts import CLASSES, LAYOUTS, SIZE, SPLITS, samples, write_files
 
 from segpipe.config.plan import Plan
 from segpipe.data.folder import Folder, drawing
+from segpipe.data.folder.annotations import read_labelme
 from segpipe.errors import UserError
 from segpipe.runs.run import quote_template
 
@@ -70,6 +75,36 @@ def test_channels_of_nnunet_are_bands(tmp_path):
     (tmp_path / "imagesTr" / f"{part.names[0]}_0002.png").unlink()
     problems = splits(root=str(tmp_path), fractions=[0.4, 0.3, 0.3])[0].problems
     assert "has the channels [0, 1], others have [0, 1, 2]" in problems[0]
+
+
+def write_channels(root, second, suffix):
+    """nnU-Net's layout with two channels; ``second`` is the array of the second one."""
+    write_files(root, "imagesTr/{name}_0000.png", "labelsTr/{name}.png")
+    for path in sorted((root / "imagesTr").iterdir()):
+        other = path.with_name(path.name.replace("0000.png", f"0001{suffix}"))
+        save(other, second) if suffix == ".png" else np.save(other, second)
+
+
+@pytest.mark.parametrize(
+    ("second", "suffix", "options", "says"),
+    [
+        (np.zeros((SIZE[0] - 1, SIZE[1]), np.uint8), ".png", {}, "15 x 20 pixels, but .*_0000.png has 16 x 20"),
+        (np.zeros((*SIZE, 16), np.uint8), ".npy", {}, "_0001.npy: an array of the shape .*data.dataset.axes=HWC"),
+        (np.zeros((*SIZE, 20), np.uint8), ".npy", {"axes": "HWC"}, None),
+        (np.zeros((20, *SIZE), np.float32), ".npy", {"axes": "CHW"}, None),
+    ],
+)
+def test_channels_of_nnunet_that_do_not_fit_together_are_problems(tmp_path, second, suffix, options, says):
+    write_channels(tmp_path, second, suffix)
+    for part in splits(root=str(tmp_path), fractions=[0.4, 0.3, 0.3], **options):
+        if says is None:
+            assert part.problems == []
+            assert part.form.channels == 23
+            assert part.read_window(0, slice(2, 5), slice(3, 7)).image.shape == (3, 4, 23)
+        else:
+            assert all(re.search(says, problem) for problem in part.problems)
+            with pytest.raises(UserError, match=says):
+                part.read_window(0, slice(2, 5), slice(3, 7))
 
 
 def test_two_channels_of_nnunet_are_two_bands(tmp_path):
@@ -236,6 +271,10 @@ PROBLEMS = {
     "list: missing mask": (with_line("a/train_0.png b/train_0.png\na/train_1.png b/x.png"), ["lists b/x.png, but"]),
     "a class: values": (bad_class(np.arange(320).reshape(16, 20)), ["256 different values", "one class (cell)"]),
     "a class: size": (bad_class(np.zeros((3, 3))), ["another size than"]),
+    "coco: huge": (
+        coco_with(height_of_images=999_999, width_of_images=999_999),
+        ["999999 x 999999 pixels are 999998 megapixels"],
+    ),
     "coco: other size": (coco_with(height_of_images=15), ["a mask of 15 x 20 for an image of 16 x 20"]),
     "coco: runs of another size": (
         coco_with(segmentation_of_annotations={"size": [2, 2], "counts": [4]}),
@@ -265,6 +304,36 @@ def test_regions_that_cover_an_image_too_often_are_refused(tmp_path):
     content["annotations"] += [whole] * 1001
     (tmp_path / "train.json").write_text(json.dumps(content))
     assert any("more than 1000 times" in problem for problem in splits(root=str(tmp_path))[0].problems)
+
+
+@pytest.mark.parametrize("kind", ["mask", "rectangle"])
+def test_one_region_of_an_annotation_file_is_in_memory_at_a_time(tmp_path, kind):
+    """A short file may have many regions of many pixels, whatever the size of its image is."""
+    side, number = 2000, 40
+    whole = io.BytesIO()
+    PIL.Image.fromarray(np.ones((side, side), np.uint8)).save(whole, "PNG")
+    shape = {"label": "cell", "shape_type": kind, "points": [[0, 0], [side, side]]}
+    shape |= {"mask": base64.b64encode(whole.getvalue()).decode()} if kind == "mask" else {}
+    content = {"imageHeight": side, "imageWidth": side, "shapes": [shape] * number}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    tracemalloc.start()
+    drawn = replace(read_labelme(tmp_path / "a.json", None), codes={"background": 0, "cell": 1}).decode()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (drawn.values == 1).all()
+    assert peak < number * side * side * 0.75
+
+
+@pytest.mark.parametrize("layout", ["voc", "lists given", "coco", "coco given", "coco given, alone"])
+def test_a_changed_image_is_read_again(tmp_path, layout):
+    """All splits of a process share the files' summaries, until a file changes."""
+    options = LAYOUTS[layout](tmp_path)
+    if layout == "voc":
+        options = {"lists": "ImageSets/Segmentation/{split}.txt"}
+    assert splits(root=str(tmp_path), **options)[0].problems == []
+    (image,) = [path for path in tmp_path.rglob("train_1.png") if np.asarray(PIL.Image.open(path)).ndim == 3]
+    save(image, np.zeros((9, 9, 3), np.uint8))
+    assert "for an image of 9 x 9" in splits(root=str(tmp_path), **options)[0].problems[0]
 
 
 def test_an_annotation_file_has_a_limit(tmp_path, monkeypatch):

@@ -193,7 +193,7 @@ def test_an_error_of_a_moment_is_not_kept(tmp_path, monkeypatch):
         patch.setattr(survey, "look", lambda path: survey.MaskSummary(error=f"{path}: permission denied"))
         assert len(Folder(split="train", root=str(tmp_path)).problems) == 1
     assert Folder(split="train", root=str(tmp_path)).problems == []
-    save(tmp_path / "train" / "masks" / "train0_0.png", np.full((9, 9), 255, np.uint8))
+    save(tmp_path / "train" / "masks" / "train0_0.png", np.full((20, 24), 255, np.uint8))
     with monkeypatch.context() as patch:  # the others are kept
         patch.setattr(survey, "look", lambda path: survey.MaskSummary(error=f"{path}: permission denied"))
         assert len(Folder(split="train", root=str(tmp_path)).problems) == 1

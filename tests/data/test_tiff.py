@@ -217,6 +217,7 @@ def of_header(text):
         (of_header("{'descr': '<f4', 'fortran_order': False, 'shape': (9000, 9000, 900), }"), "GB; allowed"),
         (of_header("(" * 117), "cannot be read"),
         (of_header("{'descr': '<f4', 'fortran_order': False, 'shape': (-3, 5), }"), "shape"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(20), "a header of 4294967295 bytes; allowed are 10000"),
     ],
     ids=str,
 )
@@ -275,6 +276,24 @@ def test_a_part_that_expands_to_much_more_is_cut(tmp_path):
     assert len(tiff.decompress(bomb, 8, 7000, 50)) == 7000
     with suppress(UserError):
         read_image(path, ImageForm(2, "uint8"))
+
+
+@pytest.mark.parametrize("layout", [{}, {"planarconfig": "separate"}])
+@pytest.mark.parametrize("bands", [65, 512])
+def test_a_tag_has_a_number_for_each_of_many_bands(tmp_path, bands, layout):
+    array = (RNG.random((9, 8, bands)) * 60_000).astype(np.uint16)
+    path = write(tmp_path / "a.tif", array, layout=layout)
+    assert read_stored_header(path).depth == "uint16"
+    assert (read_image(path, form_of(array)) == array).all()
+
+
+def test_the_memory_of_a_tile_is_bounded_by_the_image():
+    """A tile of no bytes is filled, so a file of 1 x 1 pixels could ask for any memory."""
+    tags = {256: (1,), 257: (1,), 277: (3000,), 258: (64,), 339: (3,), 322: (1024,), 323: (1024,), 324: (0,), 325: (0,)}
+    with pytest.raises(ValueError, match="tiles of 1024 x 1024 for 1 x 1 pixels"):
+        tiff.page_of(tags, "<")
+    page = tiff.page_of(tags | {277: (13,)}, "<")  # 109 MB
+    assert page.segment == (1024, 1024)
 
 
 def test_absurd_tags_are_refused(tmp_path):

@@ -12,6 +12,8 @@ from support.configs import configure
 from support.trainings import interrupted_in
 
 from segpipe.data.bands import Bands
+from segpipe.data.folder import Folder
+from segpipe.engine import dry_run
 from segpipe.engine.evaluation import evaluate
 from segpipe.engine.export import export
 from segpipe.engine.fit import train
@@ -86,6 +88,13 @@ def trained(tmp_path_factory):
         return done[kind]
 
     return get
+
+
+def test_a_dry_run_reads_no_image(tmp_path, monkeypatch):
+    root = folder_of(tmp_path, "tif5")
+    monkeypatch.setattr(Folder, "read", None)
+    size = dry_run.size_of(configure("data=folder", f"data.root={root}", *NETWORK))
+    assert size.parameters > 0
 
 
 SLOW = [kind if kind == "tif5" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]

@@ -9,13 +9,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from segpipe.data.files import check_pixels, read_size
 from segpipe.data.folder.classes import IGNORED
 from segpipe.data.folder.drawing import FAR, Bitmap, Disc, Polygons, Region, polygon, run_lengths
 from segpipe.data.folder.sources import BACKGROUND, Drawing
-from segpipe.data.header import open_as, read_header
+from segpipe.data.header import read_header
 from segpipe.errors import UserError
 from segpipe.runs.storage import read_bytes, reject_constant
 
@@ -194,13 +192,9 @@ def labelme_region(shape: Mapping[str, Any], what: str) -> Region:
 
 def labelme_bitmap(shape: Mapping[str, Any], x: int, y: int, what: str) -> Bitmap:
     """Return the region of a shape ``mask``, a PNG in base64. Raises ValueError if it is none."""
-    data = BytesIO(base64.b64decode(str(shape["mask"]), validate=True))
-    header = read_header(data)
+    png = base64.b64decode(str(shape["mask"]), validate=True)
+    header = read_header(BytesIO(png))
     if header is None or header.format != "PNG" or header.bands != 1:
         raise ValueError(f"{what} has a mask that is not a gray PNG")
     check_pixels(*header.size, what)
-    try:
-        inside = np.asarray(open_as("PNG", data)) != 0
-    except Exception as error:  # decoders raise many kinds of errors for damaged files
-        raise ValueError(f"{what} has a mask that cannot be decoded ({error})") from error
-    return Bitmap(x, y, inside)
+    return Bitmap(x, y, png)

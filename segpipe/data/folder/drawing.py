@@ -6,10 +6,13 @@ the first pixel. A pixel belongs to a region if its centre lies inside.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segpipe.data.header import open_as
 
 MOST_POINTS = 1_000_000  # of one polygon
 MOST_CROSSINGS = 4_000_000  # rows that the edges of one polygon cross
@@ -66,8 +69,10 @@ def filled(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.b
     run, rise = (lower - upper).T
     x = upper[edge, 0] + (rows + 0.5 - upper[edge, 1]) * run[edge] / rise[edge]
     columns = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-    crossings = np.bincount(rows * (width + 1) + columns, minlength=height * (width + 1))
-    return (np.cumsum(crossings.reshape(height, width + 1), axis=1) % 2 == 1)[:, :width]  # type: ignore[no-any-return]
+    crossings, times = np.unique(rows * (width + 1) + columns, return_counts=True)
+    turns = np.zeros(height * (width + 1), np.uint8)
+    turns[crossings[times % 2 == 1]] = 1
+    return np.bitwise_xor.accumulate(turns.reshape(height, width + 1), axis=1)[:, :width] == 1  # type: ignore[no-any-return]
 
 
 class Disc(Region):
@@ -99,16 +104,20 @@ class Runs(Region):
 
 
 class Bitmap(Region):
-    """Pixels: inside is boolean (h, w), with its upper left pixel at (x, y)."""
+    """Pixels of a gray PNG that are not 0; its upper left pixel is at (x, y). It is decoded when it is drawn."""
 
-    def __init__(self, x: int, y: int, inside: NDArray[np.bool_]) -> None:
-        self.x, self.y, self.inside = x, y, inside
+    def __init__(self, x: int, y: int, png: bytes) -> None:
+        self.x, self.y, self.png = x, y, png
 
     def patch(self, height: int, width: int) -> Patch:
         """See Region."""
+        try:
+            inside = np.asarray(open_as("PNG", BytesIO(self.png))) != 0
+        except Exception as error:  # decoders raise many kinds of errors for damaged files
+            raise ValueError(f"a mask that cannot be decoded ({error})") from error
         top, left = max(self.y, 0), max(self.x, 0)
         rows, columns = slice(top - self.y, max(height - self.y, 0)), slice(left - self.x, max(width - self.x, 0))
-        return Patch(top, left, self.inside[rows, columns])
+        return Patch(top, left, inside[rows, columns])
 
 
 def polygon(flat: Any, what: str) -> NDArray[np.float32]:

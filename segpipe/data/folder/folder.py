@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.data.dataset import Axes, Image, Sample, SegmentationDataset, Split
-from segpipe.data.files import check_sizes, read_image, read_image_window
+from segpipe.data.dataset import Axes, Image, ImageForm, Sample, SegmentationDataset, Split
+from segpipe.data.files import check_sizes, read_image, read_image_window, size_problem
 from segpipe.data.folder.classes import CLASS_FILES, Classes, from_names, numbers, read_classes
 from segpipe.data.folder.encoding import Encoding, by_names, decide, merged
 from segpipe.data.folder.layout import Layout, Pair, SplitFiles, Unlabelled, folder_digest
@@ -27,7 +27,7 @@ from segpipe.data.folder.survey import (
     summarise_images,
     summarise_masks,
 )
-from segpipe.data.forms import ImageSummary, find_form, form_in, joined
+from segpipe.data.forms import ImageSummary, find_form, form_in, joined, size_of
 from segpipe.errors import UserError
 
 
@@ -92,18 +92,18 @@ class Folder(SegmentationDataset):
         self.groups = [group_of(pair.name, groups) for pair in self.pairs]
         self.looks = [contents.looks[pair.mask] for pair in self.pairs]
         self.notes, self.problems = [*contents.notes, *class_notes], list(contents.parts[split].problems)
-        summaries = [contents.images[pair.image] for pair in self.pairs]
-        files = [contents.images[path] for pair in self.pairs for path in (pair.image, *pair.more)]
-        self.problems += [summary.error for summary in files if summary.error]
-        every = [pair for part in contents.parts.values() for pair in part.pairs]
-        wholes = {pair.image: joined([contents.images[path] for path in (pair.image, *pair.more)]) for pair in every}
+        wholes = {
+            pair.image: joined({path: contents.images[path] for path in pair.files}, pages=pages == "bands", axes=axes)
+            for part in contents.parts.values()
+            for pair in part.pairs
+        }
         forms = find_form(wholes, channels=channels, pages=pages == "bands", axes=axes)
         self.form = forms.form
-        several = [path for pair in self.pairs if pair.more for path in (pair.image, *pair.more)]
-        self.forms = {path: form_in(contents.images[path]) for path in several}
+        several = [path for pair in self.pairs if pair.more for path in pair.files]
+        self.forms = {path: form_in(contents.images[path], pages=pages == "bands", axes=axes) for path in several}
         self.notes += forms.notes
-        self.rejected = forms.problems
-        self.problems += [forms.problems[pair.image] for pair in self.pairs if pair.image in forms.problems]
+        self.rejected = forms.problems | {path: whole.error for path, whole in wholes.items() if whole.error}
+        self.problems += [self.rejected[pair.image] for pair in self.pairs if pair.image in self.rejected]
         if isinstance(self.encoding, UserError):
             self.classes, self.palette = [], []
             self.problems += [str(self.encoding)] if contents.looks or not self.problems else []
@@ -112,28 +112,27 @@ class Folder(SegmentationDataset):
         self.notes += [self.encoding.note] if self.encoding.note else []
         wrong = [self.encoding.wrong(seen, pair.mask) for pair, seen in zip(self.pairs, self.looks, strict=True)]
         self.problems += [problem for problem in wrong if problem]
-        self.notes += turned_alone(self.pairs, summaries, self.looks)
+        for pair, seen in zip(self.pairs, self.looks, strict=True):
+            if pair.image not in self.rejected and not seen.error:
+                size = size_of(wholes[pair.image], axes)
+                self.problems += filter(None, [size_problem(size, seen.size, pair.image, pair.mask)])
+        self.notes += turned_alone(self.pairs, [contents.images[pair.image] for pair in self.pairs], self.looks)
         self.notes += overlaps(split, self.looks)
 
     def read(self, index: int) -> Sample:
         """Decode an image and its mask, and convert the values of the mask to class indices."""
-        pair = self.pairs[index]
-        if pair.image in self.rejected:
-            raise UserError(self.rejected[pair.image])
-        image, stored = self.read_bands(pair, slice(None), slice(None)), decode(pair.mask)
-        check_sizes(image, stored.values, pair.image, pair.mask)
-        if isinstance(self.encoding, UserError):
-            raise self.encoding
-        return Sample(image, self.encoding.translate(stored, pair.mask))
+        return self.read_window(index, slice(None), slice(None))
 
     def read_bands(self, pair: Pair, rows: slice, columns: slice) -> Image:
         """Return a part of an image (H, W, C): of one file, or of the bands of several. Raises UserError."""
-        whole = (rows, columns) == (slice(None), slice(None))
+        if pair.image in self.rejected:
+            raise UserError(self.rejected[pair.image])
         parts: list[Image] = []
-        for path in (pair.image, *pair.more):
+        for path in pair.files:
             form = self.forms[path] if pair.more else self.form
-            parts.append(read_image(path, form) if whole else read_image_window(path, rows, columns, form))
-            if parts[-1].shape[:2] != parts[0].shape[:2]:
+            assert not isinstance(form, str)  # the image is rejected
+            parts.append(read_part(path, rows, columns, form))
+            if parts[-1].shape[:2] != parts[0].shape[:2]:  # a file has changed
                 raise UserError(f"{path}: another size than {pair.image}. Give all channels of an image one size.")
         return np.concatenate(parts, axis=-1) if pair.more else parts[0]
 
@@ -141,7 +140,7 @@ class Folder(SegmentationDataset):
         """Return a part of a sample. Of TIFF and ``.npy`` files only this part is read and decoded."""
         pair = self.pairs[index]
         image = self.read_bands(pair, rows, columns)
-        stored = decode_window(pair.mask, rows, columns)
+        stored = decode(pair.mask) if is_all(rows, columns) else decode_window(pair.mask, rows, columns)
         check_sizes(image, stored.values, pair.image, pair.mask)
         if isinstance(self.encoding, UserError):
             raise self.encoding
@@ -175,9 +174,19 @@ class Folder(SegmentationDataset):
             if seen.orientation == 1:  # masks that are not turned keep the fingerprint they had before masks were
                 del summary["orientation"]
             del summary["overlap"]
-            sizes = " ".join(str(path.stat().st_size) for path in (pair.image, *pair.more))
+            sizes = " ".join(str(path.stat().st_size) for path in pair.files)
             lines.append(f"{pair.name} {group} {sizes} {json.dumps(summary)}")
         return hashlib.blake2b("\n".join(lines).encode(errors="surrogateescape"), digest_size=8).hexdigest()
+
+
+def is_all(rows: slice, columns: slice) -> bool:
+    """Return whether a part of an image is the whole."""
+    return (rows, columns) == (slice(None), slice(None))
+
+
+def read_part(path: Path, rows: slice, columns: slice, form: ImageForm | None) -> Image:
+    """Return a part of an image file, (H, W, C); the whole is decoded as ``read_image`` does."""
+    return read_image(path, form) if is_all(rows, columns) else read_image_window(path, rows, columns, form)
 
 
 def read_cached(
@@ -197,9 +206,7 @@ def read_cached(
     layout = layout_of(options)
     parts, notes = divide(layout, fractions, groups, unlabelled)
     parts, looks, encoding = understood(parts, layout, given, merge, instances)
-    image_paths = list(
-        dict.fromkeys(path for part in parts.values() for pair in part.pairs for path in (pair.image, *pair.more))
-    )
+    image_paths = list(dict.fromkeys(path for part in parts.values() for pair in part.pairs for path in pair.files))
     images = summarise_images(image_paths)
     contents = FolderContents(parts, notes, looks, dict(zip(image_paths, images, strict=True)), encoding)
     _cache.clear()

@@ -38,6 +38,11 @@ class Pair(NamedTuple):
     mask: Path | MaskSource
     more: tuple[Path, ...] = ()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the image, in the order of its channels."""
+        return (self.image, *self.more)
+
 
 class Folders(NamedTuple):
     """A folder of images and a folder of masks."""

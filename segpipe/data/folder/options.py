@@ -84,13 +84,13 @@ class Options(NamedTuple):
         found = [template.folder for template in self.templates()]
         if not self.in_templates and not self.is_coco and (pair := self.pair()):
             return list(dict.fromkeys([*found, *pair]))
-        if found and not (self.is_coco and not self.images):
-            return list(dict.fromkeys(found))
-        root = self.root_folder
+        complete = self.images is not None if self.is_coco else self.in_templates
+        root = None if complete and not self.lists else self.root_folder
+        if found or root is None:  # lists and annotations name files anywhere below root
+            return list(dict.fromkeys([*found, root] if root is not None else found))
         with suppress(UserError):
-            if root is not None:
-                return list(dict.fromkeys(folder for both in find_folders(root).values() for folder in both))
-        return [root] if root is not None else found
+            return list(dict.fromkeys(folder for both in find_folders(root).values() for folder in both))
+        return [root]
 
 
 def layout_of(options: Options) -> Layout:

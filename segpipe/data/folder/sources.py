@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -36,15 +36,18 @@ class NamedSource(MaskSource):
         """Return the names of its classes."""
 
     @abstractmethod
-    def layers(self) -> tuple[tuple[int, int], Sequence["Layer"]]:
-        """Return the height and width, and the labels from the lowest to the highest."""
+    def shape(self) -> tuple[int, int]:
+        """Return the height and width of the mask in pixels."""
+
+    @abstractmethod
+    def layers(self) -> Iterator["Layer"]:
+        """Yield the labels from the lowest to the highest; one is in memory at a time."""
 
     def decode(self) -> DecodedMask:
         """Return the mask of codes. Where labels overlap, the last one counts."""
-        (height, width), layers = self.layers()
-        mask: Mask = np.full((height, width), UNDRAWN, np.uint8)
+        mask: Mask = np.full(self.shape(), UNDRAWN, np.uint8)
         overlap = 0
-        for name, top, left, inside in layers:
+        for name, top, left, inside in self.layers():
             part = mask[top : top + inside.shape[0], left : left + inside.shape[1]]
             overlap += int((inside & (part != UNDRAWN) & (part != self.codes[name])).sum())
             part[inside] = self.codes[name]
@@ -78,10 +81,14 @@ class Drawing(NamedSource):
         """See NamedSource."""
         return {name for name, _ in self.regions}
 
-    def layers(self) -> tuple[tuple[int, int], Sequence[Layer]]:
+    def shape(self) -> tuple[int, int]:
         """See NamedSource."""
         check_pixels(*self.size, str(self))
-        layers, pixels = [], 0
+        return self.size
+
+    def layers(self) -> Iterator[Layer]:
+        """See NamedSource."""
+        pixels = 0
         for name, region in self.regions:
             try:
                 patch = region.patch(*self.size)
@@ -93,8 +100,7 @@ class Drawing(NamedSource):
                     f"{self}: its regions cover the image more than {MOST_COVER} times, or have more than "
                     f"{MOST_DRAWN:,} pixels together. Correct the file."
                 )
-            layers.append(Layer(name, *patch))
-        return self.size, layers
+            yield Layer(name, *patch)
 
     def stamp(self) -> str:
         """See MaskSource."""
@@ -116,9 +122,14 @@ class ClassFiles(NamedSource):
         """See NamedSource."""
         return {name for name, _ in self.files}
 
-    def layers(self) -> tuple[tuple[int, int], Sequence[Layer]]:
+    def shape(self) -> tuple[int, int]:
+        """See NamedSource."""
+        with reading(self.path), open_regular(self.path, limit=most_bytes()) as file:
+            return mask_header(file, self.path).upright_size
+
+    def layers(self) -> Iterator[Layer]:
         """See NamedSource. The order is that of the codes."""
-        layers: list[Layer] = []
+        shape = self.shape()
         for name, path in sorted(self.files, key=lambda file: self.codes[file[0]]):
             values = decode(path).values
             present = np.unique(values)
@@ -127,10 +138,9 @@ class ClassFiles(NamedSource):
                     f"{path}: {len(present)} different values ({numbers(present.tolist())}), but a mask of one class "
                     f"({name}) holds 0 and one other value. Save it so, as PNG."
                 )
-            if layers and layers[0].inside.shape != values.shape:
+            if values.shape != shape:
                 raise UserError(f"{path}: another size than {self.path}. Give the masks of one image one size.")
-            layers.append(Layer(name, 0, 0, values != 0))
-        return layers[0].inside.shape, layers  # type: ignore[return-value]
+            yield Layer(name, 0, 0, values != 0)
 
     def stamp(self) -> str:
         """See MaskSource."""

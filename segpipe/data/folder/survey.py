@@ -33,7 +33,7 @@ from segpipe.data.forms import ImageSummary
 from segpipe.errors import UserError
 from segpipe.runs.storage import open_regular
 
-FORMAT = 4  # of the cache: raise it if a summary changes, what it says of a file, or which files are rejected
+FORMAT = 5  # of the cache: raise it if a summary changes, what it says of a file, or which files are rejected
 MOST = 1024  # maximal number of different values; class masks have few
 GRAY = 0x010101  # a gray value times this is the colour 0xRRGGBB
 
@@ -196,7 +196,14 @@ def look_at_image(path: Path) -> ImageSummary:
     except UserError as error:
         return ImageSummary(error=str(error))
     return ImageSummary(
-        header.orientation, None, header.bands, header.depth, header.pages, header.shape, beside, header.rgb
+        header.orientation,
+        bands=header.bands,
+        depth=header.depth,
+        pages=header.pages,
+        shape=header.shape,
+        beside=beside,
+        rgb=header.rgb,
+        size=header.upright_size,
     )
 
 
