@@ -213,7 +213,7 @@ class Pipeline:
 class Eta:
     """Estimates when a number of images, or other steps, will be done. total: the number of steps."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: float) -> None:
         self.total, self.start = total, time.monotonic()
 
     def left(self, done: float) -> str:

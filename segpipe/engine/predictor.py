@@ -43,26 +43,26 @@ def meta_state(cfg: DictConfig, num_classes: int, bands: Bands | None) -> dict[s
 class Predictor:
     """Predicts the mask of an image with the best checkpoint of a run.
 
-            run: the folder of a run, or a file of ``segpipe.export`` or ``segpipe.archive --share``.
-        device: a device name of torch; None takes a GPU if there is one (the CPU for an exported program).
-        trust: packages whose classes the run may use beside those of segpipe, because a stranger's classes could execute
-            code; ``torch`` for a program of torch.export.
-        flips, scales: the prediction is the mean of the probabilities of mirrored and resized images, see ``models.tta``.
+        run: the folder of a run, or a file of ``segpipe.export`` or ``segpipe.archive --share``.
+    device: a device name of torch; None takes a GPU if there is one (the CPU for an exported program).
+    trust: packages whose classes the run may use beside those of segpipe, because a stranger's classes could execute
+        code; ``torch`` for a program of torch.export.
+    flips, scales: the prediction is the mean of the probabilities of mirrored and resized images, see ``models.tta``.
 
-        Its attributes:
+    Its attributes:
 
-        classes, palette: names and RGB colours (0 to 255) by class index.
-        size: [height, width] to which images are resized, as in the test; None where they keep their size. The logits are
-            resized back to the size of the image.
-        bands: of its images; None: 8-bit RGB.
-        network: images (N, C, H, W), values 0 to 255, to logits (N, K, H, W).
-        smallest: the smallest side of an image that the network takes, in pixels.
-        windows: computes the network, of large images part by part, see ``models.windows``.
-        run, cfg: the run and its configuration; an exported program has none.
+    classes, palette: names and RGB colours (0 to 255) by class index.
+    size: [height, width] to which images are resized, as in the test; None where they keep their size. The logits are
+        resized back to the size of the image.
+    bands: of its images; None: 8-bit RGB.
+    network: images (N, C, H, W), values 0 to 255, to logits (N, K, H, W).
+    smallest: the smallest side of an image that the network takes, in pixels.
+    windows: computes the network, of large images part by part, see ``models.windows``.
+    run, cfg: the run and its configuration; an exported program has none.
 
-        Raises UserError where the folder is not a run, where its record or its checkpoint is missing or damaged, and where
-        the device is not available.
-        """
+    Raises UserError where the folder is not a run, where its record or its checkpoint is missing or damaged, and where
+    the device is not available.
+    """
 
     @shared.unpacked
     def __init__(

@@ -179,7 +179,7 @@ def run_tasks(tasks: Sequence[Task], cache: Path, label: str) -> list[Any]:
     )
     eta, printed = Eta(total), time.monotonic()
 
-    def advance(passes: int) -> None:
+    def advance(passes: float) -> None:
         nonlocal printed
         progress.advance(line, passes)
         done, now = progress.tasks[line].completed, time.monotonic()
