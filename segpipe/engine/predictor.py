@@ -43,7 +43,7 @@ def meta_state(cfg: DictConfig, num_classes: int, bands: Bands | None) -> dict[s
 class Predictor:
     """Predicts the mask of an image with the best checkpoint of a run.
 
-        run: the folder of a run, or a file of ``segpipe.export`` or ``segpipe.archive --share``.
+    run: the folder of a run, or a file of ``segpipe.export`` or ``segpipe.archive --share``.
     device: a device name of torch; None takes a GPU if there is one (the CPU for an exported program).
     trust: packages whose classes the run may use beside those of segpipe, because a stranger's classes could execute
         code; ``torch`` for a program of torch.export.
