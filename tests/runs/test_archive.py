@@ -50,7 +50,8 @@ def sweep(tmp_path):
 
 def text_with_paths(run):
     more = "run_dir: /home/me/outputs/run 1\ncallbacks:\n  best:\n    dirpath: '/home/me/x/checkpoints'\n"
-    more += "images: /home/me/{split}/*.png\nmasks: '/home/me/{name}_{class}.png'\nlists: /home/me/{split}.txt\n"
+    more += "  last:\n    images: /home/me/{split}/*.png\n    masks: '/home/me/{name}_{class}.png'\n"
+    more += "    lists: /home/me/{split}.txt\n"
     return (run / "config.yaml").read_text() + more
 
 
