@@ -23,13 +23,13 @@ train: setup               ## train the default network on drawn scenes; ARGS="d
 sweep: setup               ## train with three upsampling operators, one after another
 	$(BIN)/python -m segpipe.train -m decoder=nearest,deconv,unpool $(ARGS)
 
-test: setup                ## run the tests: one case of each kind, under 8 minutes on two cores
+test: setup                ## run the tests: one case of each kind, about 12 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: setup           ## run the others: whole grids, real faults, launchers, benchmarks
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-test-all: test test-slow   ## run all tests, about 35 minutes on two cores
+test-all: test test-slow   ## run all tests, about an hour on two cores
 
 coverage: setup            ## run all tests and count the lines of segpipe/ that run; under 90 % is an error
 	$(BIN)/python -m coverage erase
