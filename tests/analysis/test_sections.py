@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import runpy
 import shutil
@@ -19,6 +20,7 @@ from segpipe import report
 from segpipe.analysis import verdict
 from segpipe.analysis.collect import collect
 from segpipe.analysis.network_results import network_results
+from segpipe.analysis.page.examples import LARGEST_FILE, read_image
 from segpipe.analysis.statistics import effects
 from segpipe.data.examples import file_names, save_examples
 from segpipe.errors import UserError
@@ -179,3 +181,20 @@ def test_what_is_kept_of_a_sweep_makes_the_same_report(tmp_path, monkeypatch, ca
     if data == "shapes":
         pages = [written(folder, out=tmp_path / "out")[0] for folder in (source, kept)]
         assert pages[0].count("data:image/png") == pages[1].count("data:image/png") == 4
+
+
+@pytest.mark.parametrize("kind", ["a link to a device", "a link to an image", "a pipe", "too large"])
+def test_an_example_that_is_no_file_of_the_run_is_not_read(tmp_path, kind):
+    path = tmp_path / "a.jpg"
+    image = tmp_path / "other.jpg"
+    PIL.Image.new("RGB", (8, 8)).save(image)
+    if kind == "a link to a device":
+        path.symlink_to("/dev/zero")  # it has the size 0, and does not end
+    elif kind == "a link to an image":
+        path.symlink_to(image)
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(image.read_bytes() + bytes(LARGEST_FILE))
+    assert read_image(path, "photo") is None
+    assert read_image(image, "photo") is not None

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import PIL.Image
@@ -10,6 +11,8 @@ from segpipe.analysis.collect import Collection, FinishedRun
 from segpipe.analysis.formatting import format_with_unit, pluralise
 from segpipe.analysis.network_results import NetworkResult
 from segpipe.analysis.page.blocks import Block, Example, ExampleImage, ExampleImages, Section, Text
+from segpipe.errors import UserError
+from segpipe.runs.storage import read_bytes
 
 LARGEST = 6_000_000  # characters of all images of the page, at most
 LARGEST_FILE = 400_000  # bytes; runs write images of 320 pixels
@@ -92,16 +95,16 @@ def example(
 
 
 def read_image(path: Path, label: str) -> ExampleImage | None:
-    """Return an image file as a data URI; None if it is missing, damaged or too large."""
+    """Return an image file as a data URI; None if it is missing, damaged, too large, or no file of the run's own."""
     kind, mime = KINDS[path.suffix]
+    if path.is_symlink():
+        return None
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            return None
-        content = path.read_bytes()
-        with PIL.Image.open(path, formats=[kind]) as image:
+        content = read_bytes(path, limit=LARGEST_FILE)
+        with PIL.Image.open(BytesIO(content), formats=[kind]) as image:
             image.load()
             width, height = image.size
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+    except (UserError, OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
         return None
     uri = f"data:{mime};base64,{base64.b64encode(content).decode()}"
     return ExampleImage(label, uri, width, height, exact=kind == "PNG")
