@@ -26,10 +26,11 @@ from benchmarks.timing import arguments, begin, interleaved, milliseconds, ratio
 from segpipe.config import build
 from segpipe.data.dataset import IGNORE_INDEX
 from segpipe.data.files import read_image
+from segpipe.data.samples import as_tensor
 from segpipe.data.visualise import save_image
 from segpipe.engine.outputs import Outputs
 from segpipe.engine.prediction import BATCH, Pipeline
-from segpipe.engine.predictor import Predictor, as_tensor
+from segpipe.engine.predictor import Predictor
 from segpipe.models.network import resize_logits
 from segpipe.models.windows import Windows
 

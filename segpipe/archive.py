@@ -28,9 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the file to write (default: SWEEP.zip, RUN.zip)")
     parser.add_argument("--no-examples", action="store_true", help="leave the example images out (of a sweep)")
     parser.add_argument("--licence", help="of the shared model, for its model card: CC-BY-4.0, or a sentence")
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the run may use"
-    )
+    parser.add_trust()
     given = parser.parse_args()
     if (given.sweep is None) == (given.share is None and given.restore is None):
         parser.error("give one of: SWEEP, --share RUN, --restore FILE FOLDER")

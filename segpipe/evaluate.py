@@ -29,13 +29,11 @@ def main() -> None:
     )
     parser.add_argument("--split", choices=get_args(Split), default="test")
     parser.add_argument("--out", type=Path, help="the folder to write to (default: evaluations in the run's folder)")
-    parser.add_argument("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
+    parser.add_device()
     parser.add_argument(
         "--skips", choices=get_args(SkipChange), help="replace all skips: by zeros, or by those of another image"
     )
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the run may use"
-    )
+    parser.add_trust()
     given = parser.parse_args()
     with user_errors():
         result = evaluate(

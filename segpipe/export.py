@@ -19,9 +19,7 @@ def main() -> None:
     parser.add_argument(
         "--input", choices=get_args(Input), dest="given", help="type of the image tensor (default: uint8 for RGB)"
     )
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the run may use"
-    )
+    parser.add_trust()
     given = parser.parse_args()
     with user_errors():
         out, parity = export(given.run, form=given.form, out=given.out, given=given.given, trust=given.trust)

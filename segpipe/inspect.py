@@ -10,7 +10,7 @@ from segpipe.analysis.lab import page
 from segpipe.config.messages import user_errors
 from segpipe.data.dataset import Split
 from segpipe.data.examples import file_names
-from segpipe.data.files import read_mask
+from segpipe.data.masks import read_mask
 from segpipe.data.visualise import save_image
 from segpipe.engine.inspection import inspect_runs, open_predictors
 from segpipe.engine.predictor import Predictor, resolve_device
@@ -140,10 +140,8 @@ def main() -> None:
         "--out", type=Path, help="the folder to write to (default: inspect, in the run's folder if there is only one)"
     )
     parser.add_argument("--sheets", action="store_true", help="also write all channels of every map")
-    parser.add_argument("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one)")
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the runs may use"
-    )
+    parser.add_device()
+    parser.add_trust(whose="the runs")
     given = parser.parse_args()
     with user_errors():
         written = inspect(

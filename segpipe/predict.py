@@ -275,8 +275,8 @@ def parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("masks"), help="the folder to write to (default: masks)")
-    add("--device", help="a device name of torch: cpu, cuda (default: a GPU if there is one; cpu for .onnx and .pt2)")
-    add("--trust", action="append", default=[], metavar="PACKAGE", help="a package whose classes the run may use")
+    parser.add_device(more="cpu for .onnx and .pt2")
+    parser.add_trust()
     add("--tta", metavar="mirror|flips", help="average with the mirror image, or also upside down (4 passes)")
     add("--scales", default="1", metavar="LIST", help="average over sizes of the image: 0.75,1,1.25")
     add("--probabilities", action="store_true", help="NAME_probabilities.npy: float16 (classes, height, width)")

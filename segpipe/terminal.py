@@ -28,6 +28,17 @@ class Parser(argparse.ArgumentParser):
         """See ArgumentParser."""
         return self.parse_intermixed_args(*arguments, **named)
 
+    def add_device(self, *, more: str = "") -> None:
+        """Add ``--device``. more: a further default, for the help."""
+        self.add_argument(
+            "--device", help=f"a device name of torch: cpu, cuda (default: a GPU if there is one{more and f'; {more}'})"
+        )
+
+    def add_trust(self, *, whose: str = "the run") -> None:
+        """Add ``--trust``, which may be given several times."""
+        about = f"a package whose classes {whose} may use"
+        self.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=about)
+
     def error(self, message: str) -> NoReturn:
         """Print the error and how to get help, and end with status 2."""
         text = printable(message)

@@ -11,13 +11,11 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 from numpy.typing import NDArray
 
 from segpipe.data import stored
 from segpipe.data.dataset import IGNORE_INDEX, Image, ImageForm, Mask
-from segpipe.data.header import SIGNATURES, Header, open_as, read_header
+from segpipe.data.header import SIGNATURES, Header, read_header
 from segpipe.errors import UserError
 from segpipe.runs.storage import open_regular, read_bytes
 
@@ -26,30 +24,25 @@ MEGAPIXELS = 250  # its default
 MOST_TEXT = 2**24  # bytes of a text file
 FULL_RANGE = 2**14  # values of 16 bits: below, fewer than 64 of 256 gray levels are left
 FEW = 0.01  # share of pixels: so many may be brighter (clouds, defects of a sensor)
-TURNS = {  # by EXIF orientation
-    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
-    3: PIL.Image.Transpose.ROTATE_180,
-    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
-    5: PIL.Image.Transpose.TRANSPOSE,
-    6: PIL.Image.Transpose.ROTATE_270,
-    7: PIL.Image.Transpose.TRANSVERSE,
-    8: PIL.Image.Transpose.ROTATE_90,
-}
-AS_MASK = "Save the mask as an 8-bit PNG of class indices, or of 0 and 255."
 AS_IMAGE = "Save the image as an 8-bit PNG or TIFF, gray or RGB."
 PAGES = "or, if the pages of each file are the bands of one image, set data.dataset.pages=bands"
 
 
+def limit_of(variable: str, default: float, unit: str) -> float:
+    """Return a limit that an environment variable may raise. unit: of the number, in the plural."""
+    text = os.environ.get(variable) or str(default)
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < 1e6:
+        raise UserError(f"{variable}={text}: allowed is a number of {unit} above 0, for example {default}.")
+    return limit
+
+
 def max_pixels() -> int:
     """Return the largest number of pixels of an image, from the environment variable LIMIT (in megapixels)."""
-    text = os.environ.get(LIMIT) or str(MEGAPIXELS)
-    try:
-        megapixels = float(text)
-    except ValueError:
-        megapixels = math.nan
-    if not 0 < megapixels < 1e6:
-        raise UserError(f"{LIMIT}={text}: allowed is a number of megapixels above 0, for example {MEGAPIXELS}.")
-    return int(megapixels * 1e6)
+    return int(limit_of(LIMIT, MEGAPIXELS, "megapixels") * 1e6)
 
 
 def check_pixels(height: int, width: int, what: str, *, share: float = 1.0) -> None:
@@ -340,130 +333,6 @@ def upright(array: NDArray, orientation: int) -> NDArray:
         array = array.swapaxes(0, 1)
     rows, columns = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}.get(orientation, (1, 1))
     return np.ascontiguousarray(array[::rows, ::columns])
-
-
-def open_mask(path: Path) -> tuple[PIL.Image.Image, Header]:
-    """Return a mask file as a decoded, upright Pillow image, and its header.
-
-    Raises UserError if it cannot be read, or if its values would not be those that its author sees.
-    """
-    with reading(path):
-        data = BytesIO(read_image_bytes(path))
-        header = mask_header(data, path)
-        if has_wide_numbers(header):
-            raise more_than_8_bits(path)
-        picture = open_as(header.format, data)
-        picture.load()
-        return stand_upright(picture, header, path), header
-
-
-def mask_header(file: BinaryIO, path: Path) -> Header:
-    """Return the header of an open file of a mask. Raises UserError if its values would not be read as they are."""
-    header = header_of(file, path)
-    if header.lossy:
-        raise UserError(
-            f"{path}: a {header.format} with lossy compression, which does not store exact values. Create the mask "
-            f"again, and save it as PNG."
-        )
-    if has_wide_numbers(header) and header.bands != 1:
-        raise more_than_8_bits(path)
-    if header.white_is_zero:
-        raise UserError(
-            f"{path}: a TIFF that stores white as 0 (MINISWHITE: a boolean array, or ImageJ's inverting LUT), so "
-            f"programs disagree on what is foreground. {AS_MASK}"
-        )
-    return header
-
-
-def has_wide_numbers(header: Header) -> bool:
-    """Return whether a mask is an array, or has numbers other than unsigned ones of at most 8 bits."""
-    return header.format == "NPY" or header.numbers != "unsigned" or header.bits > 8
-
-
-def more_than_8_bits(path: Path) -> UserError:
-    """Return the error for a mask that only ``read_mask_values`` reads."""
-    return UserError(
-        f"{path}: a mask of more than 8 bits (often numbers of objects, not classes). Masks must be 8-bit: "
-        f"class indices, 0 and 255, or colours that classes.json names. Save it so, as PNG."
-    )
-
-
-def read_mask_values(path: Path, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[np.int64]:
-    """Return the numbers of a mask of one band (H, W) in any type: integers, booleans, whole floating point numbers.
-
-    rows, columns: only this part. Raises UserError for numbers that are negative, not finite, or not whole.
-    """
-    with reading(path):
-        with open_regular(path, limit=most_bytes()) as file:
-            header = mask_header(file, path)
-            check_readable(header, path)
-            part = None
-            if header.orientation == 1:
-                part = stored.read_window(file, header, rows, columns, None)
-        values = read_stored(path, header)[rows, columns] if part is None else part
-        if values.shape[2] != 1:
-            raise UserError(f"{path}: a mask of {values.shape[2]} bands; allowed is one band of numbers. {AS_MASK}")
-        with np.errstate(invalid="ignore"):
-            whole = np.nan_to_num(values[..., 0], nan=-1, posinf=-1, neginf=-1).astype(np.int64)
-        if (whole != values[..., 0]).any():
-            raise UserError(
-                f"{path}: a mask of floating point numbers that are not whole, often probabilities; they must be "
-                f"indices of classes. Masks are best saved with 8 bits. {AS_MASK}"
-            )
-    if whole.size and whole.min() < 0:
-        raise UserError(
-            f"{path}: a mask with the value {whole.min()}. If it means not labelled, save it as 255. {AS_MASK}"
-        )
-    return whole
-
-
-def small_values(values: NDArray[np.int64], path: Path) -> Mask:
-    """Return the numbers of a mask as uint8; 0 and 65535 become 0 and 255. Raises UserError for numbers above 255."""
-    if not values.size or values.max() <= 255:
-        return values.astype(np.uint8)
-    if ((values == 0) | (values == 65535)).all():
-        return (values >> 8).astype(np.uint8)
-    raise UserError(
-        f"{path}: a mask of more than 8 bits with {len(np.unique(values))} values up to {values.max()}. These are "
-        f"often numbers of objects, not classes: data.dataset.instances=foreground reads all of them as one class. "
-        f"Class indices must be 0 to 254. {AS_MASK}"
-    )
-
-
-def read_gray_window(path: Path, rows: slice, columns: slice) -> NDArray[np.uint8] | None:
-    """Return a part of a mask of one band of 8 bits, without decoding all of it; None if the file must be decoded."""
-    with reading(path), open_regular(path, limit=most_bytes()) as file:
-        header = mask_header(file, path)
-        simple = header.format == "TIFF" and header.bands == 1 and header.bits == 8 and header.orientation == 1
-        if not simple or has_wide_numbers(header):
-            return None
-        part = stored.read_window(file, header, rows, columns, None)
-    return None if part is None else part[..., 0]
-
-
-def stand_upright(picture: PIL.Image.Image, header: Header, path: Path) -> PIL.Image.Image:
-    """Turn a decoded Pillow image by the orientation in its header. Raises UserError for an unexpected size."""
-    orientation = header.orientation
-    if header.format == "TIFF":  # most versions of Pillow turn TIFFs while they decode them, and remove the tag
-        orientation = picture.getexif().get(274, 1)
-    picture = picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
-    if (picture.height, picture.width) != header.upright_size:
-        raise unreadable(path, f"its header says {header.upright_size}, but it has {picture.height} x {picture.width}")
-    return picture
-
-
-def read_mask(path: Path) -> Mask:
-    """Return a mask file as class indices (H, W); for a palette image its indices, not its colours.
-
-    This function is for data sets of known format; ``survey.decode`` is for others. Raises UserError for other modes.
-    """
-    picture, _ = open_mask(path)
-    if picture.mode not in ("L", "P", "1"):
-        raise UserError(
-            f"{path}: a mask of mode {picture.mode}, {picture.height} x {picture.width} pixels; masks must be "
-            f"single-channel 8-bit images whose values are class indices. Convert it, then start again."
-        )
-    return np.array(picture).astype(np.uint8)
 
 
 def read_size(path: Path) -> tuple[int, int]:

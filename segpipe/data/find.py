@@ -30,6 +30,16 @@ def same_letters(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def require_listed(paths: list[Path], *, source: str | Path, advice: str) -> list[Path]:
+    """Return the same paths. Raises UserError, with ``advice``, if files are missing that ``source`` lists."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{missing[0]}: no such file, but {source} lists it ({len(missing)} of {len(paths)} are missing). {advice}"
+        )
+    return paths
+
+
 def pair(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the images and masks of two folders, paired by stem and sorted. Raises UserError for a file alone."""
     images, masks = images_by_stem(image_folder), images_by_stem(mask_folder)

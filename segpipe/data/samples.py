@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from segpipe.data.augment import Augment
 from segpipe.data.bands import pixel_bytes
 from segpipe.data.crops import Crops, offset
-from segpipe.data.dataset import Sample, SegmentationDataset
+from segpipe.data.dataset import Image, Sample, SegmentationDataset
 from segpipe.data.resize import resize_mask, to_network
 
 RAM_LIMIT = 2 * 2**30  # bytes; cache=auto keeps splits up to this size in memory
@@ -28,6 +28,11 @@ class Batch(TypedDict):
     image: Tensor
     mask: Tensor
     index: Tensor
+
+
+def as_tensor(image: Image) -> Tensor:
+    """Return an image (H, W, C) as a batch (1, C, H, W) of the same numbers, without a copy."""
+    return torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
 
 
 class Samples(Dataset[Batch]):

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from segpipe.config import build
-from segpipe.data.resize import to_network
 from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.lab import checkerboard, kernels
@@ -126,7 +125,7 @@ def operator_of(now: StepMaps, before: StepMaps | None) -> OperatorFacts:
 
 def image_facts(predictor: Predictor, shown: ShownImage, *, all_channels: bool = False) -> ImageFacts:
     """Return what a run makes of one image, which its network receives as in the test."""
-    image = to_network(shown.image, predictor.size, smallest=predictor.network.encoder.min_size)
+    image = predictor.resized(shown.image)
     size = (shown.image.shape[0], shown.image.shape[1])
     return look(
         predictor.network, as_batch(image, predictor.network), size=size, truth=shown.truth, all_channels=all_channels

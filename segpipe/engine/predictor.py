@@ -13,6 +13,7 @@ from segpipe.config import build, stored
 from segpipe.data.bands import Bands
 from segpipe.data.dataset import Image, Mask
 from segpipe.data.resize import to_network
+from segpipe.data.samples import as_tensor
 from segpipe.engine import exported, shared
 from segpipe.engine.inputs import ImageLike, as_image, each
 from segpipe.errors import UserError
@@ -152,13 +153,8 @@ class Predictor:
 
     def probabilities_of(self, image: Image) -> NDArray[np.float32]:
         """Return the probabilities (K, H, W) of an image, see ``as_input``."""
-        result: NDArray[np.float32] | None = None
-        for tile in self.tiles(image):
-            if result is None:
-                result = np.empty((len(tile.logits), *image.shape[:2]), np.float32)
-            result[:, tile.rows, tile.columns] = tile.logits.softmax(0).cpu().numpy()
-        assert result is not None  # an image has at least one tile
-        return result
+        tiles = (tile._replace(logits=tile.logits.softmax(0).cpu()) for tile in self.tiles(image))
+        return whole(tiles, image.shape[:2]).numpy()  # type: ignore[no-any-return]
 
     def resized(self, image: Image) -> Image:
         """Return an image (H, W, C) at the size at which the network receives it."""
@@ -184,22 +180,19 @@ class Predictor:
 
     def logits(self, image: Image) -> torch.Tensor:
         """Return the logits (K, H, W), float, for K classes. image: see ``as_input``."""
-        return whole([*self.tiles(image)], image.shape[:2])
+        return whole(self.tiles(image), image.shape[:2])
 
 
-def as_tensor(image: Image) -> torch.Tensor:
-    """Return an image (H, W, C) as a batch (1, C, H, W) of the same numbers, without a copy."""
-    return torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
-
-
-def whole(tiles: Sequence[Tile], size: Sequence[int]) -> torch.Tensor:
-    """Join the tiles of logits: (K, H, W) for an image of ``size``, (H, W)."""
-    if len(tiles) == 1:
-        return tiles[0].logits
-    logits = tiles[0].logits.new_empty(len(tiles[0].logits), *size)
+def whole(tiles: Iterable[Tile], size: Sequence[int]) -> torch.Tensor:
+    """Join tiles, one after the other: (K, H, W) for an image of ``size``, (H, W)."""
+    result: torch.Tensor | None = None
     for tile in tiles:
-        logits[:, tile.rows, tile.columns] = tile.logits
-    return logits
+        if tile.logits.shape[-2:] == tuple(size):
+            return tile.logits
+        result = tile.logits.new_empty(len(tile.logits), *size) if result is None else result
+        result[:, tile.rows, tile.columns] = tile.logits
+    assert result is not None  # an image has at least one tile
+    return result
 
 
 def resolve_device(name: str) -> torch.device:

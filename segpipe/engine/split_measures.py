@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segpipe.config import build
 from segpipe.data.dataset import Mask, Sample, Split, Subset, evenly
-from segpipe.data.samples import Samples
+from segpipe.data.samples import Samples, as_tensor
 from segpipe.engine.evaluation import load_data
 from segpipe.engine.prediction import EVERY, Eta
-from segpipe.engine.predictor import Predictor, as_tensor
+from segpipe.engine.predictor import Predictor
 from segpipe.errors import UserError
 from segpipe.lab import content, failures, probes, receptive_field, skips, switches
 from segpipe.lab.failures import FailureMeasures

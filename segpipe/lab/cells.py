@@ -7,13 +7,13 @@ multiple of the coarsest stride; the padding belongs to no class.
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from segpipe.data.dataset import IGNORE_INDEX, Image, Mask
 from segpipe.data.resize import class_fractions, resize_mask
+from segpipe.data.samples import as_tensor
 from segpipe.metrics.contours import contours, fill_ignored
 from segpipe.models.network import Network, resize_logits
 from segpipe.models.upsample import crop_or_pad_to
@@ -21,8 +21,7 @@ from segpipe.models.upsample import crop_or_pad_to
 
 def as_batch(image: Image, network: Network) -> Tensor:
     """Return an image (H, W, 3) as a batch (1, 3, H, W) of uint8 on the network's device."""
-    batch = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
-    return batch.to(next(network.parameters()).device)
+    return as_tensor(image).to(next(network.parameters()).device)
 
 
 def padded_size(network: Network, size: Sequence[int]) -> tuple[int, int]:

@@ -16,7 +16,8 @@ from support.paths import ROOT
 
 import segpipe
 from segpipe.architectures import model_table
-from segpipe.data.files import read_image, read_mask
+from segpipe.data.files import read_image
+from segpipe.data.masks import read_mask
 
 SMALL = [choice for choice in TINY if choice != "logger=none"]
 

@@ -12,7 +12,8 @@ import pytest
 import segpipe
 from segpipe import predict
 from segpipe.data import png
-from segpipe.data.files import read_image, read_mask
+from segpipe.data.files import read_image
+from segpipe.data.masks import read_mask
 from segpipe.data.visualise import overlay
 from segpipe.engine import outputs
 from segpipe.engine.video import VideoFile, frames

@@ -16,9 +16,10 @@ from support.folders import RNG, SIZE, STEPS, nested, report, save
 
 import segpipe.data.files as files
 from segpipe.config import build
-from segpipe.data.files import read_image, read_mask, read_size
+from segpipe.data.files import read_image, read_size
 from segpipe.data.folder import Folder
 from segpipe.data.folder.survey import decode
+from segpipe.data.masks import TURNS, read_mask
 from segpipe.data.resize import to_network
 from segpipe.errors import UserError
 
@@ -172,7 +173,7 @@ def test_images_and_masks_are_turned_upright_alike(tmp_path, form, options, orie
     path.write_bytes(turned(gray, form, orientation, **options))
     image = read_image(path)[..., 0]
     raw = PIL.Image.fromarray(gray)
-    expected = np.asarray(raw.transpose(files.TURNS[orientation]) if orientation > 1 else raw)
+    expected = np.asarray(raw.transpose(TURNS[orientation]) if orientation > 1 else raw)
     assert (image == expected).all()
     assert (decode(path).values == expected).all()
     assert read_size(path) == expected.shape

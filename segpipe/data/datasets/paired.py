@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.data.dataset import Sample, SegmentationDataset
-from segpipe.data.files import check_pair, fingerprint, read_image, read_mask, read_size
+from segpipe.data.files import check_pair, fingerprint, read_image, read_size
+from segpipe.data.masks import read_mask
 
 
 class PairedFiles(SegmentationDataset):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from segpipe.data.dataset import Split
-from segpipe.data.find import is_stray
+from segpipe.data.find import is_stray, require_listed
 from segpipe.data.folder.layout import hash_fraction
 from segpipe.errors import UserError
 
@@ -35,13 +35,7 @@ def listed_files(images: list[str], masks: list[str]) -> list[tuple[Path, Path]]
 
 def require_files(paths: list[Path], *, title: str) -> list[Path]:
     """Return the same paths. Raises UserError if files are missing that the lists of the data set name."""
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(
-            f"{missing[0]}: no such file, but {title} lists it ({len(missing)} of {len(paths)} are missing). "
-            f"Unpack or download the data set again."
-        )
-    return paths
+    return require_listed(paths, source=title, advice="Unpack or download the data set again.")
 
 
 def split_names(names: list[str], split: Split) -> list[str]:

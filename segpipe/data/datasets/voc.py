@@ -9,15 +9,8 @@ from torchvision.datasets import SBDataset, VOCSegmentation
 
 from segpipe.data.dataset import Mask, Sample, SegmentationDataset, Split
 from segpipe.data.datasets.public import listed_files, open_or_explain, require_files, split_names
-from segpipe.data.files import (
-    check_pair,
-    fingerprint,
-    read_image,
-    read_image_bytes,
-    read_mask,
-    read_size,
-    unreadable,
-)
+from segpipe.data.files import check_pair, fingerprint, read_image, read_image_bytes, read_size, unreadable
+from segpipe.data.masks import read_mask
 
 COLOURS = {
     "background": (0, 0, 0),

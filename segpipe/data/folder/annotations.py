@@ -3,13 +3,12 @@
 import base64
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segpipe.data.files import check_pixels, read_size
+from segpipe.data.files import check_pixels, limit_of, read_size
 from segpipe.data.folder.classes import IGNORED
 from segpipe.data.folder.drawing import FAR, Bitmap, Disc, Polygons, Region, polygon, run_lengths
 from segpipe.data.folder.sources import BACKGROUND, Drawing
@@ -33,13 +32,7 @@ class Coco(NamedTuple):
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file of limited length. Raises UserError if it is too large or no JSON."""
-    text = os.environ.get(LIMIT) or str(MEGABYTES)
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = math.nan
-    if not 0 < limit < 1e6:
-        raise UserError(f"{LIMIT}={text}: allowed is a number of megabytes above 0, for example {MEGABYTES}.")
+    limit = limit_of(LIMIT, MEGABYTES, "megabytes")
     try:
         if path.stat().st_size > limit * 1e6:
             raise UserError(

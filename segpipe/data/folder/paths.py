@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segpipe.data.dataset import Split
-from segpipe.data.find import is_stray, walk
+from segpipe.data.find import is_stray, require_listed, walk
 from segpipe.data.folder.words import SPLIT_WORDS, split_word
 from segpipe.errors import UserError
 
@@ -149,10 +149,4 @@ def below(folder: Path, name: str, source: str | Path) -> Path:
 def listed(folder: Path, names: Sequence[str], source: str | Path) -> list[Path]:
     """Return the paths of files that a list or an annotation file names. Raises UserError if one is missing."""
     paths = [below(folder, name, source) for name in names]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(
-            f"{missing[0]}: no such file, but {source} lists it ({len(missing)} of {len(paths)} are missing). Add the "
-            f"files, or remove them from the list."
-        )
-    return paths
+    return require_listed(paths, source=source, advice="Add the files, or remove them from the list.")

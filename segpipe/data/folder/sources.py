@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segpipe.data.dataset import Mask
-from segpipe.data.files import check_pixels, has_wide_numbers, mask_header, most_bytes, read_mask_values, reading
+from segpipe.data.files import check_pixels, most_bytes, reading
 from segpipe.data.folder.classes import IGNORED, MOST_CLASSES, numbers
 from segpipe.data.folder.drawing import MOST_COVER, MOST_DRAWN, Region
 from segpipe.data.folder.survey import DecodedMask, MaskSource, decode, stamp
+from segpipe.data.masks import has_wide_numbers, mask_header, read_mask_values
 from segpipe.errors import UserError
 from segpipe.runs.storage import open_regular
 

@@ -16,20 +16,17 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from segpipe.data import cache
-from segpipe.data.files import (
+from segpipe.data.files import alpha_of, most_bytes, read_stored_header, reading
+from segpipe.data.forms import ImageSummary
+from segpipe.data.masks import (
     AS_MASK,
-    alpha_of,
     has_wide_numbers,
     mask_header,
-    most_bytes,
     open_mask,
     read_gray_window,
     read_mask_values,
-    read_stored_header,
-    reading,
     small_values,
 )
-from segpipe.data.forms import ImageSummary
 from segpipe.errors import UserError
 from segpipe.runs.storage import open_regular
 
