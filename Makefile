@@ -23,7 +23,7 @@ train: setup               ## train the default network on drawn scenes; ARGS="d
 sweep: setup               ## train with three upsampling operators, one after another
 	$(BIN)/python -m segpipe.train -m decoder=nearest,deconv,unpool $(ARGS)
 
-test: setup                ## run the tests: one case of each kind, about 12 minutes on two cores
+test: setup                ## run the tests: one case of each kind, about 9 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: setup           ## run the others: whole grids, real faults, launchers, benchmarks
