@@ -188,6 +188,11 @@ class Step(nn.Module):
         skip = self.tap(features) if self.fuse.uses_skip else None
         return self.refine(self.attention(self.fuse(x, skip)))
 
+    def strides_read(self, stride: int) -> set[int]:
+        """The strides of the encoder's maps whose values it reads: for its skip, or by its operator, at ``stride``."""
+        read = {stride} if self.upsample.guided else set()
+        return {*read, int(self.tap.source)} if self.fuse.uses_skip else read  # type: ignore[arg-type]
+
 
 class SkipTap(nn.Module):
     """Takes the skip of a stride from the encoder's maps: the last map of the stride, or the pooling that leads to it.

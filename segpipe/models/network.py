@@ -92,6 +92,19 @@ class Network(nn.Module):
         heads = [head(maps[stride], features) for stride, head in reversed(list(self.auxiliary.items()))]
         return torch.stack([logits, *heads])
 
+    def strides_read(self) -> set[int]:
+        """The strides of the encoder's maps whose values have an influence on the result; of the others, the size has.
+
+        Stride 1 is the image where the encoder has no map of it.
+        """
+        read = {self.encoder.coarsest}
+        for name, module in self.named_modules():
+            if isinstance(module, Step):
+                read |= module.strides_read(int(name.rsplit(".", 1)[-1]))
+            elif isinstance(module, SingleUpsample) and module.upsample.guided:
+                read.add(1)
+        return read
+
     def pad(self, x: Tensor) -> Tensor:
         """Repeat the right and bottom edges until height and width are multiples of the coarsest stride."""
         height, width = x.shape[-2:]

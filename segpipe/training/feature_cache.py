@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,12 +35,16 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, 
 class FeatureCache:
     """Reads what ``Encoder.extract`` returns from files of the user's cache, and writes what is not there.
 
-    The name of a file is a digest of one image as the network gets it, after all resizing, cropping and augmentation,
-    and of the shape of its batch. So a flipped image is another image, and changed data have other names. The name of
-    its folder is a digest of all else that the features depend on: the encoder's configuration, weights and revision,
-    the normalisation, the precision, the device and the versions of the libraries.
+    A file has the map of one image at one stride. Its name is the stride and a digest of the image as the network gets
+    it, after all resizing, cropping and augmentation, and of the shape of its batch. So a flipped image is another
+    image, and changed data have other names. The name of its folder is a digest of all else that the features depend
+    on: the encoder's configuration, weights and revision, the normalisation, the precision, the device and the versions
+    of the libraries.
 
-    A batch is read if all its images are there. Otherwise it is computed as without the cache, since a library may
+    Only the strides whose values the network reads are kept (``Network.strides_read``). In a batch that is read, the
+    maps of all other strides have their shapes, and no values: NaN.
+
+    A batch is read if all its files are there. Otherwise it is computed as without the cache, since a library may
     round differently in a batch of another shape. Several processes may use the files at once. A damaged file is
     computed again; a file that cannot be written is left out.
 
@@ -53,6 +57,7 @@ class FeatureCache:
     ) -> None:
         self.network, self.dtype, self.need = network, dtype, need
         self.config = {key: value for key, value in config.items() if key not in NO_PART_OF_THE_FEATURES}
+        self.strides = sorted(network.encoder.extracted_strides(network.strides_read()))
         self.state: Any = None  # of the weights and the precision, for which ``folder`` was computed
         self.folder = Path()
         self.read = self.computed = 0  # images
@@ -65,24 +70,23 @@ class FeatureCache:
         """
         if x.requires_grad:
             return self.network.encoder.extract(x)
-        folder = self.current_folder(x)
-        files = [folder / f"{name}{SUFFIX}" for name in digests(image)]
-        kept: list[dict[int, Tensor]] = []
-        for file in files:
-            if (maps := read_features(file)) is None:
-                break
-            kept.append(maps)
-        if len(kept) == len(files):
-            self.read += len(files)
-            return {stride: batched([maps[stride] for maps in kept]).to(x.device) for stride in kept[0]}
-        self.computed += len(files)
+        folder, names = self.current_folder(x), digests(image)
+        read = {stride: read_batch([path_of(folder, name, stride) for name in names]) for stride in self.strides}
+        if all(one is not None for one in read.values()):
+            self.read += len(names)
+            shapes = next(one.shapes for one in read.values() if one is not None)
+            unread = torch.full((), torch.nan, device=x.device)
+            maps = {stride: unread.expand(shape) for stride, shape in shapes.items()}
+            return maps | {stride: one.values.to(x.device) for stride, one in read.items() if one is not None}
+        self.computed += len(names)
         computed = self.network.encoder.extract(x)
         if self.dtype is not None:  # as they will be read
             computed = {stride: one.to(self.dtype).to(one.dtype) for stride, one in computed.items()}
-        for position, file in enumerate(files):
-            if position >= len(kept):
-                with suppress(OSError):
-                    write_bytes(file, pack(computed, position, self.dtype))
+        for position, name in enumerate(names):
+            for stride, one in read.items():
+                if one is None:
+                    with suppress(OSError):
+                        write_bytes(path_of(folder, name, stride), pack(computed, stride, position, self.dtype))
         return computed
 
     def current_folder(self, x: Tensor) -> Path:
@@ -127,7 +131,8 @@ def attach(network: Network, encoder: Encoder, config: Mapping[str, Any], data: 
     """
     check_crop(data)
     dtype = DTYPES.get(str(config["cache"]))
-    need, folder = expected_bytes(encoder, data, dtype), features_folder()
+    strides = encoder.extracted_strides(network.strides_read())
+    need, folder = expected_bytes(encoder, strides, data, dtype), features_folder()
     check_space(folder, need)
     network.extractor = FeatureCache(network, config=config, dtype=dtype, need=need)
     flips = [] if data.overfit else data.augment.flips()
@@ -151,13 +156,13 @@ def check_crop(data: SegmentationData) -> None:
         )
 
 
-def expected_bytes(encoder: Encoder, data: SegmentationData, dtype: torch.dtype | None) -> int:
-    """The size of the features of all splits in bytes, those of flipped training images included."""
+def expected_bytes(encoder: Encoder, strides: set[int], data: SegmentationData, dtype: torch.dtype | None) -> int:
+    """The size of the features of all splits in bytes at these strides, those of flipped training images included."""
     side = 2 * max(encoder.coarsest, encoder.min_size)
     with torch.no_grad():
         image = torch.zeros(1, getattr(encoder, "in_channels", 3), side, side, device="meta")
         maps = encoder.eval().extract(image)
-    each = sum(one.numel() * (dtype or one.dtype).itemsize for one in maps.values()) / side**2  # bytes for a pixel
+    each = sum(maps[stride].numel() * (dtype or maps[stride].dtype).itemsize for stride in strides) / side**2  # a pixel
     pixels = 0.0
     for name, train in (("train", True), ("val", False), ("test", False)):
         sizes: Sequence[Any] = data.sizes(name)  # type: ignore[arg-type]
@@ -261,48 +266,59 @@ def content(tensor: Tensor) -> bytes:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def pack(maps: Maps, position: int, dtype: torch.dtype | None) -> bytes:
-    """The features of one image of a batch as the content of a file: its length, a description in JSON, the values."""
-    about, parts = [], []
-    for stride, batch in maps.items():
-        one = batch[position].detach()
-        stored = one if dtype is None else one.to(dtype)
-        interleaved = batch.is_contiguous(memory_format=torch.channels_last) and not batch.is_contiguous()
-        parts.append(content((stored.permute(1, 2, 0) if interleaved else stored).cpu()))
-        types = [str(kind).removeprefix("torch.") for kind in (one.dtype, stored.dtype)]
-        about.append([stride, list(one.shape), *types, interleaved])
-    values = b"".join(parts)
-    head = json.dumps({"maps": about, "crc": zlib.crc32(values)}).encode()
+def path_of(folder: Path, name: str, stride: int) -> Path:
+    """The file of the map of one image, which ``digests`` names, at one stride."""
+    return folder / f"{name}-{stride}{SUFFIX}"
+
+
+def pack(maps: Maps, stride: int, position: int, dtype: torch.dtype | None) -> bytes:
+    """A map of one image of a batch as the content of a file: its length, a description in JSON, the values."""
+    batch = maps[stride]
+    one = batch[position].detach()
+    stored = one if dtype is None else one.to(dtype)
+    interleaved = batch.is_contiguous(memory_format=torch.channels_last) and not batch.is_contiguous()
+    values = content((stored.permute(1, 2, 0) if interleaved else stored).cpu())
+    about = {
+        "shape": list(one.shape),
+        "types": [str(kind).removeprefix("torch.") for kind in (one.dtype, stored.dtype)],
+        "interleaved": interleaved,
+        "maps": {stride: list(maps[stride].shape[1:]) for stride in maps},
+        "crc": zlib.crc32(values),
+    }
+    head = json.dumps(about).encode()
     head += b" " * (-(4 + len(head)) % 64)  # the values begin at a multiple of 64 bytes
     return len(head).to_bytes(4, "big") + head + values
 
 
-def read_features(path: Path) -> dict[int, Tensor] | None:
-    """The features of one image, stride: (C, H/stride, W/stride); None if the file is missing or damaged."""
+class Batch(NamedTuple):
+    """The map of one stride for a batch (N, C, H/stride, W/stride), and the shapes of the maps of all strides."""
+
+    values: Tensor
+    shapes: dict[int, list[int]]
+
+
+def read_batch(paths: Sequence[Path]) -> Batch | None:
+    """The map of one stride for the images of a batch, as ``extract`` gave it; None if a file is missing or damaged."""
     with suppress(OSError, UserError, ValueError, KeyError, TypeError, RuntimeError, RecursionError):
-        with open_regular(path) as file:
-            read = bytearray(os.fstat(file.fileno()).st_size)
-            file.readinto(read)  # type: ignore[attr-defined]
-        start = 4 + int.from_bytes(read[:4], "big")
-        head = json.loads(read[4:start])
-        if zlib.crc32(memoryview(read)[start:]) != head["crc"]:
-            return None
-        maps = {}
-        for stride, (channels, height, width), kind, stored, interleaved in head["maps"]:
-            number, dtype = channels * height * width, DTYPES[stored]
-            values = torch.frombuffer(read, dtype=dtype, count=number, offset=start).to(DTYPES[kind])
-            start += number * dtype.itemsize
-            shape = (height, width, channels) if interleaved else (channels, height, width)
-            maps[int(stride)] = values.view(shape).permute(2, 0, 1) if interleaved else values.view(shape)
-        return maps
+        number, raw, first = len(paths), torch.empty(0, dtype=torch.uint8), {}
+        for position, path in enumerate(paths):
+            with open_regular(path) as file:
+                head = json.loads(file.read(int.from_bytes(file.read(4), "big")))
+                size = os.fstat(file.fileno()).st_size - file.tell()
+                if position == 0:
+                    first, raw = head, torch.empty(number, size, dtype=torch.uint8)
+                elif size != raw.shape[1] or any(head[key] != first[key] for key in first if key != "crc"):
+                    return None
+                row = memoryview(raw[position].numpy().data)
+                if file.readinto(row) != size or zlib.crc32(row) != head["crc"]:  # type: ignore[attr-defined]
+                    return None
+        kind, stored = (DTYPES[name] for name in first["types"])
+        channels, height, width = first["shape"]
+        shape = (number, height, width, channels) if first["interleaved"] else (number, channels, height, width)
+        values = raw.view(-1).view(stored).to(kind).view(shape)
+        shapes = {int(stride): [number, *shape] for stride, shape in first["maps"].items()}
+        return Batch(values.permute(0, 3, 1, 2) if first["interleaved"] else values, shapes)
     return None
-
-
-def batched(maps: Sequence[Tensor]) -> Tensor:
-    """Maps (C, H, W) of images to a batch (N, C, H, W) in the memory layout that ``extract`` gave it."""
-    if maps[0].is_contiguous():
-        return torch.stack(list(maps))
-    return torch.stack([one.permute(1, 2, 0) for one in maps]).permute(0, 3, 1, 2)
 
 
 def version_of(library: str) -> str:

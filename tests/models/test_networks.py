@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.configs import configure
+from support.grid import grid
 from support.tiny_networks import build_tiny, count
 
 from segpipe.config import build
@@ -64,6 +65,31 @@ def test_fcn_takes_pooled_maps_and_unet_the_last_before_pooling():
     fcn, unet = build_tiny("fcn8s"), build_tiny("unet")
     assert {stride: step.tap.source for stride, step in fcn.decoder.steps.items()} == {"16": 8, "8": 4}
     assert {stride: step.tap.source for stride, step in unet.decoder.steps.items()} == {"8": 8, "4": 4, "2": 2, "1": 1}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("decoder", "fusion", "model"),
+    grid(options("decoder"), options("fusion"), ["ladder", "fcn8s", "unet", "segnet"], pairs=True),
+)
+def test_the_strides_that_a_network_reads_are_those_whose_values_matter(model, decoder, fusion):
+    network = build_tiny(model, decoder=decoder, fusion=fusion).eval()
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
+    expected = network(image)
+    changes = (lambda x: torch.full_like(x, torch.nan), lambda x: x.flip(-1))  # zero weights hide the second
+
+    def changed(stride, change):
+        network.extractor = lambda image, x: {
+            s: change(one) if s == stride else one for s, one in network.encoder(x).items()
+        }
+        return network(image)
+
+    matter = {
+        stride
+        for stride in network.encoder.strides
+        if not all(torch.equal(changed(stride, change), expected) for change in changes)
+    }
+    assert matter == network.strides_read() & {*network.encoder.strides}
 
 
 def test_narrowing_is_in_the_refinement_or_in_the_upsampling():

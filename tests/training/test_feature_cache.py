@@ -17,7 +17,7 @@ from segpipe.data import cache
 from segpipe.errors import UserError
 from segpipe.train import train
 from segpipe.training import feature_cache
-from segpipe.training.feature_cache import FeatureCache, batched, pack, read_features
+from segpipe.training.feature_cache import FeatureCache, pack, read_batch
 
 SMALL = [
     "data.dataset.train=8", "data.dataset.val=3", "data.dataset.test=3", "data.dataset.side=32", "data.crop=[32,32]",
@@ -230,30 +230,71 @@ def test_in_half_precision_what_is_computed_equals_what_is_read(dtype, folder):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_file_keeps_values_types_and_layout(dtype, layout, tmp_path):
-    maps = {s: torch.randn(3, 5, 4, 6).to(dtype).contiguous(memory_format=layout) for s in (8, 16)}
-    for position in range(3):
-        (tmp_path / str(position)).write_bytes(pack(maps, position, None))
-    kept = [read_features(tmp_path / str(position)) for position in range(3)]
+    maps = {s: torch.randn(3, 5, 32 // s, 48 // s).to(dtype).contiguous(memory_format=layout) for s in (8, 16)}
     for stride, x in maps.items():
-        y = batched([one[stride] for one in kept])
+        paths = [tmp_path / f"{position}-{stride}" for position in range(3)]
+        for position, path in enumerate(paths):
+            path.write_bytes(pack(maps, stride, position, None))
+        y, shapes = read_batch(paths)
         assert torch.equal(x, y)
         assert (x.dtype, x.stride()) == (y.dtype, y.stride())
+        assert shapes == {8: [3, 5, 4, 6], 16: [3, 5, 2, 3]}
+
+
+def test_files_of_other_shapes_or_types_are_no_batch(tmp_path):
+    one = {8: torch.randn(1, 5, 4, 6)}
+    (tmp_path / "one").write_bytes(pack(one, 8, 0, None))
+    for other, dtype in (({8: one[8].transpose(2, 3)}, None), ({8: one[8].repeat(1, 1, 1, 2)}, torch.float16)):
+        (tmp_path / "other").write_bytes(pack(other, 8, 0, dtype))
+        assert read_batch([tmp_path / "one", tmp_path / "other"]) is None
+
+
+def strides_in(folder):
+    return sorted({int(path.stem.rsplit("-", 1)[1]) for path in files_in(folder)})
+
+
+@torch.no_grad()
+def test_only_the_strides_that_the_network_reads_are_kept(folder):
+    def network(*overrides):
+        cfg = configure(*PLAIN, *overrides, "seed=0")
+        network = build.network(cfg, 3).eval()
+        network.extractor = FeatureCache(network, config=build.as_dict(cfg.encoder))
+        return network
+
+    coarse = network("model.stride=8", "decoder=bilinear", "fusion=sum")
+    expected = coarse(images())
+    assert strides_in(folder) == [8, 16, 32] == coarse.extractor.strides
+    assert torch.equal(coarse(images()), expected)
+    assert (coarse.extractor.computed, coarse.extractor.read) == (2, 2)
+    finer = network("model.stride=4", "decoder=bilinear", "fusion=concat")
+    expected = finer(images())  # one map is not there: computed, and that map is written
+    assert (finer.extractor.computed, strides_in(folder)) == (2, [4, 8, 16, 32])
+    assert torch.equal(finer(images()), expected)
+    assert (finer.extractor.computed, finer.extractor.read) == (2, 2)
+    before = [path.stat().st_mtime_ns for path in files_in(folder)]
+    coarse(images())
+    assert (coarse.extractor.computed, before) == (2, [path.stat().st_mtime_ns for path in files_in(folder)])
+    maps = coarse.extractor(images(), coarse.normalise(images()))
+    assert list(maps) == [1, 2, 4, 8, 16, 32]
+    assert [bool(one.isnan().all()) for one in maps.values()] == [True, True, True, False, False, False]
+    expected = coarse.encoder(coarse.normalise(images()))
+    assert [one.shape for one in maps.values()] == [one.shape for one in expected.values()]
 
 
 def test_the_size_is_said_before_work(tmp_path, folder, monkeypatch):
     cfg = configure(*needs_timm(VIT), "encoder.cache=true", "augment=none", f"run_dir={tmp_path / 'run'}")
     plan, data = Plan.of(cfg), build.data(cfg)
-    need = feature_cache.expected_bytes(plan.encoder, data, None)
+    need = feature_cache.expected_bytes(plan.encoder, {16}, data, None)
     assert need == (8 + 3 + 3) * 4 * 64 * 2 * 2  # images, bytes of a number, channels, cells
     train(cfg)
     constant = 1  # the checkerboard's and the sheet's images may be beside those of the splits
     values = [len(path.read_bytes()) // 256 * 256 for path in files_in(folder)]
     assert sum(values) >= need
     assert len(values) - 14 <= constant
-    half = feature_cache.expected_bytes(plan.encoder, data, torch.float16)
+    half = feature_cache.expected_bytes(plan.encoder, {16}, data, torch.float16)
     assert half == need // 2
     monkeypatch.setattr(feature_cache.windows, "LIMIT", 1000)  # of pixels: larger images of val and test by windows
-    assert feature_cache.expected_bytes(plan.encoder, data, None) == (8 + (3 + 3) * 2.25) * need / 14
+    assert feature_cache.expected_bytes(plan.encoder, {16}, data, None) == (8 + (3 + 3) * 2.25) * need / 14
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,10 @@ class Encoder(nn.Module, ABC):
         """The number of stages that ``extract`` runs. ``encoder.cache`` needs all of them frozen."""
         return len(self.stages)
 
+    def extracted_strides(self, read: set[int]) -> set[int]:
+        """The strides of ``extract`` from which ``project`` makes the maps of the strides ``read``."""
+        return read & set(self.channels)
+
     def freeze(self, count: int) -> None:
         """Freeze the first ``count`` stages: no gradients, and norms in evaluation mode."""
         self.frozen = count
@@ -89,7 +93,7 @@ class Encoder(nn.Module, ABC):
         """The part of ``forward`` whose results ``encoder.cache`` keeps: (N, 3, H, W) to maps by stride.
 
         ``forward`` equals ``project(extract(image))``. An encoder with layers behind a backbone that is usually frozen
-        overrides ``extract``, ``project`` and ``extracted_stages``.
+        overrides ``extract``, ``project``, ``extracted_stages`` and ``extracted_strides``.
         """
         return self(image)  # type: ignore[no-any-return]
 

@@ -78,6 +78,10 @@ class FeaturePyramid(Encoder):
         """The backbone alone."""
         return 1
 
+    def extracted_strides(self, read: set[int]) -> set[int]:
+        """All maps are made from the backbone's."""
+        return {self.stride}
+
     def translate(self, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """From timm's model of the same name, or from its authors' names where timm can convert them.
 
