@@ -14,7 +14,9 @@ DECODERS = {"bilinear": 0.70, "deconv": 0.75, "nearest": 0.60, "pixelshuffle": 0
 
 
 def script():
-    return runpy.run_path(str(SWEEPS / "operators.py"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SWEEPS))
+        return runpy.run_path(str(SWEEPS / "operators.py"))
 
 
 def sweep(folder, fusions=("sum", "concat"), *, seeds=4, decoders=DECODERS, **given):

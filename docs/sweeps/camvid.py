@@ -1,0 +1,205 @@
+"""Write "Photographs: CamVid on a frozen VGG-16" of docs/results.md: ``python docs/sweeps/camvid.py``.
+
+Every number of the section is computed here from the archives ``sweep_camvid_vgg16.zip`` (each cell at the learning
+rate that validation chose on the tuning seeds) and ``sweep_ladder.zip`` (drawn scenes).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import sections
+from sections import HERE, PAGE, Kept, names, open_text, points, read, score, state, table
+
+from segpipe.analysis.collect import FinishedRun
+from segpipe.analysis.formatting import DASH, format_p, format_score, join_words, pluralise
+from segpipe.analysis.ordering import exchanged
+from segpipe.analysis.page.boundaries import exploratory
+from segpipe.analysis.statistics.comparison import Comparison
+
+NAME, DRAWN, TUNED = "sweep_camvid_vgg16", "sweep_ladder", "optimizer.lr"
+WITH_SKIPS = ("sum", "concat")
+RARE = 0.02  # classes with a smaller share of the labelled test pixels
+SCORES = {"boundary_f": "boundary F", "band_miou_2": "mIoU within 2 pixels of true boundaries"}
+
+
+def section(folder: Path = HERE) -> str:
+    """Return the section, in Markdown."""
+    kept, drawn = read(NAME, folder, tuned=[TUNED]), read(DRAWN, folder)
+    if kept is None:
+        return open_text(NAME)
+    parts = [state(NAME, kept), verdict(kept, drawn), differences_table(kept, drawn), scores_table(kept)]
+    parts += [rates(kept), boundaries(kept), classes(kept)]
+    return "\n".join(part for part in parts if part)
+
+
+def differences(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], Comparison]:
+    """Return the differences of operators and of fusions, by their two levels."""
+    return {
+        (str(one.contrast.a), str(one.contrast.b)): one
+        for one in comparisons
+        if one.contrast.factor in ("decoder", "fusion")
+    }
+
+
+def same_pairs(kept: Kept, drawn: Kept | None) -> list[tuple[Comparison, Comparison | None]]:
+    """Return the differences, the better level first, each with that of the drawn scenes in the same direction."""
+    others = differences(drawn.analysis.marginal) if drawn else {}
+    pairs = []
+    for (a, b), one in differences(kept.analysis.marginal).items():
+        other = others.get((a, b)) or (exchanged(others[b, a]) if (b, a) in others else None)
+        if one.estimate.difference < 0:
+            one, other = exchanged(one), exchanged(other) if other else None
+        pairs.append((one, other))
+    return sorted(pairs, key=lambda pair: -pair[0].estimate.difference)
+
+
+def in_words(one: Comparison) -> str:
+    """Return the two levels of a difference."""
+    return f"`{one.contrast.a}` over `{one.contrast.b}`"
+
+
+def verdict(kept: Kept, drawn: Kept | None) -> str:
+    """Return which differences are significant, and whether those of the drawn scenes hold."""
+    pairs = same_pairs(kept, drawn)
+    found = [f"{in_words(one)} by {points(one).replace('**', '')}" for one, _ in pairs if one.significant]
+    text = "**Verdict.** " + (
+        f"Significant differences, in points of test mIoU: {join_words(found)}.\n"
+        if found
+        else "No difference is significant.\n"
+    )
+    if both := [(one, other) for one, other in pairs if other and other.significant]:
+        open_pairs = [in_words(one) for one, _ in both if not one.significant]
+        agree = [one for one, other in both if one.significant and other.estimate.difference > 0]
+        against = [in_words(one) for one, other in both if one.significant and other.estimate.difference < 0]
+        text += (
+            f"Of {pluralise(len(both), 'significant difference')} on drawn scenes (`{DRAWN}`), {len(agree)} "
+            f"{'is' if len(agree) == 1 else 'are'} significant on photographs too, with the same sign"
+            + (f"; not resolved there: {join_words(open_pairs)}" if open_pairs else "")
+            + (f"; the sign is the opposite for {join_words(against)}" if against else "")
+            + ".\n"
+        )
+    return text
+
+
+def differences_table(kept: Kept, drawn: Kept | None) -> str:
+    """Return a row for each difference: on CamVid, Holm's p, and on drawn scenes."""
+    lines = [["difference", "CamVid", "Holm's p", f"drawn scenes (`{DRAWN}`)"]]
+    for one, other in same_pairs(kept, drawn):
+        adjusted = one.estimate.trainings.adjusted if one.estimate.trainings else None
+        p = DASH if adjusted is None else format_p(adjusted)
+        lines.append([in_words(one), points(one), p, points(other) if other else DASH])
+    return table(lines)
+
+
+def scores_table(kept: Kept) -> str:
+    """Return test mIoU by operator and fusion."""
+    fusions = kept.levels("fusion")
+    lines = [["test mIoU", *fusions]]
+    for name in kept.levels("decoder"):
+        lines.append([f"`{name}`", *(score(kept.at(decoder=name, fusion=fusion)) for fusion in fusions)])
+    return table(lines)
+
+
+def rates(kept: Kept) -> str:
+    """Return which learning rates were chosen, and what one rate for all cells costs on validation."""
+    tuned = kept.collection.tuned
+    assert tuned is not None
+    chosen = [cell for cell in tuned.cells if cell.choice]
+    counts = Counter(cell.choice.level for cell in chosen if cell.choice)
+    lost = {
+        level: [cell.means[cell.choice.level] - cell.means[level] for cell in chosen if cell.choice]
+        for level in tuned.levels
+        if all(level in cell.means for cell in chosen)
+    }
+    common = min(lost, key=lambda level: float(np.mean(lost[level])))
+    worst = int(np.argmax(lost[common]))
+    lines = [["validation mIoU, tuning seeds", *(tuned.text(level) for level in tuned.levels)]]
+    for cell in tuned.cells:
+        row = [f"**{format_score(cell.means[level])}**" if cell.choice and level == cell.choice.level
+               else format_score(cell.means.get(level)) for level in tuned.levels]  # fmt: skip
+        lines.append([cell.label, *row])
+    uses = [f"{tuned.text(level)} for {counts[level]}" for level in tuned.levels if counts[level]]
+    return (
+        f"**Is one learning rate fair?** Of {pluralise(len(chosen), 'cell')}, validation chose {join_words(uses)}. At "
+        f"{tuned.text(common)} for all, validation mIoU is lower than at the chosen rates by "
+        f"{format_score(float(np.mean(lost[common])))} points in the mean, and by "
+        f"{format_score(lost[common][worst])} at most ({chosen[worst].label}).\n\n" + table(lines)
+    )
+
+
+def boundaries(kept: Kept) -> str:
+    """Return the differences of the boundary scores; empty where the runs have none."""
+    found = exploratory(kept.collection, resamples=sections.RESAMPLES)
+    families = {name: differences(found[name]) for name in SCORES if name in found}
+    if not families:
+        return ""
+    lines = [["difference", *(SCORES[name] for name in families)]]
+    for one, _ in same_pairs(kept, None):
+        a, b = str(one.contrast.a), str(one.contrast.b)
+        row = []
+        for family in families.values():
+            other = family.get((a, b)) or (exchanged(family[b, a]) if (b, a) in family else None)
+            row.append(points(other) if other else DASH)
+        lines.append([in_words(one), *row])
+    return (
+        "**Boundaries.** Each column is a family of its own, exploratory; significant differences are bold.\n\n"
+        + table(lines)
+    )
+
+
+def classes(kept: Kept) -> str:
+    """Return test IoU by class for operators (with skips) and for fusions, means over cells and seeds."""
+    shares = class_shares(kept)
+    order = np.argsort(-shares)
+    columns: dict[str, list[FinishedRun]] = {}
+    for result in kept.results:
+        decoder, fusion = str(result.point.level("decoder")), str(result.point.level("fusion"))
+        runs = list(result.network.runs.values())
+        if fusion in WITH_SKIPS:
+            columns.setdefault(f"`{decoder}`", []).extend(runs)
+    for result in kept.results:
+        columns.setdefault(str(result.point.level("fusion")), []).extend(result.network.runs.values())
+    means = {name: np.mean([iou(run) for run in runs], axis=0) for name, runs in columns.items()}
+    lines = [["class", "share of pixels", *means]]
+    lines += [
+        [
+            kept.collection.classes[c],
+            f"{100 * shares[c]:.1f} %",
+            *(format_score(float(one[c])) for one in means.values()),
+        ]
+        for c in order
+    ]
+    if (rare := shares < RARE).any():
+        lines.append(
+            [f"mean of the {int(rare.sum())} classes below {RARE:.0%}", f"{100 * shares[rare].sum():.1f} %",
+             *(format_score(float(one[rare].mean())) for one in means.values())]
+        )  # fmt: skip
+    return (
+        f"**Classes.** Test IoU in percent, mean over cells and seeds; for the operators, over {names(WITH_SKIPS)}.\n\n"
+        + table(lines)
+    )
+
+
+def iou(run: FinishedRun) -> np.ndarray:
+    """The IoU of each class on all test images together, 0 to 1."""
+    counts = run.matrices.sum(0, dtype=np.int64)
+    hits = counts.diagonal()
+    return hits / np.maximum(counts.sum(0) + counts.sum(1) - hits, 1)
+
+
+def class_shares(kept: Kept) -> np.ndarray:
+    """The share of each class in the labelled test pixels."""
+    counts = kept.collection.runs[0].matrices.sum(0, dtype=np.int64).sum(1)
+    return counts / counts.sum()
+
+
+def written(page: str, folder: Path = HERE) -> str:
+    """Return the page with the present section."""
+    return sections.written(page, Path(__file__).name, section(folder))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(PAGE)

@@ -1,0 +1,136 @@
+"""What the sections of docs/results.md that are computed from kept sweeps have in common: reading, tables, formats."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from segpipe.analysis.collect import Collection, collect
+from segpipe.analysis.formatting import (
+    DASH,
+    extra_digits,
+    format_interval,
+    format_mean_std,
+    format_number,
+    format_score,
+    join_words,
+    pluralise,
+)
+from segpipe.analysis.network_results import NetworkResult, network_results
+from segpipe.analysis.ordering import exchanged
+from segpipe.analysis.statistics.comparison import Comparison
+from segpipe.analysis.statistics.effects import Analysis, analyse
+from segpipe.runs import cells
+from segpipe.runs.archive import as_folder
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "results.md"
+REFERENCE = "bilinear"
+RESAMPLES = 10_000
+
+
+class Kept(NamedTuple):
+    """A sweep that is kept: its runs, the comparisons, the result of each network, and the number of runs it lists."""
+
+    collection: Collection
+    analysis: Analysis
+    results: list[NetworkResult]
+    listed: int
+
+    def at(self, **levels: str) -> NetworkResult | None:
+        """Return the result at levels of factors; None without one."""
+        for result in self.results:
+            if all(str(result.point.level(key)) == level for key, level in levels.items()):
+                return result
+        return None
+
+    def levels(self, key: str) -> list[str]:
+        """Return the levels of a factor that have results, in the order of the sweep."""
+        return list(dict.fromkeys(str(result.point.level(key)) for result in self.results))
+
+    def over_reference(self) -> dict[str, Comparison]:
+        """Return each operator's difference to REFERENCE, over all pairs that differ in nothing else."""
+        found = {}
+        for one in self.analysis.marginal:
+            if one.contrast.factor == "decoder" and REFERENCE in (one.contrast.a, one.contrast.b):
+                turned = exchanged(one) if one.contrast.a == REFERENCE else one
+                found[turned.contrast.a] = turned
+        return found
+
+
+def read(name: str, folder: Path = HERE, *, tuned: Sequence[str] = ()) -> Kept | None:
+    """Return a kept sweep; None where there is none. tuned: keys whose level was chosen for each cell."""
+    path = folder / f"{name}.zip"
+    if not path.is_file():
+        return None
+    collection = collect(path, tuned=tuned)
+    analysis = analyse(collection, resamples=RESAMPLES)
+    others = collection.tuned.seeds if collection.tuned else ()  # these choose and are not judged
+    listed = {
+        cell.run or cell.place
+        for cell in cells.read(as_folder(path))
+        if not cell.refused and cell.choices["seed"] not in others
+    }
+    return Kept(collection, analysis, network_results(collection, analysis), len(listed))
+
+
+def state(name: str, kept: Kept) -> str:
+    """Return which runs the numbers are of."""
+    runs, seeds = len(kept.collection.runs), len(kept.collection.seeds)
+    many = (
+        f"{runs} runs"
+        if runs == kept.listed
+        else f"{runs} of {kept.listed} runs; the others are not finished. They are"
+    )
+    return (
+        f"[{name}](sweeps/{name}.md): {many} of {pluralise(len(kept.results), 'network')}, "
+        f"{pluralise(seeds, 'seed')}. [Report](reports/{name}/report.html).\n"
+    )
+
+
+def open_text(name: str) -> str:
+    """Return the sentence on a sweep that is not kept yet."""
+    return f"Open: `{name}` is not finished.\n"
+
+
+def score(result: NetworkResult | None) -> str:
+    """Return test mIoU in percent, mean and standard deviation over seeds."""
+    if result is None:
+        return DASH
+    return format_mean_std(result.test, result.std)
+
+
+def points(one: Comparison) -> str:
+    """Return a difference in points with its 95 % interval for new trainings; bold where it is significant."""
+    more = extra_digits(one)
+    text = format_score(one.estimate.difference, more=more)
+    if one.estimate.trainings is not None:
+        text += f" ({format_interval(one.estimate.trainings, more=more)})"
+    return f"**{text}**" if one.significant else text
+
+
+def names(levels: Sequence[str]) -> str:
+    """Return operators as a list of code words."""
+    return join_words([f"`{level}`" for level in levels])
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def cost_text(results: Sequence[NetworkResult | None], name: str, unit: float, digits: int) -> str:
+    """Return a cost, or the range of several."""
+    values = sorted({format_number(one.cost[name] / unit, digits) for one in results if one is not None})
+    return " to ".join(dict.fromkeys([values[0], values[-1]])) if values else DASH
+
+
+def written(page: str, script: str, section: str) -> str:
+    """Return the page with the section of a script, between the marks that name it."""
+    marks = f"<!-- written by docs/sweeps/{script} -->\n", "<!-- end -->\n"
+    new, count = re.subn(
+        f"({re.escape(marks[0])}).*?({re.escape(marks[1])})", lambda m: m[1] + section + m[2], page, flags=re.DOTALL
+    )
+    assert count == 1, f"{PAGE} has no place for the section of {script}"
+    return new

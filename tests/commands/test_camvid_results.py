@@ -1,0 +1,95 @@
+"""What docs/results.md says of the CamVid study is computed from its archive."""
+
+import json
+import runpy
+
+import numpy as np
+import pytest
+from support.factor_sweeps import write_cell_run, write_factors
+from support.fake_runs import write_sweep
+from support.paths import ROOT
+
+from segpipe.runs import archive
+
+SWEEPS = ROOT / "docs" / "sweeps"
+RATES = (0.001, 0.003, 0.01)
+DECODERS = {"bilinear": 0.50, "deconv": 0.54, "nearest": 0.45}
+BEST = {"bilinear": 0.003, "deconv": 0.003, "nearest": 0.001}  # learning rate
+DESIGN = {"decoder": [*DECODERS], "fusion": ["none", "sum", "concat"], "optimizer.lr": [*RATES]}
+GIVEN = {"stride": 4, "classes": ["sky", "pole"]}
+
+
+def score(levels):
+    loss = 0.03 * (levels["optimizer.lr"] != BEST[levels["decoder"]])
+    return DECODERS[levels["decoder"]] - 0.1 * (levels["fusion"] == "none") - loss
+
+
+@pytest.fixture(scope="module")
+def script():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SWEEPS))
+        return runpy.run_path(str(SWEEPS / "camvid.py"))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A sweep that was tuned on two seeds and judged on four, and one on drawn scenes where `nearest` is the best."""
+    folder = tmp_path_factory.mktemp("kept")
+    sweep = write_factors(
+        folder / "a" / "sweep_camvid_vgg16", DESIGN, score, seeds=(100, 101), tuning_seeds=[100, 101], **GIVEN
+    )
+    record, random = json.loads((sweep / "sweep.json").read_text()), np.random.default_rng(1)
+    for decoder in DECODERS:
+        for fusion in DESIGN["fusion"]:
+            levels = {"decoder": decoder, "fusion": fusion, "optimizer.lr": BEST[decoder]}
+            for seed in range(4):
+                run = sweep / f"{decoder}-{fusion}-{seed}"
+                miou = score(levels) + 0.003 * float(random.standard_normal())
+                record["cells"].append(write_cell_run(run, levels, seed=seed, miou=miou, **GIVEN))
+    (sweep / "sweep.json").write_text(json.dumps(record))
+    archive.write(sweep, folder / "sweep_camvid_vgg16.zip")
+    drawn = {"bilinear": 0.60, "deconv": 0.65, "nearest": 0.70}
+    scores = {(name, fusion, 4): value for name, value in drawn.items() for fusion in ("none", "sum", "concat")}
+    archive.write(write_sweep(folder / "a" / "sweep_ladder", scores, seeds=4, noise=0.003), folder / "sweep_ladder.zip")
+    return folder
+
+
+def test_the_page_is_that_of_the_archive(script):
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert script["written"](page) == page, "run: python docs/sweeps/camvid.py"
+
+
+def test_without_the_archive_the_study_is_open(script, tmp_path):
+    assert script["section"](tmp_path) == "Open: `sweep_camvid_vgg16` is not finished.\n"
+
+
+def test_the_section_says_what_the_runs_say(script, kept):
+    text = script["section"](kept)
+    assert "36 runs of 9 networks, 4 seeds." in text
+    verdict = next(line for line in text.splitlines() if line.startswith("**Verdict.**"))
+    for pair in ("`deconv` over `bilinear` by 3.9", "`bilinear` over `nearest` by 5", "`sum` over `none` by 1"):
+        assert pair in verdict
+    assert "`sum` over `concat`" not in verdict
+    assert "`concat` over `sum`" not in verdict
+    assert "the sign is the opposite for `deconv` over `nearest` and `bilinear` over `nearest`" in text
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines() if line.startswith("| ")}
+    assert rows["| `bilinear` over `nearest`"][1].startswith("**5")
+    assert rows["| `bilinear` over `nearest`"][3].startswith("**\N{MINUS SIGN}10")
+
+
+def test_the_learning_rates_are_those_of_validation(script, kept):
+    text = script["section"](kept)
+    assert "Of 9 cells, validation chose 0.001 for 3 and 0.003 for 6." in text
+    assert "At 0.003 for all, validation mIoU is lower than at the chosen rates by 1.0 points in the mean" in text
+    lines = [line for line in text.splitlines() if line.count("**") == 2 and "%" not in line and line[0] == "|"]
+    chosen = [line.split(" | ")[1:4] for line in lines if line.split(" | ")[0].startswith("| ") and "over" not in line]
+    assert [["**" in value for value in row].index(True) for row in chosen] == [1, 1, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_classes_are_means_over_cells_with_skips(script, kept):
+    text = script["section"](kept)
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| sky", "| pole"))]
+    assert len(rows) == 2
+    for row in rows:
+        values = [float(value.rstrip(" |")) for value in row[2:]]
+        np.testing.assert_allclose(values, [50, 54, 45, 39.7, 49.7, 49.7], atol=0.4)
