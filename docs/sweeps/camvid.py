@@ -1,6 +1,6 @@
 """Write "Photographs: CamVid on a frozen VGG-16" of docs/results.md: ``python docs/sweeps/camvid.py``.
 
-Every number of the section is computed here from the archives ``sweep_camvid_vgg16.zip`` (each cell at the learning
+Every number of the section is computed here from the archives ``sweep_camvid.zip`` (each cell at the learning
 rate that validation chose on the tuning seeds) and ``sweep_ladder.zip`` (drawn scenes).
 """
 
@@ -18,7 +18,7 @@ from segpipe.analysis.ordering import exchanged
 from segpipe.analysis.page.boundaries import exploratory
 from segpipe.analysis.statistics.comparison import Comparison
 
-NAME, DRAWN, TUNED = "sweep_camvid_vgg16", "sweep_ladder", "optimizer.lr"
+NAME, DRAWN, TUNED = "sweep_camvid", "sweep_ladder", "optimizer.lr"
 WITH_SKIPS = ("sum", "concat")
 RARE = 0.02  # classes with a smaller share of the labelled test pixels
 SCORES = {"boundary_f": "boundary F", "band_miou_2": "mIoU within 2 pixels of true boundaries"}

@@ -36,7 +36,7 @@ def kept(tmp_path_factory):
     """A sweep that was tuned on two seeds and judged on four, and one on drawn scenes where `nearest` is the best."""
     folder = tmp_path_factory.mktemp("kept")
     sweep = write_factors(
-        folder / "a" / "sweep_camvid_vgg16", DESIGN, score, seeds=(100, 101), tuning_seeds=[100, 101], **GIVEN
+        folder / "a" / "sweep_camvid", DESIGN, score, seeds=(100, 101), tuning_seeds=[100, 101], **GIVEN
     )
     record, random = json.loads((sweep / "sweep.json").read_text()), np.random.default_rng(1)
     for decoder in DECODERS:
@@ -47,7 +47,7 @@ def kept(tmp_path_factory):
                 miou = score(levels) + 0.003 * float(random.standard_normal())
                 record["cells"].append(write_cell_run(run, levels, seed=seed, miou=miou, **GIVEN))
     (sweep / "sweep.json").write_text(json.dumps(record))
-    archive.write(sweep, folder / "sweep_camvid_vgg16.zip")
+    archive.write(sweep, folder / "sweep_camvid.zip")
     drawn = {"bilinear": 0.60, "deconv": 0.65, "nearest": 0.70}
     scores = {(name, fusion, 4): value for name, value in drawn.items() for fusion in ("none", "sum", "concat")}
     archive.write(write_sweep(folder / "a" / "sweep_ladder", scores, seeds=4, noise=0.003), folder / "sweep_ladder.zip")
@@ -60,7 +60,7 @@ def test_the_page_is_that_of_the_archive(script):
 
 
 def test_without_the_archive_the_study_is_open(script, tmp_path):
-    assert script["section"](tmp_path) == "Open: `sweep_camvid_vgg16` is not finished.\n"
+    assert script["section"](tmp_path) == "Open: `sweep_camvid` is not finished.\n"
 
 
 def test_the_section_says_what_the_runs_say(script, kept):
