@@ -5,16 +5,14 @@ rate that validation chose on the tuning seeds) and ``sweep_ladder.zip`` (drawn 
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import sections
-from sections import HERE, PAGE, Kept, names, open_text, points, read, score, state, table
+from sections import HERE, PAGE, Kept, differences, names, open_text, points, read, score, state, table
 
 from segpipe.analysis.collect import FinishedRun
 from segpipe.analysis.formatting import DASH, format_p, format_score, join_words, pluralise
-from segpipe.analysis.ordering import exchanged
 from segpipe.analysis.page.boundaries import exploratory
 from segpipe.analysis.statistics.comparison import Comparison
 
@@ -26,32 +24,20 @@ SCORES = {"boundary_f": "boundary F", "band_miou_2": "mIoU within 2 pixels of tr
 
 def section(folder: Path = HERE) -> str:
     """Return the section, in Markdown."""
-    kept, drawn = read(NAME, folder, tuned=[TUNED]), read(DRAWN, folder)
+    kept = read(NAME, folder, tuned=[TUNED])
     if kept is None:
         return open_text(NAME)
+    drawn = read(DRAWN, folder)
     parts = [state(NAME, kept), verdict(kept, drawn), differences_table(kept, drawn), scores_table(kept)]
     parts += [rates(kept), boundaries(kept), classes(kept)]
     return "\n".join(part for part in parts if part)
 
 
-def differences(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], Comparison]:
-    """Return the differences of operators and of fusions, by their two levels."""
-    return {
-        (str(one.contrast.a), str(one.contrast.b)): one
-        for one in comparisons
-        if one.contrast.factor in ("decoder", "fusion")
-    }
-
-
 def same_pairs(kept: Kept, drawn: Kept | None) -> list[tuple[Comparison, Comparison | None]]:
     """Return the differences, the better level first, each with that of the drawn scenes in the same direction."""
     others = differences(drawn.analysis.marginal) if drawn else {}
-    pairs = []
-    for (a, b), one in differences(kept.analysis.marginal).items():
-        other = others.get((a, b)) or (exchanged(others[b, a]) if (b, a) in others else None)
-        if one.estimate.difference < 0:
-            one, other = exchanged(one), exchanged(other) if other else None
-        pairs.append((one, other))
+    found = differences(kept.analysis.marginal)
+    pairs = [(one, others.get(pair)) for pair, one in found.items() if one.estimate.difference >= 0]
     return sorted(pairs, key=lambda pair: -pair[0].estimate.difference)
 
 
@@ -137,12 +123,10 @@ def boundaries(kept: Kept) -> str:
         return ""
     lines = [["difference", *(SCORES[name] for name in families)]]
     for one, _ in same_pairs(kept, None):
-        a, b = str(one.contrast.a), str(one.contrast.b)
-        row = []
-        for family in families.values():
-            other = family.get((a, b)) or (exchanged(family[b, a]) if (b, a) in family else None)
-            row.append(points(other) if other else DASH)
-        lines.append([in_words(one), *row])
+        pair = str(one.contrast.a), str(one.contrast.b)
+        lines.append(
+            [in_words(one), *(points(family[pair]) if pair in family else DASH for family in families.values())]
+        )
     return (
         "**Boundaries.** Each column is a family of its own, exploratory; significant differences are bold.\n\n"
         + table(lines)

@@ -50,12 +50,7 @@ class Kept(NamedTuple):
 
     def over_reference(self) -> dict[str, Comparison]:
         """Return each operator's difference to REFERENCE, over all pairs that differ in nothing else."""
-        found = {}
-        for one in self.analysis.marginal:
-            if one.contrast.factor == "decoder" and REFERENCE in (one.contrast.a, one.contrast.b):
-                turned = exchanged(one) if one.contrast.a == REFERENCE else one
-                found[turned.contrast.a] = turned
-        return found
+        return {a: one for (a, b), one in differences(self.analysis.marginal).items() if b == REFERENCE}
 
 
 def read(name: str, folder: Path = HERE, *, tuned: Sequence[str] = ()) -> Kept | None:
@@ -72,6 +67,16 @@ def read(name: str, folder: Path = HERE, *, tuned: Sequence[str] = ()) -> Kept |
         if not cell.refused and cell.choices["seed"] not in others
     }
     return Kept(collection, analysis, network_results(collection, analysis), len(listed))
+
+
+def differences(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], Comparison]:
+    """Return the differences of operators and of fusions by their two levels, in both directions."""
+    found = {}
+    for one in comparisons:
+        if one.contrast.factor in ("decoder", "fusion"):
+            for turned in (one, exchanged(one)):
+                found[str(turned.contrast.a), str(turned.contrast.b)] = turned
+    return found
 
 
 def state(name: str, kept: Kept) -> str:

@@ -1,4 +1,4 @@
-"""What docs/results.md says of the CamVid study is computed from its archive."""
+"""What docs/results.md says of the CamVid study, and the table of README.md, are computed from archives."""
 
 import json
 import runpy
@@ -24,11 +24,10 @@ def score(levels):
     return DECODERS[levels["decoder"]] - 0.1 * (levels["fusion"] == "none") - loss
 
 
-@pytest.fixture(scope="module")
-def script():
+def script(name="camvid.py"):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SWEEPS))
-        return runpy.run_path(str(SWEEPS / "camvid.py"))
+        return runpy.run_path(str(SWEEPS / name))
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +53,18 @@ def kept(tmp_path_factory):
     return folder
 
 
-def test_the_page_is_that_of_the_archive(script):
+@pytest.mark.slow
+def test_the_page_is_that_of_the_archive():
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert script["written"](page) == page, "run: python docs/sweeps/camvid.py"
+    assert script()["written"](page) == page, "run: python docs/sweeps/camvid.py"
 
 
-def test_without_the_archive_the_study_is_open(script, tmp_path):
-    assert script["section"](tmp_path) == "Open: `sweep_camvid` is not finished.\n"
+def test_without_the_archive_the_study_is_open(tmp_path):
+    assert script()["section"](tmp_path) == "Open: `sweep_camvid` is not finished.\n"
 
 
-def test_the_section_says_what_the_runs_say(script, kept):
-    text = script["section"](kept)
+def test_the_section_says_what_the_runs_say(kept):
+    text = script()["section"](kept)
     assert "36 runs of 9 networks, 4 seeds." in text
     verdict = next(line for line in text.splitlines() if line.startswith("**Verdict.**"))
     for pair in ("`deconv` over `bilinear` by 3.9", "`bilinear` over `nearest` by 5", "`sum` over `none` by 1"):
@@ -77,8 +77,8 @@ def test_the_section_says_what_the_runs_say(script, kept):
     assert rows["| `bilinear` over `nearest`"][3].startswith("**\N{MINUS SIGN}10")
 
 
-def test_the_learning_rates_are_those_of_validation(script, kept):
-    text = script["section"](kept)
+def test_the_learning_rates_are_those_of_validation(kept):
+    text = script()["section"](kept)
     assert "Of 9 cells, validation chose 0.001 for 3 and 0.003 for 6." in text
     assert "At 0.003 for all, validation mIoU is lower than at the chosen rates by 1.0 points in the mean" in text
     lines = [line for line in text.splitlines() if line.count("**") == 2 and "%" not in line and line[0] == "|"]
@@ -86,10 +86,27 @@ def test_the_learning_rates_are_those_of_validation(script, kept):
     assert [["**" in value for value in row].index(True) for row in chosen] == [1, 1, 1, 1, 1, 1, 0, 0, 0]
 
 
-def test_classes_are_means_over_cells_with_skips(script, kept):
-    text = script["section"](kept)
+def test_classes_are_means_over_cells_with_skips(kept):
+    text = script()["section"](kept)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| sky", "| pole"))]
     assert len(rows) == 2
     for row in rows:
         values = [float(value.rstrip(" |")) for value in row[2:]]
         np.testing.assert_allclose(values, [50, 54, 45, 39.7, 49.7, 49.7], atol=0.4)
+
+
+@pytest.mark.slow
+def test_the_table_of_the_readme_is_that_of_the_archives():
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert script("readme.py")["written"](page) == page, "run: python docs/sweeps/readme.py"
+
+
+def test_the_readme_has_a_column_for_each_kept_sweep(kept, monkeypatch):
+    made = script("readme.py")
+    rows = {("bilinear", "nearest"): "bilinear over nearest neighbour", ("concat", "sum"): "concatenated over summed"}
+    monkeypatch.setitem(made["section"].__globals__, "ROWS", rows)
+    lines = made["section"](kept).splitlines()
+    assert lines[0].count(" | ") == 2  # there is no sweep_shapes
+    assert lines[2].startswith("| bilinear over nearest neighbour | \N{MINUS SIGN}10.0 (")
+    assert lines[2].split(" | ")[2].startswith("5.1 (")
+    assert lines[3].count("not significant") == 2
