@@ -10,6 +10,7 @@ from segpipe.analysis.lab import page
 from segpipe.config.messages import user_errors
 from segpipe.data.dataset import Split
 from segpipe.data.examples import file_names
+from segpipe.data.files import check_pair
 from segpipe.data.masks import read_mask
 from segpipe.data.visualise import save_image
 from segpipe.engine.inspection import inspect_runs, open_predictors
@@ -95,6 +96,8 @@ def read_images(
                 f"{masks[number]}: {truth.shape[0]} x {truth.shape[1]} pixels; its image {path} has {image.shape[0]} x "
                 f"{image.shape[1]}. Give the mask of this image."
             )
+        if truth is not None:
+            check_pair(image, truth, len(usable[0].classes), path, masks[number])
         shown.append(ShownImage(printable(path.name), image, truth))
     return shown
 

@@ -25,7 +25,15 @@ class Parser(argparse.ArgumentParser):
     """The parser of a command line. An error is one line, and options may stand anywhere between the other words."""
 
     def parse_args(self, *arguments: Any, **named: Any) -> Any:
-        """See ArgumentParser."""
+        """See ArgumentParser. An empty word is refused: as a path, it would be the working folder."""
+        words = sys.argv[1:] if not arguments or arguments[0] is None else arguments[0]
+        if empty := [number for number, word in enumerate(words) if not word or re.fullmatch(r"--[\w-]+=", word)]:
+            place = words[empty[0]] or (words[empty[0] - 1] if empty[0] else "the first word")
+            self.error(
+                f"{place.rstrip('=')}: a value is empty, as of a variable of the shell that is not set. Give a value."
+                if place.startswith("--")
+                else f"word {empty[0] + 1} is empty, as of a variable of the shell that is not set. Give a value."
+            )
         return self.parse_intermixed_args(*arguments, **named)
 
     def add_device(self, *, more: str = "") -> None:

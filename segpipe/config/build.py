@@ -13,6 +13,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
 
@@ -43,6 +44,17 @@ from segpipe.training.task import SegmentationTask
 PROGRESS_EVERY = 10  # batches; a redraw at each batch takes 2 % of the time of a small network
 KINDS: dict[type[Part], str] = {Upsampler: "decoder", Fusion: "fusion", Refinement: "model.refine"}  # base class: node
 P = TypeVar("P", bound=Part)
+MADE: dict[str, type] = {  # node: base class of its object; KINDS has the others
+    "data": SegmentationData,
+    "data.dataset": SegmentationDataset,
+    "encoder": Encoder,
+    "neck": torch.nn.Module,
+    "loss": Loss,
+    "model": Network,
+    "optimizer": torch.optim.Optimizer,
+    "task": SegmentationTask,
+    "trainer": pl.Trainer,
+}
 STAGES = "stages"  # the folder of the first stages, in the run of the last one
 SWEEP = "SEGPIPE_SWEEP"  # environment variable with the name of the sweep, set for its jobs
 
@@ -103,9 +115,24 @@ def instantiate_group(cfg: DictConfig, group: str, **more: Any) -> Any:
     more: further arguments. Raises the UserError of the constructor, if it raises one.
     """
     try:
-        return instantiate(strip_labels(resolve(cfg[group]), group), _convert_="all", **more)
+        made = instantiate(strip_labels(resolve(cfg[group]), group), _convert_="all", **more)
     except InstantiationException as error:
         raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
+    check_made(cfg[group], group, made)
+    return made
+
+
+def check_made(node: DictConfig, path: str, made: Any) -> None:
+    """Raise UserError where the object of a node, or the class that it wraps, is none of those in MADE.
+
+    What a function will return is not known, and not checked.
+    """
+    kind = made.func if isinstance(made, partial) else type(made)
+    if path in MADE and inspect.isclass(kind) and not issubclass(kind, MADE[path]):
+        raise UserError(
+            f"{path}._target_={node._target_}: it makes a {kind.__name__}; allowed is a class derived from "
+            f"{MADE[path].__module__}.{MADE[path].__name__}."
+        )
 
 
 def network(cfg: DictConfig, num_classes: int, bands: Bands | None = None) -> Network:
@@ -188,7 +215,9 @@ def augment(cfg: DictConfig) -> Augment:
 
 def data(cfg: DictConfig) -> SegmentationData:
     """Build the data module."""
-    return instantiate_group(cfg, "data")(augment=augment(cfg), seed=cfg.seed)
+    maker = instantiate_group(cfg, "data")
+    check_made(cfg.data.dataset, "data.dataset", maker.keywords.get("dataset"))
+    return maker(augment=augment(cfg), seed=cfg.seed)  # type: ignore[no-any-return]
 
 
 def loss(cfg: DictConfig, module: SegmentationData) -> Loss:
@@ -271,12 +300,20 @@ def trainer(
         callbacks.append(KeepSigtermHandler())
     # Instances are passed to the constructor, not to Hydra: Hydra would convert them to configurations.
     maker = instantiate(strip_labels(resolve(cfg.trainer), "trainer"), _partial_=True, _convert_="all")
+    check_made(cfg.trainer, "trainer", maker)
     given = {"precision": precision(cfg), "sync_batchnorm": False, **devices.trainer_arguments(cfg, rank_info)}
     given["enable_progress_bar"] = shown and on_terminal
     try:
         built = maker(callbacks=callbacks, logger=False, plugins=plugins, **given)
-    except (TypeError, ValueError, ImportError) as error:  # a library that is not installed
-        raise UserError(f"trainer: {error}") from error
+    except MisconfigurationException:
+        raise
+    except Exception as error:  # Lightning checks its arguments itself, by errors of many kinds
+        if "more than one stateful callback" in str(error):
+            raise UserError(
+                "callbacks: two checkpoints have the same monitor and the same intervals, so their states cannot be "
+                "told apart. Give the one you add another +callbacks.NAME.monitor or +callbacks.NAME.every_n_epochs."
+            ) from error
+        raise UserError(f"trainer: {str(error).strip().partition(chr(10))[0] or type(error).__name__}") from error
     built.callbacks = [*built.callbacks, *last]
     built.callbacks.sort(key=lambda callback: isinstance(callback, pl.callbacks.Checkpoint))  # stable
     return built  # type: ignore[no-any-return]
@@ -298,13 +335,22 @@ def without_step_checkpoints(node: DictConfig) -> DictConfig:
 
 
 def instantiate_all(node: DictConfig) -> list[Any]:
-    """Instantiate each entry of a node. Null entries are skipped."""
-    return [instantiate(item, _convert_="all") for item in node.values() if item is not None]
+    """Instantiate each callback of a node. Null entries are skipped. Raises UserError for what is no callback."""
+    made = {name: instantiate(item, _convert_="all") for name, item in node.items() if item is not None}
+    for name, one in made.items():
+        if not isinstance(one, pl.Callback):
+            raise UserError(
+                f"callbacks.{name!s}._target_={node[name].get('_target_')}: it makes a {type(one).__name__}; allowed "
+                f"is a class derived from pytorch_lightning.callbacks.Callback."
+            )
+    return [*made.values()]
 
 
 def dataset(cfg: DictConfig, split: str) -> SegmentationDataset:
     """Build the data set of one split, without the data module."""
-    return instantiate(resolve(cfg.data.dataset), _convert_="all")(split=split)
+    maker = instantiate(resolve(cfg.data.dataset), _convert_="all")
+    check_made(cfg.data.dataset, "data.dataset", maker)
+    return maker(split=split)  # type: ignore[no-any-return]
 
 
 def weights_file(path: str) -> Path:

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from segpipe.config import budget, build, identity, schema
 from segpipe.config.choices import files
 from segpipe.config.identity import overlapping_pools
+from segpipe.config.stored import NO_LOGGER
 from segpipe.errors import InvalidCombination, UserError
 from segpipe.models.decoder import decoder_strides
 from segpipe.models.encoders import Encoder
@@ -45,7 +47,10 @@ UNSUPPORTED_CALLBACKS = {
     "LearningRateFinder": "The task does not have the attribute that it sets. Sweep optimizer.lr, see segpipe.tune.",
     "GradientAccumulationScheduler": "The task averages losses exactly: set task.accumulate.",
     "ModelPruning": "The cost and the stored weights would be those of another network. Take a smaller model.width.",
+    "BackboneFinetuning": "The task does not have the attribute that it sets. Set encoder.freeze, or task.encoder_lr.",
+    "ProgressBar": "The program shows the progress itself. Set +trainer.enable_progress_bar=false to show none.",
 }
+LOGGING_CALLBACKS = ("LearningRateMonitor", "DeviceStatsMonitor", "ThroughputMonitor")  # of Lightning; need a logger
 CHECKPOINT = {  # what the callbacks best and last need, beside their file names
     "save_top_k": 1,
     "save_on_train_epoch_end": True,
@@ -53,7 +58,9 @@ CHECKPOINT = {  # what the callbacks best and last need, beside their file names
     "every_n_train_steps": None,
     "every_n_epochs": None,
     "train_time_interval": None,
+    "save_last": None,
 }
+CHECKPOINT_OF = {"best": {}, "last": {"save_weights_only": False, "monitor": None}}
 
 
 def validate(cfg: DictConfig, encoder: Encoder) -> list[str]:
@@ -287,22 +294,49 @@ def check_training(cfg: DictConfig) -> None:
     for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         if trainer.get(key) == 0:
             raise UserError(f"trainer.{key}=0: a run needs at least one batch. Give a number of batches, or a share.")
-    limit = trainer.get("max_time")
-    if isinstance(limit, str) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", limit):
-        raise UserError(f"trainer.max_time={limit}: allowed is DAYS:HOURS:MINUTES:SECONDS, for example 00:01:30:00.")
+    if (least := trainer.get("min_epochs") or 0) > trainer.max_epochs:
+        raise UserError(
+            f"trainer.min_epochs={least} with trainer.max_epochs={trainer.max_epochs}: the least is more than the "
+            f"most. Lower the first or raise the second."
+        )
+    check_max_time(trainer.get("max_time"))
     for name, node in cfg.callbacks.items():
-        check_callback(str(name), node)
+        check_callback(str(name), node, logs=cfg.logger.get("_target_") != NO_LOGGER)
     for name in ("best", "last"):
         check_checkpoint(name, cfg.callbacks[name], cfg.run_dir)
 
 
-def check_callback(name: str, node: DictConfig | None) -> None:
-    """Raise UserError for a callback of Lightning that a training here does not support, or a class derived from it."""
+def check_max_time(limit: Any) -> None:
+    """Raise UserError for a ``trainer.max_time`` that is no duration, or a negative one."""
+    given: Any = OmegaConf.to_container(limit) if OmegaConf.is_config(limit) else limit
+    try:
+        if isinstance(given, str) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", given):
+            raise ValueError("not of this form")
+        if isinstance(given, str):
+            given = dict(zip(("days", "hours", "minutes", "seconds"), map(int, given.split(":")), strict=True))
+        if isinstance(given, dict) and timedelta(**given) < timedelta():
+            raise ValueError("negative")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"trainer.max_time={schema.format_value(limit)}: allowed is DAYS:HOURS:MINUTES:SECONDS, for example "
+            f"00:01:30:00, or {{hours:1,minutes:30}}, at most {timedelta.max.days:,} days."
+        ) from error
+
+
+def check_callback(name: str, node: DictConfig | None, *, logs: bool = True) -> None:
+    """Raise UserError for a callback of Lightning that a training here does not support, or a class derived from it.
+
+    logs: whether the training has a logger.
+    """
     made = schema.locate(node._target_) if node is not None and "_target_" in node else None
     for base in inspect.getmro(made) if inspect.isclass(made) else ():
-        if base.__module__.startswith("pytorch_lightning.") and base.__name__ in UNSUPPORTED_CALLBACKS:
+        if not base.__module__.startswith("pytorch_lightning."):
+            continue
+        if base.__name__ in UNSUPPORTED_CALLBACKS:
             instead = UNSUPPORTED_CALLBACKS[base.__name__]
             raise UserError(f"callbacks.{name}: {base.__name__} is not supported. {instead}")
+        if base.__name__ in LOGGING_CALLBACKS and not logs:
+            raise UserError(f"callbacks.{name}: {base.__name__} needs a logger. Give logger=wandb, or remove it.")
 
 
 def check_checkpoint(name: str, node: DictConfig, run_dir: str | None) -> None:
@@ -311,12 +345,12 @@ def check_checkpoint(name: str, node: DictConfig, run_dir: str | None) -> None:
     node: of the callback; a key that is missing has the default of Lightning's ModelCheckpoint.
     """
     default = inspect.signature(ModelCheckpoint).parameters
-    needed = CHECKPOINT | {"filename": name} | ({"save_weights_only": False} if name == "last" else {})
+    needed = CHECKPOINT | {"filename": name} | CHECKPOINT_OF[name]
     if name == "last":
         del needed["every_n_train_steps"]  # engine.step_checkpoint writes those
     for key, value in needed.items():
         given = node.get(key, default[key].default)
-        if given != value and (key, given) != ("every_n_epochs", 1):
+        if given != value and (key, given) not in (("every_n_epochs", 1), ("save_last", False)):
             raise UserError(
                 f"callbacks.{name}.{key}={given}: allowed is {str(value).lower().replace('none', 'null')}. A run is "
                 f"resumed from last.ckpt and tested with best.ckpt, each written after an epoch. Give another name to "

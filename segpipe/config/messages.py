@@ -46,6 +46,8 @@ REASONS = {  # of errors of the file system, each with what to do
     errno.EIO: "the disk or the network file system reports an error. Check it, then run the same command again.",
     errno.ESTALE: "the network file system has lost this file. Run the same command again.",
 }
+TAKES_NO_FILES = "this place takes no files, as /proc. Choose another place."
+MAKING = ("makedirs", "mkdir", "mkdtemp", "_mkstemp_inner", "of_file")  # functions that make a file or a folder
 OF_THE_SYSTEM = {  # errors that concern no file
     errno.EMFILE: REASONS[errno.EMFILE],
     errno.ENFILE: "the system has too many open files. End other programs, or take fewer data.workers.",
@@ -70,9 +72,13 @@ SMALLER_EVALUATION = (
     "data.eval_batch_size, or smaller images by data.size=[HEIGHT,WIDTH], or fewer sweep.workers."
 )
 SMALLER_IMAGE = "Reduce the image, or cut it into tiles, or use the memory of the machine: --device cpu."
+SMALLER_NETWORK = (
+    "It happened while the network was built. Take a smaller model.width, a smaller neck.width, or a smaller encoder."
+)
 SMALLER = {  # by a function that was running: what needs less memory there
     "validation_step": SMALLER_EVALUATION,
     "test_step": SMALLER_EVALUATION,
+    "network": SMALLER_NETWORK,
     "evaluate": SMALLER_EVALUATION.replace("or fewer sweep.workers", "each after --data"),
     "logits": SMALLER_IMAGE,
     "tiles": SMALLER_IMAGE,
@@ -88,6 +94,7 @@ IN_WORKER = re.compile(
     r"\[Errno (\d+)\] ([^:\n]*)(?:: '(.*)')?\s*\Z"
 )  # the last line of an error of a loader's process
 SHOWN = 4  # choices in a message
+LONGEST_NAME = 300  # characters of a path in a message
 PLUGINS = {"launcher": "joblib or submitit_slurm", "sweeper": "optuna"}
 COMPOSING = re.compile(r"[/\\\\]hydra[/\\\\](_internal[/\\\\](?!instantiate)|core[/\\\\]override_parser)")
 
@@ -148,6 +155,10 @@ def explain_system_error(error: BaseException) -> str | None:
             advice = "Set TMPDIR=FOLDER to a folder that can be written."
         return f"{error.strerror}: {advice}" if advice else None
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    frames = traceback.extract_tb(error.__traceback__)
+    if error.errno == errno.ENOENT and frames and frames[-1].name in MAKING and os.path.isdir(os.path.dirname(name)):
+        return f"{name}: {TAKES_NO_FILES}"
+    name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
     return f"{name}: {REASONS.get(error.errno, f'{error.strerror}. Check this place, or choose another one.')}"
 
 

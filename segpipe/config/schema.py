@@ -7,7 +7,7 @@ be in EXTRA_KEYS: other nodes or the program read them. Thus the types are writt
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -108,9 +108,10 @@ def check(cfg: DictConfig) -> None:
             )
         check_text(path, value)
         for number in value if isinstance(value, ListConfig) else [value]:
-            if isinstance(number, int | float) and not low <= number <= high:
+            if isinstance(number, int | float) and not is_within(number, low, high):
                 kind = float if is_valid(0.5, allowed) or is_valid([0.5], allowed) else type(number)
-                raise UserError(f"{path}={format_value(value)}: allowed is {describe(kind)} {between(low, high)}.")
+                limits = f"{describe(kind)} {between(low, high)}".strip()
+                raise UserError(f"{path}={format_value(value)}: allowed is {limits}.")
 
 
 def check_keys(cfg: DictConfig, names: Iterable[str]) -> None:
@@ -126,11 +127,18 @@ def check_text(path: str, value: Any) -> None:
         raise UserError(f"{path}={value}: the name has bytes that are not UTF-8. Rename the file or folder.")
 
 
+def is_within(number: float, low: float, high: float) -> bool:
+    """Return whether a number is in a range. Infinity is in none but ANY."""
+    return low <= number <= high and (math.isfinite(number) or (low, high) == ANY)
+
+
 def between(low: float, high: float) -> str:
-    """Return a range in words."""
+    """Return a range in words; an empty text for ANY."""
     if high < math.inf:
         return f"from {low:g} to {high:g}"
-    return "above 0" if low == SMALLEST else f"of {low:g} or more"
+    if low == -math.inf:
+        return ""
+    return "above 0, not infinite" if low == SMALLEST else f"of {low:g} or more, not infinite"
 
 
 def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tuple[float, float]]]:
@@ -188,7 +196,7 @@ def check_key(full: str, key: str, takes: dict[str, Any], target: str | None, no
 
 def may_make(node: DictConfig, allowed: Any) -> bool:
     """Return whether the object of a node may have a type. Only classes are checked; a function may return any type."""
-    if get_origin(allowed) in (Union, UnionType):
+    if is_union(allowed):
         return any(may_make(node, part) for part in get_args(allowed))
     if allowed in (int, float, str, bool, type(None)) or get_origin(allowed) in (Literal, list, tuple, dict):
         return False
@@ -203,13 +211,22 @@ def may_make(node: DictConfig, allowed: Any) -> bool:
 def parameters(target: str) -> dict[str, Any]:
     """Return the type of each parameter of a constructor or function, by name; ``**`` is a key if it takes any name."""
     called = locate(target)
+    if not callable(called):
+        raise UserError(f"_target_={target}: this is no class and no function. Give the dotted path of one.")
     function: Callable[..., Any] = called.__init__ if inspect.isclass(called) else called  # type: ignore[misc]
     try:
         hints = get_type_hints(function)
     except NameError:  # a hint whose name is imported for type checkers only
         hints = {}
-    takes = {name: hints.get(name, Any) for name in inspect.signature(called).parameters}
-    kinds = {parameter.kind for parameter in inspect.signature(called).parameters.values()}
+    try:
+        named = inspect.signature(called).parameters
+    except ValueError as error:
+        raise UserError(
+            f"_target_={target}: the arguments of this built-in are not known. Give a class or function that is "
+            f"written in Python."
+        ) from error
+    takes = {name: hints.get(name, Any) for name in named}
+    kinds = {parameter.kind for parameter in named.values()}
     return takes | ({"**": Any} if inspect.Parameter.VAR_KEYWORD in kinds else {})
 
 
@@ -228,6 +245,8 @@ def is_valid(value: Any, allowed: Any) -> bool:
     """Return whether a value has a type. An int is valid for a float."""
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value, resolve=True)
+    if isinstance(value, list) and takes_tuple(allowed):  # YAML has no tuples
+        value = tuple(value)
     try:
         adapter(allowed).validate_python(value, strict=True)
     except pydantic.ValidationError:
@@ -235,6 +254,17 @@ def is_valid(value: Any, allowed: Any) -> bool:
     except pydantic.errors.PydanticUserError:  # a type that pydantic does not support
         return True
     return True
+
+
+def takes_tuple(allowed: Any) -> bool:
+    """Return whether a type is a tuple, or may be one and no list."""
+    kinds = {get_origin(part) or part for part in (get_args(allowed) if is_union(allowed) else [allowed])}
+    return tuple in kinds and list not in kinds
+
+
+def is_union(allowed: Any) -> bool:
+    """Return whether a type is a union of others."""
+    return get_origin(allowed) in (Union, UnionType)
 
 
 def adapter(allowed: Any) -> pydantic.TypeAdapter[Any]:
@@ -258,8 +288,12 @@ def describe(allowed: Any) -> str:
         return " or ".join(str(word) for word in get_args(allowed))
     if get_origin(allowed) is dict:
         return f"a mapping from {' to '.join(map(describe, get_args(allowed)))}"
-    if get_origin(allowed) is list and get_origin(get_args(allowed)[0]) in (Union, UnionType):
+    if get_origin(allowed) is Sequence or (get_origin(allowed) is list and is_union(get_args(allowed)[0])):
         return "a list of objects, each given by its _target_"
+    if get_origin(allowed) is tuple and Ellipsis not in get_args(allowed):
+        return f"a list of {len(get_args(allowed))}: {', '.join(map(describe, get_args(allowed)))}"
+    if get_origin(allowed) is tuple:
+        return f"a list, each {describe(get_args(allowed)[0])}"
     if get_origin(allowed) is list:
         return f"a list of {describe(get_args(allowed)[0]).removeprefix('a ')}s"
     if parts := [part for part in get_args(allowed) if part in words or get_args(part)]:  # those a user can type

@@ -108,12 +108,12 @@ class Augment:
         seeds = np.random.SeedSequence((seed, epoch, index))
         compose.set_random_state(np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0])))
         if bands:  # the library takes floating point numbers from 0 to 1
-            transformed = compose(image=sample.image / np.float32(255), mask=sample.mask)
-            image = np.clip(255 * transformed["image"], 0, 255, dtype=np.float32)
-            return Sample(image.reshape(*image.shape[:2], -1), transformed["mask"])
-        transformed = compose(image=sample.image, mask=sample.mask)
-        check_kind(sample.image, transformed["image"])
-        return Sample(transformed["image"], transformed["mask"])
+            transformed = run(compose, sample._replace(image=sample.image / np.float32(255)))
+            image = np.clip(255 * transformed.image, 0, 255, dtype=np.float32)
+            return Sample(image.reshape(*image.shape[:2], -1), transformed.mask)
+        transformed = run(compose, sample)
+        check_kind(sample.image, transformed.image)
+        return transformed
 
     def for_bands(self, channels: int) -> tuple[A.Compose, list[str]]:
         """Return the transforms for float32 images of a number of bands, and the names of those that are left out.
@@ -136,18 +136,36 @@ class Augment:
         return [f"augment: left out, because it does not work on {channels} bands of float32: {', '.join(left)}."]
 
 
-def check_kind(before: np.ndarray, after: np.ndarray) -> None:
+def run(compose: A.Compose, sample: Sample, *, what: str = "a transform") -> Sample:
+    """Return a transformed sample. Raises UserError where a transform fails. what: its name, for the message."""
+    try:
+        made = compose(image=sample.image, mask=sample.mask)
+    except Exception as error:  # the library raises many kinds of errors
+        if isinstance(error, UserError | MemoryError) or "Insufficient memory" in str(error):
+            raise
+        height, width = sample.mask.shape
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"augment: {what} fails on an image of {height} x {width} pixels ({reason}). Change its arguments, or "
+            f"remove it."
+        ) from error
+    return Sample(made["image"], made["mask"])
+
+
+def check_kind(before: np.ndarray, after: np.ndarray, what: str = "the transforms") -> None:
     """Raise UserError where transforms have changed the type or the channels of an image, as Normalize and ToGray do.
 
-    The network normalises its images itself: a second time, it would train on nearly black ones.
+    The network normalises its images itself: a second time, it would train on nearly black ones. what: the transforms,
+    for the message.
     """
     if (after.dtype, after.shape[2:]) != (before.dtype, before.shape[2:]):
         kinds = [
             f"{image.dtype} with {'x'.join(map(str, image.shape[2:])) or 'no'} channels" for image in (before, after)
         ]
         raise UserError(
-            f"augment: the transforms made {kinds[1]} of an image of {kinds[0]}. Remove the one that does so, such as "
-            f"Normalize, ToFloat or ToGray(num_output_channels=1): the network normalises its images itself."
+            f"augment: {what} made {kinds[1]} of an image of {kinds[0]}. Remove the transform that does so, such as "
+            f"Normalize, ToFloat, ToTensorV2 or ToGray(num_output_channels=1): the network normalises its images "
+            f"itself."
         )
 
 
@@ -334,6 +352,9 @@ def strict(target: type[A.BasicTransform], **arguments: Any) -> A.BasicTransform
 
     Transforms that fill new areas fill masks with IGNORE_INDEX. Transforms that resize keep masks aligned with images.
     """
+    if not (inspect.isclass(target) and issubclass(target, A.BasicTransform | A.BaseCompose)):
+        name = getattr(target, "__name__", target)
+        raise UserError(f"augment: {name} is no transform of albumentations, nor derived from one. Remove it.")
     target = REGISTERED.get(target, target)
     if target is A.CropAndPad:  # it resizes after cropping
         arguments.setdefault("mask_interpolation", cv2.INTER_NEAREST_EXACT)

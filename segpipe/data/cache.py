@@ -8,7 +8,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from segpipe.runs.storage import atomic_write, write_json
+from segpipe.errors import UserError
+from segpipe.runs.storage import atomic_write, read_bytes, write_json
 
 
 def folder() -> Path:
@@ -20,8 +21,8 @@ def folder() -> Path:
 
 def read(name: str) -> Any:
     """Return the content that ``write`` stored under a name; None if it is missing or cannot be read."""
-    with suppress(OSError, ValueError, RuntimeError, RecursionError):  # RuntimeError: no home folder
-        return json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, RuntimeError, RecursionError, UserError):  # RuntimeError: no home folder
+        return json.loads(read_bytes(folder() / f"{name}.json"))
     return None
 
 

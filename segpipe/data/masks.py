@@ -148,8 +148,13 @@ def stand_upright(picture: PIL.Image.Image, header: Header, path: Path) -> PIL.I
 def read_mask(path: Path) -> Mask:
     """Return a mask file as class indices (H, W); for a palette image its indices, not its colours.
 
-    This function is for data sets of known format; ``survey.decode`` is for others. Raises UserError for other modes.
+    Masks of 16 bits and more, and arrays, are read as well where their numbers are at most 255. This function is for
+    data sets of known format; ``survey.decode`` is for others. Raises UserError for other modes.
     """
+    with reading(path), open_regular(path, limit=most_bytes()) as file:
+        wide = has_wide_numbers(mask_header(file, path))
+    if wide:
+        return small_values(read_mask_values(path), path)
     picture, _ = open_mask(path)
     if picture.mode not in ("L", "P", "1"):
         raise UserError(

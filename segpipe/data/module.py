@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from segpipe.data.augment import Augment
+from segpipe.data.augment_trial import check_augment
 from segpipe.data.bands import Bands, cached_bands, pixel_bytes, scaled
 from segpipe.data.class_counts import cached_class_counts, known_class_pixels
 from segpipe.data.class_places import cached_class_places
@@ -259,6 +260,7 @@ class SegmentationData(pl.LightningDataModule):
                     f"The training images have {len(sizes)} different sizes ({sizes[0]} to {sizes[-1]}), but a "
                     f"batch needs one size: set data.crop=[HEIGHT,WIDTH] to train on crops, or data.batch_size=1."
                 )
+        self.check_augment(smallest)
         for name in () if self.size else get_args(Split):
             if name == "train" and self.augment.crop:
                 continue
@@ -268,6 +270,18 @@ class SegmentationData(pl.LightningDataModule):
                         f"{picture} ({name}) is {size[0]} x {size[1]} pixels; this encoder needs at least "
                         f"{smallest} x {smallest}: set data.size=[HEIGHT,WIDTH], or remove the image."
                     )
+
+    def check_augment(self, smallest: int) -> None:
+        """Raise UserError for an augmentation that spoils batches. smallest: see ``check``."""
+        if not self.overfit:
+            check_augment(
+                self.augment,
+                size=min(self.trained_sizes(), key=min),
+                num_classes=len(self.split("train").classes),
+                channels=None if self.bands is None else self.bands.channels,
+                smallest=smallest,
+                batched=self.batch_size > 1,
+            )
 
     def check_shares(self, shares: int, whose: str) -> None:
         """Raise UserError, with the nearest valid size, if ``shares`` does not divide the batch size."""

@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segpipe.data.augment import Augment
+from segpipe.data.augment_trial import different_sizes
 from segpipe.data.bands import pixel_bytes
 from segpipe.data.crops import Crops, offset
 from segpipe.data.dataset import Image, Sample, SegmentationDataset
 from segpipe.data.resize import resize_mask, to_network
+from segpipe.errors import UserError
 
 RAM_LIMIT = 2 * 2**30  # bytes; cache=auto keeps splits up to this size in memory
 
@@ -84,6 +86,8 @@ class Samples(Dataset[Batch]):
         Images keep the memory layout of the decoder, which is torch's channels_last; this saves a copy.
         """
         samples = [self.sample(epoch, index) for epoch, index in keys]
+        if self.augment and len(sizes := {sample.mask.shape for sample in samples}) > 1:
+            raise UserError(different_sizes(sizes))
         return {
             "image": torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
             "mask": torch.from_numpy(np.stack([sample.mask for sample in samples])),

@@ -28,7 +28,9 @@ from segpipe.engine.guards import (
     check_folder,
     check_limits,
     check_monitors,
+    check_places,
     check_validation,
+    notes_on_length,
 )
 from segpipe.engine.resume import Start, check_same_config, is_complete, resolve_resume
 from segpipe.engine.shutdown import is_interruption, restore_handlers
@@ -152,6 +154,8 @@ def build_training(
     for note in plan.notes:
         print(f"Note: {note}")
     devices.check(cfg, rank_info)
+    if not rank_info.rank:
+        check_places(Run(Path(cfg.run_dir)))
     data = build.data(cfg)
     if cfg.resume and (bands := Run(Path(cfg.run_dir)).record.get("bands")):
         data.bands = Bands.from_record(bands)
@@ -164,6 +168,8 @@ def build_training(
         print(printable(f"Data: {note}"))
     if plan.budget:
         print(f"Note: {plan.budget}")
+    for note in notes_on_length(cfg, data):
+        print(f"Note: {note}")
     task = build.task(cfg, data)
     task.check_optimizer()
     load_weights(task, cfg)

@@ -10,11 +10,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.engine import shutdown
-from segpipe.errors import UserError, nearest
+from segpipe.errors import UserError, nearest, pluralise
 from segpipe.metrics.confusion import score_paths
-from segpipe.runs.run import Run
+from segpipe.runs.run import Run, display_path
 from segpipe.training.task import SegmentationTask
 
+MOVE = "Remove or rename it, or train in another folder: hydra.run.dir=FOLDER."
 OnValidation = Callable[[int, dict[str, float]], object]
 
 
@@ -107,6 +108,22 @@ def check_folder(run: Run) -> None:
         )
 
 
+def check_places(run: Run) -> None:
+    """Raise UserError where a folder lies at the place of a file of the run, or a file at that of a folder.
+
+    It would be found when the file is written: after an epoch, or after the training.
+    """
+    splits = ("val", "test")
+    files = [run.record_path, run.config, run.history, run.metrics, run.checkpoint("best"), run.checkpoint("last")]
+    files += [path for split in splits for path in (run.confusion(split), run.boundaries(split))]
+    for path in files:
+        if path.is_dir():
+            raise UserError(f"{display_path(path)}: this is a folder, but the run's file has this name. {MOVE}")
+        for parent in (path.parent, run.pictures):
+            if parent.exists() and not parent.is_dir():
+                raise UserError(f"{display_path(parent)}: this is a file, but the run's folder has this name. {MOVE}")
+
+
 def check_limits(cfg: DictConfig, data: SegmentationData, *, ranks: int = 1) -> None:
     """Raise UserError for a share of the batches of a split that is less than one batch of a rank."""
     splits: dict[Split, str] = {
@@ -123,6 +140,23 @@ def check_limits(cfg: DictConfig, data: SegmentationData, *, ranks: int = 1) -> 
                     f"trainer.{key}={share:g}: less than one of the {number} batches of the {split} split. Give a "
                     f"number of batches, such as 1, or a share of 1/{number} or more."
                 )
+
+
+def notes_on_length(cfg: DictConfig, data: SegmentationData) -> list[str]:
+    """Return a note where the warm-up of the learning rate is longer than the training."""
+    warmup, limit, batches = cfg.scheduler.get("warmup"), cfg.trainer.get("limit_train_batches"), data.train_batches()
+    if isinstance(limit, float):
+        batches = int(batches * limit)
+    elif limit is not None:
+        batches = min(batches, limit)
+    steps = batches * cfg.trainer.max_epochs
+    if not isinstance(warmup, int) or warmup <= steps:
+        return []
+    return [
+        f"scheduler.warmup={warmup} is longer than the training ({pluralise(steps, 'step')}): the learning rate ends "
+        f"at {100 * steps / warmup:.2g} % of optimizer.lr or less. Set scheduler.warmup={steps // 10}, or more "
+        f"trainer.max_epochs."
+    ]
 
 
 def check_validation(cfg: DictConfig, data: SegmentationData) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -75,6 +75,8 @@ class Predictor:
         flips: Flips = "none",
         scales: Sequence[float] = (1.0,),
     ) -> None:
+        trust = packages(trust)
+        check_averaging(flips, scales)
         if exported.is_program(run):
             program = exported.open_program(Path(run), device=resolve_device(device or "cpu"), trust=trust)
             vars(self).update(vars(program))
@@ -195,11 +197,29 @@ def whole(tiles: Iterable[Tile], size: Sequence[int]) -> torch.Tensor:
     return result
 
 
+def packages(trust: object) -> list[str]:
+    """Return the packages of ``trust``; a single text is one package. Raises UserError for what are no texts."""
+    names = [trust] if isinstance(trust, str) else trust if isinstance(trust, Iterable) else None
+    listed = [] if names is None else list(names)
+    if names is None or not all(isinstance(name, str) for name in listed):
+        raise UserError(f"trust={trust!r}: allowed is a list of names of packages, such as ['mypackage'].")
+    return listed
+
+
+def check_averaging(flips: object, scales: object) -> None:
+    """Raise UserError for flips and scales that ``models.tta`` does not have."""
+    if flips not in get_args(Flips):
+        raise UserError(f"flips={flips!r}: allowed is {' or '.join(get_args(Flips))}.")
+    listed = list(scales) if isinstance(scales, Iterable) else []
+    if not listed or not all(isinstance(one, int | float) and 0 < one < float("inf") for one in listed):
+        raise UserError(f"scales={scales!r}: allowed is a list of numbers above 0, such as [0.75, 1, 1.25].")
+
+
 def resolve_device(name: str) -> torch.device:
     """Return the device with a name of torch. Raises UserError where it is not available."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise UserError(f"device={name}: not available ({str(error).partition(chr(10))[0]}). Take cpu.") from error
     return device

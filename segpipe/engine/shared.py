@@ -32,6 +32,7 @@ from segpipe.runs.run import LOCAL_KEYS, OF_A_START, SHARED, Run, display_path
 from segpipe.runs.storage import (
     MAX_BYTES,
     MAX_YAML_BYTES,
+    as_path,
     atomic_write,
     check_plain,
     inside,
@@ -199,10 +200,11 @@ def unpacked(method: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(method)
     def constructor(self: Any, run: str | Path, **options: Any) -> None:
+        run = as_path(run, "run")
         if not is_shared(run):
             method(self, run, **options)
             return
-        with opened(Path(run)) as folder:
+        with opened(run) as folder:
             method(self, folder, **options)
 
     return constructor

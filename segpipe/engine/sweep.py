@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segpipe.config.messages import explain
 from segpipe.config.schema import check, key_of
+from segpipe.data.files import read_text
 from segpipe.engine import dry_run
 from segpipe.engine.processes import shown_options
 from segpipe.errors import UserError, pluralise
@@ -85,8 +86,8 @@ def read_lines(path: Path) -> list[Line]:
     Raises UserError with the file and the line where the file is not a list of different cells.
     """
     try:
-        content = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_text(path).splitlines()
+    except (OSError, UnicodeDecodeError, UserError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise UserError(
             f"sweep.cells={path}: {reason}. Give a text file with one line of overrides for each cell, such as "

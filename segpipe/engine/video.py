@@ -9,6 +9,7 @@ import cv2
 from segpipe.data.dataset import Image
 from segpipe.data.files import check_pixels
 from segpipe.errors import UserError
+from segpipe.runs.storage import open_regular
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 RATE = 25.0  # frames a second where a file does not say
@@ -21,6 +22,7 @@ def is_video(path: Path) -> bool:
 
 def opened(path: Path) -> cv2.VideoCapture:
     """Return an open video. Raises UserError where it cannot be read, or where its frames are too large."""
+    open_regular(path).close()  # the library would wait for ever for the content of a pipe
     video = cv2.VideoCapture(str(path))
     if not video.isOpened():
         raise UserError(f"{path}: cannot be read as a video. Save it as MP4 (H.264), or save its frames as PNG.")
@@ -46,6 +48,8 @@ def frames(path: Path, *, most: int) -> Iterator[Image]:
 
 def number_of_frames(path: Path) -> int:
     """Return how many frames a video says that it has; 1 where it cannot be read."""
+    if not path.is_file():
+        return 1
     video = cv2.VideoCapture(str(path))
     number = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 1
     video.release()

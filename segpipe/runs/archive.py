@@ -177,7 +177,8 @@ def as_folder(path: Path) -> Path:
 
 def shown_path(path: Path) -> Path:
     """Return the path of a sweep as a command shows it: that of an archive without its suffix."""
-    return path.with_name(path.name.removesuffix(SUFFIX)) if path.name != SUFFIX else path
+    stem = path.name.removesuffix(SUFFIX)
+    return path.with_name(stem) if stem and stem != path.name else path
 
 
 @cache

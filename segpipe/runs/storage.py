@@ -5,6 +5,7 @@ and the functions that call it, and written by ``atomic_write``.
 """
 
 import csv
+import errno
 import io
 import json
 import math
@@ -55,6 +56,26 @@ def is_component(name: object) -> bool:
     )
 
 
+def as_path(given: object, what: str) -> Path:
+    """Return a path that a caller gave. what: the name of the argument, for the message.
+
+    Raises UserError for what is no path, for an empty one, and for one that the system cannot look up.
+    """
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(path, str) or not path:
+        shown = "an empty text" if path == "" else f"{printable(repr(given))[:80]}, of the type {type(given).__name__}"
+        raise UserError(f"{what}: this is {shown}. Give a path: a text that is not empty, or a pathlib.Path.")
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a null character is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        shown = path if len(path) <= 200 else f"{path[:200]}..."
+        raise UserError(f"{shown}: this path cannot be looked up ({reason}). Give another one.") from error
+    return Path(path)
+
+
 @contextmanager
 def of_file(path: Path) -> Iterator[None]:
     """Context manager that names ``path`` in an OSError, in place of a temporary file."""
@@ -96,8 +117,13 @@ def check_can_write(folder: Path, given: str) -> None:
     place = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not place.is_dir():
         raise UserError(f"{given}: {place} is a file. Give a folder; it is created if it does not exist.")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"{given}: {place} cannot be written. Change its permissions, or give another folder.")
+    try:  # permissions do not tell of read-only places, of other limits, nor of /proc, which takes no files
+        os.rmdir(tempfile.mkdtemp(prefix=".segpipe-", suffix=PART, dir=place))
+    except OSError as error:
+        reason = "it takes no files" if error.errno == errno.ENOENT else error.strerror
+        raise UserError(
+            f"{given}: {place} cannot be written ({reason}). Change its permissions, or give another folder."
+        ) from error
 
 
 def partial_files(folder: Path) -> Iterator[Path]:

@@ -2,8 +2,10 @@
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 from torch.distributed.rendezvous import rendezvous
 
-from segpipe.errors import UserError, nearest
+from segpipe.errors import UserError, in_words, nearest
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 TIMEOUT = timedelta(minutes=30)  # for connecting the ranks, which may be started by hand
+PATIENCE = 15.0  # seconds until a rank prints that it waits for the others
 POLL = 0.02  # seconds
 NOTE = "SEGPIPE_NOTE"  # environment variable of a rank: the file for its error message
 
@@ -97,8 +100,27 @@ def connect_ranks() -> RankInfo:
         return rank_info
     if "RANK" not in os.environ:
         os.environ.update(as_torchrun(rank_info))
-    store, _, _ = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+    with note_of_waiting(rank_info):
+        store, _, _ = next(iter(rendezvous("env://", timeout=TIMEOUT)))
     return rank_info._replace(store=store)
+
+
+@contextmanager
+def note_of_waiting(rank_info: RankInfo) -> Iterator[None]:
+    """Context manager that prints one line if the ranks have not found each other after PATIENCE seconds."""
+    place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    text = (
+        f"Rank {rank_info.rank} of {rank_info.world_size} waits for the others at {place}, for at most "
+        f"{in_words(TIMEOUT.total_seconds())}. Start them, or check MASTER_ADDR and MASTER_PORT; to train with one "
+        f"process, unset RANK and WORLD_SIZE."
+    )
+    timer = threading.Timer(PATIENCE, print, [text], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def as_torchrun(rank_info: RankInfo) -> Mapping[str, str]:

@@ -80,6 +80,28 @@ def test_the_page_can_be_made_twice(finished_run, photo, tmp_path, monkeypatch):
     assert re.sub(r"panel-?\d+|#\w+", "", pages[0]) == re.sub(r"panel-?\d+|#\w+", "", pages[1])
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64])
+def test_a_mask_may_have_more_than_8_bits(kind, finished_run, photo, truth, tmp_path):
+    with PIL.Image.open(truth) as image:
+        labels = np.asarray(image)
+    path = tmp_path / {np.uint16: "wide.png", np.int32: "wide.tif", np.int64: "wide.npy"}[kind]
+    np.save(path, labels.astype(kind)) if kind is np.int64 else PIL.Image.fromarray(labels.astype(kind)).save(path)
+    predictors = inspect.open_predictors([finished_run], device="cpu")
+    (shown,) = inspect.read_images([photo], [path], predictors)
+    assert (shown.truth == labels).all()
+    assert shown.truth.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("factor", "says"), [(100, "label 200 in a mask of 6 classes"), (150, "values up to 300")])
+def test_a_mask_with_labels_that_are_no_classes_is_refused(factor, says, finished_run, photo, truth, tmp_path):
+    with PIL.Image.open(truth) as image:
+        labels = np.asarray(image).astype(np.uint16)
+    PIL.Image.fromarray(labels * factor).save(tmp_path / "wrong.png")
+    predictors = inspect.open_predictors([finished_run], device="cpu")
+    with pytest.raises(UserError, match=rf"wrong\.png: .*{says}"):
+        inspect.read_images([photo], [tmp_path / "wrong.png"], predictors)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
+from support.commands import time_limit
 
 import segpipe
 from segpipe import predict
@@ -16,7 +17,7 @@ from segpipe.data.files import read_image
 from segpipe.data.masks import read_mask
 from segpipe.data.visualise import overlay
 from segpipe.engine import outputs
-from segpipe.engine.video import VideoFile, frames
+from segpipe.engine.video import VideoFile, frames, number_of_frames
 from segpipe.errors import UserError
 from segpipe.models.windows import Windows
 
@@ -384,3 +385,12 @@ def test_a_changed_aspect_ratio_is_said_once(tmp_path, monkeypatch, finished_run
     assert said.count("are resized to 64 x 64") == 1
     assert "changes the aspect ratio by 25%" in said
     assert "aspect ratio of 2 images" in said
+
+
+def test_a_pipe_is_no_video(tmp_path):
+    """OpenCV would wait for ever for its content."""
+    os.mkfifo(tmp_path / "a.mp4")
+    with time_limit(30):
+        assert number_of_frames(tmp_path / "a.mp4") == 1
+        with pytest.raises(UserError, match="a named pipe, not a file"):
+            next(frames(tmp_path / "a.mp4", most=3))

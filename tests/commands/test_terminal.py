@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import segpipe
+from segpipe import terminal
 
 COMMANDS = sorted(path.stem for path in Path(segpipe.__path__[0]).glob("*.py") if "\ndef main()" in path.read_text())
 SAY = "from segpipe import terminal; terminal.prepare()\n"
@@ -83,3 +84,18 @@ def test_options_may_stand_between_other_words(monkeypatch):
     parser.add_argument("--all", action="store_true")
     given = parser.parse_args(["a=1", "--all", "b=2"])
     assert (given.words, given.all) == (["a=1", "b=2"], True)
+
+
+@pytest.mark.parametrize("words", [[""], ["run", ""], ["run", "images", "--out", ""], ["run", "images", "--out="]])
+def test_an_empty_word_is_refused(words, capsys):
+    """As of a variable of the shell that is not set; as a path, it would be the working folder."""
+    parser = terminal.Parser(prog="command")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("images", type=Path, nargs="*")
+    parser.add_argument("--out", type=Path)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(words)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "empty, as of a variable of the shell that is not set. Give a value. Help: command --help" in said
+    assert said.startswith("segpipe: --out: " if len(words) > 2 else f"segpipe: word {len(words)} ")

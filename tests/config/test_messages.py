@@ -3,6 +3,8 @@
 import errno
 import os
 import shlex
+import sys
+from pathlib import Path
 
 import cv2
 import pytest
@@ -12,9 +14,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segpipe.config.messages import REASONS, explain, user_errors
+from segpipe.config.messages import REASONS, TAKES_NO_FILES, explain, user_errors
 from segpipe.config.schema import CONF
 from segpipe.errors import UserError, printable
+from segpipe.runs.storage import atomic_write
+
+
+def write_there(path):
+    atomic_write(Path(path), lambda temporary: None)
 
 
 @pytest.mark.parametrize("number", sorted(REASONS))
@@ -30,6 +37,28 @@ def test_a_real_one(tmp_path, capsys):
         (tmp_path / "file" / "x").write_text("")
     assert ended.value.code == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it has no /proc")
+@pytest.mark.parametrize("make", [os.makedirs, lambda path: Path(path).mkdir(parents=True), write_there])
+def test_a_place_that_takes_no_files_is_said_to_be_one(make):
+    with pytest.raises(FileNotFoundError) as caught:
+        make("/proc/segpipe")
+    assert explain(caught.value) == f"/proc/segpipe: {TAKES_NO_FILES}"
+
+
+def test_a_file_that_is_not_there_is_not_a_place_that_takes_none(tmp_path):
+    for path in (tmp_path / "a", tmp_path / "a" / "b"):
+        with pytest.raises(FileNotFoundError) as caught:
+            path.read_bytes()
+        assert "there is no such file or folder" in explain(caught.value)
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "a" / "b").mkdir()
+    assert "there is no such file or folder" in explain(caught.value)
+
+
+def test_a_long_path_is_shortened():
+    assert len(explain(OSError(errno.ENAMETOOLONG, "File name too long", 5000 * "x"))) < 400
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from support.configs import TINY, configure
 from support.trainings import equal, weights
 
 from segpipe.config import build
-from segpipe.config.compatibility import UNSUPPORTED_CALLBACKS, check_callback
+from segpipe.config.compatibility import LOGGING_CALLBACKS, UNSUPPORTED_CALLBACKS, check_callback
 from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
 from segpipe.data import module
 from segpipe.data.datasets.shapes import Shapes
-from segpipe.engine import shutdown
+from segpipe.engine import fit, shutdown
+from segpipe.engine.guards import notes_on_length
 from segpipe.errors import UserError
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history
@@ -42,6 +44,13 @@ from segpipe.training.task import SegmentationTask
         ("trainer.num_nodes=0", "of 1 or more"),
         ("+trainer.max_time=soon", "DAYS:HOURS:MINUTES:SECONDS"),
         ("+trainer.max_time=5", "allowed is a text or a mapping"),
+        ("+trainer.max_time={hours:-1}", "allowed is DAYS:HOURS:MINUTES:SECONDS"),
+        ("+trainer.max_time={parsecs:1}", "allowed is DAYS:HOURS:MINUTES:SECONDS"),
+        ("+trainer.max_time={days:9999999999999}", "at most 999,999,999 days"),
+        ("+trainer.max_time=99999999999999:00:00:00", "at most 999,999,999 days"),
+        ("+trainer.min_epochs=9999", "Lower the first or raise the second"),
+        ("optimizer.lr=inf", "not infinite"),
+        ("task.clip=nan", "above 0"),
         ("+trainer.max_time={seconds:soon}", "trainer.max_time="),
         ("+trainer.limit_train_batches=0", "at least one batch"),
         ("+trainer.limit_val_batches=0", "at least one batch"),
@@ -58,6 +67,9 @@ from segpipe.training.task import SegmentationTask
         ("callbacks.best.enable_version_counter=true", "allowed is false"),
         ("+callbacks.last.save_weights_only=true", "allowed is false"),
         ("callbacks.best.dirpath=elsewhere", "hydra.run.dir=FOLDER"),
+        ("+callbacks.best.save_last=true", "allowed is null"),
+        ("+callbacks.last.save_last=link", "allowed is null"),
+        ("+callbacks.last.monitor=val/miou", "allowed is null"),
     ],
 )
 def test_options_with_which_a_run_would_not_be_complete_are_refused(option, says):
@@ -70,6 +82,62 @@ def test_a_callback_that_would_steer_the_training_is_refused(name):
     node = OmegaConf.create({"_target_": f"pytorch_lightning.callbacks.{name}"})
     with pytest.raises(UserError, match=r"callbacks\.x: \w+ is not supported\. .*(Set|Sweep|[gG]ive|set|Take) "):
         check_callback("x", node)
+
+
+@pytest.mark.parametrize("name", LOGGING_CALLBACKS)
+def test_a_callback_that_logs_is_refused_without_a_logger(name):
+    node = OmegaConf.create({"_target_": f"pytorch_lightning.callbacks.{name}"})
+    check_callback("x", node)
+    with pytest.raises(UserError, match=rf"callbacks\.x: {name} needs a logger\. Give logger=wandb"):
+        check_callback("x", node, logs=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["+callbacks.x._target_=os.getcwd"], r"callbacks\.x\._target_=os\.getcwd: it makes a str; allowed is"),
+        (["+callbacks.x._target_=pytorch_lightning.callbacks.ModelCheckpoint"], r"two checkpoints have the same moni"),
+        (["+trainer.profiler=bogus"], "profiler"),
+        (["loss._target_=torch.nn.Identity"], r"loss\._target_=torch\.nn\.Identity: it makes a Identity; allowed"),
+        (["model._target_=torch.nn.Identity"], r"model\._target_=.*segpipe\.models\.network\.Network"),
+        (["encoder._target_=torch.nn.Identity"], r"encoder\._target_=.*Encoder"),
+        (["loss._target_=builtins.dict"], r"_target_=builtins\.dict: the arguments of this built-in are not known"),
+        (["data.dataset._target_=builtins.dict"], r"_target_=builtins\.dict: "),
+        (["trainer._target_=builtins.dict"], r"_target_=builtins\.dict: "),
+        (["augment.after_crop=[{_target_: torch.nn.Identity}]"], "Identity is no transform of albumentations"),
+        (["augment.after_crop=[{_target_: albumentations.Normalize}]"], "Normalize made float32"),
+        (["augment.after_crop=hello"], "allowed is a list of objects"),
+    ],
+)
+def test_what_a_node_cannot_make_is_refused_before_anything_is_written(options, says, tmp_path):
+    with pytest.raises((UserError, MisconfigurationException), match=says) as caught:
+        train(configure(*TINY, *options, f"run_dir={tmp_path / 'run'}"))
+    assert "\n" not in explain(caught.value)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [
+        (["scheduler.warmup=5"], True),
+        (["scheduler.warmup=4"], False),
+        (["scheduler.warmup=3", "+trainer.limit_train_batches=1"], True),
+        (["scheduler.warmup=3", "+trainer.limit_train_batches=0.5"], True),
+        (["scheduler.warmup=0"], False),
+    ],
+)
+def test_a_warm_up_that_is_longer_than_the_training_is_noted(options, noted):
+    cfg = configure(*TINY, *options)  # 2 epochs of 2 batches
+    notes = notes_on_length(cfg, build.data(cfg))
+    assert bool(notes) == noted
+    assert all("is longer than the training" in note and "Set scheduler.warmup=0" in note for note in notes)
+
+
+def test_a_training_prints_the_note_on_its_warm_up(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fit, "fit", lambda training: (_ for _ in ()).throw(UserError("enough")))
+    with pytest.raises(UserError, match="enough"):
+        train(configure(*TINY, "scheduler.warmup=99", f"run_dir={tmp_path / 'run'}"))
+    assert "Note: scheduler.warmup=99 is longer than the training (4 steps)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["EarlyStopping", "LearningRateMonitor", "Timer", "ModelCheckpoint"])
@@ -85,6 +153,8 @@ def test_a_callback_that_watches_or_stops_is_allowed(name):
         "+callbacks.best.every_n_epochs=1",
         "+trainer.fast_dev_run=false",
         "+trainer.min_epochs=1",
+        "+callbacks.best.save_last=false",
+        "+optimizer.betas=[0.9,0.95]",
         "+trainer.max_time={hours:1}",
         "+trainer.enable_checkpointing=true",
     ],
@@ -201,6 +271,29 @@ def test_a_signal_that_a_library_swallows_ends_the_training(tmp_path, monkeypatc
             signal.signal(number, handler)
     assert Run(tmp_path).record["status"] == "interrupted"
     assert len(read_history(tmp_path / "history.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "is_folder"),
+    [
+        ("metrics.json", True),
+        ("history.csv", True),
+        ("run.json", True),
+        ("checkpoints/best.ckpt", True),
+        ("checkpoints/last.ckpt", True),
+        ("confusion/val.npz", True),
+        ("checkpoints", False),
+        ("confusion", False),
+        ("boundaries", False),
+        ("pictures", False),
+    ],
+)
+def test_what_lies_at_the_place_of_a_file_of_the_run_is_refused_before_the_training(place, is_folder, tmp_path):
+    path = tmp_path / "run" / place
+    path.mkdir(parents=True) if is_folder else (path.parent.mkdir(), path.write_text("x"))
+    with pytest.raises(UserError, match=rf"{place}: this is a fil|{place}: this is a folder.*Remove or rename it"):
+        train(configure(*TINY, f"run_dir={tmp_path / 'run'}"))
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 @pytest.mark.parametrize("epoch", [0, 1])

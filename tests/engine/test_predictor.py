@@ -1,6 +1,7 @@
 """A finished run as a function, and its evaluation."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from support.camvid import write_camvid
 from support.configs import TINY, configure
 
 import segpipe
+from segpipe.engine.predictor import packages
 from segpipe.errors import UserError
 from segpipe.evaluate import evaluate
 from segpipe.runs.counts import read_boundaries
@@ -70,6 +72,54 @@ def test_load_says_what_is_no_run(tmp_path, finished_run):
     (tmp_path / "config.yaml").write_text((finished_run / "config.yaml").read_text())
     with pytest.raises(UserError, match="no checkpoints/best"):
         Run.open(tmp_path).best_checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (None, "run: this is None, of the type NoneType"),
+        (3, "run: this is 3, of the type int"),
+        ([], "run: this is .., of the type list"),
+        (b"a", "run: this is b'a', of the type bytes"),
+        ("", "run: this is an empty text"),
+        (os, "of the type module"),
+        ("a\0b", r"a.x00b.*: this path cannot be looked up \(.*null"),
+        (5000 * "x", r"xxx\.\.\.: this path cannot be looked up \(File name too long\)"),
+        ("a\ud800", "a"),
+    ],
+)
+def test_load_says_what_is_no_path(given, says):
+    """In each class of path: a run's folder, an exported file, a shared one."""
+    for name in (given, f"{given}.onnx", f"{given}.zip") if isinstance(given, str) and given else (given,):
+        with pytest.raises(UserError, match=says) as caught:
+            segpipe.load(name)
+        assert "\n" not in str(caught.value)
+        assert "Give" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"device": "gpu7"}, "device=gpu7: not available"),
+        ({"device": 3.5}, "device=3.5: not available"),
+        ({"trust": 3}, "trust=3: allowed is a list of names"),
+        ({"trust": None}, "trust=None: allowed is a list of names"),
+        ({"trust": [b"a"]}, "allowed is a list of names"),
+        ({"flips": "both"}, "flips='both': allowed is none or mirror or flips"),
+        ({"flips": []}, "allowed is none or mirror or flips"),
+        ({"scales": 2}, "scales=2: allowed is a list of numbers"),
+        ({"scales": []}, "allowed is a list of numbers"),
+        ({"scales": [0]}, "allowed is a list of numbers"),
+        ({"scales": "12"}, "allowed is a list of numbers"),
+    ],
+)
+def test_a_predictor_says_which_option_it_does_not_take(options, says, finished_run):
+    with pytest.raises(UserError, match=says):
+        segpipe.Predictor(finished_run, **options)
+
+
+def test_a_single_package_may_be_trusted_without_a_list():
+    assert packages("torch") == packages(["torch"]) == ["torch"]
 
 
 def test_evaluating_again_gives_the_same_numbers(finished_run, tmp_path):

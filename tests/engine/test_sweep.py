@@ -1,5 +1,6 @@
 """Sweeps: what is listed, lines of cells, slots."""
 
+import os
 import threading
 import time
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from support.cells import identity_of
+from support.commands import time_limit
 from support.configs import configure
 from support.paths import ROOT
 
@@ -217,6 +219,13 @@ def test_a_name_that_is_no_folder_is_rejected(name):
 @pytest.mark.parametrize("name", ["x", 7, "a/b", "[red]", "a b", "नमस्ते", "2026-01-01_10-00-00"])
 def test_a_name_of_a_folder_is_accepted(name):
     sweep.check_name(name)
+
+
+def test_a_pipe_is_no_list_of_cells(tmp_path):
+    """Reading it would wait for ever for a writer."""
+    os.mkfifo(tmp_path / "cells.txt")
+    with time_limit(30), pytest.raises(UserError, match=r"sweep\.cells=.*a named pipe, not a file"):
+        sweep.read_lines(tmp_path / "cells.txt")
 
 
 def test_lines_are_split_as_a_shell_would(tmp_path):

@@ -7,6 +7,7 @@ import stat
 import struct
 import zipfile
 from io import BytesIO
+from pathlib import Path
 
 import PIL.Image
 import pytest
@@ -246,3 +247,10 @@ def test_damaged_bytes_are_found_or_change_nothing(sweep, tmp_path):
             found = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
             assert all(expected.get(name) == data for name, data in found.items())
     assert refused > 50
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"), [(".", "."), ("a/s.zip", "a/s"), ("s", "s"), (".zip", ".zip"), ("..", "..")]
+)
+def test_the_path_of_a_sweep_is_shown_without_the_suffix(path, shown):
+    assert archive.shown_path(Path(path)) == Path(shown)

@@ -1,8 +1,11 @@
 """A place that cannot be written to is refused before the work."""
 
+import errno
 import os
 import sys
+import tempfile
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -25,10 +28,25 @@ def test_a_file_is_refused(below, tmp_path, monkeypatch):
             check_can_write(folder, "--out x")
 
 
-def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
-    with pytest.raises(UserError, match=r"cannot be written\. Change its permissions"):
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.EACCES, "Permission denied"), (errno.EROFS, "Read-only file system"), (errno.ENOENT, "it takes no files")],
+)
+def test_a_folder_that_takes_no_files_is_refused(number, reason, tmp_path, monkeypatch):
+    """Root may write to every folder, whatever its permissions are; a read-only place and /proc refuse it too."""
+
+    def refuse(**given):
+        raise OSError(number, os.strerror(number), given["dir"])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(UserError, match=rf"--out x: .* cannot be written \({reason}\)\. Change its permissions"):
         check_can_write(tmp_path / "a", "--out x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it has no /proc")
+def test_proc_takes_no_files():
+    with pytest.raises(UserError, match=r"--out /proc/x: /proc cannot be written \("):
+        check_can_write(Path("/proc/x"), "--out /proc/x")
 
 
 @pytest.mark.parametrize(

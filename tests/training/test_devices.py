@@ -1,5 +1,7 @@
 """Which devices, and which place among ranks."""
 
+import time
+
 import pytest
 import torch
 from support.configs import TINY, configure
@@ -12,6 +14,21 @@ from segpipe.training import devices
 from segpipe.training.task import SegmentationTask
 
 # which devices, which place
+
+
+def test_a_rank_that_waits_for_the_others_says_so(monkeypatch, capsys):
+    """They may be started by hand, so that it waits for half an hour."""
+    monkeypatch.setattr(devices, "PATIENCE", 0.05)
+    monkeypatch.setattr(devices, "rendezvous", lambda *given, **named: iter([(time.sleep(0.5), None, None)]))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "there", "MASTER_PORT": "7"}.items():
+        monkeypatch.setenv(name, value)
+    devices.connect_ranks()
+    said = capsys.readouterr().err
+    assert said.startswith("Rank 0 of 2 waits for the others at there:7, for at most 30 min. Start them, or check")
+    assert said.count("\n") == 1
+    monkeypatch.setattr(devices, "PATIENCE", 60)
+    devices.connect_ranks()
+    assert capsys.readouterr().err == ""
 
 
 def test_devices_change_no_identity():
