@@ -3,7 +3,6 @@
 The scores are a reference for upsampling operators, not a limit: a learned decoder, or one with skips, can do better.
 """
 
-import shlex
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,10 +16,11 @@ from segpipe.analysis import oracle
 from segpipe.analysis.oracle import RESAMPLERS
 from segpipe.config import build
 from segpipe.config.messages import user_errors
+from segpipe.config.overrides import check as check_overrides
 from segpipe.config.schema import CONF, check
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
-from segpipe.runs.run import PYTHON, display_path, quote_template
+from segpipe.runs.run import PYTHON, display_path, quote_template, shell_line
 from segpipe.runs.storage import check_can_write, write_json
 from segpipe.runs.summary import format_score
 from segpipe.terminal import Parser
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the file to write (default: outputs/bounds/DATA-SPLIT.json)")
     given = parser.parse_args()
     with user_errors():
+        check_overrides(given.overrides)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", given.overrides)
         check(cfg)
@@ -64,7 +65,7 @@ def main() -> None:
     Console(highlight=False, soft_wrap=True).print(table(content))
     print("These scores are a reference, not a limit: a learned decoder, or one with skips, can do better.")
     print(f"Written to {display_path(out)}, with scores at boundaries. Next:")
-    print(f"  {PYTHON} -m segpipe.train {shlex.join(given.overrides)}".rstrip())
+    print(f"  {PYTHON} -m segpipe.train {shell_line(given.overrides)}".rstrip())
 
 
 if __name__ == "__main__":

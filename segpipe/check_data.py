@@ -1,6 +1,5 @@
 """``python -m segpipe.check_data data=folder data.root=...``: find the problems of a data set before training."""
 
-import shlex
 import sys
 from typing import get_args
 
@@ -10,11 +9,12 @@ from rich.console import Console
 
 from segpipe.config import build
 from segpipe.config.messages import user_errors
+from segpipe.config.overrides import check as check_overrides
 from segpipe.config.schema import CONF, check
 from segpipe.data.check import Report
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError, printable
-from segpipe.runs.run import PYTHON, quote_template
+from segpipe.runs.run import PYTHON, quote_template, shell_line
 from segpipe.terminal import Parser
 
 SHOWN = 20  # number of problems printed without --all
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help=f"print all problems, not {SHOWN} of them")
     given = parser.parse_args()
     with user_errors():
+        check_overrides(given.overrides)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", given.overrides)
         check(cfg)
@@ -58,7 +59,7 @@ def main() -> None:
     if problems:
         print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} found.")
     else:
-        print(f"No problems found. Next:\n  {PYTHON} -m segpipe.train {shlex.join(given.overrides)}")
+        print(f"No problems found. Next:\n  {PYTHON} -m segpipe.train {shell_line(given.overrides)}")
     sys.exit(int(bool(problems)))
 
 

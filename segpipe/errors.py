@@ -34,13 +34,14 @@ class InvalidCombination(UserError):
     """Raised where each value is allowed, but their combination is invalid, or where no width meets the budget."""
 
 
-def nearest(given: object, allowed: Iterable[object], *, similar: float = 0.5) -> str:
+def nearest(given: object, allowed: Iterable[object], *, similar: float = 0.6) -> str:
     """Return ``Did you mean ...?`` with the allowed word nearest to ``given``; an empty string if none is near.
 
-    similar: the least similarity, 0 to 1, see ``difflib``.
+    Case and the kind of dash are ignored. similar: the least similarity, 0 to 1, see ``difflib``.
     """
-    close = difflib.get_close_matches(str(given), [str(word) for word in allowed], n=1, cutoff=similar)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    words = {str(word).lower().replace("-", "_"): str(word) for word in allowed}
+    close = difflib.get_close_matches(str(given).lower().replace("-", "_"), words, n=1, cutoff=similar)
+    return f" Did you mean '{words[close[0]]}'?" if close else ""
 
 
 def pluralise(count: int, one: str, many: str | None = None) -> str:

@@ -1,6 +1,5 @@
 """``python -m segpipe.inspect RUN [RUN ...] --image FILE --out FOLDER``: what each decoder does, layer by layer."""
 
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from segpipe.lab import strip
 from segpipe.lab.colours import map_to_rgb
 from segpipe.lab.facts import Inspection, ShownImage
 from segpipe.lab.split import Reason
-from segpipe.runs.run import PYTHON, Run, display_path, quote_template
+from segpipe.runs.run import PYTHON, Run, display_path, quote_template, shell_line
 from segpipe.runs.storage import check_can_write, inside, write_text
 from segpipe.terminal import Parser
 
@@ -158,7 +157,7 @@ def main() -> None:
             data=given.data,
             device=given.device,
             trust=given.trust,
-            command=shlex.join([PYTHON, "-m", "segpipe.inspect", *sys.argv[1:]]),
+            command=shell_line([PYTHON, "-m", "segpipe.inspect", *sys.argv[1:]]),
         )
         print(f"Written: {display_path(written)}")
 

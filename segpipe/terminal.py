@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import re
+import select
 import signal
 import sys
 from contextlib import suppress
@@ -18,7 +19,10 @@ from typing import Any, NoReturn
 from segpipe.errors import INTERRUPTED, nearest, printable
 
 SHOW_CURSOR = b"\x1b[?25h"  # for a terminal
-GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # reader or terminal gone; full
+GONE = (  # the reader or the terminal is gone; the disk is full; the stream is open for reading only
+    errno.EPIPE, errno.EIO, errno.ENXIO, errno.ECONNRESET, errno.ENOTCONN, errno.ESTALE, errno.ENOSPC, errno.EDQUOT,
+    errno.EFBIG, errno.EBADF, errno.EINVAL,
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,12 +67,17 @@ class Descriptor(io.FileIO):
 
     def write(self, data: Any, /) -> Any:
         """See FileIO."""
+        left = memoryview(data).cast("B")
+        size = left.nbytes
         try:
-            return super().write(data)
+            while left:
+                if (written := super().write(left)) is None:  # a pipe that does not block, and is full
+                    select.select([], [self], [])
+                left = left[written or 0 :]
         except OSError as error:
             if error.errno not in GONE:
                 raise
-            return memoryview(data).nbytes
+        return size
 
 
 def prepare() -> None:

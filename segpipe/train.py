@@ -18,9 +18,10 @@ from omegaconf import DictConfig
 
 from segpipe.config import schema
 from segpipe.config.messages import user_errors
+from segpipe.config.overrides import repetitions
 from segpipe.engine import command_line, dry_run, ranks, scheduler
 from segpipe.engine.fit import train as train
-from segpipe.engine.processes import CONFIG_NAME, exit_with_parent
+from segpipe.engine.processes import CONFIG_NAME, PARENT_PIPE, exit_with_parent
 from segpipe.engine.shutdown import exit_after, raise_on_signals
 from segpipe.engine.stages import run_stages
 from segpipe.engine.sweep import check_no_cells, names_class
@@ -91,16 +92,19 @@ def show_dry_run(cfg: DictConfig, overrides: list[str], context: DictConfig) -> 
 
 def main() -> None:
     """The command line. Errors that the user can fix are printed as a short message."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises the original error
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the original error
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*|lightning_fabric\..*|torch\.optim\.lr_scheduler")
     raise_on_signals()
+    by_hand = PARENT_PIPE not in os.environ
     exit_with_parent()
     dry_run.take_option(sys.argv)
     sys.argv[1:] = map(quote_template, sys.argv[1:])
     with user_errors():
         sys.argv[1:] = command_line.arranged(sys.argv[1:])
+        if by_hand:
+            print("".join(f"{note}\n" for note in repetitions(sys.argv[1:])), end="", file=sys.stderr, flush=True)
         devices.silence_nonzero_ranks()
         try:
             hydra_main()

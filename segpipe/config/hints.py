@@ -35,6 +35,7 @@ def hint_for(given: str, known: list[str]) -> str:
 
     given: a dotted path. known: the keys that exist.
     """
+    given = given.lower().replace("-", "_")
     group, _, rest = given.partition(".")
     last = given.rpartition(".")[2]
     if given in WORDS_OF_OTHERS:
@@ -52,6 +53,11 @@ def hint_for(given: str, known: list[str]) -> str:
     close = difflib.get_close_matches(last, ends.values(), n=1, cutoff=0.6)
     meant = next((key for key, end in ends.items() if end in close), None)
     return f" Did you mean '{meant}'?" if meant else ""
+
+
+def key_meant(given: str) -> str:
+    """Return the key of ours for a word that other programs use; else the word: ``optimizer.lr`` for ``lr``."""
+    return WORDS_OF_OTHERS.get(given.lower().replace("-", "_"), given)
 
 
 def choices_with(group: str, key: str) -> list[str]:

@@ -6,16 +6,14 @@ An error is explained by the first of EXPLAINERS that knows it. Further kinds of
 import errno
 import os
 import re
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     HydraException,
     InstantiationException,
@@ -26,10 +24,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segpipe import terminal
+from segpipe.config.choice_hints import choice_hint
 from segpipe.config.hints import choices_with, groups, hint_for, leaves
+from segpipe.config.overrides import grammar_problem, quoted_override
 from segpipe.config.schema import keys, options
 from segpipe.errors import INTERRUPTED, UserError, nearest, printable
-from segpipe.runs.run import PYTHON, quote_override
+from segpipe.runs.run import PYTHON
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REASONS = {  # of errors of the file system, each with what to do
@@ -143,9 +143,10 @@ def explain_system_error(error: BaseException) -> str | None:
         found = IN_WORKER.search(str(error))
         return explain_system_error(OSError(int(found[1]), found[2], found[3])) if found else None
     if error.errno in NO_SPACE:
+        limit = ", or raise the limit of a file's size (ulimit -f)" if error.errno == errno.EFBIG else ""
         return (
-            f"{error}. Free some space, then run the same command again: a sweep with its sweep.name, a training with "
-            f"resume=FOLDER. Finished runs are kept, unfinished runs are resumed."
+            f"{error}. Free some space{limit}, then run the same command again: a sweep with its sweep.name, a "
+            f"training with resume=FOLDER. Finished runs are kept, unfinished runs are resumed."
         )
     if error.errno == errno.ENOMEM:
         return f"Out of memory ({error.strerror}). {smaller(error)}"
@@ -229,54 +230,12 @@ def explain_group(error: BaseException) -> str | None:
     if not allowed:  # a group of Hydra's, or of the user's own
         group, _, choice = given.rpartition("/")
         allowed = list(error.options)
-    return f"{group}={choice}: allowed is one of {', '.join(allowed)}.{nearest(choice, allowed)}"
+    return f"{group}={choice}: allowed is one of {', '.join(allowed)}.{choice_hint(group, choice, allowed)}"
 
 
 def explain_grammar(error: BaseException) -> str | None:
     """Explain an override that Hydra cannot read, with the override as it has to be typed."""
-    if not isinstance(error, OverrideParseException):
-        return None
-    given = str(error.override)
-    key, equals, value = given.partition("=")
-    if not equals:
-        if given.startswith("-"):
-            return (
-                f"{given}: there is no such option. Write KEY=VALUE; python -m segpipe.train --help lists the options."
-            )
-        if colon := re.fullmatch(r"([\w./]+):(\S+)", given):
-            return f"{given}: this is not an override. Write {colon[1]}={colon[2]}"
-        return f"{given}: this is not an override. Write KEY=VALUE, without spaces around the equals sign."
-    if value.startswith("="):
-        return f"{given}: two equals signs. Write {key}={value.lstrip('=')}"
-    if (several := re.split(r",?\s+(?=[+~]{0,2}[\w./]+=)", given))[1:]:
-        return f"{given}: several overrides in one word. Write a word for each: {' '.join(several)}"
-    if value.startswith("~"):
-        return f"{given}: the shell does not expand ~ here, and Hydra cannot read it. Write $HOME instead of ~."
-    if value.startswith("(") and value.endswith(")"):
-        return f"{given}: a list has square brackets. Write {shlex.quote(f'{key}=[{value[1:-1]}]')}"
-    if balanced(value) and parses(quoted := quoted_override(key, value)):
-        return f"{given}: Hydra cannot read this value. If it is a text, quote it twice: {quoted}"
-    return f"{given}: Hydra cannot read this. Close each bracket and quotation mark, and quote the whole for the shell."
-
-
-def quoted_override(key: str, value: str) -> str:
-    """Return an override as it has to be typed: its value quoted for Hydra's grammar, the whole for the shell."""
-    word = f"{key}={quote_override(value)}"
-    return shlex.quote(word) if re.search(r'[$`"\\!]', word) else f'"{word}"'
-
-
-def balanced(value: str) -> bool:
-    """Return whether a value is probably a text, not a list, a dict, a call or a quoted text that is not closed."""
-    closed = all(value.count(first) == value.count(last) for first, last in ("()", "[]", "{}"))
-    return closed and not value.startswith(("[", "{", "'", '"'))
-
-
-def parses(word: str) -> bool:
-    """Return whether Hydra can read a word of the shell."""
-    with suppress(HydraException, ValueError):
-        OverridesParser.create().parse_overrides(shlex.split(word))
-        return True
-    return False
+    return grammar_problem(str(error.override), str(error)) if isinstance(error, OverrideParseException) else None
 
 
 def explain_key(error: BaseException) -> str | None:
@@ -289,7 +248,10 @@ def explain_key(error: BaseException) -> str | None:
     if twice := re.match(r"(\S+) appears more than once in the final defaults list", text):
         return f"{twice[1]}: this group is chosen twice. Write {twice[1]}=NAME once, without a +."
     if lacking := re.match(r"Could not delete from config\. '([^']+)' does not exist", text):
-        return f"~{lacking[1]}: there is no such key.{nearest(lacking[1], [*keys(), *groups()])}"
+        known = [*keys(), *groups()]
+        if lacking[1] in known:  # Hydra finds no key whose value is null
+            return f"~{lacking[1]}: it is null, or this choice does not have it. Leave the override out."
+        return f"~{lacking[1]}: there is no such key.{hint_for(lacking[1], known)}"
     found = re.match(r"Could not override '([^']+)'", text)
     if not found:
         return None
@@ -334,11 +296,11 @@ def explain_hydra(error: BaseException) -> str | None:
     lines = [line.rstrip() for line in str(error).strip().partition("\n\n")[0].splitlines()]
     if lines[0].startswith(("Ambiguous value", "Sweep parameters")) and (found := re.search(r"'(.*)'", lines[0])):
         key, _, value = found[1].partition("=")
-        text = (
-            f" For a text with a comma, write {quoted_override(key, value)}. For a list, write {key}=[{value}]"
-            if lines[0].startswith("Ambiguous")
-            else ""
-        )
+        text = ""
+        if lines[0].startswith("Ambiguous") and key.lstrip("+") not in groups():
+            text = f" For a text with a comma, write {quoted_override(key, value)}. For a list, write {key}=[{value}]"
+        if re.fullmatch(r"\d+,\d+", value):
+            text += f"; for a decimal number, {key}={value.replace(',', '.')}"
         return f"{found[1]}: several values. For a sweep over them, add -m: {PYTHON} -m segpipe.train -m ...{text}"
     if "does not support sweep type" in lines[0]:
         return (

@@ -7,6 +7,7 @@ be in EXTRA_KEYS: other nodes or the program read them. Thus the types are writt
 import inspect
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -104,7 +105,7 @@ def check(cfg: DictConfig) -> None:
     for path, value, allowed, (low, high) in iter_values(cfg, ""):
         if not is_valid(value, allowed):
             raise UserError(
-                f"{path}={format_value(value)}: allowed is {describe(allowed)}.{nearest(value, literals(allowed))}"
+                f"{path}={format_value(value)}: allowed is {describe(allowed)}.{value_hint(path, value, allowed)}"
             )
         check_text(path, value)
         for number in value if isinstance(value, ListConfig) else [value]:
@@ -112,6 +113,19 @@ def check(cfg: DictConfig) -> None:
                 kind = float if is_valid(0.5, allowed) or is_valid([0.5], allowed) else type(number)
                 limits = f"{describe(kind)} {between(low, high)}".strip()
                 raise UserError(f"{path}={format_value(value)}: allowed is {limits}.")
+
+
+def value_hint(path: str, value: Any, allowed: Any) -> str:
+    """Return what is probably meant by a value of a wrong type: a word, several values, a variable of the shell."""
+    text = str(value)
+    if between := re.fullmatch(r"(\d+)(?:-|:|\.\.)(\d+)", text):
+        return f" For a sweep over several: -m '{path}=range({between[1]},{int(between[2]) + 1})'"
+    numbers = re.findall(r"\d+", text)
+    if is_valid([1], allowed) and len(numbers) > 1:
+        return f" Write '{path}=[{','.join(numbers)}]'"
+    if re.match(r"\$\w", text):
+        return f" The shell has not replaced {text}: write it without quotes of the kind '...'."
+    return nearest(value, literals(allowed))
 
 
 def check_keys(cfg: DictConfig, names: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from hydra._internal.utils import get_args_parser
 
 from segpipe.config.hints import WORDS_OF_OTHERS
+from segpipe.config.overrides import check
 from segpipe.config.schema import keys, options
 from segpipe.engine import dry_run
 from segpipe.errors import UserError, nearest
@@ -28,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 def arranged(words: Sequence[str]) -> list[str]:
     """Return the words of a command line with all options before the overrides.
 
-    Raises UserError for an option that does not exist or lacks its value, and for a word without a key.
+    Raises UserError for an option that does not exist or lacks its value, and for a word that is no override.
     """
     parser = get_args_parser()
     parser.__class__ = Parser
@@ -54,12 +55,8 @@ def arranged(words: Sequence[str]) -> list[str]:
         raise UserError("--experimental-rerun: not supported. To train a run again, give resume=RUN, or its overrides.")
     if given.resolve and not (given.cfg or given.help):
         raise UserError("--resolve: only together with --cfg job.")
-    if without_key := [word for word in overrides if word.startswith("=")]:
-        raise UserError(
-            f"{without_key[0]}: the key is missing. Write KEY=VALUE, without spaces around the equals sign."
-        )
-    if empty := [word for word in overrides if word.startswith("hydra.") and word.endswith("=")]:
-        raise UserError(f"{empty[0]}: the value is empty, as of a variable of the shell that is not set. Give a value.")
+    overrides = [word for word in overrides if word.strip()]
+    check(overrides)
     return [*first, *overrides]
 
 

@@ -1,6 +1,5 @@
 """The progress display of a running sweep, and the table of its cells at the end."""
 
-import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from rich.text import Text
 from segpipe.errors import pluralise
 from segpipe.runs import cells
 from segpipe.runs.records import Metrics, read_record
-from segpipe.runs.run import PYTHON, Run, typed
+from segpipe.runs.run import PYTHON, Run, shell_line, shell_word, typed
 from segpipe.runs.storage import inside, read_history
 from segpipe.runs.summary import format_score
 
@@ -151,10 +150,10 @@ def print_cells(folder: Path, name: str, *, options: Sequence[str] = ()) -> bool
         error = cell.error or Run(inside(folder, str(cell.run))).record.get("error") or silent
         console.print(f"{state}: {label}: {str(error).splitlines()[0]}", markup=False, soft_wrap=True)
         console.print(
-            f"  {PYTHON} -m segpipe.train {shlex.join([*options, *cell.overrides])}", markup=False, soft_wrap=True
+            f"  {PYTHON} -m segpipe.train {shell_line([*options, *cell.overrides])}", markup=False, soft_wrap=True
         )
     if any(folder.glob("*/wandb/offline-run-*")):
-        where = shlex.quote(str(folder))
+        where = shell_word(folder)
         console.print(f"W&B: to upload: wandb sync {where}/*/wandb/offline-run-*", markup=False, soft_wrap=True)
     refused = states.count("refused")
     finished = states.count("finished")

@@ -1,7 +1,6 @@
 """The scheduler of a sweep: each job is a child process, and up to ``sweep.workers`` jobs run at a time."""
 
 import os
-import shlex
 import sys
 import time
 from collections import deque
@@ -23,7 +22,7 @@ from segpipe.errors import UserError, printable
 from segpipe.runs import checkpoints
 from segpipe.runs.environment import code_version, cores
 from segpipe.runs.records import Metrics, Status, read_record
-from segpipe.runs.run import PYTHON, Run, display_path, quote_override, remove_if_empty, typed
+from segpipe.runs.run import PYTHON, Run, display_path, quote_override, remove_if_empty, typed, typed_path
 from segpipe.training import devices
 
 LOG = "output.log"  # file in a run's folder with the output of its process
@@ -270,7 +269,7 @@ def finish() -> int:
     all_finished = print_cells(SweepCallback.folder, SweepCallback.name, options=SweepCallback.options)
     for version, number in slots[0].other_code.items() if slots else ():
         print(f"Note: {number} run{'s' if number > 1 else ''} started with other code: {version}; now {slots[0].code}.")
-    print(f"Report: {PYTHON} -m segpipe.report {shlex.quote(display_path(SweepCallback.folder))}")
+    print(f"Report: {PYTHON} -m segpipe.report {typed_path(SweepCallback.folder)}")
     return int(not all_finished)
 
 

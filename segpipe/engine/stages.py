@@ -13,7 +13,7 @@ from segpipe.config.build import STAGES
 from segpipe.config.plan import Plan
 from segpipe.engine.processes import CONFIG_NAME, shown_options, train_in
 from segpipe.errors import UserError
-from segpipe.runs.run import PYTHON, quote_override, typed
+from segpipe.runs.run import PYTHON, quote_override, shell_line, typed
 
 
 def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
@@ -41,7 +41,7 @@ def run_stages(cfg: DictConfig, overrides: list[str]) -> int:
         finally:
             if status:
                 options = shown_options(HydraConfig.get()) if HydraConfig.initialized() else []
-                again = " ".join([*map(shlex.quote, [*options, *overrides]), typed("hydra.run.dir", final)])
+                again = " ".join([shell_line([*options, *overrides]), typed("hydra.run.dir", final)])
                 print(f"Stage {number} did not finish. To resume: {PYTHON} -m segpipe.train {again}", file=sys.stderr)
         if status:
             return status

@@ -3,7 +3,6 @@
 import itertools
 import math
 import re
-import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +16,7 @@ from segpipe.runs import cells, tuned_levels
 from segpipe.runs.archive import as_folder
 from segpipe.runs.labels import labels
 from segpipe.runs.records import Metrics, read_record
-from segpipe.runs.run import PYTHON, Run, display_path, quote_override
+from segpipe.runs.run import PYTHON, Run, display_path, quote_override, shell_line
 from segpipe.runs.storage import inside, write_text
 
 OUT = "tuned.cells"  # file of the chosen cells, in the sweep's folder
@@ -201,12 +200,12 @@ def next_command(sweep: Sweep, file: Path) -> str:
     name, path = (as_value(text) for text in (name_of(sweep.folder), display_path(file.absolute())))
     given = [*sweep.fixed, f"sweep.name={name}", f"sweep.cells={path}"]
     options = cells.read_options(sweep.folder)
-    return f"{PYTHON} -m segpipe.train -m {shlex.join([*options, *given, 'seed=' + ','.join(map(str, free))])}"
+    return f"{PYTHON} -m segpipe.train -m {shell_line([*options, *given, 'seed=' + ','.join(map(str, free))])}"
 
 
 def write(sweep: Sweep, choices: list[Choice | None], file: Path) -> None:
     """Write the chosen cells as lines of overrides, after comments about their origin."""
-    arguments = shlex.join([display_path(sweep.folder.absolute()), *sweep.keys])
+    arguments = shell_line([display_path(sweep.folder.absolute()), *sweep.keys])
     lines = [
         f"# Chosen by `python -m segpipe.tune {arguments}` on {datetime.now():%Y-%m-%d %H:%M}:",
         f"# the highest mean validation mIoU over the seeds {join(sweep.seeds)}. To run these cells:",
@@ -214,5 +213,5 @@ def write(sweep: Sweep, choices: list[Choice | None], file: Path) -> None:
     ]
     for cell, choice in zip(sweep.cells, choices, strict=True):
         if choice:
-            lines.append(shlex.join([*cell.words, *filter(None, choice.level)]))
+            lines.append(shell_line([*cell.words, *filter(None, choice.level)]))
     write_text(file, "\n".join(lines) + "\n")

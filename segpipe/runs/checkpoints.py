@@ -15,6 +15,7 @@ from segpipe.runs.storage import atomic_write, open_regular
 Keep = Literal["all", "best", "none"]  # checkpoints to keep of a sweep's finished runs; best: its weights only
 OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # the keys of a checkpoint with weights only
 WITHIN_EPOCH = "within_epoch"  # key of a checkpoint that was written before the end of its epoch
+NOT_FINITE = "holds numbers that are not finite"
 SET_ASIDE = ".damaged"  # suffix of a quarantined file
 
 
@@ -49,6 +50,10 @@ def read(path: Path, *, device: torch.device | str = "cpu", limit: int | None = 
         problem = next(filter(None, (problem_of(name, tensor) for name, tensor in state.items())), None)
     except Exception as error:  # torch raises many kinds of errors for a file that it did not write
         problem = str(error).partition("\n")[0] or type(error).__name__
+    if problem and problem.endswith(NOT_FINITE):
+        raise UserError(
+            f"{display_path(path)}: {problem}. Its training diverged: train again with a lower optimizer.lr."
+        )
     if problem:
         raise UserError(f"{display_path(path)} is damaged: {problem}. {repair_hint(path.parent.parent)}")
     return checkpoint  # type: ignore[no-any-return]
@@ -57,11 +62,13 @@ def read(path: Path, *, device: torch.device | str = "cpu", limit: int | None = 
 def problem_of(name: object, tensor: object) -> str | None:
     """Return what is wrong with an entry of a state dict: it has to be a tensor of finite numbers. None if it is."""
     if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
-        return f"its entry {str(name)[:100]} is not a tensor"
+        return f"its entry {str(name)[:100]} is not a dense tensor with a name"
+    if tensor.is_meta:
+        return f"{name} has a shape but no numbers (device meta)"
     if not (tensor.dtype.is_floating_point or tensor.dtype in (torch.int32, torch.int64)):
         return f"{name} holds {tensor.dtype}"
     if tensor.dtype.is_floating_point and not torch.isfinite(tensor).all():
-        return f"{name} holds numbers that are not finite"
+        return f"{name} {NOT_FINITE}"
     return None
 
 

@@ -47,15 +47,28 @@ def quote_template(word: str) -> str:
     return f"{key}={quote_override(value)}" if equals and is_template and value[:1] not in "'\"[" else word
 
 
+def shell_word(word: object) -> str:
+    """Return a word as a user types it in a shell. One with single quotes stands in double quotes."""
+    text = str(word)
+    if "'" not in text or re.search("[$`!]", text):  # which have a meaning in double quotes
+        return shlex.quote(text)
+    return '"' + re.sub(r'["\\]', r"\\\g<0>", text) + '"'
+
+
+def shell_line(words: Iterable[object]) -> str:
+    """Return the words of a command as a user types them in a shell."""
+    return " ".join(map(shell_word, words))
+
+
 def typed(key: str, value: object) -> str:
     """Return ``key=value`` as a user has to type it: quoted for Hydra's grammar and for the shell where necessary."""
     text = display_path(value) if isinstance(value, Path) else printable(value)
-    return shlex.quote(f"{key}={text if PLAIN.fullmatch(text) else quote_override(text)}")
+    return shell_word(f"{key}={text if PLAIN.fullmatch(text) else quote_override(text)}")
 
 
 def typed_path(path: Path) -> str:
     """Return a path as a user has to type it in a shell."""
-    return shlex.quote(display_path(path))
+    return shell_word(display_path(path))
 
 
 def repair_hint(folder: Path) -> str:
@@ -76,10 +89,10 @@ def resume_command(run: "Run", *, trust: Iterable[str] = ()) -> str:
     """
     local = [override for override in run.cell_overrides if override.lstrip("+~").startswith(LOCAL_KEYS)]
     local = [one for one in local if "logger" in one or Path(one.partition("=")[2].strip("'\"")).exists()]
-    words = [f"{PYTHON} -m segpipe.train {typed('resume', run.folder)}", *map(shlex.quote, local)]
+    words = [f"{PYTHON} -m segpipe.train {typed('resume', run.folder)}", *map(shell_word, local)]
     packages = sorted(trust)
     if packages:
-        words.append(shlex.quote(f"trust={packages[0] if len(packages) == 1 else '[' + ','.join(packages) + ']'}"))
+        words.append(shell_word(f"trust={packages[0] if len(packages) == 1 else '[' + ','.join(packages) + ']'}"))
     return " ".join(words)
 
 
@@ -201,7 +214,7 @@ class Run:
     def train_command(self, overrides: Iterable[str], *, python: str = PYTHON) -> str:
         """Return a command that trains with other overrides, and finds the configuration files that this run had."""
         options = [str(option) for option in self.record.get("options") or []]
-        return f"{python} -m segpipe.train {shlex.join([*options, *overrides])}"
+        return f"{python} -m segpipe.train {shell_line([*options, *overrides])}"
 
     @property
     def unfinished(self) -> str:

@@ -1,7 +1,6 @@
 """The summary that a finished training prints."""
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from segpipe.errors import printable
 from segpipe.metrics.confusion import CLASS_SCORES, SCORES
-from segpipe.runs.run import PYTHON, Run, display_path
+from segpipe.runs.run import PYTHON, Run, display_path, shell_word
 
 
 def print_summary(run: Run, metrics: dict[str, Any], *, another: str, trust: Sequence[str] = ()) -> None:
@@ -44,7 +43,7 @@ def print_summary(run: Run, metrics: dict[str, Any], *, another: str, trust: Seq
     console.print("Next: train the same network with another upsampling operator, or predict the masks of images:")
     console.print(f"  {run.train_command(with_decoder(run.cell_overrides, another))}", markup=False)
     trusted = "".join(f" --trust {package}" for package in trust)
-    console.print(f"  {PYTHON} -m segpipe.predict {shlex.quote(folder)} IMAGES --out masks{trusted}", markup=False)
+    console.print(f"  {PYTHON} -m segpipe.predict {shell_word(folder)} IMAGES --out masks{trusted}", markup=False)
 
 
 def with_decoder(overrides: list[str], another: str) -> list[str]:

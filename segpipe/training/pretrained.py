@@ -1,11 +1,8 @@
 """Initial weights from a published classifier or from another run."""
 
-import argparse
 import hashlib
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchvision
@@ -18,19 +15,8 @@ from segpipe.models.encoders.timm import library
 from segpipe.models.init import copy_matching
 from segpipe.models.necks import Bottleneck, FullyConvolutional
 from segpipe.models.network import Network
-from segpipe.runs.checkpoints import problem_of
 from segpipe.runs.run import display_path
-from segpipe.runs.storage import open_regular
-
-WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys below which other programs store the weights
-DEEPEST = 4  # dicts within one another in which weights are looked for
-SIGNATURES = {  # the beginnings of files that are not weights: what they are, and what to do
-    b"<": "a page of the web, not weights. Download the file itself: the address may need a login, or 'raw' in it",
-    b"version https://git-lfs": "a pointer of Git LFS, not weights. Fetch the file: git lfs pull",
-    b"\x1f\x8b": "compressed by gzip. Unpack it: gunzip FILE",
-    b"{": "a JSON file, not weights. Give the file of the weights",
-}
-AGAIN = "Remove it and download it again; compare its size with that of the source"
+from segpipe.training.weights_file import AGAIN, problem_of_file, read_state_dict
 
 
 def load_encoder(network: Network, cfg: DictConfig) -> None:
@@ -135,12 +121,13 @@ def tensors(encoder: Encoder) -> dict[str, Tensor]:
 def is_file(given: str) -> bool:
     """Whether ``encoder.weights`` is a path. Names of weights have no suffix of a file and no slash."""
     suffixes = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
-    return "/" in given or Path(given).suffix in suffixes or Path(given).is_file()
+    return "/" in given or Path(given).suffix in suffixes or Path(given).exists()
 
 
 def download(cfg: DictConfig, network: Network) -> dict[str, Tensor]:
     """A state dict by name, from torchvision or timm, which cache it. Raises UserError if there is none."""
     given, name = str(cfg.encoder.weights), cfg.encoder.name
+    url = ""
     try:
         if isinstance(network.encoder, Timm | FeaturePyramid):
             if given != "DEFAULT":
@@ -160,12 +147,13 @@ def download(cfg: DictConfig, network: Network) -> dict[str, Tensor]:
                 f"encoder.weights={given}: for encoder={name} torchvision has {', '.join(known.__members__)}. "
                 f"Allowed is one of these, or the path of a state dict.{nearest(short, known.__members__)}"
             )
+        url = known[short].url
         return known[short].get_state_dict(progress=True, check_hash=True)
     except UserError:
         raise
     except Exception as error:  # of the network, of a damaged file in the cache, of timm's libraries
         reason = str(error).partition("\n")[0]
-        if damaged := damaged_in_cache(known[short].url if short in known.__members__ else ""):
+        if damaged := damaged_in_cache(url):
             raise UserError(f"encoder.weights={given}: {damaged}") from error
         raise UserError(
             f"encoder.weights={given}: cannot be downloaded ({reason}). Without a network: download it elsewhere and "
@@ -201,89 +189,6 @@ def warm_start(network: Network, path: Path) -> None:
             f"Give a run of a network that has at least the same encoder."
         )
     print(f"Warm start: {len(copied)} tensors from {path}; not loaded: {', '.join(layers(left)) or 'none'}")
-
-
-def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
-    """The tensors of a file with a state dict, or of a checkpoint that contains one. Their types are kept.
-
-    Raises UserError if the file cannot be read; the message begins with ``option``, which named the file.
-    """
-    if problem := problem_of_file(path):
-        raise UserError(f"{option}: {problem}.")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # plain data that many programs store beside
-            source = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds of errors
-        raise UserError(f"{option}: {reason_of(error)}.") from error
-    state_dict = find_tensors(source)
-    if problem := next(filter(None, (problem_of(name, tensor) for name, tensor in state_dict.items())), None):
-        raise UserError(f"{option}: {problem}. Give a file with finite numbers.")
-    if not state_dict:
-        raise UserError(f"{option}: contains no tensors. Give a state dict, from names to tensors.")
-    return state_dict
-
-
-def problem_of_file(path: Path) -> str | None:
-    """What is wrong with a file of weights, by its beginning and its end, and what to do; None if nothing is."""
-    if path.is_dir():
-        return "a folder. Give a file of weights; for a run, give its folder as warm_start"
-    if not path.exists():
-        return "there is no such file"
-    with open_regular(path) as file:
-        beginning = file.read(4096).lstrip()
-    if not beginning:
-        return f"the file is empty. {AGAIN}"
-    for signature, words in SIGNATURES.items():
-        if beginning.startswith(signature):
-            return words
-    if path.suffix == ".safetensors" or beginning[8:10] == b'{"':
-        return (
-            "a file of the library safetensors. Convert it: torch.save(safetensors.torch.load_file(FILE), "
-            "'weights.pth')"
-        )
-    if beginning.startswith(b"PK") and not zipfile.is_zipfile(path):
-        return f"the file is cut after {path.stat().st_size:,} bytes. {AGAIN}"
-    return None
-
-
-def reason_of(error: Exception) -> str:
-    """Why ``torch.load`` cannot read a file, and what to do."""
-    text = str(error)
-    first = text.partition("\n")[0].rstrip(".")
-    if isinstance(error, EOFError) or "truncated" in text or "unexpected EOF" in text or "PytorchStream" in text:
-        return f"the file is cut or damaged ({first}). {AGAIN}"
-    if "Unsupported global" in text or "Unsupported class" in text:
-        return (
-            "the file has objects of classes beside its weights, which are not loaded: they could run code. Where "
-            "these classes are installed, save the weights alone: torch.save(model.state_dict(), FILE)"
-        )
-    return (
-        f"not a state dict that can be read ({first}). Give a file written by torch.save(model.state_dict(), FILE), or "
-        f"a run's folder for warm_start"
-    )
-
-
-def find_tensors(source: Any) -> dict[str, Tensor]:
-    """The tensors of that dict within ``source`` which has most of them; one below a key of WRAPPERS comes first."""
-    found = [(key, part) for key, part in dicts_within(source) if any(isinstance(one, Tensor) for one in part.values())]
-    found.sort(key=lambda item: WRAPPERS.index(item[0]) if item[0] in WRAPPERS else len(WRAPPERS))  # stable
-    chosen = next((part for key, part in found if key in WRAPPERS), None)
-    if chosen is None:
-        chosen = max((part for _, part in found), key=count_tensors, default={})
-    return {str(name): tensor for name, tensor in chosen.items() if isinstance(tensor, Tensor)}
-
-
-def dicts_within(source: Any, key: object = None, depth: int = 0) -> Iterator[tuple[object, dict[Any, Any]]]:
-    """Yield each dict within nested dicts, the outer ones first, and its key."""
-    if isinstance(source, dict) and depth <= DEEPEST:
-        yield key, source
-        for name, part in source.items():
-            yield from dicts_within(part, name, depth + 1)
-
-
-def count_tensors(part: dict[Any, Any]) -> int:
-    """The number of tensors that are values of a dict."""
-    return sum(isinstance(value, Tensor) for value in part.values())
 
 
 def layers(names: Iterable[str]) -> list[str]:

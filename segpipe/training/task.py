@@ -156,8 +156,8 @@ class SegmentationTask(pl.LightningModule):
         loss = float(self.trainer.callback_metrics.get("train/loss", 0.0))
         if not np.isfinite(loss):
             raise UserError(
-                f"The loss became {loss} in epoch {self.current_epoch}. Lower optimizer.lr (a tenth is a good try), "
-                f"raise scheduler.warmup, or set task.clip=1."
+                f"The loss became {loss} in epoch {self.current_epoch + 1}. Lower optimizer.lr (a tenth is a good "
+                f"try), raise scheduler.warmup, or set task.clip=1."
             )
 
     def evaluation_step(self, batch: Batch, *, at_boundaries: bool = False) -> None:

@@ -3,7 +3,6 @@
 import glob
 import os
 import re
-import shlex
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from segpipe.data.examples import shown_size
 from segpipe.data.resize import resize_image, resize_mask
 from segpipe.errors import UserError
+from segpipe.runs.run import shell_line
 
 OVERLAY_SIDE = 512  # longest side of a logged image in pixels
 Mode = Literal["online", "offline", "disabled"]
@@ -266,7 +266,7 @@ def sync_command(run: Any) -> str:
     options = "" if run.settings.mode == "offline" else "--include-online "
     here = Path(run.dir).parent
     starts = sorted({*here.parent.glob(f"offline-run-*-{glob.escape(run.id)}"), here}, key=lambda path: path.name)
-    return f"wandb sync {options}{shlex.join(map(str, starts))}"
+    return f"wandb sync {options}{shell_line(starts)}"
 
 
 @contextmanager

@@ -28,14 +28,35 @@ def test_every_name_can_be_printed(encoding):
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, expected)
 
 
-@pytest.mark.parametrize("shell", ['exec "$@" > /dev/full 2>&1', '("$@"; echo $? > status) | true; exit $(cat status)'])
+@pytest.mark.parametrize(
+    "shell",
+    [
+        'exec "$@" > /dev/full 2>&1',
+        'exec "$@" 1< /dev/null 2<&1',
+        '("$@"; echo $? > status) | true; exit $(cat status)',
+    ],
+)
 @pytest.mark.parametrize("flush", [False, True])
 def test_output_that_cannot_be_written_is_dropped(shell, flush, tmp_path):
-    """The disk of the log is full, or the reader is gone, as with ``| head -1``: the work goes on."""
+    """The disk of the log is full, a stream is for reading, or the reader is gone (``| head -1``): the work goes on."""
     code = f"import time; time.sleep(0.2); [print('x' * 9999, flush={flush}) for _ in range(50)]; open('done', 'w')"
     done = run(code, shell=shell, cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
     assert done.returncode == 0
     assert (tmp_path / "done").exists()
+
+
+def test_a_pipe_that_does_not_block_gets_everything():
+    """Some programs give their pipes to the commands that they start with O_NONBLOCK: a full pipe refuses a write."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    code = "import sys; [print('x' * 999) for _ in range(500)]; print('y' * 200_000)"
+    with subprocess.Popen([sys.executable, "-c", SAY + code], stdout=writer, stderr=subprocess.PIPE) as process:
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            content = pipe.read()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert content == (b"x" * 999 + b"\n") * 500 + b"y" * 200_000 + b"\n"
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -17,7 +17,7 @@ from segpipe.errors import UserError
         ("--info seed=0", "--info=all seed=0"),
         ("-i seed=0", "--info=all seed=0"),
         ("--info defaults seed=0", "--info defaults seed=0"),
-        ("~augment +x=1", "~augment +x=1"),
+        ("~optimizer.lr +x=1", "~optimizer.lr +x=1"),
         ("", ""),
     ],
 )

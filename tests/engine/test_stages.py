@@ -1,7 +1,6 @@
 """Stages: trainings one after another in one command."""
 
 import json
-import shlex
 
 import pytest
 from hydra import initialize_config_dir
@@ -13,6 +12,7 @@ from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF
 from segpipe.engine.stages import run_stages
 from segpipe.errors import UserError
+from segpipe.runs.run import shell_word
 
 
 def test_stages_run_one_after_another_and_remember_where_they_come_from(tmp_path):
@@ -65,7 +65,7 @@ def test_an_interrupted_stage_says_how_to_go_on(tmp_path, monkeypatch, capsys):
         run_stages(cfg, ["stages=['model=fcn32s','model=fcn16s']"])
     said = capsys.readouterr().err
     assert "Stage 1 did not finish" in said
-    assert shlex.quote("stages=['model=fcn32s','model=fcn16s']") in said
+    assert shell_word("stages=['model=fcn32s','model=fcn16s']") in said
 
 
 def test_staged_and_unstaged_are_two_experiments():

@@ -15,7 +15,7 @@ from segpipe.config import build
 from segpipe.errors import UserError
 from segpipe.models.encoders import IMAGENET_MEAN, IMAGENET_STD
 from segpipe.models.network import Normalise
-from segpipe.training import pretrained
+from segpipe.training import pretrained, weights_file
 
 VGG = [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")]
 
@@ -164,7 +164,7 @@ PREFIXES = ["module.", "_orig_mod.", "model.", "backbone.", "encoder.", "module.
     ("prefix", "wrapper"),
     [
         *((prefix, None) for prefix in PREFIXES),
-        *(("module.", wrapper) for wrapper in [*pretrained.WRAPPERS, "student", "ema"]),
+        *(("module.", wrapper) for wrapper in [*weights_file.WRAPPERS, "student", "ema"]),
     ],
 )
 def test_weights_that_other_programs_saved_are_understood(prefix, wrapper, tmp_path, capsys):
@@ -182,13 +182,13 @@ def test_weights_that_other_programs_saved_are_understood(prefix, wrapper, tmp_p
 def test_weights_that_are_not_finite_are_refused(value, tmp_path):
     torch.save({"w": torch.tensor([value])}, tmp_path / "x.pth")
     with pytest.raises(UserError, match="not finite"):
-        pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
+        weights_file.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"no weights", "not a state dict that can be read"),
+        (b"no weights", "a text, not weights. It begins with .no weights."),
         (b"", "the file is empty. Remove it and download it again"),
         (b"  \n", "the file is empty"),
         (b"\n <!DOCTYPE html><html></html>", "a page of the web, not weights"),
@@ -202,7 +202,7 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path):
 def test_a_file_that_is_no_state_dict_is_said(content, says, tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(UserError, match=says):
-        pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
+        weights_file.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -212,7 +212,7 @@ def test_a_file_that_is_cut_is_said(zipped, share, tmp_path):
     content = (tmp_path / "x.pth").read_bytes()
     (tmp_path / "x.pth").write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match=r"the file is cut.*download it again"):
-        pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
+        weights_file.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
 
 
 @pytest.mark.parametrize(("made", "says"), [("folder", "a folder. Give a file"), ("model", "objects of classes")])
@@ -222,7 +222,7 @@ def test_what_is_no_file_of_weights_is_said(made, says, tmp_path):
     else:
         torch.save(torch.nn.Conv2d(1, 1, 1), tmp_path / "x.pth")
     with pytest.raises(UserError, match=says):
-        pretrained.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
+        weights_file.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"flipped"])

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from segpipe.analysis.page.blocks import Block, Fold, Items, Section, Text
 from segpipe.analysis.page.tables import Cell, Table, score_cell
 from segpipe.analysis.statistics.effects import Analysis
 from segpipe.analysis.statistics.intervals import MIN_SEEDS
+from segpipe.runs.run import shell_line
 
 SHOWN = 20  # problems of a kind; the others are collapsed
 KINDS = {  # headings of the lists of problems, by kind
@@ -229,4 +229,4 @@ def method(
 
 def command_blocks(command: Sequence[str]) -> list[Block]:
     """Return the command that generates the page."""
-    return [Text("The command that generates this report:"), Text(shlex.join(command), "command")]
+    return [Text("The command that generates this report:"), Text(shell_line(command), "command")]

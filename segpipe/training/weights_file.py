@@ -1,0 +1,171 @@
+"""A file of weights that another program may have written: what it is, and its tensors."""
+
+import argparse
+import datetime
+import pathlib
+import pickle
+import re
+import types
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segpipe.errors import UserError
+from segpipe.runs.checkpoints import problem_of
+from segpipe.runs.storage import open_regular
+
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys below which other programs store the weights
+DEEPEST = 4  # dicts within one another in which weights are looked for
+PLAIN_DATA: list[Any] = [  # types that many programs store beside the weights; none of them runs code
+    argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, pathlib.PurePosixPath, datetime.datetime,
+    datetime.date, datetime.timedelta, np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "?")),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+]  # fmt: skip
+AGAIN = "Remove it and download it again; compare its size with that of the source"
+UNPACK = "Unpack it, and give the file of the weights that is in it"
+OTHER_FORMAT = "Give a file written by torch.save(model.state_dict(), FILE)"
+SIGNATURES = {  # the beginnings of files that are not weights: what they are, and what to do
+    b"<": "a page of the web, not weights. Download the file itself: the address may need a login, or 'raw' in it",
+    b"version https://git-lfs": "a pointer of Git LFS, not weights. Fetch the file: git lfs pull",
+    b"\x1f\x8b": "compressed by gzip. Unpack it: gunzip FILE",
+    b"BZh": f"compressed by bzip2. {UNPACK}",
+    b"\xfd7zXZ": f"compressed by xz. {UNPACK}",
+    b"\x28\xb5\x2f\xfd": f"compressed by zstd. {UNPACK}",
+    b"7z\xbc\xaf": f"compressed by 7-Zip. {UNPACK}",
+    b"Rar!": f"compressed by RAR. {UNPACK}",
+    b"{": "a JSON file, not weights. Give the file of the weights",
+    b"[": "a JSON file, not weights. Give the file of the weights",
+    b"\x89HDF": f"a file of HDF5 (Keras, MATLAB), not of torch. {OTHER_FORMAT}",
+    b"\x93NUMPY": f"an array of numpy, not a state dict. {OTHER_FORMAT}",
+    b"GGUF": f"a file of GGUF, not of torch. {OTHER_FORMAT}",
+    b"\x89PNG": f"an image, not weights. {OTHER_FORMAT}",
+    b"\xff\xd8\xff": f"an image, not weights. {OTHER_FORMAT}",
+    b"%PDF": f"a PDF, not weights. {OTHER_FORMAT}",
+    b"\x7fELF": f"a program, not weights. {OTHER_FORMAT}",
+}
+
+
+def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
+    """The tensors of a file with a state dict, or of a checkpoint that contains one. Their types are kept.
+
+    Raises UserError if the file cannot be read; the message begins with ``option``, which named the file.
+    """
+    if problem := problem_of_file(path):
+        raise UserError(f"{option}: {problem}.")
+    try:
+        with torch.serialization.safe_globals(PLAIN_DATA), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old formats, which are read as well
+            source = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds of errors
+        raise UserError(f"{option}: {reason_of(error)}.") from error
+    state_dict = find_tensors(source)
+    if problem := next(filter(None, (problem_of(name, tensor) for name, tensor in state_dict.items())), None):
+        raise UserError(f"{option}: {problem}. Give a file with finite numbers.")
+    if not state_dict:
+        raise UserError(f"{option}: contains no tensors. Give a state dict, from names to tensors.")
+    return state_dict
+
+
+def problem_of_file(path: Path) -> str | None:
+    """What is wrong with a file of weights, by its beginning and its end, and what to do; None if nothing is."""
+    if path.is_dir():
+        inside = [one.name for one in sorted(path.iterdir()) if one.suffix in (".pth", ".pt", ".bin", ".ckpt")]
+        such = f" in it, such as {inside[0]}" if inside else " of weights"
+        return f"a folder. Give a file{such}; for a run, give its folder as warm_start"
+    if re.match(r"\w+:/", str(path)):
+        return "an address, not a file. Download it, and give the path of the file"
+    if not path.exists():
+        return "a link to a file that does not exist" if path.is_symlink() else "there is no such file"
+    with open_regular(path) as file:
+        beginning = file.read(4096).lstrip().removeprefix(b"\xef\xbb\xbf")
+    if not beginning:
+        return f"the file is empty. {AGAIN}"
+    if not beginning.strip(b"\0"):
+        return f"the file begins with zeros: its download has not finished. {AGAIN}"
+    for signature, words in SIGNATURES.items():
+        if beginning.startswith(signature):
+            return words
+    if path.suffix == ".safetensors" or beginning[8:10] == b'{"':
+        return (
+            "a file of the library safetensors. Convert it: torch.save(safetensors.torch.load_file(FILE), "
+            "'weights.pth')"
+        )
+    if beginning.startswith(b"PK"):
+        return problem_of_zip(path)
+    text = beginning[:80]
+    if len(beginning) < 4096 and all(32 <= letter < 127 or letter in b"\t\r\n" for letter in text):
+        return f"a text, not weights. It begins with {text[:40].decode().strip()!r}. {AGAIN}"
+    return None
+
+
+def problem_of_zip(path: Path) -> str | None:
+    """What is wrong with a zip file, the format of ``torch.save``; None if nothing is. Torch reads no checksums."""
+    if not zipfile.is_zipfile(path):
+        return f"the file is cut after {path.stat().st_size:,} bytes. {AGAIN}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            if all(name.endswith(".npy") for name in names):
+                return f"arrays of numpy, not a state dict. {OTHER_FORMAT}"
+            if not any(name.endswith("data.pkl") for name in names):
+                return f"a zip file of other files ({names[0] if names else 'none'}). {UNPACK}"
+            if any("/code/" in name for name in names):
+                return (
+                    "a program of TorchScript. Save its weights: torch.save(torch.jit.load(FILE).state_dict(), 'w.pth')"
+                )
+            stored = sum(entry.file_size for entry in entries) <= path.stat().st_size
+            damaged = archive.testzip() if stored else None
+    except Exception as error:  # a damaged header may raise any error in zipfile
+        return f"the file is damaged ({error}). {AGAIN}"
+    return f"the file is damaged: the checksum of {damaged} is wrong. {AGAIN}" if damaged else None
+
+
+def reason_of(error: Exception) -> str:
+    """Why ``torch.load`` cannot read a file, and what to do."""
+    text = str(error)
+    first = text.partition("\n")[0].partition(". In PyTorch")[0].rstrip(".")
+    if isinstance(error, EOFError) or "truncated" in text or "unexpected EOF" in text or "PytorchStream" in text:
+        return f"the file is cut or damaged ({first}). {AGAIN}"
+    if found := re.search(r"(?i)unsupported (?:global:?|class)(?:\s+GLOBAL)? ([\w.]+)", text):
+        return (
+            f"the file has objects of classes ({found[1]}), which are not loaded: they could run code. Where "
+            "these classes are installed, save the weights alone: torch.save(model.state_dict(), FILE)"
+        )
+    if isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in text:
+        first = "torch does not know its format"  # its text advises to load it without any protection
+    return (
+        f"not a state dict that can be read ({first}). Give a file written by torch.save(model.state_dict(), FILE), or "
+        f"a run's folder for warm_start"
+    )
+
+
+def find_tensors(source: Any) -> dict[str, Tensor]:
+    """The tensors of that dict within ``source`` which has most of them; one below a key of WRAPPERS comes first."""
+    found = [(key, part) for key, part in dicts_within(source) if any(isinstance(one, Tensor) for one in part.values())]
+    found.sort(key=lambda item: WRAPPERS.index(item[0]) if item[0] in WRAPPERS else len(WRAPPERS))  # stable
+    chosen = next((part for key, part in found if key in WRAPPERS), None)
+    if chosen is None:
+        chosen = max((part for _, part in found), key=count_tensors, default={})
+    return {str(name): tensor for name, tensor in chosen.items() if isinstance(tensor, Tensor)}
+
+
+def dicts_within(source: Any, key: object = None, depth: int = 0) -> Iterator[tuple[object, dict[Any, Any]]]:
+    """Yield each dict within nested dicts, the outer ones first, and its key."""
+    if isinstance(source, dict) and depth <= DEEPEST:
+        yield key, source
+        for name, part in source.items():
+            yield from dicts_within(part, name, depth + 1)
+
+
+def count_tensors(part: dict[Any, Any]) -> int:
+    """The number of tensors that are values of a dict."""
+    return sum(isinstance(value, Tensor) for value in part.values())
