@@ -85,9 +85,9 @@ def trained(cfg: DictConfig, *, soft: bool) -> NDArray[np.float64]:
 def composed(root: str, epochs: int, seed: int, overrides: list[str]) -> DictConfig:
     """A network from scratch, with the data and the training of the CamVid study."""
     scratch = ["encoder=small", "encoder.weights=null", "encoder.freeze=0", "encoder.cache=false", "model.width=null"]
-    given = [*scratch, f"data.root={root}", f"seed={seed}", f"trainer.max_epochs={epochs}", "optimizer.lr=3e-3", *overrides]
+    given = [f"data.root={root}", f"seed={seed}", f"trainer.max_epochs={epochs}", "optimizer.lr=3e-3", *overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", ["experiment=sweep_camvid", "decoder=bilinear", "fusion=sum", *given])
+        return compose("train", ["experiment=sweep_camvid", "decoder=bilinear", "fusion=sum", *scratch, *given])
 
 
 def report(found: dict[tuple[int, bool], Any], classes: list[str]) -> None:
