@@ -72,11 +72,11 @@ def verdict(kept: Kept) -> str:
 def fusion_text(kept: Kept) -> str:
     """Return the difference of the two fusions, and whether it depends on the operator."""
     found = [one for one in kept.analysis.marginal if one.contrast.factor == "fusion"]
-    text = "".join(
-        f"\nOver all operators, {one.contrast.a} minus {one.contrast.b} is {points(one)} points "
-        f"({'significant' if one.significant else 'not significant'}).\n"
+    said = [
+        f"{one.contrast.a} minus {one.contrast.b} is {points(one)}" + ("" if one.significant else " (not significant)")
         for one in found
-    )
+    ]
+    text = f"\nOver all operators, in points: {'; '.join(said)}.\n" if said else ""
     interactions = [one for one in kept.analysis.interactions if one.estimate.trainings is not None]
     if interactions:
         many = sum(one.significant for one in interactions)
