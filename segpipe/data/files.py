@@ -70,6 +70,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Change its permissions.") from error
     except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise unreadable(path, error) from error
 

@@ -1,5 +1,6 @@
 """Which image and mask files are read, how, and which are refused: by one reader, whoever asks."""
 
+import errno
 import io
 import os
 import struct
@@ -324,3 +325,14 @@ def test_files_of_public_data_are_what_plain_decoders_read(request):
             with PIL.Image.open(path) as mask:
                 assert (read_mask(path) == np.asarray(mask)).all()
                 assert read_size(path) == (mask.height, mask.width)
+
+
+@pytest.mark.parametrize("reader", [read_image, read_mask, read_size, decode])
+def test_a_file_that_may_not_be_read_need_not_be_replaced(reader, tmp_path, monkeypatch):
+    def refuse(path, *given, **named):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    PIL.Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match=r"a\.png: cannot be read \(Permission denied\)\. Change its permissions\.$"):
+        reader(tmp_path / "a.png")
