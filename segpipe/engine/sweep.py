@@ -87,7 +87,7 @@ def read_lines(path: Path) -> list[Line]:
     """
     try:
         content = read_text(path).splitlines()
-    except (OSError, UnicodeDecodeError, UserError) as error:
+    except (OSError, UserError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise UserError(
             f"sweep.cells={path}: {reason}. Give a text file with one line of overrides for each cell, such as "

@@ -22,6 +22,7 @@ from segpipe.data.folder import Folder
 from segpipe.data.folder.survey import decode
 from segpipe.data.masks import TURNS, read_mask
 from segpipe.data.resize import to_network
+from segpipe.engine import sweep
 from segpipe.errors import UserError
 
 NOISE = RNG.integers(0, 256, (*SIZE, 3), np.uint8)
@@ -336,3 +337,19 @@ def test_a_file_that_may_not_be_read_need_not_be_replaced(reader, tmp_path, monk
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(UserError, match=r"a\.png: cannot be read \(Permission denied\)\. Change its permissions\.$"):
         reader(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+@pytest.mark.parametrize("name", ["classes.json", "train.txt", "cells.txt"])
+def test_a_text_of_another_encoding_is_said_to_be_one(encoding, name, tmp_path):
+    """Of classes, of a split, of the cells of a sweep."""
+    nested(tmp_path)
+    path = tmp_path / name
+    path.write_bytes('["é", "b"]'.encode(encoding))
+    with pytest.raises(UserError, match=rf"{name}: this is no text in UTF-8 \(byte \d cannot be read\)\. Save it as"):
+        files.read_text(path)
+    if name == "classes.json":
+        assert any("Save it as UTF-8" in problem for problem in Folder(root=tmp_path, split="train").problems)
+    if name == "cells.txt":
+        with pytest.raises(UserError, match="Save it as UTF-8"):
+            sweep.read_lines(path)
