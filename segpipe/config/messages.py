@@ -46,7 +46,7 @@ REASONS = {  # of errors of the file system, each with what to do
     errno.EIO: "the disk or the network file system reports an error. Check it, then run the same command again.",
     errno.ESTALE: "the network file system has lost this file. Run the same command again.",
 }
-TAKES_NO_FILES = "this place takes no files, as /proc. Choose another place."
+TAKES_NO_FILES = "the system takes no files at this place. Choose another one."
 MAKING = ("makedirs", "mkdir", "mkdtemp", "_mkstemp_inner", "of_file")  # functions that make a file or a folder
 OF_THE_SYSTEM = {  # errors that concern no file
     errno.EMFILE: REASONS[errno.EMFILE],

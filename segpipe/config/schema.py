@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from segpipe.errors import UserError, nearest
+from segpipe.errors import NOT_PRINTABLE, UserError, nearest
 from segpipe.models.part import Part
 
 logging.getLogger("hydra").addHandler(logging.NullHandler())  # else it prints each error beside ours
@@ -139,6 +139,11 @@ def check_text(path: str, value: Any) -> None:
         raise UserError(f"{path}=: the value is empty. Give a value, or leave the option out; null is none.")
     if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise UserError(f"{path}={value}: the name has bytes that are not UTF-8. Rename the file or folder.")
+    if isinstance(value, str) and NOT_PRINTABLE.search(value):
+        raise UserError(
+            f"{path}={value}: the text has control characters, or characters that reverse the direction of writing. "
+            f"Remove them, or rename the file or folder."
+        )
 
 
 def is_within(number: float, low: float, high: float) -> bool:

@@ -46,19 +46,26 @@ def read(run: Run, *, trust: Iterable[str] = (), composed: DictConfig | None = N
     a class that is not trusted. No class is imported before all are checked.
     """
     try:
-        content = read_yaml(run.config)
-        check_no_interpolation(content)
-        wrong = [group for group in GROUPS if not isinstance(content.get(group), dict)]
-        if wrong or "run_dir" not in content or not isinstance(content["data"].get("dataset"), dict):
-            raise ValueError(f"{', '.join(wrong) or 'run_dir or data.dataset'} missing")
-        content = upgrade(content)
-        check_sizes(content)
+        content = checked(read_yaml(run.config))
+    except PermissionError as error:
+        raise UserError(f"{run.config}: cannot be read ({error.strerror}). Change its permissions.") from error
     except (OSError, ValueError, UserError) as error:
         raise UserError(f"{run.folder}: its config.yaml is damaged: {error}. {repair_hint(run.folder)}") from error
     typed = {(place, target) for place, target, _ in nodes(OmegaConf.to_container(composed))} if composed else set()
     for place, target, node in nodes(content):
         check_class(run, place, target, node, trust=trust, typed=typed)
-    return cast(DictConfig, OmegaConf.create(content))
+    return OmegaConf.create(content)
+
+
+def checked(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with every class under its present path. Raises ValueError where it is damaged."""
+    check_no_interpolation(content)
+    wrong = [group for group in GROUPS if not isinstance(content.get(group), dict)]
+    if wrong or "run_dir" not in content or not isinstance(content["data"].get("dataset"), dict):
+        raise ValueError(f"{', '.join(wrong) or 'run_dir or data.dataset'} missing")
+    content = upgrade(content)
+    check_sizes(content)
+    return content
 
 
 def check_no_interpolation(content: Any) -> None:

@@ -59,8 +59,13 @@ def check_pixels(height: int, width: int, what: str, *, share: float = 1.0) -> N
 
 
 def read_text(path: Path) -> str:
-    """Return the content of a UTF-8 text file, without a byte order mark. Raises UserError, OSError or ValueError."""
-    return read_bytes(path, limit=MOST_TEXT).decode("utf-8-sig")
+    """Return the content of a UTF-8 text file, without a byte order mark. Raises UserError or OSError."""
+    try:
+        return read_bytes(path, limit=MOST_TEXT).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: this is no text in UTF-8 (byte {error.start} cannot be read). Save it as UTF-8."
+        ) from error
 
 
 @contextmanager
@@ -70,6 +75,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Change its permissions.") from error
     except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise unreadable(path, error) from error
 

@@ -58,7 +58,7 @@ def evaluate(
     if out is None and shared.is_shared(run):
         raise UserError(f"{run}: a file, in which no results can be written. Give the folder for them: --out FOLDER.")
     predictor = Predictor(run, device=device, trust=trust)
-    check_can_write(out or predictor.run.folder, f"--out {out}" if out else str(run))
+    check_can_write(out or predictor.run.folder, f"--out {out or run}")
     with shared.opened(run) if shared.is_shared(run) else nullcontext():  # its errors name the file
         cfg, data = load_data(predictor, overrides=overrides, split=split, trust=trust)
     dataset = data.split(split)

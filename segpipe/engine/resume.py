@@ -1,6 +1,7 @@
 """The start of a training: in a new folder, or resumed from a checkpoint."""
 
 import hashlib
+import json
 import os
 import platform
 from contextlib import suppress
@@ -11,11 +12,12 @@ from typing import Any, get_args
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from pydantic import ValidationError
 
 from segpipe.config import build, data_folders
 from segpipe.config.plan import Plan
 from segpipe.config.schema import key_of
-from segpipe.config.stored import check_data_given, read, with_local_keys
+from segpipe.config.stored import check_data_given, checked, read, with_local_keys
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.engine.processes import shown_options
@@ -23,8 +25,9 @@ from segpipe.errors import UserError
 from segpipe.runs import checkpoints
 from segpipe.runs.checkpoints import latest_intact, quarantine
 from segpipe.runs.environment import code_version, environment
+from segpipe.runs.records import RunRecord
 from segpipe.runs.run import Run, display_path, repair_hint, typed
-from segpipe.runs.storage import read_history, write_bytes, write_text
+from segpipe.runs.storage import check_plain, parse_yaml, read_history, without_nan, write_bytes, write_text
 
 MAY_CHANGE = (
     "trainer.max_epochs", "callbacks.last.every_n_train_steps", "pictures", "data.root", "data.dataset.images",
@@ -65,6 +68,8 @@ class Start:
             "images": {name: len(data.split(name)) for name in get_args(Split)},
             "world_size": world_size,
         }
+        self.text = OmegaConf.to_yaml(plan.cfg, resolve=True)
+        check_readable(self.text, self.run.record)
 
     def write(self) -> None:
         """Write the configuration and the record."""
@@ -75,7 +80,7 @@ class Start:
             self.checkpoints = checkpoints.stamps(run)
         elif self.restart and (renamed := quarantine(run)):
             print(f"No checkpoint is intact: the training starts from scratch. Renamed: {', '.join(renamed)}.")
-        write_text(run.config, OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(run.config, self.text)
         run.update()
         data_folders.note(cfg, self.fingerprints)
 
@@ -90,6 +95,29 @@ class Start:
             if not path.is_file() or path.read_bytes() != content:
                 write_bytes(path, content)
         return True
+
+
+def check_readable(config: str, record: dict[str, Any]) -> None:
+    """Raise UserError where a run's configuration (YAML) or record could not be read again, so that it would be lost.
+
+    Reading has limits, because a folder may come from a stranger.
+    """
+    try:
+        checked(parse_yaml(config.encode(errors="backslashreplace")))
+        stored = json.loads(json.dumps(without_nan(record)))
+        check_plain(stored)
+        RunRecord.model_validate(stored)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, reason = ".".join(map(str, first["loc"])), f"{first['msg']}, but it is {str(first['input'])[:60]}"
+    except ValueError as error:
+        where, reason = "", str(error)
+    else:
+        return
+    raise UserError(
+        f"The run could not be read again after its training: {where}{': ' if where else ''}{reason}. Change this "
+        f"value or name."
+    )
 
 
 def check_unused(run: Run) -> None:

@@ -87,7 +87,7 @@ def read_lines(path: Path) -> list[Line]:
     """
     try:
         content = read_text(path).splitlines()
-    except (OSError, UnicodeDecodeError, UserError) as error:
+    except (OSError, UserError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise UserError(
             f"sweep.cells={path}: {reason}. Give a text file with one line of overrides for each cell, such as "
@@ -129,8 +129,7 @@ def parse(text: str, where: str) -> list[Override]:
         try:
             (override,) = OverridesParser.create().parse_overrides([word])
         except HydraException as error:
-            first = str(error).partition("\n")[0]
-            raise UserError(f"{where}: {word} cannot be read ({first}). Write KEY=VALUE.") from error
+            raise UserError(f"{where}: {explain(error) or f'{word} cannot be read. Write KEY=VALUE.'}") from error
         if override.is_sweep_override():
             raise UserError(f"{where}: {word} has several values, but a line is one cell. Write a line for each value.")
         keys.add(key)

@@ -1,5 +1,6 @@
 """The checkpoints of a run: atomic writing, reading with a check for damage, and which one to resume from."""
 
+import errno
 import os
 import zipfile
 from contextlib import suppress
@@ -16,6 +17,7 @@ Keep = Literal["all", "best", "none"]  # checkpoints to keep of a sweep's finish
 OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # the keys of a checkpoint with weights only
 WITHIN_EPOCH = "within_epoch"  # key of a checkpoint that was written before the end of its epoch
 NOT_FINITE = "holds numbers that are not finite"
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 SET_ASIDE = ".damaged"  # suffix of a quarantined file
 
 
@@ -100,7 +102,7 @@ def is_intact(path: Path) -> bool:
     """Return whether a checkpoint is undamaged, by the checksums of the zip file. Torch writes but does not check them.
 
     False where there is no regular file, and where an entry is compressed: torch does not compress, and a small file
-    could fill the memory.
+    could fill the memory. Raises UserError where the file cannot be read, which does not mean that it is damaged.
     """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
@@ -109,7 +111,14 @@ def is_intact(path: Path) -> bool:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 return False
             return sum(entry.file_size for entry in entries) <= size and archive.testzip() is None
-    except Exception:  # a damaged header may raise any error in zipfile
+    except Exception as error:  # a damaged header may raise any error in zipfile
+        if isinstance(error, MemoryError):
+            raise
+        if isinstance(error, OSError) and error.errno in UNREADABLE:
+            reason = f"{display_path(path)}: cannot be read ({error.strerror})"
+            raise UserError(
+                f"{reason}. Check its permissions and the disk, then run the same command again."
+            ) from error
         return False
 
 

@@ -217,8 +217,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises ValueError with the reason where the content is anything else, OSError and UserError as ``read_bytes``.
     """
+    return parse_yaml(read_bytes(path, limit=MAX_YAML_BYTES))
+
+
+def parse_yaml(file: bytes) -> dict[str, Any]:
+    """Return the mapping of a YAML file with this content. Raises ValueError, see ``read_yaml``."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    text = read_bytes(path, limit=MAX_YAML_BYTES).decode("utf-8")
+    if len(file) > MAX_YAML_BYTES:
+        raise ValueError(f"larger than {MAX_YAML_BYTES:,} bytes")
+    text = file.decode("utf-8")
     try:
         if "*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, loader)):
             raise ValueError("aliases are not allowed")

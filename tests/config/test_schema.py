@@ -236,6 +236,14 @@ def test_an_empty_value_is_rejected(key):
         Plan.of(configure(f"{key}="))
 
 
+@pytest.mark.parametrize("letter", ["\u202e", "\x1b", "\x07"])
+def test_characters_with_which_a_configuration_could_not_be_read_again_are_rejected(letter):
+    cfg = configure("run_dir=run")
+    cfg.run_dir = f"runs/a{letter}b"
+    with pytest.raises(UserError, match=r"run_dir=runs/a.+b: the text has control characters"):
+        Plan.of(cfg)
+
+
 def test_bytes_that_are_no_utf_8_are_rejected():
     cfg = configure("data=folder")
     cfg.data.root = "photos\udcff"

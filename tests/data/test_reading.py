@@ -1,5 +1,6 @@
 """Which image and mask files are read, how, and which are refused: by one reader, whoever asks."""
 
+import errno
 import io
 import os
 import struct
@@ -21,6 +22,7 @@ from segpipe.data.folder import Folder
 from segpipe.data.folder.survey import decode
 from segpipe.data.masks import TURNS, read_mask
 from segpipe.data.resize import to_network
+from segpipe.engine import sweep
 from segpipe.errors import UserError
 
 NOISE = RNG.integers(0, 256, (*SIZE, 3), np.uint8)
@@ -324,3 +326,30 @@ def test_files_of_public_data_are_what_plain_decoders_read(request):
             with PIL.Image.open(path) as mask:
                 assert (read_mask(path) == np.asarray(mask)).all()
                 assert read_size(path) == (mask.height, mask.width)
+
+
+@pytest.mark.parametrize("reader", [read_image, read_mask, read_size, decode])
+def test_a_file_that_may_not_be_read_need_not_be_replaced(reader, tmp_path, monkeypatch):
+    def refuse(path, *given, **named):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    PIL.Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match=r"a\.png: cannot be read \(Permission denied\)\. Change its permissions\.$"):
+        reader(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+@pytest.mark.parametrize("name", ["classes.json", "train.txt", "cells.txt"])
+def test_a_text_of_another_encoding_is_said_to_be_one(encoding, name, tmp_path):
+    """Of classes, of a split, of the cells of a sweep."""
+    nested(tmp_path)
+    path = tmp_path / name
+    path.write_bytes('["é", "b"]'.encode(encoding))
+    with pytest.raises(UserError, match=rf"{name}: this is no text in UTF-8 \(byte \d cannot be read\)\. Save it as"):
+        files.read_text(path)
+    if name == "classes.json":
+        assert any("Save it as UTF-8" in problem for problem in Folder(root=tmp_path, split="train").problems)
+    if name == "cells.txt":
+        with pytest.raises(UserError, match="Save it as UTF-8"):
+            sweep.read_lines(path)

@@ -1,5 +1,6 @@
 """A finished run as a function, and its evaluation."""
 
+import errno
 import json
 import os
 import shutil
@@ -116,6 +117,23 @@ def test_load_says_what_is_no_path(given, says):
 def test_a_predictor_says_which_option_it_does_not_take(options, says, finished_run):
     with pytest.raises(UserError, match=says):
         segpipe.Predictor(finished_run, **options)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "checkpoints/best.ckpt"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(name, finished_run, monkeypatch):
+    """The run is another user's; nobody has to train it again."""
+    opened = os.open
+
+    def refuse(path, *given, **named):
+        if str(path).endswith(name):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *given, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match=rf"{name}: cannot be read \(Permission denied\)\. C.*permissions") as caught:
+        segpipe.load(finished_run)
+    assert "damaged" not in str(caught.value)
+    assert "train" not in str(caught.value)
 
 
 def test_a_single_package_may_be_trusted_without_a_list():

@@ -9,7 +9,9 @@ from omegaconf import OmegaConf
 from support.configs import TINY, configure
 
 from segpipe.config import build
+from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
+from segpipe.data.datasets.shapes import Shapes
 from segpipe.engine import scheduler
 from segpipe.engine.fit import run_training
 from segpipe.engine.resume import check_same_config, identified, resolve_resume
@@ -126,3 +128,24 @@ def test_a_run_validated_every_other_epoch_can_be_resumed_after_a_move(tmp_path)
     metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
     assert metrics["val"]["miou"] == pytest.approx(max(row["val/miou"] for row in rows if "val/miou" in row), abs=1e-6)
     assert metrics["val"]["miou"] >= float(best) - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names", "says"),
+    [
+        (["seed=99999999999999999999"], None, "seed: Input should be less than"),
+        (["task.lr_batch=100000"], None, "task.lr_batch=100,?000"),
+        ([], ["a", "\u202eb"], "control characters"),
+        ([], ["a", 300 * "b"], r"classes.1: String should have at most 200 characters, but it is bbb"),
+    ],
+)
+def test_a_run_that_could_not_be_read_again_is_refused_before_it_is_trained(
+    overrides, names, says, tmp_path, monkeypatch
+):
+    """Its record or its configuration would count as damaged, so the training would be lost."""
+    if names:
+        monkeypatch.setattr(Shapes, "classes", [*names, *map(str, range(4))])
+    with pytest.raises(UserError, match=says) as caught:
+        train(configure(*TINY, *overrides, f"run_dir={tmp_path / 'run'}"))
+    assert "\n" not in explain(caught.value)
+    assert not (tmp_path / "run" / "config.yaml").exists()

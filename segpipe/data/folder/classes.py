@@ -64,7 +64,7 @@ class Entry(NamedTuple):
 
 def from_names(names: list[str], where: str) -> Classes:
     """Return classes of which only the names are given. Raises UserError for invalid or repeated names."""
-    if not names or not all(isinstance(name, str) and name for name in names):
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise UserError(f"{where}: {numbers(names) or 'nothing'}; allowed is {ALLOWED}.")
     if IGNORED in names:
         raise UserError(f"{where}: 'ignored' is not a class; pixels of value 255 are ignored. Leave it out.")

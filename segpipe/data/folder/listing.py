@@ -49,8 +49,8 @@ def read_list(path: Path) -> list[Line]:
     """Return the lines of a list, without empty lines and comments. Raises UserError if it is no list of images."""
     try:
         lines = [line.strip() for line in read_text(path).splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a list of images ({error}). Save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as a list of images ({error}).") from error
     found = [divided(line) for line in lines if line and not line.startswith("#")]
     if flags := [line for line in found if line.mask in ("-1", "0", "1")]:
         raise UserError(
