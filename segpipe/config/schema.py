@@ -124,6 +124,8 @@ def value_hint(path: str, value: Any, allowed: Any) -> str:
         return f" Write '{path}=[{','.join(numbers)}]'"
     if re.match(r"\$\w", text):
         return f" The shell has not replaced {text}: write it without quotes of the kind '...'."
+    if isinstance(value, bool | int | float) and str in (allowed, *get_args(allowed)):
+        return f" If it is a text, quote it twice: \"{path}='{text.lower()}'\""
     return nearest(value, literals(allowed))
 
 

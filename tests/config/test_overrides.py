@@ -87,6 +87,8 @@ def refusal(*words):
         (["seed=0-4"], "-m 'seed=range(0,5)'"),
         (["seed=0:4"], "-m 'seed=range(0,5)'"),
         (["seed=0..4"], "-m 'seed=range(0,5)'"),
+        (["resume=true"], """quote it twice: "resume='true'\""""),
+        (["data=folder", "data.root=2026"], """quote it twice: "data.root='2026'\""""),
         (["seed=$SEED"], "The shell has not replaced $SEED"),
         (["optimizer.lr=0,1"], "for a decimal number, optimizer.lr=0.1"),
         (["~seed"], "the program reads it. Give another value: seed=VALUE"),
