@@ -109,9 +109,11 @@ def check(cfg: DictConfig) -> None:
             )
         check_text(path, value)
         for number in value if isinstance(value, ListConfig) else [value]:
-            if isinstance(number, int | float) and not low <= number <= high:
+            infinite = isinstance(number, float) and math.isinf(number) and (low, high) != ANY
+            if isinstance(number, int | float) and (infinite or not low <= number <= high):
                 kind = float if is_valid(0.5, allowed) or is_valid([0.5], allowed) else type(number)
-                raise UserError(f"{path}={format_value(value)}: allowed is {describe(kind)} {between(low, high)}.")
+                kinds = describe(kind).replace("a ", "a finite ", 1) if infinite else describe(kind)
+                raise UserError(f"{path}={format_value(value)}: allowed is {kinds} {between(low, high)}.")
 
 
 def value_hint(path: str, value: Any, allowed: Any) -> str:
@@ -122,6 +124,8 @@ def value_hint(path: str, value: Any, allowed: Any) -> str:
     numbers = re.findall(r"\d+", text)
     if is_valid([1], allowed) and len(numbers) > 1:
         return f" Write '{path}=[{','.join(numbers)}]'"
+    if isinstance(value, float) and value.is_integer() and is_valid(1, allowed):
+        return f" Write {path}={value:.0f}"
     if re.match(r"\$\w", text):
         return f" The shell has not replaced {text}: write it without quotes of the kind '...'."
     if isinstance(value, bool | int | float) and str in (allowed, *get_args(allowed)):
