@@ -16,6 +16,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor
 
 from segpipe.config.schema import HYDRA_KEYS, arguments, locate
 from segpipe.data.augment import Augment, strict
@@ -232,7 +233,17 @@ def loss(cfg: DictConfig, module: SegmentationData) -> Loss:
             part.set_weight(module.median_frequency())
         if isinstance(part, ClassWeighted) and part.weight is not None and len(part.weight) != num_classes:
             raise UserError(f"loss.weight has {len(part.weight)} entries for {num_classes} classes: give one for each.")
+        if isinstance(part, ClassWeighted) and part.weight is not None and not valid_weights(part.weight):
+            raise UserError(
+                f"loss.weight={[round(float(weight), 6) for weight in part.weight]}: allowed are numbers of 0 or more, "
+                f"of which one is above 0."
+            )
     return built
+
+
+def valid_weights(weight: Tensor) -> bool:
+    """Return whether class weights (K,) are finite and 0 or more, and not all 0: the loss would be 0 or meaningless."""
+    return bool(weight.isfinite().all() and (weight >= 0).all() and weight.any())
 
 
 def task(cfg: DictConfig, module: SegmentationData) -> SegmentationTask:

@@ -33,7 +33,7 @@ CHOICES_OF_OTHERS: dict[str, dict[str, str]] = {  # by group: names that others 
     "trainer": {"gpu": "auto", "cuda": "auto", "mps": "auto", "default": "auto", "ddpgpu": "ddp"},
     "logger": {
         "off": "none", "false": "none", "null": "none", "no": "none", "csv": "none", "csvlogger": "none",
-        "tensorboard": "none",        "wandblogger": "wandb", "weightsandbiases": "wandb", "true": "wandb",
+        "tensorboard": "none", "wandblogger": "wandb", "weightsandbiases": "wandb", "true": "wandb",
     },
     "augment": {"heavy": "strong", "default": "light", "off": "none", "false": "none", "null": "none", "no": "none"},
     "data": {

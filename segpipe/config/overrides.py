@@ -1,5 +1,6 @@
 """The overrides of a command line: what Hydra cannot read, or would misunderstand, in a sentence with what to type."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,17 +38,18 @@ def check(words: Sequence[str]) -> None:
     """
     for index, word in enumerate(words):
         before = words[index - 1] if index else ""
-        rest = [after for after in words[index + 1 :][:1] if "=" not in after.lstrip("=")]
-        problem = split_problem(word, before, rest[0] if rest else "") or removal_problem(word) or choice_problem(word)
+        rest = list(itertools.takewhile(lambda after: "=" not in after.lstrip("="), words[index + 1 :]))
+        problem = split_problem(word, before, rest) or removal_problem(word) or choice_problem(word)
         if problem:
             raise UserError(problem)
 
 
-def split_problem(word: str, before: str, after: str) -> str | None:
+def split_problem(word: str, before: str = "", rest: Sequence[str] = ()) -> str | None:
     """Return what is wrong with a word that lacks its key, its equals sign or its value.
 
-    before, after: the words beside it; after is empty where it is an override.
+    before: the word before it. rest: the words after it, up to the next override.
     """
+    after = rest[0] if rest else ""
     lone = before and "=" not in before and not before.startswith("~")
     if word.startswith("="):
         value = word.lstrip("=") or after
@@ -68,9 +70,10 @@ def split_problem(word: str, before: str, after: str) -> str | None:
         return f"{word}: this is not an override. Write {shell_word(f'{key_meant(colon[1])}={value}')}"
     if "=" in before and not before.startswith("~") and key_of(before) not in groups():
         key, _, value = before.partition("=")
-        together = f"{value} {word}"
+        together = " ".join([value, word, *rest])
         one = f"{key}={together}" if parses_as_one(key, together) else f"{key}={quote_override(together)}"
-        compact = f"{key}={value}{word}" if value.endswith((",", "[")) and parses(f"{key}={value}{word}") else one
+        joined = f"{key}={together.replace(' ', '')}"
+        compact = joined if value.endswith((",", "[")) and parses(joined) else one
         return (
             f"{word}: this is not an override. If it belongs to the value before it, the shell has split them at the "
             f"space: write {shell_word(compact)}"
@@ -145,7 +148,7 @@ def grammar_problem(given: str, reason: str) -> str:
     """
     key, equals, value = given.partition("=")
     if not equals:
-        return split_problem(given, "", "") or no_equals(given, "")
+        return split_problem(given) or no_equals(given, "")
     name = re.sub(r"[^\w)\]]+$", "", re.sub(r"^[^\w+~]+", "", key.strip()))
     if value.startswith("="):
         return f"{given}: two equals signs. Write {shell_word(f'{name}=' + value.lstrip('=').strip())}"
@@ -222,6 +225,9 @@ def text_problem(given: str) -> str:
     key, _, value = given.partition("=")
     if "=" in value and key in groups():
         return f"{given}: two equals signs. Write {key}={value.partition('=')[0]}"
+    if "=" in value and (key == "stages" or re.fullmatch(r"\[[^'\"]*\]", value)):
+        items = ",".join(quote_override(item.strip()) for item in value.strip("[]").split(","))
+        return f"{given}: texts with an equals sign need quotation marks. Write {shell_word(f'{key}=[{items}]')}"
     what = "two equals signs" if given.count("=") > 1 else "Hydra cannot read this value"
     hint = text_hint(given)
     return f"{given}: {what}.{hint}" if hint else f"{given}: {what}. Quote the whole for the shell."

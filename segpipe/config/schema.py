@@ -111,7 +111,8 @@ def check(cfg: DictConfig) -> None:
         for number in value if isinstance(value, ListConfig) else [value]:
             if isinstance(number, int | float) and not is_within(number, low, high):
                 kind = float if is_valid(0.5, allowed) or is_valid([0.5], allowed) else type(number)
-                limits = f"{describe(kind)} {between(low, high)}".strip()
+                kinds = describe(kind).replace("a ", "a finite ", 1) if math.isinf(number) else describe(kind)
+                limits = f"{kinds} {between(low, high)}".strip()
                 raise UserError(f"{path}={format_value(value)}: allowed is {limits}.")
 
 
@@ -123,8 +124,12 @@ def value_hint(path: str, value: Any, allowed: Any) -> str:
     numbers = re.findall(r"\d+", text)
     if is_valid([1], allowed) and len(numbers) > 1:
         return f" Write '{path}=[{','.join(numbers)}]'"
+    if isinstance(value, float) and value.is_integer() and is_valid(1, allowed):
+        return f" Write {path}={value:.0f}"
     if re.match(r"\$\w", text):
         return f" The shell has not replaced {text}: write it without quotes of the kind '...'."
+    if isinstance(value, bool | int | float) and str in (allowed, *get_args(allowed)):
+        return f" If it is a text, quote it twice: \"{path}='{text.lower()}'\""
     return nearest(value, literals(allowed))
 
 

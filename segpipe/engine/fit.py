@@ -26,10 +26,10 @@ from segpipe.engine.guards import (
     StopAfterEpoch,
     StopAfterSignal,
     check_folder,
+    check_labels,
     check_limits,
     check_monitors,
     check_places,
-    check_validation,
     notes_on_length,
 )
 from segpipe.engine.resume import Start, check_same_config, is_complete, resolve_resume
@@ -161,7 +161,7 @@ def build_training(
         data.bands = Bands.from_record(bands)
     data.check(smallest=plan.encoder.min_size, ranks=rank_info.world_size, parts=cfg.task.accumulate)
     check_limits(cfg, data, ranks=rank_info.world_size)
-    check_validation(cfg, data)
+    check_labels(cfg, data)
     if not (cfg.data.get("crop") or cfg.data.get("size")):
         check_batch_norm(cfg, plan.encoder, min(data.sizes("train"), key=max))
     for note in data.notes():

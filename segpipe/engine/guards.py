@@ -159,8 +159,12 @@ def notes_on_length(cfg: DictConfig, data: SegmentationData) -> list[str]:
     ]
 
 
-def check_validation(cfg: DictConfig, data: SegmentationData) -> None:
-    """Raise UserError where validation chooses the best epoch, and no mask of it has a labelled pixel."""
+def check_labels(cfg: DictConfig, data: SegmentationData) -> None:
+    """Raise UserError where training has no labelled pixel, or validation has none and chooses the best epoch."""
+    if not data.has_labels("train"):
+        raise UserError(
+            "The train split has no labelled pixel, so there is nothing to learn from. Add labelled images to it."
+        )
     monitor = str(cfg.callbacks.best.get("monitor"))
     if monitor.startswith("val/") and not data.has_labels("val"):
         raise UserError(

@@ -208,7 +208,9 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool, result_ne
         workers = 1 if blocking else cfg.sweep.workers
         per_gpu = 1 if blocking else cfg.sweep.get("per_gpu", 1)
         gpu = devices.on_gpu(cfg)
-        slots.append(Scheduler(name=cfg.sweep.name, workers=workers, gpu=gpu, per_gpu=per_gpu, keep=cfg.sweep.keep))
+        slots.append(
+            Scheduler(name=str(cfg.sweep.name), workers=workers, gpu=gpu, per_gpu=per_gpu, keep=cfg.sweep.keep)
+        )
     slots[0].submit(folder, [*overrides, f"sweep.name={quote_override(cfg.sweep.name)}"])
     if blocking or result_needed:
         try:

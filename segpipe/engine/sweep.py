@@ -73,6 +73,8 @@ class Line(NamedTuple):
 
 def check_name(name: object) -> None:
     """Raise UserError for a ``sweep.name`` that is not the path of a folder below that of all sweeps."""
+    if isinstance(name, bool | float):
+        raise UserError(f"sweep.name={name}: this is no text. Quote it twice: \"sweep.name='{str(name).lower()}'\"")
     if not isinstance(name, str | int) or not all(is_component(part) for part in str(name).split("/")):
         raise UserError(
             f"sweep.name={'' if name is None else name}: allowed is the name of a folder, NAME or GROUP/NAME. The "

@@ -208,20 +208,27 @@ def test_a_share_of_less_than_one_batch_is_refused(key, tmp_path):
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("split", "says"),
+    [
+        ("val", r"val split has no labelled pixel, so val/miou has no value.*train/loss"),
+        ("train", "train split has no labelled pixel, so there is nothing to learn from"),
+    ],
+)
 @pytest.mark.parametrize("known", [True, False])
-def test_validation_without_labelled_pixels_is_refused(known, tmp_path, monkeypatch):
-    """No epoch would be the best. It is said before the training, also if the pixels were never counted."""
+def test_a_split_without_labelled_pixels_is_refused(split, says, known, tmp_path, monkeypatch):
+    """No epoch would be the best, or the loss 0. It is said before the training, also if pixels were never counted."""
     read = Shapes.read
 
     def unlabelled(self, index):
         sample = read(self, index)
-        return sample._replace(mask=np.full_like(sample.mask, 255)) if self.split == "val" else sample
+        return sample._replace(mask=np.full_like(sample.mask, 255)) if self.split == split else sample
 
     monkeypatch.setattr(Shapes, "read", unlabelled)
     monkeypatch.setattr(Shapes, "class_pixels", lambda self: None)
     if known:
-        monkeypatch.setattr(module, "known_class_pixels", lambda dataset: np.full(5, dataset.split != "val"))
-    with pytest.raises(UserError, match=r"val split has no labelled pixel, so val/miou has no value.*train/loss"):
+        monkeypatch.setattr(module, "known_class_pixels", lambda dataset: np.full(5, dataset.split != split))
+    with pytest.raises(UserError, match=says):
         train(configure(*TINY, f"run_dir={tmp_path / 'run'}"))
     assert not (tmp_path / "run" / "run.json").exists()
 

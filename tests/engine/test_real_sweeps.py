@@ -33,6 +33,14 @@ def records(folder):
     return {path.name: json.loads((path / "run.json").read_text()) for path in folder.glob("[!.]*/")}
 
 
+@pytest.mark.slow
+def test_the_name_of_a_sweep_may_be_a_number(tmp_path):
+    """Hydra reads 2026 as a number, and an environment variable has to be a text."""
+    run("segpipe.train", "-m", *CHOICES, "model=fcn32s", "sweep.name=2026", cwd=tmp_path)
+    (record,) = records(tmp_path / "outputs" / "sweeps" / "2026").values()
+    assert record["status"] == "finished"
+
+
 def test_a_sweep_runs_each_network_once_lists_what_is_refused_and_ends_with_1_if_one_fails(tmp_path):
     """Eight cells: four are refused, two and two are one network, of which one diverges."""
     folder = tmp_path / "outputs" / "sweeps" / "one"

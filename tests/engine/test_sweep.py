@@ -216,6 +216,12 @@ def test_a_name_that_is_no_folder_is_rejected(name):
         sweep.check_name(name)
 
 
+@pytest.mark.parametrize("name", [float("nan"), 1e3, True])
+def test_a_name_that_hydra_reads_as_another_value_is_quoted(name):
+    with pytest.raises(UserError, match=rf"""Quote it twice: "sweep.name='{str(name).lower()}'\""""):
+        sweep.check_name(name)
+
+
 @pytest.mark.parametrize("name", ["x", 7, "a/b", "[red]", "a b", "नमस्ते", "2026-01-01_10-00-00"])
 def test_a_name_of_a_folder_is_accepted(name):
     sweep.check_name(name)

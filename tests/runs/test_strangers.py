@@ -221,7 +221,7 @@ def checkpoint(tmp_path, **entries):
     ids=str,
 )
 def test_weights_are_finite_numbers(tmp_path, state):
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match=r"is damaged|Its training diverged"):
         checkpoints.read(checkpoint(tmp_path, state_dict=state))
 
 

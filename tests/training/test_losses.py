@@ -138,6 +138,14 @@ def test_class_weights_are_made_and_refused_alike_for_all_that_take_them():
         build.loss(cfg, data)
 
 
+@pytest.mark.parametrize("weight", [[0.0] * 6, [1.0] * 5 + [-1.0], [1.0] * 5 + [float("nan")]])
+def test_class_weights_without_a_meaning_are_refused(weight):
+    cfg = configure("data.dataset.train=8", "loss=focal")
+    cfg.loss.weight = weight
+    with pytest.raises(UserError, match="allowed are numbers of 0 or more, of which one is above 0"):
+        build.loss(cfg, build.data(cfg))
+
+
 # The hardest pixels
 
 

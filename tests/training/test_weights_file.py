@@ -50,6 +50,7 @@ def refusal(path):
         (b"%PDF-1.5", "a PDF"),
         (b"\x7fELF\x02", "a program"),
         (b"\x08\x07\x12\x07pytorch" + b"\0" * 99, "not a state dict that can be read"),
+        (b"x.txt" + b"\0" * 252 + b"ustar" + b"\0" * 5000, "not a state dict that can be read"),
         (pickle.dumps({"w": 1}, protocol=4), "not a state dict that can be read"),
     ],
 )

@@ -38,7 +38,10 @@ class Options(NamedTuple):
             return None
         root = Path(os.path.expanduser(self.root))
         if not root.is_dir():
-            raise UserError(f"data.root={root}: there is no such folder.")
+            by_shell = " The shell has not replaced the $: write it without quotes of the kind '...'." * (
+                "$" in str(root)
+            )
+            raise UserError(f"data.root={root}: there is no such folder.{by_shell}")
         return root
 
     @property
