@@ -219,7 +219,7 @@ def of_header(text):
         (of_header("{'descr': '<f4', 'fortran_order': False, 'shape': (-3, 5), }"), "shape"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(20), "a header of 4294967295 bytes; allowed are 10000"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",  # a TIFF file holds the time
 )
 def test_files_that_no_form_reads_are_refused_by_their_header(tmp_path, content, says):
     (tmp_path / "a.npy").write_bytes(content)
