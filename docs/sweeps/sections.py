@@ -121,8 +121,8 @@ def names(levels: Sequence[str]) -> str:
 
 def table(lines: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown."""
-    rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    rows = [f"| {' | '.join(row)} |\n" for row in lines]
+    return "".join([rows[0], "|---" * len(lines[0]) + "|\n", *rows[1:]])
 
 
 def cost_text(results: Sequence[NetworkResult | None], name: str, unit: float, digits: int) -> str:

@@ -197,7 +197,7 @@ def test_the_progress_of_the_list_is_printed(tmp_path, monkeypatch):
         ),
         ("decoder=deconv decoder=bilinear", "line 1: decoder is given twice"),
         ("decoder='deconv", "line 1: No closing quotation"),
-        ("decoder=[1", "line 1: decoder=.1: Hydra cannot read this. Close each bracket"),
+        ("decoder=[1", r"line 1: decoder=\[1: \[ is not closed. Write 'decoder=\[1\]'"),
         ("hydra.sweep.dir=x", "line 1: hydra.sweep.dir is not part of a cell"),
         ("sweep.name=x", "line 1: sweep.name is not part of a cell"),
         ("# nothing\n\n", "the file has no line of overrides"),
