@@ -118,6 +118,7 @@ BACKBONES = {  # beginnings of names: the choice of the encoder that has backbon
 }
 NOT_OF_TIMM = {"swin": "Swin's windows take images of one size", "mit": "timm has no Mix Transformer"}
 PARTS = ("model", "encoder", "neck", "decoder")  # groups for which the name of a network or of a backbone may be typed
+OF_ANY_GROUP = ("none",)  # says nothing about which group is meant
 
 
 def choice_hint(group: str, given: str, allowed: Sequence[str]) -> str:
@@ -130,7 +131,8 @@ def choice_hint(group: str, given: str, allowed: Sequence[str]) -> str:
         return f" Did you mean '{same[0]}'?"
     if (ours := CHOICES_OF_OTHERS.get(group, {}).get(word)) in allowed:
         return f" Write {group}={ours}{REMARKS.get((group, str(ours)), '')}"
-    if others := [f"{other}={name}" for other in PARTS for name in options(other) if squash(name) == word != "none"]:
+    others = [f"{other}={name}" for other in PARTS for name in options(other) if squash(name) == word]
+    if others and word not in OF_ANY_GROUP:
         return f" It is another part of the network: {' or '.join(others)}"
     if group in PARTS and (text := network_hint(given, word)):
         return text
