@@ -50,17 +50,14 @@ def verdict(kept: Kept) -> str:
     better = [name for name, one in known.items() if one.significant and one.estimate.difference > 0]
     worse = [name for name, one in known.items() if one.significant and one.estimate.difference < 0]
     rest = [name for name in known if name not in (*better, *worse)]
-    parts = [f"{names(better)} above"] if better else []
-    parts += [f"{names(worse)} below"] if worse else []
-    found = f"{' and '.join(parts)} `{REFERENCE}` by a significant difference" if parts else "no operator"
-    if not parts:
-        found = f"no operator differs significantly from `{REFERENCE}`"
+    found = {"above": better, "below": worse}
+    parts = [f"significantly {side} `{REFERENCE}`: {names(which)}" for side, which in found.items() if which]
+    parts += [f"not resolved: {names(rest)}"] if rest else []
     family = next(iter(known.values())).family
     sizes = [one.estimate.difference for one in known.values()]
     text = (
-        f"**Verdict.** Of {len(known)} operators, {found}"
-        + (f"; not resolved: {names(rest)}" if rest and parts else "")
-        + f". The observed differences to `{REFERENCE}` are {format_score(min(sizes))} to {format_score(max(sizes))} "
+        f"**Verdict.** Of {len(known)} operators, {'; '.join(parts)}. The observed differences to `{REFERENCE}` are "
+        f"{format_score(min(sizes))} to {format_score(max(sizes))} "
         f"points of test mIoU. Differences are means over sum and concatenation; significance is by Holm's p over the "
         f"{family} differences of the sweep, for new trainings on these images. In the tables, scores are test mIoU in "
         f"percent, mean ± standard deviation over seeds; differences have 95 % intervals, and significant ones are "

@@ -54,8 +54,10 @@ def kept(tmp_path_factory):
 
 def test_the_section_says_what_the_runs_say(kept):
     text = script()["section"](kept)
-    assert "Of 3 operators, `deconv` above and `nearest` below `bilinear`" in text
-    assert "not resolved: `pixelshuffle`" in text
+    assert (
+        "Of 3 operators, significantly above `bilinear`: `deconv`; significantly below `bilinear`: `nearest`; "
+        "not resolved: `pixelshuffle`." in text
+    )
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     first, fusions, matched = rows[:4], rows[4:6], rows[6:]
     assert (first[0][0], first[3][0]) == ("| `deconv`", "| `nearest`")
