@@ -6,7 +6,6 @@ The scores are a reference for upsampling operators, not a limit: a learned deco
 from pathlib import Path
 from typing import Any, get_args
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
@@ -16,8 +15,8 @@ from segpipe.analysis import oracle
 from segpipe.analysis.oracle import RESAMPLERS
 from segpipe.config import build
 from segpipe.config.messages import user_errors
-from segpipe.config.overrides import check as check_overrides
-from segpipe.config.schema import CONF, check
+from segpipe.config.overrides import composed
+from segpipe.config.schema import check
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError
 from segpipe.runs.run import PYTHON, display_path, quote_template, shell_line
@@ -52,9 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the file to write (default: outputs/bounds/DATA-SPLIT.json)")
     given = parser.parse_args()
     with user_errors():
-        check_overrides(given.overrides)
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", given.overrides)
+        cfg = composed(given.overrides)
         check(cfg)
         out = given.out or Path("outputs") / "bounds" / f"{cfg.data.name}-{given.split}.json"
         if out.is_dir():

@@ -3,14 +3,13 @@
 import sys
 from typing import get_args
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
 
 from segpipe.config import build
 from segpipe.config.messages import user_errors
-from segpipe.config.overrides import check as check_overrides
-from segpipe.config.schema import CONF, check
+from segpipe.config.overrides import composed
+from segpipe.config.schema import check
 from segpipe.data.check import Report
 from segpipe.data.dataset import Split
 from segpipe.errors import UserError, printable
@@ -41,9 +40,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help=f"print all problems, not {SHOWN} of them")
     given = parser.parse_args()
     with user_errors():
-        check_overrides(given.overrides)
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", given.overrides)
+        cfg = composed(given.overrides)
         check(cfg)
         report = check_data(cfg)
     if report.pixels:

@@ -49,7 +49,7 @@ def in_words(one: Comparison) -> str:
 def verdict(kept: Kept, drawn: Kept | None) -> str:
     """Return which differences are significant, and whether those of the drawn scenes hold."""
     pairs = same_pairs(kept, drawn)
-    found = [f"{in_words(one)} by {points(one).replace('**', '')}" for one, _ in pairs if one.significant]
+    found = [f"{in_words(one)} by {points(one, bold=False)}" for one, _ in pairs if one.significant]
     text = "**Verdict.** " + (
         f"Significant differences, in points of test mIoU: {join_words(found)}.\n"
         if found

@@ -31,7 +31,7 @@ def section(folder: Path = HERE) -> str:
 def entry(kept: Kept, a: str, b: str) -> str:
     """Return the difference a - b with its interval; "not significant" is said."""
     one = differences(kept.analysis.marginal)[a, b]
-    return points(one).strip("*") + ("" if one.significant else ", not significant")
+    return points(one, bold=False) + ("" if one.significant else ", not significant")
 
 
 def written(page: str, folder: Path = HERE) -> str:

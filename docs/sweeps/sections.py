@@ -105,13 +105,13 @@ def score(result: NetworkResult | None) -> str:
     return format_mean_std(result.test, result.std)
 
 
-def points(one: Comparison) -> str:
-    """Return a difference in points with its 95 % interval for new trainings; bold where it is significant."""
+def points(one: Comparison, *, bold: bool = True) -> str:
+    """Return a difference in points with its 95 % interval for new trainings. bold: where it is significant."""
     more = extra_digits(one)
     text = format_score(one.estimate.difference, more=more)
     if one.estimate.trainings is not None:
         text += f" ({format_interval(one.estimate.trainings, more=more)})"
-    return f"**{text}**" if one.significant else text
+    return f"**{text}**" if one.significant and bold else text
 
 
 def names(levels: Sequence[str]) -> str:

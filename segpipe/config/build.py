@@ -130,10 +130,13 @@ def check_made(node: DictConfig, path: str, made: Any) -> None:
     """
     kind = made.func if isinstance(made, partial) else type(made)
     if path in MADE and inspect.isclass(kind) and not issubclass(kind, MADE[path]):
-        raise UserError(
-            f"{path}._target_={node._target_}: it makes a {kind.__name__}; allowed is a class derived from "
-            f"{MADE[path].__module__}.{MADE[path].__name__}."
-        )
+        raise wrong_kind(node, path, kind, f"{MADE[path].__module__}.{MADE[path].__name__}")
+
+
+def wrong_kind(node: DictConfig, path: str, kind: type, allowed: str) -> UserError:
+    """Return the error for a node that makes an object of another kind. allowed: the dotted path of a base class."""
+    made = f"{path}._target_={node.get('_target_')}: it makes a {kind.__name__}"
+    return UserError(f"{made}; allowed is a class derived from {allowed}.")
 
 
 def network(cfg: DictConfig, num_classes: int, bands: Bands | None = None) -> Network:
@@ -350,10 +353,7 @@ def instantiate_all(node: DictConfig) -> list[Any]:
     made = {name: instantiate(item, _convert_="all") for name, item in node.items() if item is not None}
     for name, one in made.items():
         if not isinstance(one, pl.Callback):
-            raise UserError(
-                f"callbacks.{name!s}._target_={node[name].get('_target_')}: it makes a {type(one).__name__}; allowed "
-                f"is a class derived from pytorch_lightning.callbacks.Callback."
-            )
+            raise wrong_kind(node[name], f"callbacks.{name!s}", type(one), "pytorch_lightning.callbacks.Callback")
     return [*made.values()]
 
 

@@ -52,30 +52,20 @@ REMARKS = {  # on a choice that is not quite what the word of others means
 }
 ARCHITECTURES = {  # of others: the settings that are nearest to them, and what these lack
     "attentionunet": ("model=unet fusion=attention_gate", ""),
-    "bisenet": ("", ""),
     "deeplab": ("model=fcn8s encoder=resnet50 decoder=bilinear", "atrous convolutions and their pyramid"),
     "deeplabv2": ("model=fcn8s encoder=resnet50 decoder=bilinear", "atrous convolutions and their pyramid"),
     "deeplabv3": ("model=fcn8s encoder=resnet50 decoder=bilinear", "atrous convolutions and their pyramid"),
     "deeplabv3plus": ("model=ladder encoder=resnet50 fusion=concat", "atrous convolutions and their pyramid"),
-    "enet": ("", ""),
-    "erfnet": ("", ""),
-    "icnet": ("", ""),
-    "unext": ("", ""),
     "dpt": ("model=ladder encoder=vit", ""),
     "fcnresnet50": ("model=fcn8s encoder=resnet50", "atrous convolutions"),
     "fcnresnet101": ("model=fcn8s encoder=resnet101", "atrous convolutions"),
     "fpn": ("model=ladder encoder=resnet50 decoder=nearest fusion=sum", "predictions from several levels"),
     "hrnet": ("model=ladder encoder=timm encoder.backbone=hrnet_w18", ""),
     "linknet": ("model=ladder encoder=resnet18 decoder=deconv fusion=sum", ""),
-    "mask2former": ("", "queries that predict masks"),
-    "maskformer": ("", "queries that predict masks"),
-    "maskrcnn": ("", "instances"),
     "nnunet": ("model=unet", "a configuration chosen from the data"),
     "ocrnet": ("model=ladder encoder=timm encoder.backbone=hrnet_w18", "object context"),
-    "oneformer": ("", "queries that predict masks"),
     "pspnet": ("model=fcn8s encoder=resnet50 decoder=bilinear", "pyramid pooling"),
     "resunet": ("model=unet encoder=resnet34", ""),
-    "sam": ("", "prompts"),
     "segnext": ("model=ladder encoder=timm encoder.backbone=convnext_tiny", "its encoder, MSCAN"),
     "segformer": ("model=ladder encoder=timm encoder.backbone=pvt_v2_b0", "its encoder, the Mix Transformer"),
     "segmenter": ("model=ladder encoder=vit", "its decoder of class tokens"),
@@ -86,8 +76,20 @@ ARCHITECTURES = {  # of others: the settings that are nearest to them, and what 
     "unetplusplus": ("model=unet", "nested skips"),
     "unet3plus": ("model=unet", "skips between all levels"),
     "upernet": ("model=ladder encoder=timm encoder.backbone=convnext_tiny", "pyramid pooling"),
-    "yolo": ("", "boxes"),
 }
+NOTHING_LIKE = (
+    "bisenet",
+    "enet",
+    "erfnet",
+    "icnet",
+    "unext",
+    "mask2former",
+    "maskformer",
+    "maskrcnn",
+    "oneformer",
+    "sam",
+    "yolo",
+)  # networks of others
 BACKBONES = {  # beginnings of names: the choice of the encoder that has backbones of this kind
     "efficientnet": "timm encoder.backbone=efficientnet_b0",
     "convnext": "timm encoder.backbone=convnext_tiny",
@@ -141,15 +143,11 @@ def choice_hint(group: str, given: str, allowed: Sequence[str]) -> str:
 
 def network_hint(given: str, word: str) -> str:
     """Return what is nearest to a network or a backbone of others; empty if it is not known. word: squashed."""
+    if word in NOTHING_LIKE:
+        return f" {given} is not in segpipe, and nothing like it."
     if word in ARCHITECTURES:
         settings, lacking = ARCHITECTURES[word]
-        near = f" The nearest to it: {settings}" if settings else ""
-        without = (", without " if near else " without ") + lacking if lacking else ""
-        return (
-            f" {given} is not in segpipe.{near}{without}"
-            if near
-            else f" {given} is not in segpipe, and nothing like it."
-        )
+        return f" {given} is not in segpipe. The nearest to it: {settings}{lacking and f', without {lacking}'}"
     kind = max((beginning for beginning in BACKBONES if word.startswith(beginning)), key=len, default=None)
     if kind is None:
         return ""

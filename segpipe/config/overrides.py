@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 
 from segpipe.config.choice_hints import choice_hint, squash
 from segpipe.config.choices import REQUIRED
 from segpipe.config.hints import groups, key_meant
-from segpipe.config.schema import EXTRA_KEYS, NODES, key_of, options
+from segpipe.config.schema import CONF, EXTRA_KEYS, NODES, key_of, options
 from segpipe.errors import UserError, nearest
 from segpipe.runs.run import quote_override, shell_word
 
@@ -29,6 +31,16 @@ FUNCTIONS = {  # of Hydra's grammar, each with an override that uses it
 }  # fmt: skip
 OPTIONAL_GROUPS = ("experiment", "debug")  # null chooses none of them
 GROUPS_OF_SEVERAL = ("experiment", "debug", "callbacks")  # their choices can be combined: callbacks=[default,ema]
+
+
+def composed(words: Sequence[str], *, before: Sequence[str] = ()) -> DictConfig:
+    """Return the configuration of a training with the overrides of a command line. before: overrides of the program.
+
+    Raises UserError as ``check``, and Hydra's errors.
+    """
+    check(words)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", [*before, *words])
 
 
 def check(words: Sequence[str]) -> None:

@@ -14,7 +14,6 @@ from segpipe.data.files import (
     check_readable,
     header_of,
     most_bytes,
-    read_image_bytes,
     read_stored,
     reading,
     unreadable,
@@ -35,17 +34,18 @@ TURNS = {  # by EXIF orientation
 AS_MASK = "Save the mask as an 8-bit PNG of class indices, or of 0 and 255."
 
 
-def open_mask(path: Path) -> tuple[PIL.Image.Image, Header]:
+def open_mask(path: Path) -> tuple[PIL.Image.Image | None, Header]:
     """Return a mask file as a decoded, upright Pillow image, and its header.
 
-    Raises UserError if it cannot be read, or if its values would not be those that its author sees.
+    The image is None for an array, and for a mask of other numbers than 8 bits: ``read_mask_values`` reads those.
+    Raises UserError if the file cannot be read, or if its values would not be those that its author sees.
     """
-    with reading(path):
-        data = BytesIO(read_image_bytes(path))
-        header = mask_header(data, path)
+    with reading(path), open_regular(path, limit=most_bytes()) as file:
+        header = mask_header(file, path)
         if has_wide_numbers(header):
-            raise more_than_8_bits(path)
-        picture = open_as(header.format, data)
+            return None, header
+        file.seek(0)
+        picture = open_as(header.format, BytesIO(file.read(most_bytes())))
         picture.load()
         return stand_upright(picture, header, path), header
 
@@ -151,11 +151,9 @@ def read_mask(path: Path) -> Mask:
     Masks of 16 bits and more, and arrays, are read as well where their numbers are at most 255. This function is for
     data sets of known format; ``survey.decode`` is for others. Raises UserError for other modes.
     """
-    with reading(path), open_regular(path, limit=most_bytes()) as file:
-        wide = has_wide_numbers(mask_header(file, path))
-    if wide:
-        return small_values(read_mask_values(path), path)
     picture, _ = open_mask(path)
+    if picture is None:
+        return small_values(read_mask_values(path), path)
     if picture.mode not in ("L", "P", "1"):
         raise UserError(
             f"{path}: a mask of mode {picture.mode}, {picture.height} x {picture.width} pixels; masks must be "

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from segpipe.config import build, data_folders
-from segpipe.config.overrides import check as check_overrides
+from segpipe.config.overrides import composed
 from segpipe.config.plan import Plan
-from segpipe.config.schema import CONF, key_of, options
+from segpipe.config.schema import key_of, options
 from segpipe.config.stored import check_data_given, read, with_local_keys
 from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.data.files import file_digest
@@ -102,12 +101,10 @@ def load_data(
     stored = read(predictor.run, trust=trust)
     same = not any(key_of(override) == "data" for override in overrides) and stored.data.get("name") in options("data")
     chosen = [f"data={stored.data.name}"] if same else []
-    check_overrides(overrides)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("train", [*chosen, f"data.size={predictor.size}".replace("None", "null"), *overrides])
-    cfg = with_local_keys(stored, composed, predictor.run)
+    given = composed(overrides, before=[*chosen, f"data.size={predictor.size}".replace("None", "null")])
+    cfg = with_local_keys(stored, given, predictor.run)
     if overrides:
-        cfg.data = composed.data
+        cfg.data = given.data
         if same:
             data_folders.use(cfg, predictor.run.record, only_missing=True)
     check_data_given(predictor.run, stored, cfg)

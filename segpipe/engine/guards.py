@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from segpipe.data.dataset import Split
 from segpipe.data.module import SegmentationData
 from segpipe.engine import shutdown
+from segpipe.engine.dry_run import limited
 from segpipe.errors import UserError, nearest, pluralise
 from segpipe.metrics.confusion import score_paths
 from segpipe.runs.run import Run, display_path
@@ -144,12 +145,8 @@ def check_limits(cfg: DictConfig, data: SegmentationData, *, ranks: int = 1) -> 
 
 def notes_on_length(cfg: DictConfig, data: SegmentationData) -> list[str]:
     """Return a note where the warm-up of the learning rate is longer than the training."""
-    warmup, limit, batches = cfg.scheduler.get("warmup"), cfg.trainer.get("limit_train_batches"), data.train_batches()
-    if isinstance(limit, float):
-        batches = int(batches * limit)
-    elif limit is not None:
-        batches = min(batches, limit)
-    steps = batches * cfg.trainer.max_epochs
+    warmup = cfg.scheduler.get("warmup")
+    steps = limited(data.train_batches(), cfg.trainer.get("limit_train_batches")) * cfg.trainer.max_epochs
     if not isinstance(warmup, int) or warmup <= steps:
         return []
     return [

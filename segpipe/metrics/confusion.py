@@ -140,7 +140,6 @@ SCORES = {  # by the key in metrics.json; new entries are logged, printed and re
     "frequency_weighted_iou": Score(frequency_weighted_iou, "frequency-weighted IoU"),
     "dice": Score(dice, "Dice", per_class="dice"),
 }
-
 CLASS_SCORES = {  # of single classes only: in metrics.json, in the table of a test and in W&B's summary
     "precision": Score(precision, "precision", per_class="precision"),
     "recall": Score(class_accuracy, "recall", per_class="recall"),  # the accuracy of a class, by its other name

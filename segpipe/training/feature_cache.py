@@ -71,22 +71,20 @@ class FeatureCache:
         if x.requires_grad:
             return self.network.encoder.extract(x)
         folder, names = self.current_folder(x), digests(image)
-        read = {stride: read_batch([path_of(folder, name, stride) for name in names]) for stride in self.strides}
-        if all(one is not None for one in read.values()):
+        files = {stride: [path_of(folder, name, stride) for name in names] for stride in self.strides}
+        complete = all(path.is_file() for paths in files.values() for path in paths)
+        if complete and (maps := read_maps(files)) is not None:
             self.read += len(names)
-            shapes = next(one.shapes for one in read.values() if one is not None)
-            unread = torch.full((), torch.nan, device=x.device)
-            maps = {stride: unread.expand(shape) for stride, shape in shapes.items()}
-            return maps | {stride: one.values.to(x.device) for stride, one in read.items() if one is not None}
+            return {stride: one.to(x.device) for stride, one in maps.items()}
         self.computed += len(names)
         computed = self.network.encoder.extract(x)
         if self.dtype is not None:  # as they will be read
             computed = {stride: one.to(self.dtype).to(one.dtype) for stride, one in computed.items()}
-        for position, name in enumerate(names):
-            for stride, one in read.items():
-                if one is None:
+        for stride, paths in files.items():
+            for position, path in enumerate(paths):
+                if complete or not path.is_file():  # complete: one of them is damaged
                     with suppress(OSError):
-                        write_bytes(path_of(folder, name, stride), pack(computed, stride, position, self.dtype))
+                        write_bytes(path, pack(computed, stride, position, self.dtype))
         return computed
 
     def current_folder(self, x: Tensor) -> Path:
@@ -288,6 +286,21 @@ def pack(maps: Maps, stride: int, position: int, dtype: torch.dtype | None) -> b
     head = json.dumps(about).encode()
     head += b" " * (-(4 + len(head)) % 64)  # the values begin at a multiple of 64 bytes
     return len(head).to_bytes(4, "big") + head + values
+
+
+def read_maps(files: Mapping[int, Sequence[Path]]) -> Maps | None:
+    """The maps of a batch from ``files``, of each image at each stride that is kept; None if one is missing or damaged.
+
+    The maps of all other strides have their shapes, and no values: NaN.
+    """
+    unread = torch.full((), torch.nan)
+    maps: Maps = {}
+    for stride, paths in files.items():
+        if (batch := read_batch(paths)) is None:
+            return None
+        shapes = {other: unread.expand(shape) for other, shape in batch.shapes.items()}
+        maps = shapes | maps | {stride: batch.values}
+    return maps
 
 
 class Batch(NamedTuple):

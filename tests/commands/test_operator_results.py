@@ -6,17 +6,11 @@ import runpy
 import pytest
 from support.fake_runs import write_sweep
 from support.paths import ROOT
+from support.sweep_scripts import SWEEPS, script
 
 from segpipe.runs import archive
 
-SWEEPS = ROOT / "docs" / "sweeps"
 DECODERS = {"bilinear": 0.70, "deconv": 0.75, "nearest": 0.60, "pixelshuffle": 0.701}
-
-
-def script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SWEEPS))
-        return runpy.run_path(str(SWEEPS / "operators.py"))
 
 
 def sweep(folder, fusions=("sum", "concat"), *, seeds=4, decoders=DECODERS, **given):
@@ -36,7 +30,7 @@ def sweep(folder, fusions=("sum", "concat"), *, seeds=4, decoders=DECODERS, **gi
 
 def test_the_page_is_that_of_the_archives():
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert script()["written"](page) == page, "run: python docs/sweeps/operators.py"
+    assert script("operators.py")["written"](page) == page, "run: python docs/sweeps/operators.py"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +47,7 @@ def kept(tmp_path_factory):
 
 
 def test_the_section_says_what_the_runs_say(kept):
-    text = script()["section"](kept)
+    text = script("operators.py")["section"](kept)
     assert (
         "Of 3 operators, significantly above `bilinear`: `deconv`; significantly below `bilinear`: `nearest`; "
         "not resolved: `pixelshuffle`." in text
@@ -72,7 +66,7 @@ def test_the_section_says_what_the_runs_say(kept):
 
 
 def test_what_is_not_kept_is_open(kept, tmp_path):
-    section = script()["section"]
+    section = script("operators.py")["section"]
     assert section(tmp_path).startswith("Open")
     (tmp_path / "sweep_operators.zip").write_bytes((kept / "sweep_operators.zip").read_bytes())
     assert "Open: `operators_fusions` is not finished." in section(tmp_path)
@@ -83,21 +77,21 @@ def test_missing_runs_are_said(tmp_path):
     record = folder / "deconv-sum-4-s3" / "run.json"
     record.write_text(record.read_text().replace("finished", "failed"))
     archive.write(folder, tmp_path / "sweep_operators.zip")
-    assert "31 of 32 runs; the others are not finished. They are of 8 networks, 4 seeds." in script()["section"](
-        tmp_path
-    )
+    assert "31 of 32 runs; the others are not finished. They are of 8 networks, 4 seeds." in script("operators.py")[
+        "section"
+    ](tmp_path)
 
 
 def test_two_seeds_give_no_verdict(tmp_path):
     archive.write(sweep(tmp_path / "sweep_operators", seeds=2), tmp_path / "sweep_operators.zip")
-    text = script()["section"](tmp_path)
+    text = script("operators.py")["section"](tmp_path)
     assert "Fewer than three seeds" in text
     assert "Verdict" not in text
 
 
 def test_the_best_are_those_of_validation_of_a_finished_sweep(tmp_path):
     folder = sweep(tmp_path / "x")
-    best = script()["best"]
+    best = script("operators.py")["best"]
     assert best(folder, 2) == ["deconv", "pixelshuffle"]
     record = folder / "deconv-sum-4-s3" / "run.json"
     record.write_text(record.read_text().replace("finished", "failed"))

@@ -1,17 +1,16 @@
 """What docs/results.md says of the CamVid study, and the table of README.md, are computed from archives."""
 
 import json
-import runpy
 
 import numpy as np
 import pytest
 from support.factor_sweeps import write_cell_run, write_factors
 from support.fake_runs import write_sweep
 from support.paths import ROOT
+from support.sweep_scripts import script
 
 from segpipe.runs import archive
 
-SWEEPS = ROOT / "docs" / "sweeps"
 RATES = (0.001, 0.003, 0.01)
 DECODERS = {"bilinear": 0.50, "deconv": 0.54, "nearest": 0.45}
 BEST = {"bilinear": 0.003, "deconv": 0.003, "nearest": 0.001}  # learning rate
@@ -22,12 +21,6 @@ GIVEN = {"stride": 4, "classes": ["sky", "pole"]}
 def score(levels):
     loss = 0.03 * (levels["optimizer.lr"] != BEST[levels["decoder"]])
     return DECODERS[levels["decoder"]] - 0.1 * (levels["fusion"] == "none") - loss
-
-
-def script(name="camvid.py"):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SWEEPS))
-        return runpy.run_path(str(SWEEPS / name))
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +49,15 @@ def kept(tmp_path_factory):
 @pytest.mark.slow
 def test_the_page_is_that_of_the_archive():
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert script()["written"](page) == page, "run: python docs/sweeps/camvid.py"
+    assert script("camvid.py")["written"](page) == page, "run: python docs/sweeps/camvid.py"
 
 
 def test_without_the_archive_the_study_is_open(tmp_path):
-    assert script()["section"](tmp_path) == "Open: `sweep_camvid` is not finished.\n"
+    assert script("camvid.py")["section"](tmp_path) == "Open: `sweep_camvid` is not finished.\n"
 
 
 def test_the_section_says_what_the_runs_say(kept):
-    text = script()["section"](kept)
+    text = script("camvid.py")["section"](kept)
     assert "36 runs of 9 networks, 4 seeds." in text
     verdict = next(line for line in text.splitlines() if line.startswith("**Verdict.**"))
     for pair in ("`deconv` over `bilinear` by 3.9", "`bilinear` over `nearest` by 5", "`sum` over `none` by 1"):
@@ -78,7 +71,7 @@ def test_the_section_says_what_the_runs_say(kept):
 
 
 def test_the_learning_rates_are_those_of_validation(kept):
-    text = script()["section"](kept)
+    text = script("camvid.py")["section"](kept)
     assert "Of 9 cells, validation chose 0.001 for 3 and 0.003 for 6." in text
     assert "At 0.003 for all, validation mIoU is lower than at the chosen rates by 1.0 points in the mean" in text
     lines = [line for line in text.splitlines() if line.count("**") == 2 and "%" not in line and line[0] == "|"]
@@ -87,7 +80,7 @@ def test_the_learning_rates_are_those_of_validation(kept):
 
 
 def test_classes_are_means_over_cells_with_skips(kept):
-    text = script()["section"](kept)
+    text = script("camvid.py")["section"](kept)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| sky", "| pole"))]
     assert len(rows) == 2
     for row in rows:

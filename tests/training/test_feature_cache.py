@@ -406,3 +406,14 @@ def test_the_folder_is_in_the_users_cache(folder):
 def test_the_results_name_nothing_of_the_cache(tmp_path):
     train(configure(*PLAIN, "encoder.cache=true", "trainer.max_epochs=1", f"run_dir={tmp_path / 'run'}"))
     assert str(tmp_path / "cache") not in json.dumps(json.loads((tmp_path / "run" / "run.json").read_text()))
+
+
+@torch.no_grad()
+def test_files_that_are_there_are_not_written_again(folder):
+    network = cached_network()
+    network(images())
+    kept, lost = files_in(folder)
+    lost.unlink()
+    before = kept.stat().st_mtime_ns
+    network(images())
+    assert (network.extractor.computed, lost.is_file(), kept.stat().st_mtime_ns) == (4, True, before)

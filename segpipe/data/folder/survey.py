@@ -99,12 +99,10 @@ def decode(path: Path | MaskSource) -> DecodedMask:
     """
     if isinstance(path, MaskSource):
         return path.decode()
-    with reading(path), open_regular(path, limit=most_bytes()) as file:
-        header = mask_header(file, path)
-    if has_wide_numbers(header):
+    picture, header = open_mask(path)
+    if picture is None:
         values = small_values(read_mask_values(path), path)
         return DecodedMask("gray", values, None, header.format, header.orientation)
-    picture, header = open_mask(path)
     mode, form, orientation = picture.mode, header.format, header.orientation
     pixels = np.asarray(picture.convert("L") if mode == "1" else picture)
     if mode in ("LA", "RGBA") and (pixels[..., -1] == 255).all():
