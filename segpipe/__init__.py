@@ -3,8 +3,15 @@
 The names exported here are public: ``load``, ``Predictor``, ``UserError`` and ``__version__``.
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 11):  # noqa: UP036  (a checkout can be used without an installation)
+    _LINE = "segpipe needs Python 3.11 or newer. This is " + sys.version.split()[0] + ": " + sys.executable
+    if sys.argv[:1] == ["-m"]:  # python -m segpipe.COMMAND
+        sys.exit(_LINE)
+    raise ImportError(_LINE)
 
 from segpipe import terminal
 from segpipe.errors import UserError
@@ -20,7 +27,7 @@ __all__ = ["Predictor", "UserError", "__version__", "load"]
 
 
 if terminal.starts_command():
-    terminal.exit_at_once_on_interrupt()  # until the command sets its own handlers: it imports for seconds
+    terminal.begin_imports()  # the command ends them with ``user_errors``
 
 
 def load(run: str | Path, *, device: str | None = None, trust: "Iterable[str]" = ()) -> "Predictor":

@@ -12,7 +12,7 @@ from segpipe.config.overrides import composed
 from segpipe.config.schema import check
 from segpipe.data.check import Report
 from segpipe.data.dataset import Split
-from segpipe.errors import UserError, printable
+from segpipe.errors import UserError, one_line
 from segpipe.runs.run import PYTHON, quote_template, shell_line
 from segpipe.terminal import Parser
 
@@ -46,11 +46,11 @@ def main() -> None:
     if report.pixels:
         Console().print(report.table(f"data={cfg.data.name}: share of pixels"))
     for note in report.notes:
-        print(printable(f"Note: {note}"))
+        print(one_line(f"Note: {note}"))
     problems = report.problems
     printed = problems if given.all else problems[:SHOWN]
     for problem in printed:
-        print(printable(f"- {problem}"))
+        print(one_line(f"- {problem}"))
     if len(problems) > len(printed):
         print(f"... and {len(problems) - len(printed)} more. Print all with --all.")
     if problems:

@@ -19,6 +19,11 @@ def printable(text: object) -> str:
     return NOT_PRINTABLE.sub(lambda found: repr(found[0])[1:-1], str(text))
 
 
+def one_line(text: object) -> str:
+    r"""Return a text as one line, as ``printable``: a newline, as of the name of a file, is written as ``\n``."""
+    return printable(text).replace("\n", r"\n")
+
+
 class UserError(Exception):
     """Raised for an input that cannot be used. The message says what was given, what is allowed, and what to do.
 

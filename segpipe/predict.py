@@ -21,7 +21,7 @@ from segpipe.engine.outputs import ENDINGS, MORE_ENDINGS, Outputs, Prediction, l
 from segpipe.engine.prediction import EVERY, Eta, Loaded, Pipeline
 from segpipe.engine.predictor import Predictor
 from segpipe.engine.video import VIDEO_SUFFIXES, VideoFile, frame_rate, frames, is_video, number_of_frames
-from segpipe.errors import UserError, nearest, pluralise, printable
+from segpipe.errors import UserError, nearest, one_line, pluralise, printable
 from segpipe.models.tta import Flips
 from segpipe.runs.storage import check_can_write
 from segpipe.terminal import Parser
@@ -107,7 +107,7 @@ class Report:
                 largest = np.argsort(-shares, kind="stable")[:3]
                 scores = ", ".join(f"{self.outputs.classes[index]} {shares[index]:.0%}" for index in largest)
                 suffix = "" if is_video(item.path) else item.path.suffix
-                print(printable(f"[{self.done}/{self.total}] {item.name}{suffix}: {scores}"))
+                print(one_line(f"[{self.done}/{self.total}] {item.name}{suffix}: {scores}"))
         self.advance(0)
 
     def report_error(self, item: Loaded, error: Exception) -> None:
@@ -115,7 +115,7 @@ class Report:
         self.failed += 1
         message = str(explain(error))
         named = message if printable(item.path) in printable(message) else f"{item.path}: {message}"
-        print(f"segpipe: {printable(named)}", file=sys.stderr)
+        print(f"segpipe: {one_line(named)}", file=sys.stderr)
         self.full = self.full + 1 if getattr(error, "errno", None) in NO_SPACE else 0
         if self.full == FULL < self.total - self.done + FULL:
             raise UserError(
@@ -132,7 +132,7 @@ class Report:
                 self.distorted += 1
                 if self.distorted == 1:
                     print(
-                        printable(
+                        one_line(
                             f"Note: {item.name}: {height} x {width} pixels are resized to {size[0]} x {size[1]}, as in "
                             f"the test, which changes the aspect ratio by {max(ratio, 1 / ratio) - 1:.0%}. For better "
                             f"masks, cut images to the aspect ratio of the training."
@@ -141,7 +141,7 @@ class Report:
         if not self.outputs.geo and has_georeference(item.path):
             self.without_map += 1
             if self.without_map == 1:
-                print(printable(f"Note: {item.path}: it {WITHOUT}"))
+                print(one_line(f"Note: {item.path}: it {WITHOUT}"))
 
     def advance(self, share: float) -> None:
         """Show the progress. share: of the image that is being computed."""
@@ -302,7 +302,7 @@ def main() -> None:
         }
         images, problems = find_images(given.pictures, out=given.out)
         for problem in problems:
-            print(f"segpipe: {printable(problem)}", file=sys.stderr)
+            print(f"segpipe: {one_line(problem)}", file=sys.stderr)
         failed = predict(given.run, images, given.out, device=given.device, trust=given.trust, **options)
     sys.exit(int(failed > 0 or bool(problems)))
 

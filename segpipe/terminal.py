@@ -1,4 +1,4 @@
-"""The terminal of a command: standard streams that are open and can print every name, and Ctrl-C during the imports.
+"""The terminal of a command: standard streams that are open and can print every name, and what ends the imports.
 
 ``prepare`` is called by every command before it prints. It changes the streams of the process, never those that a
 caller has put in their place.
@@ -14,6 +14,7 @@ import signal
 import sys
 from contextlib import suppress
 from itertools import pairwise
+from types import TracebackType
 from typing import Any, NoReturn
 
 from segpipe.errors import INTERRUPTED, nearest, printable
@@ -23,6 +24,7 @@ GONE = (  # the reader or the terminal is gone; the disk is full; the stream is 
     errno.EPIPE, errno.EIO, errno.ENXIO, errno.ECONNRESET, errno.ENOTCONN, errno.ESTALE, errno.ENOSPC, errno.EDQUOT,
     errno.EFBIG, errno.EBADF, errno.EINVAL,
 )  # fmt: skip
+LACKS_MEMORY = ("failed to map segment", "annot allocate memory", "annot create shared object")  # of the loader
 
 
 class Parser(argparse.ArgumentParser):
@@ -134,13 +136,40 @@ def exit_at_once(number: int, frame: object) -> None:
     os._exit(INTERRUPTED)
 
 
-def exit_at_once_on_interrupt() -> None:
-    """End the process at once after Ctrl-C, while it imports its modules and has nothing to save."""
+def begin_imports() -> None:
+    """Let Ctrl-C, and a library that cannot be imported, end the command with one line, until ``end_imports``.
+
+    A command imports its modules for seconds, and has nothing to save meanwhile. Ends the process where its working
+    folder has been removed: some libraries cannot be loaded there.
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a job that the shell has put aside
         signal.signal(signal.SIGINT, exit_at_once)
+    sys.excepthook = report_import
+    try:
+        os.getcwd()
+    except OSError as error:
+        sys.exit(f"segpipe: the working folder cannot be used ({error.strerror}). Change to another one: cd FOLDER")
 
 
-def raise_on_interrupt() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again, after ``exit_at_once_on_interrupt``."""
+def end_imports() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again, and errors be shown with their traceback."""
     if signal.getsignal(signal.SIGINT) is exit_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.excepthook is report_import:
+        sys.excepthook = sys.__excepthook__
+
+
+def report_import(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the line of an error that comes from the installation or the memory; the traceback of any other."""
+    text = printable(str(error).partition("\n")[0] or kind.__name__)
+    if isinstance(error, MemoryError) or any(sign in text for sign in LACKS_MEMORY):
+        line = f"not enough memory to load the libraries ({text}). End other programs, or raise the limit (ulimit -v)."
+    elif isinstance(error, ImportError) and not str(error.name).startswith("segpipe"):
+        line = (
+            f"{text} (in {sys.executable}). Activate the environment that has segpipe (source .venv/bin/activate), "
+            f"or install it and what it needs: make setup, or python -m pip install ."
+        )
+    else:
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"segpipe: {line}", file=sys.stderr)

@@ -106,7 +106,7 @@ def user_errors() -> Iterator[None]:
     Ctrl-C gives exit status 130. Other errors are raised again. The standard streams are prepared first.
     """
     terminal.prepare()
-    terminal.raise_on_interrupt()
+    terminal.end_imports()
     try:
         yield
     except KeyboardInterrupt:

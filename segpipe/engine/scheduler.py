@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -278,7 +279,8 @@ def finish() -> int:
 def cancel() -> None:
     """End the jobs that are still running, for example after Ctrl-C, and write the cells that wait."""
     while listings:
-        listings.pop().write()
+        with suppress(OSError):  # the error that ends the sweep is already printed
+            listings.pop().write()
     while slots:
         stopped = slots.pop()
         if stopped.waiting or stopped.jobs:

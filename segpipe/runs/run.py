@@ -224,7 +224,7 @@ class Run:
 
     def best_checkpoint(self) -> Path:
         """Return the checkpoint for predictions. Raises UserError where it does not exist."""
-        if not self.checkpoint("best").is_file():
+        if not self.checkpoint("best").exists():  # what is there, but no file, is damaged
             status = self.record.get("status", "without a record")
             if status == "finished":
                 again = self.train_command([*self.cell_overrides, "hydra.mode=RUN"], python="python")

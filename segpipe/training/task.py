@@ -86,6 +86,7 @@ class SegmentationTask(pl.LightningModule):
         self.windows = Windows(network, stride=network.encoder.coarsest, smallest=network.encoder.min_size)
         self.evaluations: dict[str, Evaluation] = {}
         self.epoch_losses: list[Tensor] = []
+        self.epoch_counts: list[Tensor] = []
         self.eval_buffer: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.at_boundaries: list[BoundaryCounts] = []  # of the same batches
 
@@ -117,7 +118,7 @@ class SegmentationTask(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed dropout by (seed, epoch, rank): a resumed training equals one without interruption."""
-        self.epoch_losses = []
+        self.epoch_losses, self.epoch_counts = [], []
         rank = f" rank {self.global_rank}" if self.global_rank else ""  # dropout differs between ranks
         torch.manual_seed(seed_for(self.seed, f"epoch {self.current_epoch}{rank}"))
 
@@ -139,6 +140,7 @@ class SegmentationTask(pl.LightningModule):
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
         self.epoch_losses.append(total)
+        self.epoch_counts.append(counts)
         if self.trainer.is_last_batch:  # once per epoch: logging would slow down small networks
             mean = self.all_reduce_sum(torch.stack(self.epoch_losses).mean())  # each rank has its part of each sum
             self.log("train/loss", mean, on_step=False, on_epoch=True)
@@ -152,12 +154,17 @@ class SegmentationTask(pl.LightningModule):
         return keyed_drops(self.network, seed=self.seed, images=images)
 
     def on_train_epoch_end(self) -> None:
-        """Raise UserError if the loss is not finite."""
+        """Raise UserError if the loss is not finite, or if no pixel of the first epoch was labelled."""
         loss = float(self.trainer.callback_metrics.get("train/loss", 0.0))
         if not np.isfinite(loss):
             raise UserError(
                 f"The loss became {loss} in epoch {self.current_epoch + 1}. Lower optimizer.lr (a tenth is a good "
                 f"try), raise scheduler.warmup, or set task.clip=1."
+            )
+        if self.current_epoch == 0 and not torch.stack(self.epoch_counts).any():
+            raise UserError(
+                "The images or crops of the first epoch show no labelled pixel, so nothing was learned. Take a larger "
+                "data.crop, or crops around labelled pixels: data.steps_per_epoch=auto data.rare_share=0.5."
             )
 
     def evaluation_step(self, batch: Batch, *, at_boundaries: bool = False) -> None:

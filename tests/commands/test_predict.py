@@ -114,12 +114,13 @@ def test_an_image_that_cannot_be_predicted_or_written_does_not_end_the_others(
     assert (out / "b_overlay.png").is_file()
 
 
-def test_images_of_any_name_are_predicted(tmp_path, monkeypatch, finished_run):
-    names = [os.fsdecode(b"a\xff"), "[red]x", "नमस्ते", "é"]
+def test_images_of_any_name_are_predicted(tmp_path, monkeypatch, finished_run, capsys):
+    names = [os.fsdecode(b"a\xff"), "[red]x", "नमस्ते", "é", "two\nlines"]
     for name in names:
         photo(tmp_path / "photos" / f"{name}.png")
     assert call(monkeypatch, finished_run, tmp_path / "photos", "--out", tmp_path / "masks") == 0
     assert all((tmp_path / "masks" / f"{name}_mask.png").is_file() for name in names)
+    assert len(capsys.readouterr().out.splitlines()) == len(names) + 1
 
 
 def test_predictions_of_an_earlier_call_are_left_out(tmp_path, capsys):

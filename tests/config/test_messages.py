@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segpipe.config.messages import REASONS, TAKES_NO_FILES, explain, user_errors
 from segpipe.config.schema import CONF
-from segpipe.errors import UserError, printable
+from segpipe.errors import UserError, one_line, printable
 from segpipe.runs.storage import atomic_write
 
 
@@ -232,3 +232,7 @@ def test_what_a_terminal_would_obey_is_written_out(text, capsys):
 @pytest.mark.parametrize("text", ["straße", "नमस्ते", "a\nb\tc", "👩\u200d🚀"])
 def test_other_texts_stay_as_they_are(text):
     assert printable(text) == text
+
+
+def test_a_name_with_a_newline_is_written_on_one_line():
+    assert one_line("a\nb\x1b") == r"a\nb\x1b"

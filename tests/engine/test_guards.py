@@ -234,6 +234,21 @@ def test_a_split_without_labelled_pixels_is_refused(split, says, known, tmp_path
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_crops_without_a_labelled_pixel_end_the_first_epoch(tmp_path, monkeypatch):
+    """A corner of each image is labelled, and no crop hits it."""
+    read = Shapes.read
+
+    def corner(self, index):
+        sample = read(self, index)
+        mask = np.full_like(sample.mask, 255)
+        mask[0, 0] = sample.mask[0, 0]
+        return sample._replace(mask=mask if self.split == "train" else sample.mask)
+
+    monkeypatch.setattr(Shapes, "read", corner)
+    with pytest.raises(UserError, match=r"first epoch show no labelled pixel.*data\.crop.*data\.rare_share=0\.5"):
+        train(configure(*TINY, "data.crop=[32,32]", f"run_dir={tmp_path / 'run'}"))
+
+
 @pytest.mark.parametrize("accelerator", ["tpu", "hpu", "CPU", "mps"])
 def test_an_accelerator_that_is_not_there_is_refused(accelerator, tmp_path):
     with pytest.raises(UserError, match=rf"trainer\.accelerator={accelerator}: "):

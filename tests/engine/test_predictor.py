@@ -136,6 +136,15 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(name, finished_run, m
     assert "train" not in str(caught.value)
 
 
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir])
+def test_what_stands_in_place_of_a_checkpoint_is_not_called_missing(put, finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / "checkpoints" / "best.ckpt").unlink()
+    put(run / "checkpoints" / "best.ckpt")
+    with pytest.raises(UserError, match=r"best\.ckpt is damaged"):
+        segpipe.load(run)
+
+
 def test_a_single_package_may_be_trusted_without_a_list():
     assert packages("torch") == packages(["torch"]) == ["torch"]
 

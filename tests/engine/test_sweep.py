@@ -183,6 +183,19 @@ def test_the_progress_of_the_list_is_printed(tmp_path, monkeypatch):
     assert lines == ["Checked 40 of 100 cells; 10 min for the rest."]
 
 
+def test_the_list_of_an_ended_sweep_hides_no_error(tmp_path, monkeypatch):
+    """A list that could not be written is the error itself; raised again, its line would be printed twice."""
+    listing = Listing(tmp_path)
+    monkeypatch.setattr(scheduler, "listings", [listing])
+    monkeypatch.setattr(listing, "write", lambda: os.mkdir(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            scheduler.cancel()
+    assert scheduler.listings == []
+
+
 # ---- lines of cells
 
 
