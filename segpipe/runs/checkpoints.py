@@ -16,7 +16,6 @@ from segpipe.runs.storage import atomic_write, open_regular
 Keep = Literal["all", "best", "none"]  # checkpoints to keep of a sweep's finished runs; best: its weights only
 OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # the keys of a checkpoint with weights only
 WITHIN_EPOCH = "within_epoch"  # key of a checkpoint that was written before the end of its epoch
-NOT_FINITE = "holds numbers that are not finite"
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 SET_ASIDE = ".damaged"  # suffix of a quarantined file
 
@@ -49,28 +48,38 @@ def read(path: Path, *, device: torch.device | str = "cpu", limit: int | None = 
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         state = checkpoint["state_dict"]
-        problem = next(filter(None, (problem_of(name, tensor) for name, tensor in state.items())), None)
+        problem = next(filter(None, (malformed(name, tensor) for name, tensor in state.items())), None)
     except Exception as error:  # torch raises many kinds of errors for a file that it did not write
         problem = str(error).partition("\n")[0] or type(error).__name__
-    if problem and problem.endswith(NOT_FINITE):
+    if problem:
+        raise UserError(f"{display_path(path)} is damaged: {problem}. {repair_hint(path.parent.parent)}")
+    if problem := next(filter(None, (not_finite(name, tensor) for name, tensor in state.items())), None):
         raise UserError(
             f"{display_path(path)}: {problem}. Its training diverged: train again with a lower optimizer.lr."
         )
-    if problem:
-        raise UserError(f"{display_path(path)} is damaged: {problem}. {repair_hint(path.parent.parent)}")
     return checkpoint  # type: ignore[no-any-return]
 
 
 def problem_of(name: object, tensor: object) -> str | None:
     """Return what is wrong with an entry of a state dict: it has to be a tensor of finite numbers. None if it is."""
+    return malformed(name, tensor) or not_finite(name, tensor)
+
+
+def malformed(name: object, tensor: object) -> str | None:
+    """Return why an entry of a state dict is no dense tensor of numbers with a name; None if it is one."""
     if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
         return f"its entry {str(name)[:100]} is not a dense tensor with a name"
     if tensor.is_meta:
         return f"{name} has a shape but no numbers (device meta)"
     if not (tensor.dtype.is_floating_point or tensor.dtype in (torch.int32, torch.int64)):
         return f"{name} holds {tensor.dtype}"
+    return None
+
+
+def not_finite(name: object, tensor: Any) -> str | None:
+    """Return that a tensor holds numbers that are not finite; None if it holds none."""
     if tensor.dtype.is_floating_point and not torch.isfinite(tensor).all():
-        return f"{name} {NOT_FINITE}"
+        return f"{name} holds numbers that are not finite"
     return None
 
 

@@ -59,13 +59,16 @@ def use(logger):
 
 
 class Server(ThreadingHTTPServer):
-    """As much of a W&B server as starts a run and takes its files; what it is asked fills ``asked``."""
+    """As much of a W&B server as starts a run and takes its files; what it is asked fills ``asked``.
+
+    streamed: what runs logged, as text. handler: the class that answers, a Handler.
+    """
 
     daemon_threads = True
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked, self.gone, self.silent, self.status = [], False, False, 200
+    def __init__(self, handler=None):
+        super().__init__(("127.0.0.1", 0), handler or Handler)
+        self.asked, self.streamed, self.gone, self.silent, self.status = [], [], False, False, 200
         self.leaves_after = "never"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -108,6 +111,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         sent = json.loads(body) if self.path == "/graphql" else {"query": self.path}
+        if self.path.endswith("/file_stream"):
+            self.server.streamed.append(body.decode())
         self.server.asked.append(sent["query"])
         self.answer(self.data(sent["query"], sent.get("variables", {})), self.server.status)
         self.server.gone = self.server.leaves_after in sent["query"]
