@@ -15,6 +15,7 @@ from segpipe.runs.storage import atomic_write, open_regular
 
 Keep = Literal["all", "best", "none"]  # checkpoints to keep of a sweep's finished runs; best: its weights only
 OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # the keys of a checkpoint with weights only
+NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)  # of weights, buffers
 WITHIN_EPOCH = "within_epoch"  # key of a checkpoint that was written before the end of its epoch
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 SET_ASIDE = ".damaged"  # suffix of a quarantined file
@@ -71,7 +72,7 @@ def malformed(name: object, tensor: object) -> str | None:
         return f"its entry {str(name)[:100]} is not a dense tensor with a name"
     if tensor.is_meta:
         return f"{name} has a shape but no numbers (device meta)"
-    if not (tensor.dtype.is_floating_point or tensor.dtype in (torch.int32, torch.int64)):
+    if tensor.dtype not in NUMBERS:
         return f"{name} holds {tensor.dtype}"
     return None
 

@@ -16,7 +16,7 @@ from segpipe.models.init import copy_matching
 from segpipe.models.necks import Bottleneck, FullyConvolutional
 from segpipe.models.network import Network
 from segpipe.runs.run import display_path
-from segpipe.training.weights_file import AGAIN, problem_of_file, read_state_dict
+from segpipe.training.weights_file import AGAIN, SUFFIXES, problem_of_file, read_state_dict
 
 
 def load_encoder(network: Network, cfg: DictConfig) -> None:
@@ -120,8 +120,7 @@ def tensors(encoder: Encoder) -> dict[str, Tensor]:
 
 def is_file(given: str) -> bool:
     """Whether ``encoder.weights`` is a path. Names of weights have no suffix of a file and no slash."""
-    suffixes = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
-    return "/" in given or Path(given).suffix in suffixes or Path(given).exists()
+    return "/" in given or Path(given).suffix in SUFFIXES or Path(given).exists()
 
 
 def download(cfg: DictConfig, network: Network) -> dict[str, Tensor]:

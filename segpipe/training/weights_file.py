@@ -1,7 +1,8 @@
-"""A file of weights that another program may have written: what it is, and its tensors."""
+"""A file of weights that another program may have written, by torch or safetensors: what it is, and its tensors."""
 
 import argparse
 import datetime
+import os
 import pathlib
 import re
 import types
@@ -19,7 +20,9 @@ from segpipe.errors import UserError
 from segpipe.runs.checkpoints import problem_of
 from segpipe.runs.storage import open_regular
 
+SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")  # of files of weights
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys below which other programs store the weights
+NO_WEIGHTS = (torch.bool, torch.uint8, torch.int8, torch.int16)  # of buffers that other programs keep, such as masks
 DEEPEST = 4  # dicts within one another in which weights are looked for
 PLAIN_DATA: list[Any] = [  # types that many programs store beside the weights; none of them runs code
     argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, pathlib.PurePosixPath, datetime.datetime,
@@ -60,29 +63,54 @@ def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
     if problem := problem_of_file(path):
         raise UserError(f"{option}: {problem}.")
     try:
-        with torch.serialization.safe_globals(PLAIN_DATA), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old formats, which are read as well
-            source = torch.load(path, map_location="cpu", weights_only=True)
+        by_name = path.suffix == ".safetensors"
+        source = load_safetensors(path) if by_name or is_safetensors(path) else load_pickled(path)
+    except ImportError as error:
+        raise UserError(f"{option}: a file of safetensors needs this library: pip install safetensors") from error
     except Exception as error:  # torch.load raises many kinds of errors
         raise UserError(f"{option}: {reason_of(error)}.") from error
-    state_dict = find_tensors(source)
+    found = find_tensors(source)
+    state_dict = {name: tensor for name, tensor in found.items() if tensor.dtype not in NO_WEIGHTS} or found
     if problem := next(filter(None, (problem_of(name, tensor) for name, tensor in state_dict.items())), None):
-        raise UserError(f"{option}: {problem}. Give a file with finite numbers.")
+        raise UserError(f"{option}: {problem}. Give a file with finite numbers of 16, 32 or 64 bits.")
     if not state_dict:
         raise UserError(f"{option}: contains no tensors. Give a state dict, from names to tensors.")
     return state_dict
 
 
+def load_pickled(path: Path) -> Any:
+    """What ``torch.save`` wrote; classes that could run code are not loaded."""
+    with torch.serialization.safe_globals(PLAIN_DATA), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about old formats, which are read as well
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_safetensors(path: Path) -> Any:
+    """The tensors of a file of safetensors. Raises ImportError without the library."""
+    from safetensors.torch import load_file  # a library of the extras timm and export
+
+    return load_file(path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one of safetensors, by its beginning: the length of a JSON object, and the object."""
+    with open_regular(path) as file:
+        length, brace = file.read(8), file.read(2)
+        return brace == b'{"' and int.from_bytes(length, "little") < os.fstat(file.fileno()).st_size
+
+
 def problem_of_file(path: Path) -> str | None:
     """What is wrong with a file of weights, by its beginning and its end, and what to do; None if nothing is."""
     if path.is_dir():
-        inside = [one.name for one in sorted(path.iterdir()) if one.suffix in (".pth", ".pt", ".bin", ".ckpt")]
+        inside = [one.name for one in sorted(path.iterdir()) if one.suffix in SUFFIXES]
         such = f" in it, such as {inside[0]}" if inside else " of weights"
         return f"a folder. Give a file{such}; for a run, give its folder as warm_start"
     if re.match(r"\w+:/", str(path)):
         return "an address, not a file. Download it, and give the path of the file"
     if not path.exists():
         return "a link to a file that does not exist" if path.is_symlink() else "there is no such file"
+    if is_safetensors(path):
+        return None
     with open_regular(path) as file:
         beginning = file.read(4096).lstrip().removeprefix(b"\xef\xbb\xbf")
     if not beginning:
@@ -92,11 +120,6 @@ def problem_of_file(path: Path) -> str | None:
     for signature, words in SIGNATURES.items():
         if beginning.startswith(signature):
             return words
-    if path.suffix == ".safetensors" or beginning[8:10] == b'{"':
-        return (
-            "a file of the library safetensors. Convert it: torch.save(safetensors.torch.load_file(FILE), "
-            "'weights.pth')"
-        )
     if beginning.startswith(b"PK"):
         return problem_of_zip(path)
     text = beginning[:80]
@@ -132,6 +155,8 @@ def reason_of(error: Exception) -> str:
     """Why ``torch.load`` cannot read a file, and what to do."""
     text = str(error)
     first = text.partition("\n")[0].partition(". In PyTorch")[0].rstrip(".")
+    if type(error).__name__ == "SafetensorError":
+        return f"the file is cut or damaged ({first}). {AGAIN}"
     if isinstance(error, EOFError) or "truncated" in text or "unexpected EOF" in text or "PytorchStream" in text:
         return f"the file is cut or damaged ({first}). {AGAIN}"
     if found := re.search(r"(?i)unsupported (?:global:?|class)(?:\s+GLOBAL)? ([\w.]+)", text):

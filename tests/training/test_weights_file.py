@@ -7,12 +7,14 @@ import lzma
 import os
 import pathlib
 import pickle
+import sys
 import types
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.configs import configure
 
 from segpipe.config import build
@@ -75,6 +77,8 @@ class Runs:
         ({"w": torch.ones(3).to_sparse()}, "not a dense tensor"),
         ({"w": torch.zeros(3, dtype=torch.int8)}, "w holds torch.int8"),
         ({"w": torch.zeros(3, dtype=torch.complex64)}, "w holds torch.complex64"),
+        ({"w": torch.zeros(3).to(torch.float8_e4m3fn)}, "w holds torch.float8_e4m3fn"),
+        ({"w": torch.full((3,), torch.nan)}, "w holds numbers that are not finite. Give a file with finite numbers"),
         ([torch.zeros(3)], "contains no tensors"),
         (None, "contains no tensors"),
         ({}, "contains no tensors"),
@@ -107,6 +111,28 @@ def test_plain_data_beside_the_weights_are_no_obstacle(beside, tmp_path):
     torch.save({"state_dict": WEIGHTS, "beside": beside}, tmp_path / "x.pth")
     read = weights_file.read_state_dict(tmp_path / "x.pth", "encoder.weights=x.pth")
     assert read.keys() == WEIGHTS.keys()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.bin"])
+def test_a_file_of_safetensors_is_read(name, tmp_path):
+    save_file(WEIGHTS | {"mask": torch.ones(2, dtype=torch.bool)}, tmp_path / name)
+    read = weights_file.read_state_dict(tmp_path / name, f"encoder.weights={name}")
+    assert read.keys() == WEIGHTS.keys()  # a mask of bools is no weight
+    assert torch.equal(read["conv.weight"], WEIGHTS["conv.weight"])
+
+
+@pytest.mark.parametrize("kept", [0, 5, 30, 200])
+def test_a_file_of_safetensors_that_is_cut_is_refused(kept, tmp_path):
+    save_file(WEIGHTS, tmp_path / "model.safetensors")
+    content = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[:kept])
+    assert ("the file is cut or damaged" if kept else "the file is empty") in refusal(tmp_path / "model.safetensors")
+
+
+def test_a_file_of_safetensors_needs_its_library(tmp_path, monkeypatch):
+    save_file(WEIGHTS, tmp_path / "model.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    assert refusal(tmp_path / "model.safetensors").endswith("needs this library: pip install safetensors")
 
 
 def test_a_flipped_bit_is_found(tmp_path):
