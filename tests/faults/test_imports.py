@@ -31,7 +31,7 @@ def errors_of(module, folder, *, python=(sys.executable,), before=None):
 
 
 @pytest.mark.parametrize("module", COMMANDS)
-@pytest.mark.parametrize("limit", [400_000_000, 1_200_000_000])
+@pytest.mark.parametrize("limit", [250_000_000, 400_000_000])
 def test_a_limit_of_the_memory(module, limit, tmp_path):
     errors = errors_of(module, tmp_path, before=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
     last = errors.splitlines()[-1]  # OpenBLAS prints a line of its own for each thread that it cannot start
