@@ -1,7 +1,7 @@
-"""Write "Photographs: CamVid on a frozen VGG-16" of docs/results.md: ``python docs/sweeps/camvid.py``.
+"""Write what docs/results.md says of the sweeps on CamVid: ``python docs/sweeps/camvid.py``.
 
-Every number of the section is computed here from the archives ``sweep_camvid.zip`` (each cell at the learning
-rate that validation chose on the tuning seeds) and ``sweep_ladder.zip`` (drawn scenes).
+Every number is computed here from the archives of STUDIES: a sweep on photographs, each cell at the learning rate that
+validation chose on the tuning seeds, and one on drawn scenes that it is compared with.
 """
 
 from collections import Counter
@@ -16,19 +16,21 @@ from segpipe.analysis.formatting import DASH, format_p, format_score, join_words
 from segpipe.analysis.page.boundaries import exploratory
 from segpipe.analysis.statistics.comparison import Comparison
 
-NAME, DRAWN, TUNED = "sweep_camvid", "sweep_ladder", "optimizer.lr"
+STUDIES = {"sweep_camvid": "sweep_ladder", "sweep_operators_camvid": "sweep_operators"}
+TUNED = "optimizer.lr"
 WITH_SKIPS = ("sum", "concat")
 RARE = 0.02  # classes with a smaller share of the labelled test pixels
 SCORES = {"boundary_f": "boundary F", "band_miou_2": "mIoU within 2 pixels of true boundaries"}
 
 
-def section(folder: Path = HERE) -> str:
-    """Return the section, in Markdown."""
-    kept = read(NAME, folder, tuned=[TUNED])
+def section(name: str, folder: Path = HERE) -> str:
+    """Return what is said of one of STUDIES, in Markdown."""
+    kept = read(name, folder, tuned=[TUNED])
     if kept is None:
-        return open_text(NAME)
-    drawn = read(DRAWN, folder)
-    parts = [state(NAME, kept), verdict(kept, drawn), differences_table(kept, drawn), scores_table(kept)]
+        return open_text(name)
+    drawn = read(STUDIES[name], folder)
+    parts = [state(name, kept), verdict(kept, drawn, STUDIES[name])]
+    parts += [differences_table(kept, drawn, STUDIES[name]), scores_table(kept)]
     parts += [rates(kept), boundaries(kept), classes(kept)]
     return "\n".join(part for part in parts if part)
 
@@ -46,7 +48,7 @@ def in_words(one: Comparison) -> str:
     return f"`{one.contrast.a}` over `{one.contrast.b}`"
 
 
-def verdict(kept: Kept, drawn: Kept | None) -> str:
+def verdict(kept: Kept, drawn: Kept | None, its_name: str) -> str:
     """Return which differences are significant, and whether those of the drawn scenes hold."""
     pairs = same_pairs(kept, drawn)
     found = [f"{in_words(one)} by {points(one, bold=False)}" for one, _ in pairs if one.significant]
@@ -60,7 +62,7 @@ def verdict(kept: Kept, drawn: Kept | None) -> str:
         agree = [one for one, other in both if one.significant and other.estimate.difference > 0]
         against = [in_words(one) for one, other in both if one.significant and other.estimate.difference < 0]
         text += (
-            f"Of {pluralise(len(both), 'significant difference')} on drawn scenes (`{DRAWN}`), {len(agree)} "
+            f"Of {pluralise(len(both), 'significant difference')} on drawn scenes (`{its_name}`), {len(agree)} "
             f"{'is' if len(agree) == 1 else 'are'} significant on photographs too, with the same sign"
             + (f"; not resolved there: {join_words(open_pairs)}" if open_pairs else "")
             + (f"; the sign is the opposite for {join_words(against)}" if against else "")
@@ -69,9 +71,9 @@ def verdict(kept: Kept, drawn: Kept | None) -> str:
     return text
 
 
-def differences_table(kept: Kept, drawn: Kept | None) -> str:
+def differences_table(kept: Kept, drawn: Kept | None, its_name: str) -> str:
     """Return a row for each difference: on CamVid, Holm's p, and on drawn scenes."""
-    lines = [["difference", "CamVid", "Holm's p", f"drawn scenes (`{DRAWN}`)"]]
+    lines = [["difference", "CamVid", "Holm's p", f"drawn scenes (`{its_name}`)"]]
     for one, other in same_pairs(kept, drawn):
         adjusted = one.estimate.trainings.adjusted if one.estimate.trainings else None
         p = DASH if adjusted is None else format_p(adjusted)
@@ -180,8 +182,10 @@ def class_shares(kept: Kept) -> np.ndarray:
 
 
 def written(page: str, folder: Path = HERE) -> str:
-    """Return the page with the present section."""
-    return sections.written(page, Path(__file__).name, section(folder))
+    """Return the page with what is said of each of STUDIES now."""
+    for name in STUDIES:
+        page = sections.written(page, f"{Path(__file__).name} {name}", section(name, folder))
+    return page
 
 
 if __name__ == "__main__":

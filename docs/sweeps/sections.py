@@ -132,7 +132,10 @@ def cost_text(results: Sequence[NetworkResult | None], name: str, unit: float, d
 
 
 def written(page: str, script: str, section: str) -> str:
-    """Return the page with the section of a script, between the marks that name it."""
+    """Return the page with the section of a script, between the marks that name it.
+
+    script: its name, and that of the sweep where it writes several sections.
+    """
     marks = f"<!-- written by docs/sweeps/{script} -->\n", "<!-- end -->\n"
     new, count = re.subn(
         f"({re.escape(marks[0])}).*?({re.escape(marks[1])})", lambda m: m[1] + section + m[2], page, flags=re.DOTALL

@@ -2,7 +2,6 @@
 
 import argparse
 import datetime
-import os
 import pathlib
 import re
 import types
@@ -23,6 +22,7 @@ from segpipe.runs.storage import open_regular
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")  # of files of weights
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys below which other programs store the weights
 NO_WEIGHTS = (torch.bool, torch.uint8, torch.int8, torch.int16)  # of buffers that other programs keep, such as masks
+LONGEST_HEADER = 2**40  # bytes, of safetensors; eight letters of a text are a larger number
 DEEPEST = 4  # dicts within one another in which weights are looked for
 PLAIN_DATA: list[Any] = [  # types that many programs store beside the weights; none of them runs code
     argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath, pathlib.PurePosixPath, datetime.datetime,
@@ -96,7 +96,7 @@ def is_safetensors(path: Path) -> bool:
     """Whether a file is one of safetensors, by its beginning: the length of a JSON object, and the object."""
     with open_regular(path) as file:
         length, brace = file.read(8), file.read(2)
-        return brace == b'{"' and int.from_bytes(length, "little") < os.fstat(file.fileno()).st_size
+        return brace == b'{"' and int.from_bytes(length, "little") < LONGEST_HEADER
 
 
 def problem_of_file(path: Path) -> str | None:

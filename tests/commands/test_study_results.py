@@ -53,11 +53,12 @@ def test_the_page_is_that_of_the_archive():
 
 
 def test_without_the_archive_the_study_is_open(tmp_path):
-    assert script("camvid.py")["section"](tmp_path) == "Open: `sweep_camvid` is not finished.\n"
+    for name in script("camvid.py")["STUDIES"]:
+        assert script("camvid.py")["section"](name, tmp_path) == f"Open: `{name}` is not finished.\n"
 
 
 def test_the_section_says_what_the_runs_say(kept):
-    text = script("camvid.py")["section"](kept)
+    text = script("camvid.py")["section"]("sweep_camvid", kept)
     assert "36 runs of 9 networks, 4 seeds." in text
     verdict = next(line for line in text.splitlines() if line.startswith("**Verdict.**"))
     for pair in ("`deconv` over `bilinear` by 3.9", "`bilinear` over `nearest` by 5", "`sum` over `none` by 1"):
@@ -71,7 +72,7 @@ def test_the_section_says_what_the_runs_say(kept):
 
 
 def test_the_learning_rates_are_those_of_validation(kept):
-    text = script("camvid.py")["section"](kept)
+    text = script("camvid.py")["section"]("sweep_camvid", kept)
     assert "Of 9 cells, validation chose 0.001 for 3 and 0.003 for 6." in text
     assert "At 0.003 for all, validation mIoU is lower than at the chosen rates by 1.0 points in the mean" in text
     lines = [line for line in text.splitlines() if line.count("**") == 2 and "%" not in line and line[0] == "|"]
@@ -80,7 +81,7 @@ def test_the_learning_rates_are_those_of_validation(kept):
 
 
 def test_classes_are_means_over_cells_with_skips(kept):
-    text = script("camvid.py")["section"](kept)
+    text = script("camvid.py")["section"]("sweep_camvid", kept)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| sky", "| pole"))]
     assert len(rows) == 2
     for row in rows:

@@ -196,7 +196,8 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path):
         (b'{"error": "not found"}', "a JSON file"),
         (b"\x1f\x8b\x08\x00", "compressed by gzip"),
         (b"PK\x03\x04 cut", "the file is cut after 8 bytes"),
-        (b"\x10\x00\x00\x00\x00\x00\x00\x00" + b'{"w":{}}', "safetensors"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00" + b'{"w":{}}', "the file is cut or damaged"),
+        (b'{"abcd":{"a": 1}}', "a JSON file"),
     ],
 )
 def test_a_file_that_is_no_state_dict_is_said(content, says, tmp_path):
