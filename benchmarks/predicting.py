@@ -32,7 +32,6 @@ from segpipe.engine.outputs import Outputs
 from segpipe.engine.prediction import BATCH, Pipeline
 from segpipe.engine.predictor import Predictor
 from segpipe.models.network import resize_logits
-from segpipe.models.windows import Windows
 
 CLASSES = [f"class {number}" for number in range(11)]
 
@@ -42,13 +41,10 @@ class Drawn(Predictor):
 
     def __init__(self, overrides, device):
         self.cfg = configure(*overrides)
-        self.classes, self.size, self.device = CLASSES, None, device
+        self.classes, self.size, self.bands, self.device = CLASSES, None, None, device
         self.palette = [tuple(colour) for colour in np.random.default_rng(0).integers(0, 256, (11, 3)).tolist()]
         self.network = build.network(self.cfg, len(CLASSES)).eval().to(device)
-        self.smallest = self.network.encoder.min_size
-        self.windows = Windows(
-            lambda image: self.network(image.to(device)), stride=self.network.encoder.coarsest, smallest=self.smallest
-        )
+        self.use(self.network, flips="none", scales=(1.0,))
 
 
 def photo(rng, side):
