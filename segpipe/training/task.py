@@ -161,7 +161,8 @@ class SegmentationTask(pl.LightningModule):
                 f"The loss became {loss} in epoch {self.current_epoch + 1}. Lower optimizer.lr (a tenth is a good "
                 f"try), raise scheduler.warmup, or set task.clip=1."
             )
-        if self.current_epoch == 0 and not torch.stack(self.epoch_counts).any():
+        complete = len(self.epoch_counts) == len(self.epoch_losses) > 0  # it was not resumed within the epoch
+        if self.current_epoch == 0 and complete and not torch.stack(self.epoch_counts).any():
             raise UserError(
                 "The images or crops of the first epoch show no labelled pixel, so nothing was learned. Take a larger "
                 "data.crop, or crops around labelled pixels: data.steps_per_epoch=auto data.rare_share=0.5."
