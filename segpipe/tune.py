@@ -4,7 +4,6 @@ The level with the highest mean validation mIoU over the tuning seeds is chosen.
 cells are written to a file for ``sweep.cells``, to be run with other seeds.
 """
 
-import itertools
 import sys
 from pathlib import Path
 
@@ -14,7 +13,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from segpipe.config.messages import user_errors
-from segpipe.engine.tuning import ENDED, OUT, Choice, Sweep, choose, join, next_command, notes, read, write
+from segpipe.engine.tuning import (
+    BEYOND,
+    OUT,
+    Choice,
+    Sweep,
+    choose,
+    join,
+    next_command,
+    notes,
+    read,
+    write,
+    write_beyond,
+)  # fmt: skip
 from segpipe.errors import pluralise
 from segpipe.runs.archive import shown_path
 from segpipe.runs.run import display_path
@@ -33,7 +44,11 @@ def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
             values = list(cell.scores.get(level, {}).values())
             text = f"{np.mean(values):.3f}" if values else "-"
             text += f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-            text += f" ({len(values)} of {len(sweep.seeds)})" if len(values) < len(sweep.seeds) else ""
+            text += (
+                f" ({len(values)} of {len(sweep.seeds)})"
+                if level in cell.levels and len(values) < len(sweep.seeds)
+                else ""
+            )
             row.append(f"{text} *" if choice and level == choice.level else text)
         measures = [f"{choice.other:.0%}".replace("nan%", "-"), f"{choice.regret:.3f}"] if choice else ["-", "-"]
         result.add_row(*row, *measures)
@@ -51,10 +66,7 @@ def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: 
     console.print(table(sweep, choices), soft_wrap=False)
     for note in notes(sweep, choices):
         console.print(note, markup=False)
-    waiting = sum(
-        cell.states.get((level, seed)) not in ENDED and seed not in cell.seeds_of(level)
-        for cell, level, seed in itertools.product(sweep.cells, sweep.levels, sweep.seeds)
-    )
+    waiting = sum(cell.waiting(sweep.seeds) for cell in sweep.cells)
     if not any(choices) or (waiting and not incomplete):
         runs = f"{pluralise(waiting, 'run')} of the tuning seeds {'is' if waiting == 1 else 'are'} not finished"
         why = runs if waiting else "no cell has a choice"
@@ -62,6 +74,9 @@ def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: 
         return 1
     file = out or (folder / OUT if folder.is_dir() else folder.with_name(f"{shown_path(folder).name}-{OUT}"))
     write(sweep, choices, file)
+    more = file.with_name(file.name.replace(OUT, BEYOND) if file.name.endswith(OUT) else f"{file.stem}-{BEYOND}")
+    if text := write_beyond(sweep, choices, more):
+        console.print(f"Written to {display_path(more.absolute())}. To try these levels first:\n  {text}", markup=False)
     console.print(f"Written to {display_path(file.absolute())}. Next:\n  {next_command(sweep, file)}", markup=False)
     return int(not all(choices))
 

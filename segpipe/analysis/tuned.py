@@ -24,7 +24,7 @@ class TunedCell:
 
     label: its label. choice: on all seeds that choose; None if no level has all of them. means: validation mIoU by
     level, mean over these seeds. by_seed: the level at which each seed is judged. edge: whether the level is at the
-    edge of the tested numbers.
+    edge of the numbers that were tested for this cell.
     """
 
     label: str
@@ -143,7 +143,7 @@ def choose_for_cell(
         if (known := [seed for seed in seeds if seed in values])
     }
     edge = choice is not None and any(
-        at_edge(level, [one[position] for one in tuned.levels]) for position, level in enumerate(choice.level)
+        at_edge(level, [one[position] for one in scores]) for position, level in enumerate(choice.level)
     )
     return TunedCell(label, choice, means, by_seed, edge)
 

@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from segpipe.runs.run import PYTHON, Run, display_path, quote_override, shell_li
 from segpipe.runs.storage import inside, write_text
 
 OUT = "tuned.cells"  # file of the chosen cells, in the sweep's folder
+BEYOND = "beyond.cells"  # file of the next levels for cells that chose one at the edge of their grid, beside it
 ENDED = ("failed", "refused", "finished without a score")  # final states of a run
 
 Level = tuple[str, ...]  # one override for each tuned key; an empty text where a cell does not set the key
@@ -43,9 +45,21 @@ class Tuning:
         """The cell on one line."""
         return self.name or " ".join(self.words) or "the only cell"
 
+    @property
+    def levels(self) -> list[Level]:
+        """The levels that the sweep lists for this cell. A grid may have been extended for some cells only."""
+        return [*{**dict.fromkeys(self.scores), **dict.fromkeys(level for level, _ in self.states)}]
+
     def seeds_of(self, level: Level) -> set[int]:
         """Return the seeds with a score."""
         return set(self.scores.get(level, {}))
+
+    def waiting(self, seeds: list[int]) -> int:
+        """Return the number of runs at its levels that have no score and may still get one."""
+        return sum(
+            self.states.get((level, seed)) not in ENDED and seed not in self.seeds_of(level)
+            for level, seed in itertools.product(self.levels, seeds)
+        )
 
 
 Choice = tuned_levels.Choice[Level]
@@ -163,7 +177,7 @@ def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
             f"Compare the chosen cells only on other seeds."
         )
     for cell in sweep.cells:
-        for level, seed in itertools.product(sweep.levels, sweep.seeds):
+        for level, seed in itertools.product(sorted(cell.levels, key=magnitude), sweep.seeds):
             if seed not in cell.seeds_of(level):
                 state = cell.states.get((level, seed), "not listed")
                 lines.append(f"{state}: {cell.label} {' '.join(level)} seed={seed}")
@@ -175,12 +189,22 @@ def notes(sweep: Sweep, choices: list[Choice | None]) -> list[str]:
     for level, number in Counter(choice.level for choice in choices if choice).most_common():
         lines.append(f"Chosen in {number} of {pluralise(len(choices), 'cell')}: {' '.join(level)}")
     edges: dict[tuple[str, str], list[str]] = {}
-    for cell, choice in zip(sweep.cells, choices, strict=True):
-        for edge in beyond(choice.level, sweep.levels).items() if choice else ():
-            edges.setdefault(edge, []).append(cell.label)
+    for cell, word, more, _ in at_edges(sweep, choices):
+        edges.setdefault((word, more), []).append(cell.label)
     for (word, more), names in edges.items():
         lines.append(f"At the edge of the grid: {word}, chosen for {'; '.join(names)}. Also try {more}.")
     return lines
+
+
+def at_edges(sweep: Sweep, choices: list[Choice | None]) -> Iterator[tuple[Tuning, str, str, Level]]:
+    """Yield each cell that chose a level at the edge of its own grid.
+
+    With it: the override that is at the edge, the one beyond it, and the level with that one.
+    """
+    for cell, choice in zip(sweep.cells, choices, strict=True):
+        if choice is not None:
+            for edge, more in beyond(choice.level, cell.levels).items():
+                yield cell, edge, more, tuple(more if word == edge else word for word in choice.level)
 
 
 def as_value(text: str) -> str:
@@ -196,22 +220,53 @@ def name_of(folder: Path) -> str:
 
 def next_command(sweep: Sweep, file: Path) -> str:
     """Return the command that runs the chosen cells with five seeds that are not tuning seeds."""
-    free = [seed for seed in range(len(sweep.seeds) + 5) if seed not in sweep.seeds][:5]
+    return command(sweep, file, [seed for seed in range(len(sweep.seeds) + 5) if seed not in sweep.seeds][:5])
+
+
+def command(sweep: Sweep, file: Path, seeds: list[int]) -> str:
+    """Return the command that adds the cells of a file to the sweep, with these seeds."""
     name, path = (as_value(text) for text in (name_of(sweep.folder), display_path(file.absolute())))
-    given = [*sweep.fixed, f"sweep.name={name}", f"sweep.cells={path}"]
-    options = cells.read_options(sweep.folder)
-    return f"{PYTHON} -m segpipe.train -m {shell_line([*options, *given, 'seed=' + ','.join(map(str, free))])}"
+    given = [*sweep.fixed, f"sweep.name={name}", f"sweep.cells={path}", f"seed={','.join(map(str, seeds))}"]
+    return f"{PYTHON} -m segpipe.train -m {shell_line([*cells.read_options(sweep.folder), *given])}"
 
 
 def write(sweep: Sweep, choices: list[Choice | None], file: Path) -> None:
     """Write the chosen cells as lines of overrides, after comments about their origin."""
-    arguments = shell_line([display_path(sweep.folder.absolute()), *sweep.keys])
     lines = [
-        f"# Chosen by `python -m segpipe.tune {arguments}` on {datetime.now():%Y-%m-%d %H:%M}:",
-        f"# the highest mean validation mIoU over the seeds {join(sweep.seeds)}. To run these cells:",
-        f"# {next_command(sweep, file).replace(PYTHON, 'python', 1)}",
+        f"the highest mean validation mIoU over the seeds {join(sweep.seeds)}. To run these cells:",
+        next_command(sweep, file).replace(PYTHON, "python", 1),
     ]
-    for cell, choice in zip(sweep.cells, choices, strict=True):
-        if choice:
-            lines.append(shell_line([*cell.words, *filter(None, choice.level)]))
-    write_text(file, "\n".join(lines) + "\n")
+    chosen = [
+        [*cell.words, *choice.level] for cell, choice in zip(sweep.cells, choices, strict=True) if choice is not None
+    ]
+    write_cells(sweep, file, lines, chosen)
+
+
+def write_beyond(sweep: Sweep, choices: list[Choice | None], file: Path) -> str | None:
+    """Write the cells at the next level beyond the edge of their grid; return the command that runs them.
+
+    None where no cell has chosen a level at the edge; then nothing is written.
+    """
+    found = [
+        [*cell.words, *(more if word == edge else word for word in choice.level)]
+        for cell, choice in zip(sweep.cells, choices, strict=True)
+        if choice is not None
+        for edge, more in beyond(choice.level, cell.levels).items()
+    ]
+    if not found:
+        return None
+    text = command(sweep, file, sweep.seeds)
+    lines = [
+        "cells that chose a level at the edge of their grid, at the next level:",
+        text.replace(PYTHON, "python", 1),
+    ]
+    write_cells(sweep, file, lines, found)
+    return text
+
+
+def write_cells(sweep: Sweep, file: Path, lines: list[str], found: list[list[str]]) -> None:
+    """Write cells as lines of overrides, after comments: their origin, and ``lines``."""
+    arguments = shell_line([display_path(sweep.folder.absolute()), *sweep.keys])
+    origin = f"Chosen by `python -m segpipe.tune {arguments}` on {datetime.now():%Y-%m-%d %H:%M}:"
+    comments = [f"# {line}" for line in (origin, *lines)]
+    write_text(file, "\n".join([*comments, *(shell_line([*filter(None, words)]) for words in found)]) + "\n")

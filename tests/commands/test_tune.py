@@ -155,6 +155,30 @@ def test_the_edge_of_the_grid(own, levels, more):
     assert tuning.beyond((own,), [(level,) for level in levels]) == more
 
 
+def test_the_levels_beyond_the_edge_can_be_tried_for_the_cells_that_chose_it(tmp_path, capsys):
+    """After them the other cells have fewer levels; they are not waited for."""
+    folder = write_tuning(tmp_path / "x")
+    tuned(folder)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "To try these levels first:" in said
+    assert f"sweep.cells={folder / tuning.BEYOND} seed=100,101 " in said
+    assert [line.words for line in read_lines(folder / tuning.BEYOND)] == [["decoder=nearest", "optimizer.lr=0.03"]]
+    write_tuning(folder, scores={("nearest", "0.03"): (0.43, 0.44)})
+    (folder / tuning.BEYOND).unlink()
+    assert tuned(folder) == (0, [["decoder=deconv", "optimizer.lr=0.003"], ["decoder=nearest", "optimizer.lr=0.01"]])
+    said = capsys.readouterr().out
+    assert "At the edge" not in said
+    assert "not listed" not in said
+    assert not (folder / tuning.BEYOND).exists()
+
+
+def test_a_level_that_lacks_a_run_of_one_seed_is_waited_for(tmp_path, capsys):
+    folder = write_tuning(tmp_path / "x")
+    write_tuning(folder, scores={("nearest", "0.03"): (0.43,)}, seeds=(100,), named=False)
+    assert tuned(folder) == (1, None)
+    assert "not listed: nearest optimizer.lr=0.03 seed=101" in capsys.readouterr().out
+
+
 def test_several_keys_are_tuned_together(tmp_path):
     for decay, (rate, miou) in itertools.product(("0", "0.1"), (("0.001", 0.5), ("0.003", 0.4))):
         for seed in (0, 1):
