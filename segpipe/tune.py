@@ -1,7 +1,8 @@
 """``python -m segpipe.tune SWEEP KEY``: choose the level of a nuisance factor, such as ``optimizer.lr``, for each cell.
 
 The level with the highest mean validation mIoU over the tuning seeds is chosen. Test scores are never read. The chosen
-cells are written to a file for ``sweep.cells``, to be run with other seeds.
+cells are written to a file for ``sweep.cells``, to be run with other seeds. Cells that chose a level at the edge of
+their grid are written to another file, at the next level.
 """
 
 import sys
@@ -13,19 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from segpipe.config.messages import user_errors
-from segpipe.engine.tuning import (
-    BEYOND,
-    OUT,
-    Choice,
-    Sweep,
-    choose,
-    join,
-    next_command,
-    notes,
-    read,
-    write,
-    write_beyond,
-)  # fmt: skip
+from segpipe.engine import tuning
+from segpipe.engine.tuning import OUT, Choice, Sweep, choose, join, next_command, notes, read, write
 from segpipe.errors import pluralise
 from segpipe.runs.archive import shown_path
 from segpipe.runs.run import display_path
@@ -44,11 +34,8 @@ def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
             values = list(cell.scores.get(level, {}).values())
             text = f"{np.mean(values):.3f}" if values else "-"
             text += f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-            text += (
-                f" ({len(values)} of {len(sweep.seeds)})"
-                if level in cell.levels and len(values) < len(sweep.seeds)
-                else ""
-            )
+            is_partial = level in cell.levels and len(values) < len(sweep.seeds)
+            text += f" ({len(values)} of {len(sweep.seeds)})" if is_partial else ""
             row.append(f"{text} *" if choice and level == choice.level else text)
         measures = [f"{choice.other:.0%}".replace("nan%", "-"), f"{choice.regret:.3f}"] if choice else ["-", "-"]
         result.add_row(*row, *measures)
@@ -74,8 +61,9 @@ def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: 
         return 1
     file = out or (folder / OUT if folder.is_dir() else folder.with_name(f"{shown_path(folder).name}-{OUT}"))
     write(sweep, choices, file)
-    more = file.with_name(file.name.replace(OUT, BEYOND) if file.name.endswith(OUT) else f"{file.stem}-{BEYOND}")
-    if text := write_beyond(sweep, choices, more):
+    beginning = file.name.removesuffix(OUT) if file.name.endswith(OUT) else f"{file.stem}-"
+    more = file.with_name(beginning + tuning.BEYOND)
+    if text := tuning.write_beyond(sweep, choices, more):
         console.print(f"Written to {display_path(more.absolute())}. To try these levels first:\n  {text}", markup=False)
     console.print(f"Written to {display_path(file.absolute())}. Next:\n  {next_command(sweep, file)}", markup=False)
     return int(not all(choices))

@@ -28,10 +28,10 @@ def section(name: str, folder: Path = HERE) -> str:
     kept = read(name, folder, tuned=[TUNED])
     if kept is None:
         return open_text(name)
-    drawn = read(STUDIES[name], folder)
-    parts = [state(name, kept), verdict(kept, drawn, STUDIES[name])]
-    parts += [differences_table(kept, drawn, STUDIES[name]), scores_table(kept)]
-    parts += [rates(kept), boundaries(kept), classes(kept)]
+    of_drawn = STUDIES[name]
+    drawn = read(of_drawn, folder)
+    parts = [state(name, kept), verdict(kept, drawn, of_drawn), differences_table(kept, drawn, of_drawn)]
+    parts += [scores_table(kept), rates(kept), boundaries(kept), classes(kept)]
     return "\n".join(part for part in parts if part)
 
 

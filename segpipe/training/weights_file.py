@@ -64,7 +64,7 @@ def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
         raise UserError(f"{option}: {problem}.")
     try:
         by_name = path.suffix == ".safetensors"
-        source = load_safetensors(path) if by_name or is_safetensors(path) else load_pickled(path)
+        source = load_safetensors(path) if by_name or is_safetensors(first_bytes(path)) else load_pickled(path)
     except ImportError as error:
         raise UserError(f"{option}: a file of safetensors needs this library: pip install safetensors") from error
     except Exception as error:  # torch.load raises many kinds of errors
@@ -92,11 +92,15 @@ def load_safetensors(path: Path) -> Any:
     return load_file(path)
 
 
-def is_safetensors(path: Path) -> bool:
-    """Whether a file is one of safetensors, by its beginning: the length of a JSON object, and the object."""
+def first_bytes(path: Path) -> bytes:
+    """The beginning of a file, which tells its format. Raises UserError where it is no regular file."""
     with open_regular(path) as file:
-        length, brace = file.read(8), file.read(2)
-        return brace == b'{"' and int.from_bytes(length, "little") < LONGEST_HEADER
+        return file.read(4096)
+
+
+def is_safetensors(beginning: bytes) -> bool:
+    """Whether a file that begins so is one of safetensors: the length of a JSON object, and the object."""
+    return beginning[8:10] == b'{"' and int.from_bytes(beginning[:8], "little") < LONGEST_HEADER
 
 
 def problem_of_file(path: Path) -> str | None:
@@ -109,10 +113,10 @@ def problem_of_file(path: Path) -> str | None:
         return "an address, not a file. Download it, and give the path of the file"
     if not path.exists():
         return "a link to a file that does not exist" if path.is_symlink() else "there is no such file"
-    if is_safetensors(path):
+    beginning = first_bytes(path)
+    if is_safetensors(beginning):
         return None
-    with open_regular(path) as file:
-        beginning = file.read(4096).lstrip().removeprefix(b"\xef\xbb\xbf")
+    beginning = beginning.lstrip().removeprefix(b"\xef\xbb\xbf")
     if not beginning:
         return f"the file is empty. {AGAIN}"
     if not beginning.strip(b"\0"):
