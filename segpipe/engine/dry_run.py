@@ -22,6 +22,7 @@ from segpipe.config.width_search import architecture_key, parameters
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError, pluralise, printable
 from segpipe.models import cost
+from segpipe.models.encoders import Encoder
 from segpipe.runs.cells import Cell
 from segpipe.runs.environment import cores
 from segpipe.runs.labels import labels
@@ -51,14 +52,17 @@ def take_option(arguments: list[str]) -> None:
 class Size(NamedTuple):
     """The amount of work of a cell. parameters: of the network. per_image: multiply-adds for one test image.
 
-    training, evaluation: multiply-adds of all training steps, of the forward pass alone, and of all evaluations.
-    stored: bytes of the checkpoints and results that are kept.
+    training, evaluation: multiply-adds of all training steps, of the forward pass alone, and of all evaluations;
+    without those of an encoder whose features are kept (``encoder.cache``). encoding: the configuration of that
+    encoder, and its multiply-adds for all images, which other cells share; otherwise 0. stored: bytes of the
+    checkpoints and results that are kept.
     """
 
     parameters: int
     per_image: int
     training: float
     evaluation: float
+    encoding: tuple[str, float]
     stored: float
 
     def seconds(self, rate: float) -> float:
@@ -129,19 +133,29 @@ def size_of(cfg: DictConfig) -> Size:
     classes, crop, whole = len(data.stored("train").classes), training_size(cfg, data), evaluation_size(cfg, data)
     form = data.stored("train").form
     architecture = architecture_key(cfg, form.channels if form else 3)
-    number, step = network_cost(architecture, classes, crop)
-    per_image = network_cost(architecture, classes, whole)[1]
+    step, test = network_cost(architecture, classes, crop), network_cost(architecture, classes, whole)
+    evaluated = images["val"] + images["test"]
     epochs, batch = cfg.trainer.max_epochs, cfg.data.batch_size
     batches = limited(data.train_batches(), cfg.trainer.get("limit_train_batches"))
     validations = epochs // cfg.trainer.check_val_every_n_epoch
     moments = MOMENTS.get(str(cfg.optimizer._target_).rpartition(".")[2], 2)
     averaged = any(str(node.get("_target_", "")).endswith("MovingAverage") for node in cfg.callbacks.values() if node)
-    weights = 4.0 * number * (2 if averaged else 1)
-    checkpoints = {"all": 2 * (weights + 4.0 * number * moments), "best": 4.0 * number, "none": 0.0}[cfg.sweep.keep]
-    counts = 0.4 * (images["val"] + images["test"]) * classes**2  # compressed to about a tenth
-    evaluation = per_image * (validations * images["val"] + images["test"])
-    training = float(step * batch * batches * epochs)
-    return Size(number, per_image, training, float(evaluation), checkpoints + counts + 3e5)
+    number = 4.0 * step.parameters  # bytes
+    weights = number * (2 if averaged else 1)
+    checkpoints = {"all": 2 * (weights + number * moments), "best": number, "none": 0.0}[cfg.sweep.keep]
+    counts = 0.4 * evaluated * classes**2  # compressed to about a tenth
+    variants = 1 if data.overfit else 2 ** len(data.augment.flips())
+    return Size(
+        parameters=step.parameters,
+        per_image=test.multiply_adds,
+        training=float(step.trained * batch * batches * epochs),
+        evaluation=float(test.trained * (validations * images["val"] + images["test"])),
+        encoding=(
+            repr(build.resolve(cfg.encoder)),
+            float(step.encoding * variants * images["train"] + test.encoding * evaluated),
+        ),
+        stored=checkpoints + counts + 3e5,
+    )
 
 
 def limited(batches: int, limit: float | int | None) -> int:
@@ -175,19 +189,51 @@ def data_of(cfg: DictConfig) -> SegmentationData:
     return modules[key]
 
 
+class NetworkCost(NamedTuple):
+    """Parameters, and multiply-adds for one image. encoding: those of an encoder whose features are kept, or 0."""
+
+    parameters: int
+    multiply_adds: int
+    encoding: int
+
+    @property
+    def trained(self) -> int:
+        """Multiply-adds for one image whose features, if any are kept, are read."""
+        return self.multiply_adds - self.encoding
+
+
 @cache
-def network_cost(architecture: str, classes: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the parameters of a network and its multiply-adds for one image, without memory for its weights."""
+def network_cost(architecture: str, classes: int, size: tuple[int, int]) -> NetworkCost:
+    """Return the cost of a network for images of a size (height, width), without memory for its weights."""
     cfg: Any = OmegaConf.create(json.loads(architecture))
     with torch.device("meta"):
-        network = build.network_factory(cfg, build.meta_encoder(cfg, channels=cfg.get("in_channels", 3)), classes)()
-    return parameters(network), cost.multiply_adds(network, size)
+        encoder = build.meta_encoder(cfg, channels=cfg.get("in_channels", 3))
+        network = build.network_factory(cfg, encoder, classes)().eval()
+        image = torch.zeros(1, encoder.in_channels, *size)
+    whole, kept = cost.multiply_adds(network, size), cfg.encoder.get("cache")
+    encoding = cost.count(lambda: network.encoder.extract(network.pad(image))) if kept else 0
+    return NetworkCost(parameters(network), whole, encoding)
+
+
+class KeptFeatures:
+    """In the place of ``Encoder.extract``: returns the maps of the first batch each time, as if they were read."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.maps: dict[int, Tensor] = {}
+
+    def __call__(self, image: Tensor, x: Tensor) -> dict[int, Tensor]:
+        """Stride: (N, C, H/stride, W/stride). image, x: as given to a network's ``extractor``, of one shape."""
+        with torch.no_grad():
+            self.maps = self.maps or self.encoder.extract(x)
+        return self.maps
 
 
 class Speed(NamedTuple):
     """The measured speed of training. rate: seconds of a step for each multiply-add of its forward pass.
 
-    steps: the seconds of each step that was timed, on ``threads`` threads of the CPU.
+    An encoder whose features are kept is in neither. steps: the seconds of each step that was timed, on ``threads``
+    threads of the CPU.
     """
 
     rate: float
@@ -213,6 +259,8 @@ def measure_speed(cfg: DictConfig) -> Speed:
     """
     data, gpu = data_of(cfg), devices.on_gpu(cfg)
     task = build.task(cfg, data).to("cuda" if gpu else "cpu")
+    if cfg.encoder.get("cache"):
+        task.network.extractor = KeptFeatures(task.network.encoder)
     size, batch = training_size(cfg, data), cfg.data.batch_size
     image = torch.randint(256, (batch, task.network.encoder.in_channels, *size), dtype=torch.uint8, device=task.device)
     mask = torch.randint(len(task.classes), (batch, *size), device=task.device)
@@ -231,7 +279,7 @@ def measure_speed(cfg: DictConfig) -> Speed:
                 break
     finally:
         torch.set_num_threads(given)
-    _, step = network_cost(architecture_key(cfg, image.shape[1]), len(task.classes), size)
+    step = network_cost(architecture_key(cfg, image.shape[1]), len(task.classes), size).trained
     return Speed(statistics.median(times) / (step * batch), times, threads)
 
 
@@ -263,9 +311,12 @@ def print_estimate(console: Console, summary: Summary, cfg: DictConfig) -> None:
     print(f"{', '.join(counts)}.")
     gpu = devices.on_gpu(cfg)
     workers = cfg.sweep.workers
-    seconds = sum(size.seconds(speed.rate) for size in sizes) / workers
+    features = speed.rate * EVALUATION * sum(dict(size.encoding for size in sizes).values())
+    seconds = (features + sum(size.seconds(speed.rate) for size in sizes)) / workers
     place = "this CPU" if not gpu else "one GPU" if workers == 1 else f"{workers} GPUs"
-    print(f"About {duration(seconds)} on {place}; loading images is not included.")
+    once = f", with {duration(features)} to compute the features that are kept" if features else ""
+    loaded = "images and features" if features else "images"
+    print(f"About {duration(seconds)} on {place}{once}; loading {loaded} is not included.")
     print(f"Measured here, now: {speed}. Other work on this machine makes it longer.")
     stored = sum(size.stored for size in sizes)
     print(f"About {stored / 1e6:,.0f} MB on the disk (sweep.keep={cfg.sweep.keep}).")

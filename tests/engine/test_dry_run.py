@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from support.commands import run
 from support.configs import TINY, configure
 
@@ -54,8 +55,38 @@ def test_the_size_of_a_cell_is_that_of_its_training():
     assert size.training == cost.multiply_adds(network, (32, 64)) * 16 * 2
     assert size.evaluation == size.per_image * (2 * 5 + 7)
     assert 0 < dry_run.measure_speed(cfg).rate < 1
+    assert size.encoding[1] == 0
     limits = [dry_run.limited(10, limit) for limit in (None, 3, 0.5, 100)]
     assert limits == [10, 3, 5, 10]
+
+
+def test_kept_features_are_computed_once_and_read_by_each_step():
+    """The encoder counts for each image and flipped image, not for each step; its cost is shared by the decoders."""
+    options = [*TINY, "data.batch_size=4", "data.crop=null", "augment=light", "encoder.freeze=5", "encoder.cache=true"]
+    sizes = [dry_run.size_of(Plan.of(configure(*options, f"decoder={name}")).cfg) for name in ("bilinear", "deconv")]
+    cfg = Plan.of(configure(*options)).cfg
+    network = build.network(cfg, 6).eval()
+    encoder = cost.count(lambda: network.encoder.extract(torch.zeros(1, 3, 96, 96)))
+    decoder = cost.count(lambda: network.decode(*network.encode(torch.zeros(1, 3, 96, 96)))) - encoder
+    assert dry_run.size_of(cfg).training == decoder * 16 * 2
+    assert sizes[0].encoding == sizes[1].encoding
+    assert sizes[0].encoding[1] == encoder * (2 * 16 + 5 + 7)
+    assert sizes[0].per_image > encoder > sizes[0].training / (16 * 2)
+
+
+def test_a_timed_step_reads_kept_features(monkeypatch):
+    options = [*TINY, "data.crop=null", "encoder.freeze=5", "encoder.cache=true"]
+    cfg = Plan.of(configure(*options)).cfg
+    calls = []
+    extract = dry_run.KeptFeatures.__call__
+
+    def counted(self, image, x):
+        calls.append(not self.maps)
+        return extract(self, image, x)
+
+    monkeypatch.setattr(dry_run.KeptFeatures, "__call__", counted)
+    dry_run.measure_speed(cfg)
+    assert calls == [True, *[False] * (dry_run.WARM_UP + dry_run.STEPS - 1)]
 
 
 @pytest.mark.parametrize(
