@@ -245,15 +245,11 @@ def write(sweep: Sweep, choices: list[Choice | None], file: Path) -> None:
 def write_beyond(sweep: Sweep, choices: list[Choice | None], file: Path) -> str | None:
     """Write the cells at the next level beyond the edge of their grid; return the command that runs them.
 
-    None where no cell has chosen a level at the edge; then nothing is written.
+    None where no cell has chosen a level at the edge; then a file of an earlier choice is removed.
     """
-    found = [
-        [*cell.words, *(more if word == edge else word for word in choice.level)]
-        for cell, choice in zip(sweep.cells, choices, strict=True)
-        if choice is not None
-        for edge, more in beyond(choice.level, cell.levels).items()
-    ]
+    found = [[*cell.words, *level] for cell, _, _, level in at_edges(sweep, choices)]
     if not found:
+        file.unlink(missing_ok=True)
         return None
     text = command(sweep, file, sweep.seeds)
     lines = [

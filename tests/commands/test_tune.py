@@ -164,7 +164,6 @@ def test_the_levels_beyond_the_edge_can_be_tried_for_the_cells_that_chose_it(tmp
     assert f"sweep.cells={folder / tuning.BEYOND} seed=100,101 " in said
     assert [line.words for line in read_lines(folder / tuning.BEYOND)] == [["decoder=nearest", "optimizer.lr=0.03"]]
     write_tuning(folder, scores={("nearest", "0.03"): (0.43, 0.44)})
-    (folder / tuning.BEYOND).unlink()
     assert tuned(folder) == (0, [["decoder=deconv", "optimizer.lr=0.003"], ["decoder=nearest", "optimizer.lr=0.01"]])
     said = capsys.readouterr().out
     assert "At the edge" not in said
