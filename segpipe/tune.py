@@ -21,22 +21,28 @@ from segpipe.runs.archive import shown_path
 from segpipe.runs.run import display_path
 from segpipe.terminal import Parser
 
+LONGEST_WORD = 12  # characters of a word of a label that is not split in a narrow terminal
+
 
 def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
     """Return a table with a row for each cell and a column for each level: mean and standard deviation over seeds."""
-    result = Table(title=f"Validation mIoU over the seeds {join(sweep.seeds)}; * is chosen", title_justify="left")
-    levels = [escape(" ".join(filter(None, level))) or "-" for level in sweep.levels]
-    for heading in ("cell", *levels, "changes", "regret"):
-        result.add_column(heading, overflow="fold", justify="left" if heading == "cell" else "right")
+    title = f"Validation mIoU by {join(sweep.keys)}, over the seeds {join(sweep.seeds)}; * is chosen"
+    result = Table(title=title, title_justify="left")
+    word = max((len(word) for cell in sweep.cells for word in cell.label.split()), default=0)
+    result.add_column("cell", overflow="fold", min_width=min(word, LONGEST_WORD))
+    levels = [" ".join(word.partition("=")[2] or "-" for word in level) for level in sweep.levels]
+    for heading in (*levels, "changes", "regret"):
+        result.add_column(escape(heading), overflow="fold", justify="right")
     for cell, choice in zip(sweep.cells, choices, strict=True):
         row = [escape(cell.label)]
         for level in sweep.levels:
             values = list(cell.scores.get(level, {}).values())
-            text = f"{np.mean(values):.3f}" if values else "-"
-            text += f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+            lines = [f"{np.mean(values):.3f}" if values else "-"]
+            lines[0] += "*" if choice and level == choice.level else ""
+            lines += [f"±{np.std(values, ddof=1):.3f}"] if len(values) > 1 else []
             is_partial = level in cell.levels and len(values) < len(sweep.seeds)
-            text += f" ({len(values)} of {len(sweep.seeds)})" if is_partial else ""
-            row.append(f"{text} *" if choice and level == choice.level else text)
+            lines += [f"{len(values)} of {len(sweep.seeds)}"] if is_partial else []
+            row.append("\n".join(lines))
         measures = [f"{choice.other:.0%}".replace("nan%", "-"), f"{choice.regret:.3f}"] if choice else ["-", "-"]
         result.add_row(*row, *measures)
     return result
