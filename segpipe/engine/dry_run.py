@@ -216,27 +216,36 @@ def network_cost(architecture: str, classes: int, size: tuple[int, int]) -> Netw
 
 
 class KeptFeatures:
-    """In the place of ``Encoder.extract``: returns the maps of the first batch each time, as if they were read."""
+    """In the place of ``Encoder.extract``: returns the maps of the first batch each time, as if they were read.
+
+    seconds: to compute these maps, after a first time that is not timed.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         self.maps: dict[int, Tensor] = {}
+        self.seconds = 0.0
 
     def __call__(self, image: Tensor, x: Tensor) -> dict[int, Tensor]:
         """Stride: (N, C, H/stride, W/stride). image, x: as given to a network's ``extractor``, of one shape."""
-        with torch.no_grad():
-            self.maps = self.maps or self.encoder.extract(x)
+        for _ in range(0 if self.maps else 2):
+            start = time.monotonic()
+            with torch.no_grad():
+                self.maps = self.encoder.extract(x)
+            wait_for(x.device)
+            self.seconds = time.monotonic() - start
         return self.maps
 
 
 class Speed(NamedTuple):
     """The measured speed of training. rate: seconds of a step for each multiply-add of its forward pass.
 
-    An encoder whose features are kept is in neither. steps: the seconds of each step that was timed, on ``threads``
-    threads of the CPU.
+    An encoder whose features are kept is in neither; encoding: its seconds for each of its multiply-adds, or 0.
+    steps: the seconds of each step that was timed, on ``threads`` threads of the CPU.
     """
 
     rate: float
+    encoding: float
     steps: list[float]
     threads: int
 
@@ -259,8 +268,9 @@ def measure_speed(cfg: DictConfig) -> Speed:
     """
     data, gpu = data_of(cfg), devices.on_gpu(cfg)
     task = build.task(cfg, data).to("cuda" if gpu else "cpu")
+    kept = KeptFeatures(task.network.encoder)
     if cfg.encoder.get("cache"):
-        task.network.extractor = KeptFeatures(task.network.encoder)
+        task.network.extractor = kept
     size, batch = training_size(cfg, data), cfg.data.batch_size
     image = torch.randint(256, (batch, task.network.encoder.in_channels, *size), dtype=torch.uint8, device=task.device)
     mask = torch.randint(len(task.classes), (batch, *size), device=task.device)
@@ -279,8 +289,9 @@ def measure_speed(cfg: DictConfig) -> Speed:
                 break
     finally:
         torch.set_num_threads(given)
-    step = network_cost(architecture_key(cfg, image.shape[1]), len(task.classes), size).trained
-    return Speed(statistics.median(times) / (step * batch), times, threads)
+    step = network_cost(architecture_key(cfg, image.shape[1]), len(task.classes), size)
+    encoding = kept.seconds / (step.encoding * batch) if step.encoding else 0.0
+    return Speed(statistics.median(times) / (step.trained * batch), encoding, times, threads)
 
 
 def one_step(task: SegmentationTask, cfg: DictConfig, image: Tensor, mask: Tensor) -> None:
@@ -289,8 +300,13 @@ def one_step(task: SegmentationTask, cfg: DictConfig, image: Tensor, mask: Tenso
     with torch.autocast(task.device.type, torch.bfloat16, enabled=build.precision(cfg) == "bf16-mixed"):
         sums = task.step(image, mask)[1]
     task.loss.combine(sums, task.loss.counts(mask).float()).backward()
-    if task.device.type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(task.device)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given, so that the time can be taken."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def print_estimate(console: Console, summary: Summary, cfg: DictConfig) -> None:
@@ -311,7 +327,7 @@ def print_estimate(console: Console, summary: Summary, cfg: DictConfig) -> None:
     print(f"{', '.join(counts)}.")
     gpu = devices.on_gpu(cfg)
     workers = cfg.sweep.workers
-    features = speed.rate * EVALUATION * sum(dict(size.encoding for size in sizes).values())
+    features = speed.encoding * sum(dict(size.encoding for size in sizes).values())
     seconds = (features + sum(size.seconds(speed.rate) for size in sizes)) / workers
     place = "this CPU" if not gpu else "one GPU" if workers == 1 else f"{workers} GPUs"
     once = f", with {duration(features)} to compute the features that are kept" if features else ""

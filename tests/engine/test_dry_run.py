@@ -54,7 +54,9 @@ def test_the_size_of_a_cell_is_that_of_its_training():
     assert size.per_image == cost.multiply_adds(network, (96, 96))
     assert size.training == cost.multiply_adds(network, (32, 64)) * 16 * 2
     assert size.evaluation == size.per_image * (2 * 5 + 7)
-    assert 0 < dry_run.measure_speed(cfg).rate < 1
+    speed = dry_run.measure_speed(cfg)
+    assert 0 < speed.rate < 1
+    assert speed.encoding == 0
     assert size.encoding[1] == 0
     limits = [dry_run.limited(10, limit) for limit in (None, 3, 0.5, 100)]
     assert limits == [10, 3, 5, 10]
@@ -85,7 +87,7 @@ def test_a_timed_step_reads_kept_features(monkeypatch):
         return extract(self, image, x)
 
     monkeypatch.setattr(dry_run.KeptFeatures, "__call__", counted)
-    dry_run.measure_speed(cfg)
+    assert 0 < dry_run.measure_speed(cfg).encoding < 1
     assert calls == [True, *[False] * (dry_run.WARM_UP + dry_run.STEPS - 1)]
 
 
