@@ -26,7 +26,7 @@ LONGEST_WORD = 12  # characters of a word of a label that is not split in a narr
 
 def table(sweep: Sweep, choices: list[Choice | None]) -> Table:
     """Return a table with a row for each cell and a column for each level: mean and standard deviation over seeds."""
-    title = f"Validation mIoU by {join(sweep.keys)}, over the seeds {join(sweep.seeds)}; * is chosen"
+    title = f"Validation mIoU by {', '.join(sweep.keys)}, over the seeds {join(sweep.seeds)}; * is chosen"
     result = Table(title=title, title_justify="left")
     word = max((len(word) for cell in sweep.cells for word in cell.label.split()), default=0)
     result.add_column("cell", overflow="fold", min_width=min(word, LONGEST_WORD))

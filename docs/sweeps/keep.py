@@ -26,7 +26,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from segpipe.analysis.page.boundaries import COMPARED
-from segpipe.config.schema import key_of
+from segpipe.config.schema import CONF, key_of
 from segpipe.runs import archive, cells
 from segpipe.runs.archive import as_folder
 from segpipe.runs.run import Run, remove_if_empty
@@ -38,6 +38,7 @@ ONCE = (".jpg", ".truth.png")  # of an example picture, what is the same for all
 OF_THE_MACHINE = ("host", "pid")
 TUNED = "tuned.cells"  # what segpipe.tune has written, where it has
 KNOWN = ("seed", "model", "model.stride", "decoder", "fusion", "match")  # overrides that a cell's choices tell
+PARTS = ("decoder", "fusion")  # keys that a command often replaces in an experiment
 FUSIONS = ("none", "sum", "concat")
 
 
@@ -162,13 +163,21 @@ def main(source: Path) -> None:
     done = f"{len(finished)} of {len(listed)} cells finished, {len(runs)} runs."
     about = f"`{command_of(source, listed)}`, whose cells are in `sweep.json`: {done}"
     what = "Test mIoU in percent, mean ± standard deviation over seeds"
-    text = f"# {source.name}\n\n{about}\n{what}; segpipe.report tests the differences.\n\n{table(finished, source)}\n"
+    report = f"`python -m segpipe.report docs/sweeps/{source.name}{tuned_option(source)}` tests the differences."
+    text = f"# {source.name}\n\n{about}\n{what}. {report}\n\n{table(finished, source)}\n"
     write_text(target / "README.md", text)
     print(f"{target}: {len(runs)} runs")
 
 
+def tuned_option(source: Path) -> str:
+    """The option ``--tuned KEY ...`` of the report, with the keys that segpipe.tune has chosen; "" where it has not."""
+    file = source / TUNED
+    found = re.search(r"segpipe\.tune \S+ ([^`]+)`", file.read_text(encoding="utf-8")) if file.is_file() else None
+    return "".join(f" --tuned {key}" for key in found[1].split()) if found else ""
+
+
 def command_of(source: Path, listed: list[cells.Cell]) -> str:
-    """The command that trains a sweep.
+    """The command that trains a sweep; of a sweep that was tuned, the first one.
 
     Values of its keys are left out where they are those of its experiment, or where the cells are no product of them.
     """
@@ -179,7 +188,13 @@ def command_of(source: Path, listed: list[cells.Cell]) -> str:
             values[key].append(value)
     experiment = [f"experiment={value}" for value in sorted(values.pop("experiment", []))]
     if experiment == [f"experiment={source.name}"]:
-        return " ".join(["python -m segpipe.train", *experiment])
+        own = OmegaConf.load(CONF / "experiment" / f"{source.name}.yaml").hydra.sweeper.params
+        other = [
+            f"{key}={','.join(values[key])}"
+            for key in PARTS
+            if key in values and {*values[key]} != {*str(own.get(key)).split(",")}
+        ]
+        return " ".join(["python -m segpipe.train", *experiment, *other])
     product = math.prod(map(len, values.values())) == len(listed)
     given = [f"{key}={','.join(of_key)}" for key, of_key in values.items()] if product else []
     return " ".join(["python -m segpipe.train", *experiment, *given, f"sweep.name={source.name}"])
@@ -190,8 +205,9 @@ def pack(target: Path) -> None:
     file = target.with_suffix(archive.SUFFIX)
     archive.write(target, file)
     page = (target / "README.md").read_text(encoding="utf-8")
-    link = f"The runs are in `{file.name}`; `python -m segpipe.report docs/sweeps/{file.name}` tests the differences."
-    write_text(target.with_suffix(".md"), page.replace("; segpipe.report tests the differences.", f". {link}"))
+    command = f"`python -m segpipe.report docs/sweeps/{target.name}"
+    link = f"The runs are in `{file.name}`; {command}{archive.SUFFIX}"
+    write_text(target.with_suffix(".md"), page.replace(command, link, 1))
     shutil.rmtree(target)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 

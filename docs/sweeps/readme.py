@@ -1,16 +1,19 @@
-"""Write the table of differences in README.md from the kept sweeps: ``python docs/sweeps/readme.py``."""
+"""Write the table of differences of README.md, from the kept sweeps: ``python docs/sweeps/readme.py``."""
 
 from pathlib import Path
 
 import sections
 from sections import HERE, Kept, differences, points, read, table
 
+from segpipe.analysis.formatting import join_words
+
 PAGE = HERE.parent.parent / "README.md"
-COLUMNS: dict[str, tuple[str, list[str]]] = {  # head of the column, tuned keys
-    "sweep_shapes": ("drawn scenes, FCN (linear decoder)", []),
-    "sweep_ladder": ("drawn scenes, ladder (a 3x3 convolution per step)", []),
-    "sweep_camvid": ("CamVid, ladder on a frozen VGG-16", ["optimizer.lr"]),
-}
+COLUMNS = (  # head of the column; name, tuned keys and strides of the sweep
+    ("drawn scenes, FCN, strides 32 to 8", "sweep_shapes", [], [32, 16, 8]),
+    ("drawn scenes, ladder, strides 16 to 4", "sweep_ladder", [], [16, 8, 4]),
+    ("drawn scenes, ladder, stride 4", "sweep_ladder", [], [4]),
+    ("CamVid, ladder on VGG-16, stride 4", "sweep_camvid", ["optimizer.lr"], [4]),
+)
 ROWS = {
     ("sum", "none"): "skips, summed, over none",
     ("concat", "sum"): "concatenated over summed skips",
@@ -21,11 +24,24 @@ ROWS = {
 
 
 def section(folder: Path = HERE) -> str:
-    """Return the table, in Markdown. A sweep that is not kept has no column."""
-    kept = {name: one for name, (_, tuned) in COLUMNS.items() if (one := read(name, folder, tuned=tuned))}
-    lines = [["difference", *(COLUMNS[name][0] for name in kept)]]
-    lines += [[said, *(entry(one, *pair) for one in kept.values())] for pair, said in ROWS.items()]
-    return table(lines)
+    """Return the table, in Markdown, after a sentence on its numbers. A sweep that is not kept has no column."""
+    columns = {
+        head: kept
+        for head, name, tuned, strides in COLUMNS
+        if (kept := read(name, folder, tuned=tuned, only={"stride": strides}))
+    }
+    trainings: dict[str, set[str]] = {}
+    for head, kept in columns.items():
+        runs = {run.run.folder.name for run in kept.collection.runs}
+        trainings.setdefault(head.partition(",")[0], set()).update(runs)
+    numbers = [f"{len(runs)} trainings on {name}" for name, runs in trainings.items()]
+    seeds = min(len(kept.collection.seeds) for kept in columns.values())
+    lines = [["difference", *columns]]
+    lines += [[said, *(entry(one, *pair) for one in columns.values())] for pair, said in ROWS.items()]
+    return (
+        f"Differences in test mIoU, in percentage points with 95 % intervals, from {join_words(numbers)} with "
+        f"{seeds} seeds per network:\n\n{table(lines)}"
+    )
 
 
 def entry(kept: Kept, a: str, b: str) -> str:

@@ -1,11 +1,14 @@
 """What the sections of docs/results.md that are computed from kept sweeps have in common: reading, tables, formats."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection as Values
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from segpipe.analysis.collect import Collection, collect
+from segpipe.analysis.factors import KNOWN
+from segpipe.analysis.flags import unfinished
 from segpipe.analysis.formatting import (
     DASH,
     extra_digits,
@@ -18,10 +21,10 @@ from segpipe.analysis.formatting import (
 )
 from segpipe.analysis.network_results import NetworkResult, network_results
 from segpipe.analysis.ordering import exchanged
+from segpipe.analysis.restriction import level_of, levels_of, restricted
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis, analyse
-from segpipe.runs import cells
-from segpipe.runs.archive import as_folder
+from segpipe.runs.labels import Level
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "results.md"
@@ -30,43 +33,43 @@ RESAMPLES = 10_000
 
 
 class Kept(NamedTuple):
-    """A sweep that is kept: its runs, the comparisons, the result of each network, and the number of runs it lists."""
+    """A sweep that is kept: its runs, the comparisons, and the result of each network."""
 
     collection: Collection
     analysis: Analysis
     results: list[NetworkResult]
-    listed: int
 
     def at(self, **levels: str) -> NetworkResult | None:
-        """Return the result at levels of factors; None without one."""
+        """Return the result at levels; None without one."""
         for result in self.results:
-            if all(str(result.point.level(key)) == level for key, level in levels.items()):
+            if all(str(level_of(result.network, KNOWN[key])) == level for key, level in levels.items()):
                 return result
         return None
 
     def levels(self, key: str) -> list[str]:
-        """Return the levels of a factor that have results, in the order of the sweep."""
-        return list(dict.fromkeys(str(result.point.level(key)) for result in self.results))
+        """Return the levels of a key that have results, in the order of the sweep; one if it is no factor."""
+        return [*map(str, levels_of(self.collection, KNOWN[key]))]
 
     def over_reference(self) -> dict[str, Comparison]:
         """Return each operator's difference to REFERENCE, over all pairs that differ in nothing else."""
         return {a: one for (a, b), one in differences(self.analysis.marginal).items() if b == REFERENCE}
 
 
-def read(name: str, folder: Path = HERE, *, tuned: Sequence[str] = ()) -> Kept | None:
-    """Return a kept sweep; None where there is none. tuned: keys whose level was chosen for each cell."""
+def read(
+    name: str, folder: Path = HERE, *, tuned: Sequence[str] = (), only: Mapping[str, Values[Level]] | None = None
+) -> Kept | None:
+    """Return a kept sweep; None where there is none.
+
+    tuned: keys whose level was chosen for each cell. only: the levels of keys that are compared; None: all.
+    """
     path = folder / f"{name}.zip"
     if not path.is_file():
         return None
     collection = collect(path, tuned=tuned)
+    if only:
+        collection = restricted(collection, {KNOWN[key]: levels for key, levels in only.items()})
     analysis = analyse(collection, resamples=RESAMPLES)
-    others = collection.tuned.seeds if collection.tuned else ()  # these choose and are not judged
-    listed = {
-        cell.run or cell.place
-        for cell in cells.read(as_folder(path))
-        if not cell.refused and cell.choices["seed"] not in others
-    }
-    return Kept(collection, analysis, network_results(collection, analysis), len(listed))
+    return Kept(collection, analysis, network_results(collection, analysis))
 
 
 def differences(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], Comparison]:
@@ -82,11 +85,8 @@ def differences(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], Comp
 def state(name: str, kept: Kept) -> str:
     """Return which runs the numbers are of."""
     runs, seeds = len(kept.collection.runs), len(kept.collection.seeds)
-    many = (
-        f"{runs} runs"
-        if runs == kept.listed
-        else f"{runs} of {kept.listed} runs; the others are not finished. They are"
-    )
+    missing = sum(unfinished(kept.collection).values())
+    many = f"{runs} of {runs + missing} runs; the others are not finished. They are" if missing else f"{runs} runs"
     return (
         f"[{name}](sweeps/{name}.md): {many} of {pluralise(len(kept.results), 'network')}, "
         f"{pluralise(seeds, 'seed')}. [Report](reports/{name}/report.html).\n"

@@ -168,6 +168,11 @@ def collect(
     networks, unused = group_networks(place(design, inner), finished)
     problems += [problem for problem in unused if problem.label not in named]
     problems += extended_problems(requested, names, finished)
+    if chosen and not any(network.runs for network in networks):
+        raise UserError(
+            f"{folder}: no run is at a level of {chosen.name} that validation chose. Run segpipe.tune, and "
+            f"the command that it prints, first; without --tuned, the runs are compared as they are."
+        )
     return Collection(
         folder,
         networks,

@@ -162,9 +162,14 @@ def headlines(collection: Collection, analysis: Analysis) -> dict[str, str]:
     return lines
 
 
+def unfinished(collection: Collection) -> dict[str, int]:
+    """Return the number of requested runs that are not finished, by kind; see UNFINISHED."""
+    return {kind: sum(one.kind == kind for one in collection.problems) for kind in UNFINISHED}
+
+
 def state_finding(collection: Collection) -> Finding | None:
     """Return the finding on requested runs that are not finished; None if all are."""
-    counts = {kind: sum(one.kind == kind for one in collection.problems) for kind in UNFINISHED}
+    counts = unfinished(collection)
     open_runs = sum(counts.values())
     if not open_runs:
         return None

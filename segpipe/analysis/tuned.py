@@ -22,16 +22,22 @@ Levels = tuple[Level | None, ...]  # one for each tuned key
 class TunedCell:
     """A cell without the tuned keys, and the level that was chosen for it.
 
-    label: its label. choice: on all seeds that choose; None if no level has all of them. means: validation mIoU by
-    level, mean over these seeds. by_seed: the level at which each seed is judged. edge: whether the level is at the
-    edge of the numbers that were tested for this cell.
+    label: its label. choice: on all seeds that choose; on the finished ones if the cell has judged runs only at the
+    level that these choose; None if no level can be chosen. scores: validation mIoU by level and seed, of these seeds.
+    by_seed: the level at which each seed is judged. edge: whether the level is at the edge of the numbers that were
+    tested for this cell.
     """
 
     label: str
     choice: Choice[Levels] | None
-    means: dict[Levels, float]
+    scores: dict[Levels, dict[int, float]]
     by_seed: dict[int, Levels]
     edge: bool
+
+    @property
+    def means(self) -> dict[Levels, float]:
+        """The mean validation mIoU by level."""
+        return {level: sum(values.values()) / len(values) for level, values in self.scores.items()}
 
     @property
     def changes(self) -> int:
@@ -104,6 +110,12 @@ def at_chosen_levels(
         if seed_of[row] in judged and chosen[place_of[row]].by_seed.get(seed_of[row]) == level_of[row]
     ]
     add_problems(design, tuned, [chosen[place] for place in place_of], level_of, {*kept}, problems, finished=val)
+    with_runs = {place_of[row] for row in kept}
+    for place in [place for place, one in chosen.items() if one.by_seed and place not in with_runs]:
+        row = place_of.index(place)
+        design.cells[row] = design.cells[row]._replace(run=f"not run {row}")  # so that its contexts count as excluded
+        kept.append(row)
+    kept.sort()
     design.cells = [design.cells[row] for row in kept]
     design.views = [design.views[row] for row in kept]
     compared = [row for row in rows if seed_of[row] in judged]
@@ -128,6 +140,10 @@ def choose_for_cell(
     """
     seeds = tuned.seeds or judged
     choice = choose(scores, tuned.levels, seeds, incomplete=not tuned.seeds)
+    judged_at = {level for level, values in scores.items() if values.keys() & {*judged}}
+    if choice is None or choice.level not in judged_at:  # segpipe.tune --incomplete may have chosen another level
+        partial = choose(scores, tuned.levels, seeds, incomplete=True)
+        choice = partial if partial is not None and partial.level in judged_at else choice
     by_seed: dict[int, Levels] = {}
     for seed in judged:
         if tuned.seeds:
@@ -137,15 +153,15 @@ def choose_for_cell(
             one = choose(of_seed, tuned.levels, [other for other in judged if other != seed], incomplete=True)
         if one is not None:
             by_seed[seed] = one.level
-    means = {
-        level: sum(values[seed] for seed in known) / len(known)
+    of_seeds = {
+        level: {seed: values[seed] for seed in known}
         for level, values in scores.items()
         if (known := [seed for seed in seeds if seed in values])
     }
     edge = choice is not None and any(
         at_edge(level, [one[position] for one in scores]) for position, level in enumerate(choice.level)
     )
-    return TunedCell(label, choice, means, by_seed, edge)
+    return TunedCell(label, choice, of_seeds, by_seed, edge)
 
 
 def add_problems(

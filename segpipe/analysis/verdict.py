@@ -132,6 +132,12 @@ def about_tuning(collection: Collection) -> Finding | None:
             f"Chosen at the edge of the tested levels, so that a level beyond may be better: "
             f"{join_words(edges[:STATED])}{and_more(edges)}."
         )
+    fewer = [cell.label for cell, choice in known if not {*tuned.seeds} <= {*choice.seeds}]
+    if fewer:
+        sentences.append(
+            f"Chosen on a part of the tuning seeds, because runs of the others are missing: "
+            f"{join_words(fewer[:STATED])}{and_more(fewer)}."
+        )
     if lacking := [cell.label for cell in tuned.cells if cell.choice is None]:
         sentences.append(
             f"No level could be chosen, because runs are missing: {join_words(lacking[:STATED])}{and_more(lacking)}."

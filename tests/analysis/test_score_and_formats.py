@@ -88,15 +88,29 @@ def test_two_sweeps_stand_side_by_side(tmp_path, no_drawing):
     report.compare([a, b], out=out, resamples=100, as_markdown=True)
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", (out / "report.html").read_text()))
     assert "<title>a and b</title>" in (out / "report.html").read_text()
-    assert "Different orders of means a: deconv &gt; nearest. b: nearest &gt; deconv." in text
+    assert "Different orders of means a: deconv &gt; nearest. b (mean over lr): nearest &gt; deconv." in text
     assert "a and b: \N{MINUS SIGN}1.00 over 4 cells" in text
-    assert "over the levels of what only one of them varies (a: nothing; b: lr)" in text
+    assert "(a: nothing; b: mean over lr)" in text
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert {row["sweep"] for row in rows} == {"a", "b"}
     ids = re.findall(r'\bid="([^"]+)"', (out / "report.html").read_text())
     assert len(ids) == len(set(ids))
     with pytest.raises(UserError, match="given twice"):
         report.compare([a, a], out=out)
+
+
+def test_sweeps_are_compared_at_the_stride_that_both_have(tmp_path, no_drawing):
+    """`deconv` is the better one at stride 4, which is the only one of b, and the worse one in the mean of a."""
+    scores = {("deconv", 4): 0.6, ("nearest", 4): 0.5, ("deconv", 8): 0.2, ("nearest", 8): 0.5}
+    a = write_sweep(
+        tmp_path / "a", {(name, "sum", stride): miou for (name, stride), miou in scores.items()}, seeds=3, noise=0.001
+    )
+    of_b = {(name, "sum", 4): scores[name, 4] for name in ("deconv", "nearest")}
+    b = write_sweep(tmp_path / "b", of_b, seeds=3, noise=0.001)
+    report.compare([a, b], out=tmp_path / "out", resamples=100)
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", (tmp_path / "out" / "report.html").read_text()))
+    assert "The same order of means a (at stride 4): deconv &gt; nearest. b: deconv &gt; nearest." in text
+    assert "(a: at stride 4; b: nothing)" in text
 
 
 def test_sweeps_without_a_common_factor_are_said_to_share_nothing(tmp_path, no_drawing):

@@ -9,6 +9,7 @@ from support.reports import text_of
 
 from benchmarks.simulated_factors import LEVELS, at_chosen, best_level
 from segpipe.analysis.collect import collect
+from segpipe.analysis.statistics.effects import analyse
 from segpipe.errors import UserError
 from segpipe.runs.tuned_levels import choose
 
@@ -89,15 +90,14 @@ def test_without_tuning_seeds_each_seed_is_judged_at_the_level_that_the_others_c
 def test_what_is_missing_at_the_chosen_level_is_named(tmp_path):
     folder = write_tuning_seeds(tmp_path / "x")
     record = json.loads((folder / "sweep.json").read_text())
-    record["cells"] = [
-        cell for cell in record["cells"] if cell["run"] not in ("deconv-0.01-1", "run0-s101", "run1-s101", "run2-s101")
-    ]
+    lost = ["deconv-0.01-1", *(f"run{number}-s{seed}" for number in range(3) for seed in (100, 101))]
+    record["cells"] = [cell for cell in record["cells"] if cell["run"] not in lost]
     (folder / "sweep.json").write_text(json.dumps(record))
     collection = collect(folder, tuned=["lr"])
     assert [network.label for network in collection.networks] == ["nearest"]
     lacking = [problem.reason for problem in collection.problems if "no level of lr could be chosen" in problem.reason]
     assert len(lacking) == 2
-    assert [cell.choice is None for cell in collection.tuned.cells] == [True, False]
+    assert [cell.choice is None for cell in collection.tuned.cells] == [False, True]
     with pytest.raises(UserError, match=r"--tuned lrr: the cells do not differ in this key.*Did you mean 'lr'"):
         collect(folder, tuned=["lrr"])
 
@@ -123,3 +123,61 @@ def test_the_simulation_chooses_as_the_report_does():
     for number in range(2):
         level = int(val[number, :, 3:].mean(1).argmax())
         assert separate[number].tolist() == test[number, level, :3].tolist()
+
+
+def test_a_cell_without_a_run_at_its_chosen_level_leaves_its_context_out_in_sight(tmp_path):
+    """The difference of the operators is over two fusions; the third is listed as excluded."""
+    fusions = {"none": 0.001, "sum": 0.01, "concat": 0.01}  # of the cell of `nearest`: the rate that is judged
+    design = {"decoder": ["deconv", "nearest"], "fusion": [*fusions], "optimizer.lr": [0.001, 0.01]}
+    folder = tmp_path / "x"
+
+    def miou(levels):
+        return 0.5 + 0.1 * (levels["decoder"] == "deconv") + 0.1 * (levels["optimizer.lr"] == 0.01)
+
+    write_factors(folder, design, miou, seeds=(100, 101), tuning_seeds=[100, 101])
+    record = json.loads((folder / "sweep.json").read_text())
+    for decoder in design["decoder"]:
+        for fusion, rate in fusions.items():
+            levels = {"decoder": decoder, "fusion": fusion, "optimizer.lr": rate if decoder == "nearest" else 0.01}
+            for seed in range(3):
+                run = folder / f"{decoder}-{fusion}-{seed}"
+                record["cells"].append(write_cell_run(run, levels, seed=seed, miou=miou(levels) + 0.001 * seed))
+    (folder / "sweep.json").write_text(json.dumps(record))
+    collection = collect(folder, tuned=["lr"])
+    (pair,) = [one for one in analyse(collection, resamples=100).marginal if one.contrast.factor == "decoder"]
+    assert len(pair.contrast.weights) == 2
+    assert pair.contrast.dropped == ("none",)
+    assert sum(one.reason == "no run at the chosen level, lr 0.01" for one in collection.problems) == 3
+
+
+def test_a_level_that_tune_chose_from_incomplete_seeds_is_the_one_that_is_judged(tmp_path):
+    """One tuning run has failed at 0.01, the better level; ``segpipe.tune --incomplete`` has chosen it nevertheless."""
+    folder = tmp_path / "x"
+    write_factors(folder, DESIGN, score, seeds=(100, 101), tuning_seeds=[100, 101])
+    record = json.loads((folder / "sweep.json").read_text())
+    lost = next(
+        cell["run"] for cell in record["cells"]
+        if {"decoder=deconv", "optimizer.lr=0.01", "seed=101"} <= {*cell["overrides"]}
+    )  # fmt: skip
+    (folder / lost / "metrics.json").unlink()
+    for seed in range(3):
+        levels = {"decoder": "deconv", "optimizer.lr": 0.01}
+        record["cells"].append(write_cell_run(folder / f"deconv-{seed}", levels, seed=seed, miou=0.6))
+    (folder / "sweep.json").write_text(json.dumps(record))
+    collection = collect(folder, tuned=["lr"])
+    (judged,) = [network for network in collection.networks if network.runs]
+    assert sorted(judged.runs) == [0, 1, 2]
+    assert {one.label: one.choice.level for one in collection.tuned.cells}["deconv"] == (0.01,)
+    text, _ = text_of(folder, tuned=["lr"])
+    assert "Chosen on a part of the tuning seeds, because runs of the others are missing: deconv." in text
+
+
+def test_a_sweep_without_a_run_at_a_chosen_level_is_refused_in_words(tmp_path):
+    folder = tmp_path / "x"
+    write_factors(folder, DESIGN, score, seeds=(100, 101), tuning_seeds=[100, 101])
+    record = json.loads((folder / "sweep.json").read_text())
+    levels = {"decoder": "deconv", "optimizer.lr": 0.1}
+    record["cells"].append(write_cell_run(folder / "other", levels, seed=0, miou=0.4))
+    (folder / "sweep.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"no run is at a level of lr that validation chose\. Run segpipe\.tune"):
+        collect(folder, tuned=["lr"])

@@ -104,6 +104,9 @@ def test_keep_makes_an_archive_and_a_table_with_all_fusions(tmp_path, monkeypatc
     monkeypatch.setitem(keep["main"].__globals__, "__file__", str(tmp_path / "docs" / "keep.py"))
     for name, fusions in (("sweep_operators", ["sum", "concat"]), ("fusions", ["aff", "product"])):
         folder = sweep(tmp_path / name, fusions, seeds=2, match="params")
+        if name == "fusions":
+            comment = "# Chosen by `python -m segpipe.tune outputs/sweeps/fusions optimizer.lr loss` on 2026-11-26:"
+            (folder / "tuned.cells").write_text(f"{comment}\nfusion=aff\n")
         for run in folder.glob("*/run.json"):
             confusion = run.parent / "confusion"
             (confusion / "val.npz").write_bytes((confusion / "test.npz").read_bytes())
@@ -116,11 +119,13 @@ def test_keep_makes_an_archive_and_a_table_with_all_fusions(tmp_path, monkeypatc
     }  # fmt: skip
     pages = [(tmp_path / "docs" / f"{name}.md").read_text() for name in ("sweep_operators", "fusions")]
     assert "| stride | decoder | none | sum | concat |\n|---|---|---|---|---|\n" in pages[0]
-    assert "`python -m segpipe.train experiment=sweep_operators`, whose" in pages[0]
+    decoders = "decoder=bilinear,deconv,nearest,pixelshuffle"
+    assert f"`python -m segpipe.train experiment=sweep_operators {decoders}`, whose" in pages[0]
     assert "| stride | decoder | aff | product |\n|---|---|---|---|\n| 4 | `bilinear` | 7" in pages[1]
     command = (
         "python -m segpipe.train experiment=sweep_operators seed=0,1 decoder=bilinear,deconv,nearest,pixelshuffle "
         "fusion=aff,product match=params sweep.name=fusions"
     )
     assert f"`{command}`" in pages[1]
-    assert "python -m segpipe.report docs/sweeps/fusions.zip` tests" in pages[1]
+    assert "python -m segpipe.report docs/sweeps/fusions.zip --tuned optimizer.lr --tuned loss` tests" in pages[1]
+    assert "`python -m segpipe.report docs/sweeps/sweep_operators.zip` tests" in pages[0]

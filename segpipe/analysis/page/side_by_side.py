@@ -12,19 +12,21 @@ from segpipe.analysis.design_points import Stratum
 from segpipe.analysis.factors import Factor, Level, labels
 from segpipe.analysis.findings import STATED, Finding, and_more
 from segpipe.analysis.formatting import format_number, join_words, pluralise
-from segpipe.analysis.network_results import NetworkResult, stratum_label
+from segpipe.analysis.network_results import NetworkResult, network_results, stratum_label
 from segpipe.analysis.ordering import Order, order
 from segpipe.analysis.page.blocks import Block, Items, Section, Text
 from segpipe.analysis.page.content import Content
 from segpipe.analysis.page.notes_section import command_blocks
 from segpipe.analysis.page.tables import Cell, Table, score_cell, size_of
+from segpipe.analysis.restriction import levels_of, restricted
 from segpipe.analysis.statistics.comparison import Comparison
-from segpipe.analysis.statistics.effects import Analysis
+from segpipe.analysis.statistics.effects import Analysis, analyse
 from segpipe.analysis.verdict import Paragraph
 
 SHARED = (
-    "Cells that several sweeps have, by the factors that all of them vary: test {score} {unit}, mean over seeds, and "
-    "over the levels of what only one of them varies ({several}). A rank of 1 is the highest score of a sweep."
+    "Cells that several sweeps have, by the factors that all of them vary: test {score} {unit}, mean over seeds. What "
+    "only one of them varies is taken at the level of the others, or averaged where they have none in common "
+    "({several}). A rank of 1 is the highest score of a sweep."
 )
 Row = dict[str, list[NetworkResult]]  # results by sweep
 
@@ -48,13 +50,14 @@ def side_by_side(sweeps: Sequence[Sweep], command: Sequence[str]) -> Content:
     """Return the page. command: that made the page."""
     names = unique_names(sweeps)
     common = common_factors(sweeps)
-    rows = shared_cells(sweeps, names, common)
-    paragraphs = [Paragraph("", [*order_findings(sweeps, names, common), *rank_findings(names, rows)])]
+    shared = [at_shared_levels(sweep, sweeps, common) for sweep in sweeps]
+    rows = shared_cells(shared, names, common)
+    paragraphs = [Paragraph("", [*order_findings(shared, names, common), *rank_findings(names, rows)])]
     for name, sweep in zip(names, sweeps, strict=True):
         paragraphs += [
             Paragraph(": ".join(filter(None, [name, part.title])), part.findings) for part in sweep.page.verdict
         ]
-    sections = [shared_section(sweeps, names, common, rows)]
+    sections = [shared_section(shared, names, common, rows)]
     for name, sweep in zip(names, sweeps, strict=True):
         sections += [
             Section(f"{section.id}-{number_of(names, name)}", f"{name}: {section.title}", section.blocks)
@@ -87,8 +90,42 @@ def common_factors(sweeps: Sequence[Sweep]) -> list[Factor]:
     return [factor for factor in (*first.factors, *first.outer) if all(factor.key in own for own in keys)]
 
 
+class Part(NamedTuple):
+    """The cells of a sweep at which it is compared with the others. only: the levels of the factors it varies alone."""
+
+    analysis: Analysis
+    results: list[NetworkResult]
+    only: dict[Factor, list[Level]]
+    averaged: list[Factor]
+
+    def __str__(self) -> str:
+        """What only this sweep varies: at one level, or averaged."""
+        at = [f"{factor.label} {join_words([str(level) for level in levels])}" for factor, levels in self.only.items()]
+        return join_words([f"at {one}" for one in at] + [f"mean over {one}" for one in labels(self.averaged)])
+
+
+def at_shared_levels(sweep: Sweep, sweeps: Sequence[Sweep], common: Sequence[Factor]) -> Part:
+    """Return the cells of a sweep at the levels that the others have of the factors that not all of them vary."""
+    only: dict[Factor, list[Level]] = {}
+    averaged = []
+    for factor in (*sweep.collection.factors, *sweep.collection.outer):
+        if factor in common:
+            continue
+        own = levels_of(sweep.collection, factor)
+        both = [level for level in own if all(level in levels_of(one.collection, factor) for one in sweeps)]
+        if both and len(both) < len(own):
+            only[factor] = both
+        if len(both or own) > 1:
+            averaged.append(factor)
+    if not only:
+        return Part(sweep.analysis, sweep.results, only, averaged)
+    part = restricted(sweep.collection, only)
+    analysis = analyse(part, resamples=sweep.analysis.resamples)
+    return Part(analysis, network_results(part, analysis), only, averaged)
+
+
 def shared_cells(
-    sweeps: Sequence[Sweep], names: Sequence[str], common: Sequence[Factor]
+    sweeps: Sequence[Part], names: Sequence[str], common: Sequence[Factor]
 ) -> dict[tuple[Level, ...], Row]:
     """Return the results by the levels of the common factors, and by sweep. Without common factors it is empty."""
     rows: dict[tuple[Level, ...], Row] = {}
@@ -107,14 +144,15 @@ def mean_test(results: Sequence[NetworkResult] | None) -> float | None:
     return float(np.mean([one.test for one in results])) if results else None
 
 
-def order_findings(sweeps: Sequence[Sweep], names: Sequence[str], common: Sequence[Factor]) -> list[Finding]:
+def order_findings(sweeps: Sequence[Part], names: Sequence[str], common: Sequence[Factor]) -> list[Finding]:
     """Return a finding for each common factor: its order in each sweep, and whether the orders agree."""
     findings = []
     for factor in common:
         texts, ranked = [], []
         for name, sweep in zip(names, sweeps, strict=True):
             for where, found in orders(sweep, factor):
-                texts.append(f"{name}{where}: {found.label}.")
+                within = f" ({sweep})" if str(sweep) else ""
+                texts.append(f"{name}{within}{where}: {found.label}.")
                 ranked.append(found.levels)
         if len(texts) > 1:
             headline = "The same order of means" if agree(ranked) else "Different orders of means"
@@ -124,7 +162,7 @@ def order_findings(sweeps: Sequence[Sweep], names: Sequence[str], common: Sequen
     return findings
 
 
-def orders(sweep: Sweep, factor: Factor) -> Iterator[tuple[str, Order]]:
+def orders(sweep: Part, factor: Factor) -> Iterator[tuple[str, Order]]:
     """Yield the order of a factor's levels in each group of a sweep, with the group's name if there are several."""
     families: dict[Stratum, list[Comparison]] = {}
     for one in sweep.analysis.marginal:
@@ -155,7 +193,7 @@ def rank_findings(names: Sequence[str], rows: dict[tuple[Level, ...], Row]) -> l
 
 
 def shared_section(
-    sweeps: Sequence[Sweep], names: Sequence[str], common: Sequence[Factor], rows: dict[tuple[Level, ...], Row]
+    sweeps: Sequence[Part], names: Sequence[str], common: Sequence[Factor], rows: dict[tuple[Level, ...], Row]
 ) -> Section:
     """Return the section with the scores of all sweeps in one table."""
     title, score = "Side by side", sweeps[0].analysis.score
@@ -168,11 +206,7 @@ def shared_section(
         cells += [score_cell(mean_test(row.get(name)), score) for name in names]
         places = [ranks[name].get(levels) for name in names]
         body.append(cells + [Cell("\N{EN DASH}" if place is None else str(place), place) for place in places])
-    several = "; ".join(
-        f"{name}: {join_words(labels(others)) or 'nothing'}"
-        for name, sweep in zip(names, sweeps, strict=True)
-        for others in [[one for one in (*sweep.collection.factors, *sweep.collection.outer) if one not in common]]
-    )
+    several = "; ".join(f"{name}: {str(sweep) or 'nothing'}" for name, sweep in zip(names, sweeps, strict=True))
     caption = SHARED.format(score=score.label, unit=score.in_unit, several=several)
     columns = [*labels(common), *(f"{score.label}, {name}" for name in names), *(f"rank, {name}" for name in names)]
     return Section("side-by-side", title, [Table(caption, columns, body, 2 * len(names))])

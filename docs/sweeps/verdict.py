@@ -1,34 +1,34 @@
-"""Draw ``verdict.png``: the marginal differences of the kept sweeps, from their archives.
-
-``python docs/figures/draw_verdict.py``
-"""
+"""Draw ``docs/figures/verdict.png``, the marginal differences of the kept sweeps: ``python docs/sweeps/verdict.py``."""
 
 from pathlib import Path
 from statistics import mean
 
 import matplotlib.pyplot as plt
+from sections import HERE, Kept, read
 
-from segpipe.analysis.collect import collect
-from segpipe.analysis.statistics.effects import Comparison, analyse
+from segpipe.analysis.statistics.comparison import Comparison
 
-HERE = Path(__file__).parent
-SWEEPS: dict[str, tuple[str, str, list[str]]] = {  # legend, colour, tuned keys; in the order of the lines of a row
-    "sweep_shapes": ("drawn scenes, FCN: class scores, linear", "#0072B2", []),
-    "sweep_ladder": ("drawn scenes, ladder: features, a 3x3 convolution a step", "#D55E00", []),
-    "sweep_camvid": (
-        "CamVid, ladder on a frozen VGG-16, each cell at its own learning rate",
+FIGURE = HERE.parent / "figures" / "verdict.png"
+LINES = (  # of a row: legend, colour; name, tuned keys and strides of the sweep
+    ("drawn scenes, FCN: class scores, linear; strides 32 to 8", "#0072B2", "sweep_shapes", [], None),
+    ("drawn scenes, ladder: a 3x3 convolution a step; strides 16 to 4", "#D55E00", "sweep_ladder", [], None),
+    ("drawn scenes, ladder; stride 4", "#E69F00", "sweep_ladder", [], {"stride": [4]}),
+    (
+        "CamVid, ladder on a frozen VGG-16, own learning rates; stride 4",
         "#009E73",
+        "sweep_camvid",
         ["optimizer.lr"],
+        None,
     ),
-}
-SHIFT = 0.25  # of the lines of a row, in rows
+)
+SHIFT = 0.2  # of the lines of a row, in rows
 COARSE_TO_FINE = {"8 - 16": "one stride finer", "4 - 8": "one stride finer"}  # the last step down of either sweep
 
 
-def differences(sweep: str) -> dict[str, Comparison]:
+def differences(kept: Kept, sweep: str) -> dict[str, Comparison]:
     """Decoders, fusions, and the step from the middle stride to the finest, each under the name of its row."""
     found = {}
-    for one in analyse(collect(HERE.parent / "sweeps" / f"{sweep}.zip", tuned=SWEEPS[sweep][2])).marginal:
+    for one in kept.analysis.marginal:
         name = f"{one.contrast.a} - {one.contrast.b}"
         if one.contrast.factor != "stride":
             found[name] = one
@@ -42,21 +42,24 @@ def turned(name: str, mean: float) -> str:
     return " over ".join(name.split(" - ") if mean >= 0 else reversed(name.split(" - ")))
 
 
-def main() -> None:
-    """See the module."""
-    found = {sweep: differences(sweep) for sweep in SWEEPS if (HERE.parent / "sweeps" / f"{sweep}.zip").is_file()}
+def main(folder: Path = HERE, figure: Path = FIGURE) -> None:
+    """See the module. folder: of the archives; a sweep that is not kept has no line. figure: the file to write."""
+    found = {
+        (label, colour): differences(kept, sweep)
+        for label, colour, sweep, tuned, only in LINES
+        if (kept := read(sweep, folder, tuned=tuned, only=only))
+    }
     names = dict.fromkeys(name for rows in found.values() for name in rows)
     means = {name: mean(rows[name].estimate.difference for rows in found.values() if name in rows) for name in names}
     rows = sorted(means, key=lambda name: -abs(means[name]))
-    figure, axes = plt.subplots(figsize=(8.4, 6.4), layout="constrained")
-    for number, sweep in enumerate(found):
-        label, colour, _ = SWEEPS[sweep]
+    drawing, axes = plt.subplots(figsize=(8.4, 8.0), layout="constrained")
+    for number, ((label, colour), of_line) in enumerate(found.items()):
         axes.plot([], [], "o", color=colour, label=label)
         shift = SHIFT * (number - (len(found) - 1) / 2)
         for row, name in enumerate(rows):
-            if name not in found[sweep]:
+            if name not in of_line:
                 continue
-            one = found[sweep][name]
+            one = of_line[name]
             points = 100 if means[name] >= 0 else -100
             here = one.estimate.trainings
             assert here is not None
@@ -71,7 +74,8 @@ def main() -> None:
     axes.legend(loc="lower right", frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.savefig(HERE / "verdict.png", dpi=110)
+    drawing.savefig(figure, dpi=110)
+    plt.close(drawing)
 
 
 if __name__ == "__main__":
