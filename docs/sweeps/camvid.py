@@ -16,6 +16,7 @@ from sections import HERE, PAGE, Kept, differences, names, open_text, points, re
 from segpipe.analysis.collect import FinishedRun
 from segpipe.analysis.factors import KNOWN
 from segpipe.analysis.formatting import DASH, format_p, format_score, join_words, pluralise
+from segpipe.analysis.ordering import exchanged
 from segpipe.analysis.page.boundaries import exploratory
 from segpipe.analysis.restriction import level_of, levels_of
 from segpipe.analysis.statistics.comparison import Comparison
@@ -25,6 +26,7 @@ STUDIES = {"sweep_camvid": "sweep_ladder", "sweep_operators_camvid": "sweep_oper
 TUNED = "optimizer.lr"
 CONTEXTS = ("stride", "fusion")  # keys whose levels the two sweeps of a comparison have in common
 WITH_SKIPS = ("sum", "concat")
+LARGEST = 5  # interactions that are listed
 RARE = 0.02  # classes with a smaller share of the labelled test pixels
 SCORES = {"boundary_f": "boundary F", "band_miou_2": "mIoU within 2 pixels of true boundaries"}
 
@@ -37,7 +39,7 @@ def section(name: str, folder: Path = HERE) -> str:
     of_drawn = f"`{STUDIES[name]}`, stride {join_words(kept.levels('stride'))}"
     drawn = read(STUDIES[name], folder, only={key: levels_of(kept.collection, KNOWN[key]) for key in CONTEXTS})
     parts = [state(name, kept), verdict(kept, drawn, of_drawn), differences_table(kept, drawn, of_drawn)]
-    parts += [scores_table(kept), rates(kept), boundaries(kept), classes(kept)]
+    parts += [scores_table(kept), dependence(kept), rates(kept), boundaries(kept), classes(kept)]
     return "\n".join(part for part in parts if part)
 
 
@@ -98,6 +100,27 @@ def scores_table(kept: Kept) -> str:
     for name in kept.levels("decoder"):
         lines.append([f"`{name}`", *(score(kept.at(decoder=name, fusion=fusion)) for fusion in fusions)])
     return table(lines)
+
+
+def dependence(kept: Kept) -> str:
+    """Return whether the differences of the operators depend on the fusion; empty with one fusion."""
+    tested = [one for one in kept.analysis.interactions if one.estimate.trainings is not None]
+    found = sorted((one for one in tested if one.significant), key=lambda one: -abs(one.estimate.difference))
+    if not tested:
+        return ""
+    text = (
+        f"**Does it depend on the skips?** Of {pluralise(len(tested), 'interaction')} of operator and fusion, "
+        f"{len(found) or 'none'} {'is' if len(found) < 2 else 'are'} significant"
+    )
+    return text + (f". The largest: {'; '.join(map(interaction, found[:LARGEST]))}.\n" if found else ".\n")
+
+
+def interaction(one: Comparison) -> str:
+    """Return an interaction in words, turned so that its difference is positive."""
+    turned = one if one.estimate.difference >= 0 else exchanged(one)
+    assert turned.contrast.square is not None
+    a, b, c, d = turned.contrast.square
+    return f"`{a}` minus `{b}` is {points(turned, bold=False)} points higher with `{c}` than with `{d}`"
 
 
 def rates(kept: Kept) -> str:

@@ -70,6 +70,7 @@ def test_the_section_says_what_the_runs_say(kept):
     rows = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines() if line.startswith("| ")}
     assert rows["| `bilinear` over `nearest`"][1].startswith("**5")
     assert rows["| `bilinear` over `nearest`"][3].startswith("**\N{MINUS SIGN}10")
+    assert "**Does it depend on the skips?** Of 9 interactions of operator and fusion, none is significant.\n" in text
 
 
 def test_the_learning_rates_are_those_of_validation(kept):
@@ -121,6 +122,18 @@ def test_one_fusion_is_no_factor_and_the_drawn_scenes_are_those_of_the_same_stri
     assert "the sign is the opposite" not in text
     assert "| test mIoU | sum |\n" in text
     assert "for the operators, over `sum`.\n" in text
+
+
+def test_an_interaction_is_said_in_the_direction_in_which_it_is_positive(tmp_path):
+    """`deconv` gains 10 points with sums and nothing with concatenation."""
+    scores = {(name, how, 4): 0.5 for name in ("bilinear", "deconv") for how in ("sum", "concat")}
+    scores["deconv", "sum", 4] = 0.6
+    archive.write(write_sweep(tmp_path / "x", scores, seeds=4, noise=0.003), tmp_path / "x.zip")
+    made = script("camvid.py")
+    text = made["dependence"](made["read"]("x", tmp_path))
+    assert "Of 1 interaction of operator and fusion, 1 is significant. The largest: `" in text
+    assert "`bilinear` minus `deconv` is 10." in text or "`bilinear` minus `deconv` is 9." in text
+    assert "points higher with `concat` than with `sum`" in text
 
 
 def test_a_common_learning_rate_is_not_said_to_lose_what_noise_gives():
