@@ -28,6 +28,7 @@ from segpipe.training import devices
 
 LOG = "output.log"  # file in a run's folder with the output of its process
 POLL = 0.1  # seconds
+LET_GO = 1.0  # seconds after the end of a job: a killed process of its group may hold the run's lock for a moment
 
 
 class Job(NamedTuple):
@@ -231,8 +232,14 @@ def val_miou(run: Run) -> float:
 
 
 def settle(job: Job, *, interrupted: bool = False) -> str:
-    """Return the final status of a run whose process has ended. If the process did not record it, record it here."""
+    """Return the final status of a run whose process has ended. If the process did not record it, record it here.
+
+    A run that another command trains is ``running``: its record is left as it is.
+    """
     run = Run(job.run.folder)
+    if run.record.get("status") != "finished" and is_locked(run):
+        return "running"
+    run.read()
     status = run.record.get("status")
     if status == "finished" or (run.record != job.before and status not in (None, "running")):
         return str(status)
@@ -244,6 +251,14 @@ def settle(job: Job, *, interrupted: bool = False) -> str:
     state: Status = "interrupted" if interrupted else "failed"
     run.finish(state, error)
     return state
+
+
+def is_locked(run: Run) -> bool:
+    """Return whether another process still trains a run after LET_GO seconds."""
+    until = time.monotonic() + LET_GO
+    while (locked := run.is_running) and time.monotonic() < until:
+        time.sleep(0.02)
+    return locked
 
 
 def new_log_lines(job: Job) -> list[str]:

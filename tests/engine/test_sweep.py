@@ -94,6 +94,38 @@ def test_what_a_process_could_not_write_is_written_when_it_has_ended(tmp_path):
     assert Run(tmp_path / "own").record["error"] == "its own"
 
 
+@pytest.mark.parametrize("interrupted", [True, False], ids=["ctrl_c", "killed"])
+@pytest.mark.parametrize("before", [{}, {"status": "running", "pid": 1}], ids=["new", "known"])
+def test_the_end_of_a_job_that_waits_leaves_the_record_of_the_process_that_trains(tmp_path, before, interrupted):
+    """The same sweep is started twice; the job of the second start waits for that of the first, and is ended."""
+    if before:
+        write_json(tmp_path / "run.json", before)
+    waiting = job(tmp_path, -9)
+    with Run(tmp_path).lock():
+        write_json(tmp_path / "run.json", {"status": "running", "pid": 1})
+        assert scheduler.settle(waiting, interrupted=interrupted) == "running"
+        assert Run(tmp_path).record == {"status": "running", "pid": 1}
+    expected = "interrupted" if interrupted else "failed"
+    assert scheduler.settle(waiting, interrupted=interrupted) == expected
+    assert Run(tmp_path).record["status"] == expected
+
+
+def test_a_process_of_a_killed_job_may_hold_the_lock_for_a_moment(tmp_path):
+    write_json(tmp_path / "run.json", {"status": "running"})
+    killed, locked = job(tmp_path, -9), threading.Event()
+
+    def hold():
+        with Run(tmp_path).lock():
+            locked.set()
+            time.sleep(0.3)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    locked.wait()
+    assert scheduler.settle(killed) == "failed"
+    holder.join()
+
+
 def test_a_job_that_is_refused_says_why_and_not_what_the_start_before_said(tmp_path):
     write_json(tmp_path / "run.json", {"status": "interrupted", "error": "KeyboardInterrupt: "})
     (tmp_path / scheduler.LOG).write_text("segpipe: old.\n")
