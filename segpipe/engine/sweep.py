@@ -1,6 +1,5 @@
 """The jobs of a sweep: Hydra's product of swept keys, or the lines of ``sweep.cells`` combined with that product."""
 
-import shlex
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -23,6 +22,7 @@ from segpipe.data.files import read_text
 from segpipe.engine import dry_run
 from segpipe.engine.processes import shown_options
 from segpipe.errors import UserError, pluralise
+from segpipe.runs.run import shell_words
 from segpipe.runs.storage import is_component
 
 NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # keys of how and where a sweep runs
@@ -83,7 +83,7 @@ def check_name(name: object) -> None:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Read the lines of a file. Overrides are split as by a shell, and ``#`` starts a comment.
+    """Read the lines of a file. Overrides and comments are split as by a shell, see ``shell_words``.
 
     Raises UserError with the file and the line where the file is not a list of different cells.
     """
@@ -115,7 +115,7 @@ def read_lines(path: Path) -> list[Line]:
 def parse(text: str, where: str) -> list[Override]:
     """Return the overrides of one line. Raises UserError for a word that is no override, and for several cells."""
     try:
-        words = shlex.split(text, comments=True)
+        words = shell_words(text)
     except ValueError as error:
         raise UserError(f"{where}: {error}. Close the quotation marks: {text.strip()}") from error
     keys: set[str] = set()

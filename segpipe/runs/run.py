@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PLAIN = re.compile(r"[\w./:@%+-]+", re.ASCII)  # a value that neither Hydra nor a shell takes for anything else
 LOCK = ".lock"  # file in a run's folder
+SHELL_WORD = re.compile(r"""(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|[^ \t\r\n\\'"])+""")  # with its quotation marks
 SHARED = (".zip", ".safetensors")  # suffixes of files that hold a run, see engine.shared
 
 
@@ -58,6 +59,15 @@ def shell_word(word: object) -> str:
 def shell_line(words: Iterable[object]) -> str:
     """Return the words of a command as a user types them in a shell."""
     return " ".join(map(shell_word, words))
+
+
+def shell_words(line: str) -> list[str]:
+    """Return the words of a line as a shell splits it. ``#`` at the start of a word begins a comment.
+
+    Raises ValueError where a quotation mark is not closed.
+    """
+    comment = next((word.start() for word in SHELL_WORD.finditer(line) if word[0].startswith("#")), None)
+    return shlex.split(line[:comment])  # shlex itself begins a comment at any #
 
 
 def typed(key: str, value: object) -> str:

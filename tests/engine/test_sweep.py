@@ -281,6 +281,17 @@ def test_lines_are_split_as_a_shell_would(tmp_path):
     assert [line.words for line in sweep.read_lines(file)] == [["data.size=[1,2]", 'data.root="a b"'], ["~augment"]]
 
 
+def test_a_hash_within_a_word_cuts_no_line(tmp_path):
+    """Without its last override, the line would train another network. Hydra reads # in quotation marks only."""
+    file = tmp_path / "cells.txt"
+    file.write_text("decoder=deconv \"logger.notes='run #1'\" fusion=concat # why\n")
+    words = ["decoder=deconv", "logger.notes='run #1'", "fusion=concat"]
+    assert [line.words for line in sweep.read_lines(file)] == [words]
+    file.write_text("decoder=deconv logger.notes=run#1 fusion=concat\n")
+    with pytest.raises(UserError, match=r"line 1: logger.notes=run#1: .* quote it twice: \"logger.notes='run#1'\""):
+        sweep.read_lines(file)
+
+
 def test_lines_replace_what_the_experiment_sweeps_and_change_fastest(tmp_path):
     """The second line leaves fusion to the experiment, so it has two jobs a seed."""
     file = tmp_path / "cells.txt"
