@@ -57,8 +57,8 @@ def run_job(cfg: DictConfig) -> float | None:
     context = HydraConfig.get()
     cfg.run_dir = cfg.run_dir or context.runtime.output_dir
     overrides = list(context.overrides.task)
-    if cfg.stages or context.mode == RunMode.MULTIRUN:
-        devices.check_not_launched("stages" if cfg.stages else "a sweep")
+    if cfg.stages:
+        devices.check_not_launched("stages")
     if dry_run.requested[0]:
         show_dry_run(cfg, overrides, context)
         return None

@@ -69,7 +69,7 @@ STRICTER_TYPES = {  # stricter than the constructor: with null, Lightning would 
 }
 ANY = (-math.inf, math.inf)
 SMALLEST = 1e-30  # stands for "above 0"
-RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the smallest and the largest valid value
+RANGES: dict[str, tuple[float, float]] = {  # by a path or its last part: the smallest and the largest valid value
     **dict.fromkeys(
         ("batch_size", "eval_batch_size", "lr_batch", "max_epochs", "check_val_every_n_epoch", "accumulate"),
         (1, math.inf),
@@ -77,7 +77,7 @@ RANGES: dict[str, tuple[float, float]] = {  # by the last part of a path: the sm
     **dict.fromkeys(
         ("stride", "width", "widths", "count", "kernel", "every", "patience", "train", "val", "test"), (1, math.inf)
     ),
-    **dict.fromkeys(("per_gpu", "every_n_train_steps", "pyramid_width"), (1, math.inf)),
+    **dict.fromkeys(("sweep.workers", "per_gpu", "every_n_train_steps", "pyramid_width"), (1, math.inf)),
     **dict.fromkeys(("num_nodes", "log_every_n_steps"), (1, math.inf)),
     **dict.fromkeys(
         ("seed", "warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)
@@ -191,7 +191,7 @@ def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tu
             for position, item in enumerate(value):
                 yield from iter_values(item, f"{full}[{position}]")
         elif full in EXTRA_KEYS:
-            yield full, value, EXTRA_KEYS[full], RANGES.get(key, ANY)
+            yield full, value, EXTRA_KEYS[full], RANGES.get(full, RANGES.get(key, ANY))
         else:
             if target or value is not None:
                 check_key(full, key, takes, target)

@@ -84,17 +84,23 @@ class Summary:
     first: DictConfig | None = None
 
 
-def show(configs: Iterable[tuple[DictConfig, list[str]]], *, total: int, folder: Path | None) -> None:
+def show(
+    configs: Iterable[tuple[DictConfig, list[str]]], *, total: int, folder: Path | None, has_workers: bool = False
+) -> None:
     """Print what would be trained.
 
     configs: the configuration and the overrides of each job. total: their number. folder: of the sweep; None for a
-    single training. Raises UserError where no job is valid.
+    single training. has_workers: whether the jobs are trained by the workers of a sweep. Raises UserError where no job
+    is valid, and where there are fewer devices than workers.
     """
     summary = Summary()
     reported = time.monotonic()
     for cfg, overrides in configs:
         summary.cells += 1
+        before = summary.first
         note(summary, cfg, [one for one in overrides if not key_of(one).startswith("sweep.")], folder)
+        if has_workers and before is None and summary.first is not None:  # the one for which a sweep makes its workers
+            devices.split_devices(cfg.sweep.workers, gpu=devices.on_gpu(cfg), per_gpu=cfg.sweep.per_gpu)
         if time.monotonic() - reported > REPORT_EVERY:
             reported = time.monotonic()
             print(f"Checked {summary.cells:,} of {total:,} cells.", flush=True)

@@ -18,10 +18,10 @@ from segpipe.config.schema import key_of
 from segpipe.engine.listing import Listing
 from segpipe.engine.processes import ChildProcess, describe_exit, end, shown_options, training_arguments
 from segpipe.engine.progress import EXTENDED, ProgressView, print_cells
-from segpipe.engine.sweep import SweepCallback, check_name, check_no_cells
+from segpipe.engine.sweep import SweepCallback, check_no_cells, check_sweep
 from segpipe.errors import UserError, printable
 from segpipe.runs import checkpoints
-from segpipe.runs.environment import code_version, cores
+from segpipe.runs.environment import code_version
 from segpipe.runs.records import Metrics, Status, read_record
 from segpipe.runs.run import PYTHON, Run, display_path, quote_override, remove_if_empty, typed, typed_path
 from segpipe.training import devices
@@ -55,7 +55,7 @@ class Scheduler:
     def __init__(self, *, name: str, workers: int, gpu: bool, per_gpu: int = 1, keep: checkpoints.Keep = "all") -> None:
         self.name = name
         self.keep = keep
-        self.environments = split_devices(workers, gpu=gpu, per_gpu=per_gpu)
+        self.environments = devices.split_devices(workers, gpu=gpu, per_gpu=per_gpu)
         self.board = ProgressView(workers=len(self.environments))
         self.code = code_version()
         self.other_code: dict[str, int] = {}  # code version: the number of runs that were started with it
@@ -154,29 +154,6 @@ def reset_sweep() -> None:
 os.register_at_fork(after_in_child=reset_sweep)
 
 
-def split_devices(workers: int, *, gpu: bool, per_gpu: int = 1) -> list[dict[str, str]]:
-    """Return the environment of each slot with its devices: some of the visible GPUs, or some of the cores.
-
-    per_gpu: the number of slots that share the GPUs of each worker. Raises UserError where there are fewer devices than
-    workers, and for ``per_gpu`` without GPUs.
-    """
-    available, kind = (torch.cuda.device_count(), "GPUs") if gpu else (cores(), "cores")
-    if not 1 <= workers <= available:
-        more = " To run several jobs on each GPU, set sweep.per_gpu." if gpu else ""
-        raise UserError(f"sweep.workers={workers}: allowed is 1 to {available}, the {kind} of this machine.{more}")
-    if per_gpu > 1 and not gpu:
-        raise UserError(
-            f"sweep.per_gpu={per_gpu}: these jobs train on the CPU. Set sweep.workers to run several at a time."
-        )
-    each = available // workers
-    if gpu:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(available)))
-        names = visible.split(",")[:available]
-        shares = [{"CUDA_VISIBLE_DEVICES": ",".join(names[each * i : each * (i + 1)])} for i in range(workers)]
-        return shares * per_gpu
-    return [{"OMP_NUM_THREADS": str(each if workers > 1 else torch.get_num_threads())}] * workers
-
-
 def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool, result_needed: bool = False) -> float | None:
     """Handle one job of a sweep: add its cell to ``sweep.json``, and queue its run.
 
@@ -185,10 +162,8 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool, result_ne
     An invalid or failed cell is recorded, and the sweep continues. Raises UserError for overrides that a sweep cannot
     have, and where a result is needed and there is none.
     """
-    if any(key_of(override) == "run_dir" for override in overrides):
-        raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     check_no_cells(cfg)
-    check_name(cfg.sweep.name)
+    check_sweep(cfg, overrides)
     folder = Path(cfg.run_dir)
     SweepCallback.jobs = max(SweepCallback.jobs - 1, 0)
     if not SweepCallback.options and HydraConfig.initialized():  # in a process of another launcher

@@ -24,6 +24,7 @@ from segpipe.engine.processes import shown_options
 from segpipe.errors import UserError, pluralise
 from segpipe.runs.run import shell_words
 from segpipe.runs.storage import is_component
+from segpipe.training import devices
 
 NOT_IN_A_LINE = ("hydra", "sweep.", "run_dir", "resume")  # keys of how and where a sweep runs
 
@@ -80,6 +81,15 @@ def check_name(name: object) -> None:
             f"sweep.name={'' if name is None else name}: allowed is the name of a folder, NAME or GROUP/NAME. The "
             f"sweep is written to outputs/sweeps/NAME; for another place, give hydra.sweep.dir=FOLDER."
         )
+
+
+def check_sweep(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Raise UserError for what a sweep cannot have: several ranks, a ``run_dir``, a wrong name or option of its own."""
+    devices.check_not_launched("a sweep")
+    if any(key_of(override) == "run_dir" for override in overrides):
+        raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
+    check_name(cfg.sweep.name)
+    check(OmegaConf.create({"sweep": OmegaConf.to_container(cfg.sweep, resolve=True)}))
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -160,6 +170,7 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
 
     def sweep(self, arguments: list[str]) -> None:
         """See Sweeper. Raises the error of the first job that cannot be composed."""
+        check_sweep(self.config, [*self.given, *arguments])
         jobs = self.jobs(arguments)
         if not jobs:
             empty = ", ".join(self.empty([*self.given, *arguments]))
@@ -167,15 +178,14 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
                 f"{empty}: selects nothing, so the sweep has no cell. glob() selects choices of a config group, such "
                 f"as decoder='glob(*)'; list other values: seed=0,1,2."
             )
+        one_by_one = names_class(self.config.hydra.launcher._target_, BasicLauncher)
         if dry_run.requested[0]:
+            configs = ((without_hydra(self.compose(job)), job) for job in jobs)
             folder = Path(self.config.hydra.sweep.dir)
-            dry_run.show(((without_hydra(self.compose(job)), job) for job in jobs), total=len(jobs), folder=folder)
+            dry_run.show(configs, total=len(jobs), folder=folder, has_workers=one_by_one)
             return
-        check_name(self.config.sweep.name)
-        check(OmegaConf.create({"sweep": OmegaConf.to_container(self.config.sweep, resolve=True)}))
         SweepCallback.expect(len(jobs))
         self.check(jobs)
-        one_by_one = names_class(self.config.hydra.launcher._target_, BasicLauncher)
         size = self.max_batch_size or (1 if one_by_one else len(jobs))
         for start in range(0, len(jobs), size):
             for result in self.launcher.launch(jobs[start : start + size], initial_job_idx=start):

@@ -18,6 +18,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch.distributed.rendezvous import rendezvous
 
 from segpipe.errors import UserError, in_words, nearest
+from segpipe.runs.environment import cores
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
@@ -170,6 +171,29 @@ def on_gpu(cfg: DictConfig) -> bool:
     """Whether the training uses a GPU."""
     accelerator = cfg.trainer.accelerator
     return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+
+
+def split_devices(workers: int, *, gpu: bool, per_gpu: int = 1) -> list[dict[str, str]]:
+    """Return the environment of each slot with its devices: some of the visible GPUs, or some of the cores.
+
+    per_gpu: the number of slots that share the GPUs of each worker. Raises UserError where there are fewer devices than
+    workers, and for ``per_gpu`` without GPUs.
+    """
+    available, kind = (torch.cuda.device_count(), "GPUs") if gpu else (cores(), "cores")
+    if not 1 <= workers <= available:
+        more = " To run several jobs on each GPU, set sweep.per_gpu." if gpu else ""
+        raise UserError(f"sweep.workers={workers}: allowed is 1 to {available}, the {kind} of this machine.{more}")
+    if per_gpu > 1 and not gpu:
+        raise UserError(
+            f"sweep.per_gpu={per_gpu}: these jobs train on the CPU. Set sweep.workers to run several at a time."
+        )
+    each = available // workers
+    if gpu:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(available)))
+        names = visible.split(",")[:available]
+        shares = [{"CUDA_VISIBLE_DEVICES": ",".join(names[each * i : each * (i + 1)])} for i in range(workers)]
+        return shares * per_gpu
+    return [{"OMP_NUM_THREADS": str(each if workers > 1 else torch.get_num_threads())}] * workers
 
 
 def requested_devices(cfg: DictConfig) -> int:

@@ -13,10 +13,10 @@ from support.paths import ROOT
 
 from segpipe.config.schema import CONF
 from segpipe.engine.processes import hydra_options, shown_options
-from segpipe.engine.scheduler import split_devices
 from segpipe.errors import UserError
 from segpipe.runs import cells
 from segpipe.runs.run import Run
+from segpipe.training.devices import split_devices
 
 CHOICES = [*TINY, "trainer.max_epochs=1"]
 CLASS = "from segpipe.models.upsample import Bilinear\n\n\nclass Mine(Bilinear):\n    pass\n"

@@ -32,6 +32,27 @@ def test_a_sweep_is_listed_and_nothing_is_written(tmp_path):
     assert max(map(len, said.splitlines())) <= 80 or "Rejected" in said
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("sweep.workers=0", "sweep.workers=0: allowed is a whole number of 1 or more"),
+        ("sweep.workers=999", "sweep.workers=999: allowed is 1 to "),
+        ("sweep.per_gpu=2", "sweep.per_gpu=2: these jobs train on the CPU"),
+        ("sweep.name=../x", "sweep.name=../x: allowed is the name of a folder"),
+        ("run_dir=x", "run_dir cannot be given to a sweep"),
+    ],
+)
+def test_what_the_sweep_would_refuse_is_refused(tmp_path, given, said):
+    """With the same words, and nothing is written by either."""
+    command = ["segpipe.train", "-m", *CHOICES, "model=fcn32s", "seed=0,1", given]
+    answer = run(*command, "--dry-run", cwd=tmp_path, status=1)
+    assert f"segpipe: {said}" in answer
+    assert "About" not in answer
+    assert list(tmp_path.iterdir()) == []
+    assert answer in run(*command, cwd=tmp_path, status=1)
+    assert not list(tmp_path.rglob("run.json"))
+
+
 @pytest.mark.slow
 def test_a_single_training_and_a_sweep_of_which_a_part_is_done(tmp_path):
     said = run("segpipe.train", "--dry-run", *CHOICES, cwd=tmp_path)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from segpipe.engine import processes, scheduler
+from segpipe.engine import processes
 from segpipe.engine.progress import ProgressView
 from segpipe.errors import UserError
 from segpipe.runs.run import quote_override, typed
+from segpipe.training import devices
 
 # ---- slots
 
@@ -19,16 +20,16 @@ from segpipe.runs.run import quote_override, typed
 def test_each_slot_has_its_share_of_the_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6,7")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert scheduler.split_devices(2, gpu=True) == [{"CUDA_VISIBLE_DEVICES": "3,5"}, {"CUDA_VISIBLE_DEVICES": "6,7"}]
+    assert devices.split_devices(2, gpu=True) == [{"CUDA_VISIBLE_DEVICES": "3,5"}, {"CUDA_VISIBLE_DEVICES": "6,7"}]
     with pytest.raises(UserError, match=r"allowed is 1 to 4, the GPUs"):
-        scheduler.split_devices(5, gpu=True)
-    monkeypatch.setattr(scheduler, "cores", lambda: 8)
+        devices.split_devices(5, gpu=True)
+    monkeypatch.setattr(devices, "cores", lambda: 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    assert scheduler.split_devices(4, gpu=False) == [{"OMP_NUM_THREADS": "2"}] * 4
-    assert scheduler.split_devices(1, gpu=False) == [{"OMP_NUM_THREADS": "6"}]
+    assert devices.split_devices(4, gpu=False) == [{"OMP_NUM_THREADS": "2"}] * 4
+    assert devices.split_devices(1, gpu=False) == [{"OMP_NUM_THREADS": "6"}]
     for workers in (0, 9):
         with pytest.raises(UserError, match=rf"sweep.workers={workers}: allowed is 1 to 8, the cores"):
-            scheduler.split_devices(workers, gpu=False)
+            devices.split_devices(workers, gpu=False)
 
 
 def test_the_view_leaves_the_streams_that_jobs_are_forked_with(monkeypatch):
