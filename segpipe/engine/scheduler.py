@@ -18,12 +18,12 @@ from segpipe.config.schema import key_of
 from segpipe.engine.listing import Listing
 from segpipe.engine.processes import ChildProcess, describe_exit, end, shown_options, training_arguments
 from segpipe.engine.progress import EXTENDED, ProgressView, print_cells
-from segpipe.engine.sweep import SweepCallback, check_no_cells, check_sweep
+from segpipe.engine.sweep import SweepCallback, check_folder, check_no_cells, check_sweep
 from segpipe.errors import UserError, printable
 from segpipe.runs import checkpoints
 from segpipe.runs.environment import code_version
 from segpipe.runs.records import Metrics, Status, read_record
-from segpipe.runs.run import PYTHON, Run, display_path, quote_override, remove_if_empty, typed, typed_path
+from segpipe.runs.run import PYTHON, Run, display_path, quote_override, remove_if_empty, shell_line, typed, typed_path
 from segpipe.training import devices
 
 LOG = "output.log"  # file in a run's folder with the output of its process
@@ -164,6 +164,9 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool, result_ne
     """
     check_no_cells(cfg)
     check_sweep(cfg, overrides)
+    if SweepCallback.folder:
+        named, place = str(cfg.sweep.name) != SweepCallback.name, Path(HydraConfig.get().sweep.dir)
+        check_folder(shell_line(overrides), place, SweepCallback.folder, named=named)
     folder = Path(cfg.run_dir)
     SweepCallback.jobs = max(SweepCallback.jobs - 1, 0)
     if not SweepCallback.options and HydraConfig.initialized():  # in a process of another launcher

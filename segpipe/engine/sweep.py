@@ -1,6 +1,7 @@
 """The jobs of a sweep: Hydra's product of swept keys, or the lines of ``sweep.cells`` combined with that product."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -22,7 +23,7 @@ from segpipe.data.files import read_text
 from segpipe.engine import dry_run
 from segpipe.engine.processes import shown_options
 from segpipe.errors import UserError, pluralise
-from segpipe.runs.run import shell_words
+from segpipe.runs.run import PYTHON, display_path, shell_line, shell_words
 from segpipe.runs.storage import is_component
 from segpipe.training import devices
 
@@ -90,6 +91,19 @@ def check_sweep(cfg: DictConfig, overrides: Sequence[str]) -> None:
         raise UserError("run_dir cannot be given to a sweep: its jobs would share one folder. Give sweep.name=NAME.")
     check_name(cfg.sweep.name)
     check(OmegaConf.create({"sweep": OmegaConf.to_container(cfg.sweep, resolve=True)}))
+
+
+def check_folder(job: str, folder: Path, sweep: Path, *, named: bool) -> None:
+    """Raise UserError where a job would be written to another folder than its sweep, which would then not list it.
+
+    job: for the message. named: whether the folders differ by ``sweep.name``.
+    """
+    if folder != sweep:
+        key = "sweep.name=NAME" if named else "hydra.sweep.dir=FOLDER"
+        raise UserError(
+            f"{job}: this job would be written to {display_path(folder)}, but the sweep is written to "
+            f"{display_path(sweep)}. Give one folder for all jobs: {key}"
+        )
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -170,10 +184,14 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
 
     def sweep(self, arguments: list[str]) -> None:
         """See Sweeper. Raises the error of the first job that cannot be composed."""
-        check_sweep(self.config, [*self.given, *arguments])
+        given = [*self.given, *arguments]
+        check_sweep(self.config, given)
+        swept = self.swept(given)
+        if several := [str(one.input_line) for one in swept if one.key_or_group.startswith("sweep.")]:
+            raise UserError(f"{several[0]}: several values, but this key is the same for all jobs. Give one value.")
         jobs = self.jobs(arguments)
         if not jobs:
-            empty = ", ".join(self.empty([*self.given, *arguments]))
+            empty = ", ".join(str(one.input_line) for one in swept if not list(one.sweep_iterator()))
             raise UserError(
                 f"{empty}: selects nothing, so the sweep has no cell. glob() selects choices of a config group, such "
                 f"as decoder='glob(*)'; list other values: seed=0,1,2."
@@ -181,8 +199,7 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
         one_by_one = names_class(self.config.hydra.launcher._target_, BasicLauncher)
         if dry_run.requested[0]:
             configs = ((without_hydra(self.compose(job)), job) for job in jobs)
-            folder = Path(self.config.hydra.sweep.dir)
-            dry_run.show(configs, total=len(jobs), folder=folder, has_workers=one_by_one)
+            dry_run.show(configs, total=len(jobs), folder=sweep_folder(self.config), has_workers=one_by_one)
             return
         SweepCallback.expect(len(jobs))
         self.check(jobs)
@@ -206,18 +223,21 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
         (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides(overrides), None)
         return list(jobs)
 
-    def empty(self, overrides: list[str]) -> list[str]:
-        """Return the swept overrides that select nothing, such as ``decoder=glob(x*)``."""
+    def swept(self, overrides: list[str]) -> list[Override]:
+        """Return the overrides that have several values, or that select nothing, such as ``decoder=glob(x*)``."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        swept = [one for one in parser.parse_overrides(overrides) if one.is_sweep_override()]
-        return [str(one.input_line) for one in swept if not list(one.sweep_iterator())]
+        return [one for one in parser.parse_overrides(overrides) if one.is_sweep_override()]
 
     def check(self, jobs: list[list[str]]) -> None:
-        """Compose the first job, and the first job with each choice of a config group. Raises Hydra's errors."""
-        groups: dict[str, bool] = {}
+        """Compose the first job, and the first one with each choice of a config group. Raises as ``compose``.
+
+        Keys that the folder of the sweep contains are treated as config groups.
+        """
+        place = [OmegaConf.to_container(self.config[node], resolve=False) for node in ("hydra", "sweep")]
+        known = dict.fromkeys(re.findall(r"\$\{([\w.]+)\}", str(place)), True)
         seen: set[str] = set()
         for number, job in enumerate(jobs):
-            choices = [override for override in job if self.is_group(key_of(override), groups)]
+            choices = [override for override in job if self.is_group(key_of(override), known)]
             if number == 0 or not seen.issuperset(choices):
                 seen.update(choices)
                 self.compose(job)
@@ -229,8 +249,44 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
         return known[key]
 
     def compose(self, job: Sequence[str]) -> DictConfig:
-        """Return the configuration of a job. Raises Hydra's error where it is not a valid one."""
+        """Return the configuration of a job. Raises Hydra's error where it is not a valid one.
+
+        Raises UserError for a job that sweeps keys of its own, and for one that belongs to another folder.
+        """
+        cfg = self.load(job)
+        given = [key_of(override) for override in job]
+        if ignored := own_keys(cfg, given):
+            choice = self.reason(job, lambda alone: bool(own_keys(alone, given)))
+            command = shell_line([*SweepCallback.options, choice])
+            raise UserError(
+                f"{choice}: it sweeps keys of its own ({', '.join(ignored)} in hydra.sweeper.params), which would be "
+                f"ignored here. Run it alone: {PYTHON} -m segpipe.train {command}"
+            )
+        folder, sweep = sweep_folder(cfg), sweep_folder(self.config)
+        if folder != sweep:
+            choice = self.reason(job, lambda alone: sweep_folder(alone) != sweep)
+            named = OmegaConf.select(cfg, "sweep.name") != OmegaConf.select(self.config, "sweep.name")
+            check_folder(choice, folder, sweep, named=named)
+        return cfg
+
+    def load(self, job: Sequence[str]) -> DictConfig:
+        """Return the configuration of a job, with Hydra's own."""
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+
+    def reason(self, job: Sequence[str], is_wrong: Callable[[DictConfig], bool]) -> str:
+        """Return the choice of a config group with which alone a job is wrong; all overrides if there is none."""
+        choices = [override for override in job if self.is_group(key_of(override), {})]
+        return next((choice for choice in choices if is_wrong(self.load([choice]))), shell_line(job))
+
+
+def own_keys(cfg: DictConfig, given: list[str]) -> list[str]:
+    """Return the keys that a job's configuration sweeps (``hydra.sweeper.params``) beside those that are given."""
+    return [key for key in map(str, OmegaConf.select(cfg, "hydra.sweeper.params") or {}) if key_of(key) not in given]
+
+
+def sweep_folder(cfg: DictConfig) -> Path:
+    """Return the folder of the sweep of a configuration with Hydra's own."""
+    return Path(cfg.hydra.sweep.dir)
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:

@@ -117,6 +117,58 @@ def test_jobs_that_share_a_gpu(monkeypatch):
         split_devices(1, gpu=False, per_gpu=2)
 
 
+NAMED = "# @package _global_\nsweep: {name: %s}\n"
+
+
+@pytest.fixture
+def own_experiments(tmp_path):
+    """Experiments that name their sweep, and one that sweeps keys."""
+    for name in ("first", "second"):
+        file = tmp_path / "conf" / "experiment" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(NAMED % name)
+    file.with_name("grid.yaml").write_text(
+        "# @package _global_\nhydra: {sweeper: {params: {seed: '0,1', fusion: sum}}}\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["", "dry"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["experiment=first,second"],
+            "experiment=first: this job would be written to outputs/sweeps/first, but the sweep is written to .*"
+            "Give one folder for all jobs: sweep.name=NAME",
+        ),
+        (["decoder=deconv,unpool", "experiment=second,first"], "experiment=second: this job would be written to"),
+        (
+            ["seed=0,1", "hydra.sweep.dir=out/${seed}"],
+            r"seed=1: this job would be written to out/1, .* all jobs: hydra.sweep.dir=FOLDER",
+        ),
+        (
+            ["experiment=first,grid", "seed=0", "sweep.name=x"],
+            r"experiment=grid: it sweeps keys of its own \(fusion in hydra.sweeper.params\), .* Run it alone: .*"
+            r"segpipe.train --config-dir=conf experiment=grid",
+        ),
+        (["sweep.name=a,b"], "sweep.name=a,b: several values, but this key is the same for all jobs"),
+    ],
+)
+def test_jobs_that_do_not_belong_to_one_sweep_are_refused_before_any_training(own_experiments, given, said, dry):
+    """They would be listed in another folder than they are trained in, or lack cells."""
+    before = sorted(own_experiments.rglob("*"))
+    options = ["--config-dir=conf", *dry, "-m", *given]
+    assert re.search(f"segpipe: {said}", run("segpipe.train", *options, cwd=own_experiments, status=1))
+    assert sorted(own_experiments.rglob("*")) == before
+
+
+def test_experiments_with_one_name_are_one_sweep(own_experiments):
+    swept = ["experiment=first,second,grid", "seed=0", "fusion=sum", "optimizer.lr=1e-3,1e-4", "sweep.name=x"]
+    options = ["--config-dir=conf", "--dry-run", "-m", *CHOICES]
+    assert "6 cells, 2 runs to train." in run("segpipe.train", *options, *swept, cwd=own_experiments)
+
+
 OPTUNA = [
     "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1",
     "hydra.sweeper.sampler.seed=0",
@@ -140,3 +192,12 @@ def test_optunas_sweeper_gets_the_validation_miou(tmp_path):
     run("segpipe.train", "-m", *OPTUNA, *CHOICES, *kernels, cwd=tmp_path, cold=True)
     states = {cells.status(folder.with_name("refused"), cell) for cell in cells.read(folder.with_name("refused"))}
     assert "finished" in states
+
+
+def test_another_sweeper_may_not_choose_between_sweeps(own_experiments):
+    """It composes its jobs itself, so that the first one ends the sweep; it is no failed trial."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
+    swept = ["experiment=choice(first,second)", "hydra.sweeper.max_failure_rate=1.0"]
+    said = run("segpipe.train", "--config-dir=conf", "-m", *OPTUNA, *swept, cwd=own_experiments, status=1)
+    assert said.count("this job would be written to") == 1
+    assert not list(own_experiments.rglob("run.json"))

@@ -160,6 +160,7 @@ class Composed:
 
     def load_sweep_config(self, config, job):
         self.jobs.append(job)
+        return config
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,8 @@ def test_a_job_is_launched_before_the_next_one_is_composed(monkeypatch, given, c
     sweeper = sweep.ProductSweeper()
     sweeper.hydra_context = SimpleNamespace(config_loader=loader)
     target = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-    sweeper.config = OmegaConf.create({"hydra": {"launcher": {"_target_": target}}, "sweep": {"name": "one"}})
+    hydra = {"launcher": {"_target_": target}, "sweep": {"dir": "sweeps/${sweep.name}"}}
+    sweeper.config = OmegaConf.create({"hydra": hydra, "sweep": {"name": "one"}})
 
     def launch(jobs, initial_job_idx):
         launched.append((initial_job_idx, jobs))
@@ -297,8 +299,8 @@ def test_lines_replace_what_the_experiment_sweeps_and_change_fastest(tmp_path):
     file = tmp_path / "cells.txt"
     file.write_text("decoder=deconv fusion=sum optimizer.lr=1e-3\ndecoder=bilinear\n")
     sweeper = sweep.CellsSweeper(params={"seed": "8,9", "decoder": "a,b", "fusion": "none,sum"})
-    sweeper.config = OmegaConf.create({"sweep": {"cells": str(file)}})
-    loader = SimpleNamespace(load_sweep_config=lambda config, overrides: None)
+    sweeper.config = OmegaConf.create({"sweep": {"cells": str(file)}, "hydra": {"sweep": {"dir": "x"}}})
+    loader = SimpleNamespace(load_sweep_config=lambda config, overrides: config)
     sweeper.hydra_context = SimpleNamespace(config_loader=loader)
     jobs = sweeper.jobs(["seed=0,1", "experiment=x", f"sweep.cells={file}"])
     assert {job[3] for job in jobs} == {"experiment=x"}
