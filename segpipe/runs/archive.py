@@ -9,6 +9,7 @@ import atexit
 import errno
 import json
 import re
+import shlex
 import shutil
 import stat
 import struct
@@ -24,7 +25,7 @@ from pydantic import Field, ValidationError
 from segpipe.errors import UserError, printable
 from segpipe.runs import cells
 from segpipe.runs.records import FolderName, Model
-from segpipe.runs.run import LOCAL_KEYS, PYTHON, display_path
+from segpipe.runs.run import LOCAL_KEYS, OF_A_START, PYTHON, SHELL_WORD, display_path, shell_word
 from segpipe.runs.storage import (
     MAX_BYTES,
     MAX_YAML_BYTES,
@@ -54,8 +55,13 @@ MAX_DIRECTORY = 2**25  # bytes of the list of members: about 300,000 of them
 MAX_UNPACKED = (2**26, 100)  # bytes of all members together: the first, plus the second times the bytes of the file
 MACHINE_ENTRIES = ("host", "pid")  # of run.json
 MACHINE_KEYS = b"run_dir|dirpath|root|images|masks|lists|resume|warm_start|default_root_dir"  # of config.yaml
-PATH_LINE = re.compile(b"^( *(?:" + MACHINE_KEYS + rb"): )(['\"]?)/[^\n]*/([^\n]*)$", re.MULTILINE)
-PATH_VALUE = re.compile(r"^([^=]*=['\"]?)/.*/(?=[^/])")
+PATH_LINE = re.compile(  # YAML breaks a long path at a space, and indents the rest
+    b"^(?P<indent> *)(?P<key>(?:" + MACHINE_KEYS + rb"): )(?P<quote>['\"]?)/(?P<path>.*(?:\n(?P=indent) +.*)*)$",
+    re.MULTILINE,
+)
+MACHINE_WORDS = (*LOCAL_KEYS, *OF_A_START, "--config", "/")  # beginnings of words of a command
+PATH_WORD = re.compile(r"^([^=]*=['\"]?|)/.*/(?=[^/'\"])")
+PATHS_IN_LIST = re.compile(r"((?:[\[,] *['\"]?)(?:file://)?)/[^,'\"\]]*/(?=[^/,'\"\]])")
 
 
 class Manifest(Model):
@@ -132,6 +138,10 @@ def without_machine(name: str, content: bytes) -> bytes:
     """Return the content of a member without what belongs to a machine. A damaged file stays as it is."""
     if name.endswith("config.yaml"):
         return PATH_LINE.sub(last_part, content)
+    if name.endswith(".cells"):
+        lines = content.decode(errors="surrogateescape").splitlines(keepends=True)
+        cleaned = (SHELL_WORD.sub(quoted_without_folder, line) for line in lines)
+        return "".join(cleaned).encode(errors="surrogateescape")
     if not name.endswith(("run.json", cells.FILE)):
         return content
     try:
@@ -149,15 +159,30 @@ def without_machine(name: str, content: bytes) -> bytes:
 
 def last_part(line: re.Match[bytes]) -> bytes:
     """Return a line of PATH_LINE with the last part of its path; it is quoted where YAML needs it: ``'*.png'``."""
-    key, quote, last = line.groups()
+    indent, key, quote, path = line.groups()
+    folder = path.rstrip(b"/'\" ").rpartition(b"/")[0]
+    if not folder:
+        return bytes(line[0])
+    last = path[len(folder) + 1 :]
     plain = quote or re.match(rb"[\w.]|$", last)
-    return bytes(key + quote + last if plain else key + b"'" + last.replace(b"'", b"''") + b"'")
+    return bytes(indent + key + (quote + last if plain else b"'" + last.replace(b"'", b"''") + b"'"))
 
 
-def without_folder(override: str) -> str:
-    """Return an override that names a folder of this machine with the last part of its path only."""
-    local = override.lstrip("+~").startswith((*LOCAL_KEYS, "--config"))
-    return PATH_VALUE.sub(r"\1", override) if local else override
+def without_folder(word: str) -> str:
+    """Return a word of a command that names folders of this machine with the last parts of the paths only."""
+    if not word.lstrip("+~").startswith(MACHINE_WORDS):
+        return word
+    return PATHS_IN_LIST.sub(r"\1", word) if "=[" in word else PATH_WORD.sub(r"\1", word)
+
+
+def quoted_without_folder(word: re.Match[str]) -> str:
+    """Return a word of a file of cells, or of a comment there, as ``without_folder``. It is quoted for a shell."""
+    try:
+        given = "".join(shlex.split(word[0]))
+    except ValueError:  # a comment may end with a backslash
+        return word[0]
+    cleaned = without_folder(given)
+    return word[0] if cleaned == given else shell_word(cleaned)
 
 
 def as_folder(path: Path) -> Path:

@@ -43,16 +43,33 @@ def sweep(tmp_path):
         folder / "ladder8-deconv-s3" / "run.json",
         record | {"status": "failed", "error": error, "host": "cluster7", "pid": 77},
     )
+    record = read_json(folder / "ladder8-nearest-s0" / "run.json")
+    given = {"overrides": ["sweep.cells='/home/me/my x.cells'", "run_dir=/home/me/x"]}
+    write_json(folder / "ladder8-nearest-s0" / "run.json", record | given)
     (folder / "a folder").mkdir()
     write_text(folder / "ladder8-deconv-s0" / "output.log", "from /home/me")
     write_text(folder / "ladder8-deconv-s0" / "config.yaml", text_with_paths(folder / "ladder8-deconv-s0"))
+    write_text(folder / "tuned.cells", TUNED)
     return folder
+
+
+TUNED = """# Chosen by `python -m segpipe.tune /home/me/sweeps/named optimizer.lr` on 2026-11-25 10:00: it's \\\\
+# python -m segpipe.train -m --config-dir=/home/me/conf 'hydra.searchpath=[file:///home/me/a b,pkg://x/y]' "sweep.cells='/home/me/my sweeps/tuned.cells'" seed=0,1
+decoder=deconv data.root=/home/me/photos optimizer.lr=0.001
+decoder=unpool "data.root='/home/me/my photos/'" optimizer.lr=0.01  # /home/me/why
+"""  # noqa: E501
+TUNED_ELSEWHERE = """# Chosen by `python -m segpipe.tune named optimizer.lr` on 2026-11-25 10:00: it's \\\\
+# python -m segpipe.train -m --config-dir=conf 'hydra.searchpath=[file://a b,pkg://x/y]' "sweep.cells='tuned.cells'" seed=0,1
+decoder=deconv data.root=photos optimizer.lr=0.001
+decoder=unpool "data.root='my photos/'" optimizer.lr=0.01  # why
+"""  # noqa: E501
 
 
 def text_with_paths(run):
     more = "run_dir: /home/me/outputs/run 1\ncallbacks:\n  best:\n    dirpath: '/home/me/x/checkpoints'\n"
     more += "  last:\n    images: /home/me/{split}/*.png\n    masks: '/home/me/{name}_{class}.png'\n"
-    more += "    lists: /home/me/{split}.txt\n"
+    more += "    lists: /home/me/{split}.txt\n    resume: /home/me/a long name of a folder\n      and/more of it\n"
+    more += "    default_root_dir: '/home/me/ends with a slash/'\n    name: x\n"
     return (run / "config.yaml").read_text() + more
 
 
@@ -87,16 +104,20 @@ def test_an_archive_is_the_same_file_each_time_and_names_no_machine(sweep, tmp_p
     content = members(first)
     assert not [name for name in content if "output.log" in name]
     assert json.loads(content["archive.json"])["folders"][0] == "a folder"
-    text = {name: data.decode() for name, data in content.items() if name.endswith((".json", ".yaml"))}
+    text = {name: data.decode() for name, data in content.items() if name.endswith((".json", ".yaml", ".cells"))}
     assert "cluster7" not in str(text)
     assert [name for name, data in text.items() if "/home/me" in data] == ["ladder8-deconv-s3/run.json"]  # its error
     assert "run_dir: run 1\n" in text["ladder8-deconv-s0/config.yaml"]
     templates = ["images: '*.png'\n", "masks: '{name}_{class}.png'\n", "lists: '{split}.txt'\n"]
     assert [line for line in templates if line not in text["ladder8-deconv-s0/config.yaml"]] == []
     assert yaml.safe_load("".join(templates))["images"] == "*.png"
+    ends = ["    resume: more of it\n", "    default_root_dir: 'ends with a slash/'\n    name: x\n"]
+    assert [line for line in ends if line not in text["ladder8-deconv-s0/config.yaml"]] == []
     assert "dirpath: 'checkpoints'" in text["ladder8-deconv-s0/config.yaml"]
     assert "data.root=photos" in text["sweep.json"]
     assert "--config-dir=conf" in text["sweep.json"]
+    assert text["tuned.cells"] == TUNED_ELSEWHERE
+    assert json.loads(text["ladder8-nearest-s0/run.json"])["overrides"] == ["sweep.cells='my x.cells'", "run_dir=x"]
     archive.write(archive.as_folder(first), second)
     assert first.read_bytes() == second.read_bytes()
     archive.write(sweep, second, examples=False)
