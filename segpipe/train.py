@@ -36,7 +36,8 @@ from segpipe.training import devices
 def hydra_main(cfg: DictConfig) -> float | None:
     """The function that Hydra calls: once for a single training, once per job in a sweep.
 
-    Returns validation mIoU, for sweepers that choose the next jobs by it; None where none is needed.
+    Returns validation mIoU, for sweepers that choose the next jobs by it; None where none is needed. Such a sweeper
+    counts its failed jobs, so NoResult is raised, not turned into the end of the process.
     """
     context = HydraConfig.get()
     blocking = not names_class(context.launcher._target_, BasicLauncher)
@@ -44,7 +45,7 @@ def hydra_main(cfg: DictConfig) -> float | None:
     if sweeps and blocking:  # in a process of another launcher, which reports the error
         return run_job(cfg)
     try:
-        with user_errors():  # also here, or Hydra would add a line to the message
+        with user_errors(but=(scheduler.NoResult,)):  # also here, or Hydra would add a line to the message
             return run_job(cfg)
     finally:
         if not sweeps:  # on other ranks, a folder with a lock may belong to rank 0

@@ -100,10 +100,11 @@ COMPOSING = re.compile(r"[/\\\\]hydra[/\\\\](_internal[/\\\\](?!instantiate)|cor
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
+def user_errors(*, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Context manager that turns an error that the user can fix into a short message and exit status 1.
 
-    Ctrl-C gives exit status 130. Other errors are raised again. The standard streams are prepared first.
+    Ctrl-C gives exit status 130. Other errors are raised again, as are those of ``but``. The standard streams are
+    prepared first.
     """
     terminal.prepare()
     terminal.end_imports()
@@ -112,6 +113,8 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("segpipe: interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except but:
+        raise
     except Exception as error:
         if (message := explain(error)) is None:
             raise
@@ -280,6 +283,13 @@ def explain_library(error: BaseException) -> str | None:
     return str(error) if is_lightning_error(error) else None
 
 
+def explain_optuna(error: BaseException) -> str | None:
+    """Explain that Optuna's sweeper has no best trial."""
+    if not isinstance(error, ValueError) or not str(error).startswith("No trials are completed"):
+        return None
+    return "No trial has a result: each cell is invalid, or its run is not finished. The reasons are above."
+
+
 def explain_hydra(error: BaseException) -> str | None:
     """Explain any other error of Hydra or OmegaConf by its first lines."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -328,5 +338,5 @@ def is_lightning_error(error: BaseException | None) -> bool:
 
 EXPLAINERS: tuple[Callable[[Any], str | None], ...] = (
     explain_user_error, explain_memory, explain_processes, explain_system_error, explain_torch, explain_group,
-    explain_grammar, explain_key, explain_library, explain_hydra,
+    explain_grammar, explain_key, explain_library, explain_optuna, explain_hydra,
 )  # fmt: skip

@@ -31,6 +31,10 @@ POLL = 0.1  # seconds
 LET_GO = 1.0  # seconds after the end of a job: a killed process of its group may hold the run's lock for a moment
 
 
+class NoResult(UserError):
+    """Raised where a sweeper needs the result of a job, but the cell is invalid or its run is not finished."""
+
+
 class Job(NamedTuple):
     """A running job. before: the run's record when the process was started. printed: the size of its log then, bytes.
 
@@ -160,7 +164,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool, result_ne
     blocking: train now and wait for the end, because another process runs the sweep (Hydra's joblib, submitit).
     result_needed: wait for the end and return validation mIoU, because a sweeper chooses the next jobs by it (Optuna).
     An invalid or failed cell is recorded, and the sweep continues. Raises UserError for overrides that a sweep cannot
-    have, and where a result is needed and there is none.
+    have, and NoResult where a result is needed and there is none.
     """
     check_no_cells(cfg)
     check_sweep(cfg, overrides)
@@ -182,7 +186,7 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool, result_ne
         show(printable(reason))
         remove_if_empty(folder)
         if result_needed:
-            raise UserError(reason)
+            raise NoResult(reason)
         return None
     if not slots:
         workers = 1 if blocking else cfg.sweep.workers
@@ -202,10 +206,10 @@ def dispatch(cfg: DictConfig, overrides: list[str], *, blocking: bool, result_ne
 
 
 def val_miou(run: Run) -> float:
-    """Return the validation mIoU of a finished run. Raises UserError where there is none."""
+    """Return the validation mIoU of a finished run. Raises NoResult where there is none."""
     score = (read_record(run.metrics, Metrics).get("val") or {}).get("miou")
     if score is None or run.record.get("status") != "finished":
-        raise UserError(f"{display_path(run.folder)} has no result: {run.record.get('error') or 'it is not finished'}")
+        raise NoResult(f"{display_path(run.folder)} has no result: {run.record.get('error') or 'it is not finished'}")
     return float(score)
 
 

@@ -188,10 +188,32 @@ def test_optunas_sweeper_gets_the_validation_miou(tmp_path):
     assert len(scores) == 3
     best = (folder / "optimization_results.yaml").read_text()
     assert f"best_value: {max(scores)}" in best
-    kernels = ["decoder.kernel=choice(3,4)", "sweep.name=refused", "hydra.sweeper.max_failure_rate=1.0"]
-    run("segpipe.train", "-m", *OPTUNA, *CHOICES, *kernels, cwd=tmp_path, cold=True)
-    states = {cells.status(folder.with_name("refused"), cell) for cell in cells.read(folder.with_name("refused"))}
-    assert "finished" in states
+
+
+FAILING = [*OPTUNA[:-1], "hydra.sweeper.sampler.seed=2", "hydra.sweeper.n_trials=4"]
+
+
+@pytest.mark.slow
+def test_a_trial_without_a_result_does_not_end_optunas_sweep(tmp_path):
+    """The second of four trials diverges, and the last one is refused. The exit status is that of any such sweep."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
+    swept = ["decoder.kernel=choice(4,5)", "optimizer.lr=choice(0.01,1e30)", "optimizer=sgd", "sweep.name=x"]
+    options = [*FAILING, "hydra.sweeper.max_failure_rate=1.0"]
+    said = run("segpipe.train", "-m", *options, *CHOICES, *swept, cwd=tmp_path, status=1)
+    folder = tmp_path / "outputs" / "sweeps" / "x"
+    states = [cells.status(folder, cell) for cell in cells.read(folder)]
+    assert states == ["finished", "failed", "refused"]
+    assert "3 cells, 2 networks: 1 cell finished, 1 refused, 1 to be done" in re.sub(r"\s+", " ", said)
+    assert "best_params:\n  decoder.kernel: 4\n" in (folder / "optimization_results.yaml").read_text()
+
+
+@pytest.mark.parametrize(("allowed", "said"), [("1.0", "No trial has a result"), ("0.0", "Invalid: fcn8s deconv sum")])
+def test_optunas_sweep_of_invalid_cells_ends_in_a_line(tmp_path, allowed, said):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="hydra-optuna-sweeper is not installed")
+    swept = ["decoder.kernel=choice(5,7)", "sweep.name=x", f"hydra.sweeper.max_failure_rate={allowed}"]
+    lines = run("segpipe.train", "-m", *FAILING, *CHOICES, *swept, cwd=tmp_path, status=1).splitlines()
+    assert lines[-1].startswith(f"segpipe: {said}")
+    assert sum(line.startswith("Invalid: ") for line in lines) == (4 if allowed == "1.0" else 1)
 
 
 def test_another_sweeper_may_not_choose_between_sweeps(own_experiments):
