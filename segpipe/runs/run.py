@@ -131,11 +131,11 @@ def open_lock(folder: Path) -> IO[bytes]:
 
 
 def remove_if_empty(folder: Path, *, beside: frozenset[str] = frozenset({LOCK})) -> None:
-    """Remove a folder if it has no files except ``beside``.
+    """Remove a folder if it has no files except ``beside``, and no other process trains in it.
 
     Hydra makes such a folder for an invalid training, or for one that is resumed in another folder.
     """
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= beside:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= beside and not Run(folder).is_running:
         (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()
 

@@ -21,7 +21,7 @@ from segpipe.engine.progress import print_cells
 from segpipe.errors import UserError
 from segpipe.runs import cells
 from segpipe.runs.cells import Cell
-from segpipe.runs.run import Run
+from segpipe.runs.run import Run, remove_if_empty
 from segpipe.runs.storage import write_json
 
 # ---- what lies in sweep.json
@@ -108,6 +108,16 @@ def test_the_end_of_a_job_that_waits_leaves_the_record_of_the_process_that_train
     expected = "interrupted" if interrupted else "failed"
     assert scheduler.settle(waiting, interrupted=interrupted) == expected
     assert Run(tmp_path).record["status"] == expected
+
+
+def test_a_folder_in_which_another_process_begins_is_not_removed(tmp_path):
+    """The same command is given twice, and the second one is ended before the first has written anything."""
+    folder = tmp_path / "run"
+    with Run(folder).lock():
+        remove_if_empty(folder)
+        assert folder.is_dir()
+    remove_if_empty(folder)
+    assert not folder.exists()
 
 
 def test_a_process_of_a_killed_job_may_hold_the_lock_for_a_moment(tmp_path):
