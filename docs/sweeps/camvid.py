@@ -18,14 +18,15 @@ from segpipe.analysis.factors import KNOWN
 from segpipe.analysis.formatting import DASH, format_p, format_score, join_words, pluralise
 from segpipe.analysis.ordering import exchanged
 from segpipe.analysis.page.boundaries import exploratory
-from segpipe.analysis.restriction import level_of, levels_of
+from segpipe.analysis.restriction import levels_of
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.tuned import Levels, Tuned, TunedCell
 
 STUDIES = {"sweep_camvid": "sweep_ladder", "sweep_operators_camvid": "sweep_operators"}
 TUNED = "optimizer.lr"
 CONTEXTS = ("stride", "fusion")  # keys whose levels the two sweeps of a comparison have in common
-WITH_SKIPS = ("sum", "concat")
+FUSIONS = ("none", "sum", "concat")  # in the order of the tables
+WITH_SKIPS = FUSIONS[1:]
 LARGEST = 5  # interactions that are listed
 RARE = 0.02  # classes with a smaller share of the labelled test pixels
 SCORES = {"boundary_f": "boundary F", "band_miou_2": "mIoU within 2 pixels of true boundaries"}
@@ -93,9 +94,14 @@ def differences_table(kept: Kept, drawn: Kept | None, of_drawn: str) -> str:
     return table(lines)
 
 
+def fusions_of(kept: Kept) -> list[str]:
+    """Return the fusions of a sweep in the order of the tables."""
+    return [fusion for fusion in FUSIONS if fusion in kept.levels("fusion")]
+
+
 def scores_table(kept: Kept) -> str:
     """Return test mIoU by operator and fusion."""
-    fusions = kept.levels("fusion")
+    fusions = fusions_of(kept)
     lines = [["test mIoU", *fusions]]
     for name in kept.levels("decoder"):
         lines.append([f"`{name}`", *(score(kept.at(decoder=name, fusion=fusion)) for fusion in fusions)])
@@ -191,15 +197,14 @@ def classes(kept: Kept) -> str:
     """Return test IoU by class for operators (with skips) and for fusions, means over cells and seeds."""
     shares = class_shares(kept)
     order = np.argsort(-shares)
-    columns: dict[str, list[FinishedRun]] = {}
-    for result in kept.results:
-        decoder, fusion = (str(level_of(result.network, KNOWN[key])) for key in ("decoder", "fusion"))
-        runs = list(result.network.runs.values())
-        if fusion in WITH_SKIPS:
-            columns.setdefault(f"`{decoder}`", []).extend(runs)
-    for result in kept.results:
-        columns.setdefault(str(level_of(result.network, KNOWN["fusion"])), []).extend(result.network.runs.values())
-    means = {name: np.mean([iou(run) for run in runs], axis=0) for name, runs in columns.items()}
+    decoders, fusions = kept.levels("decoder"), fusions_of(kept)
+    with_skips = [fusion for fusion in fusions if fusion in WITH_SKIPS]
+    columns = {f"`{name}`": [kept.at(decoder=name, fusion=fusion) for fusion in with_skips] for name in decoders}
+    columns |= {fusion: [kept.at(decoder=name, fusion=fusion) for name in decoders] for fusion in fusions}
+    means = {
+        name: np.mean([iou(run) for one in results if one for run in one.network.runs.values()], axis=0)
+        for name, results in columns.items()
+    }
     lines = [["class", "share of pixels", *means]]
     lines += [
         [
@@ -215,8 +220,8 @@ def classes(kept: Kept) -> str:
              *(format_score(float(one[rare].mean())) for one in means.values())]
         )  # fmt: skip
     return (
-        f"**Classes.** Test IoU in percent, mean over cells and seeds; for the operators, over "
-        f"{names([fusion for fusion in WITH_SKIPS if fusion in kept.levels('fusion')])}.\n\n" + table(lines)
+        f"**Classes.** Test IoU in percent, mean over cells and seeds; for the operators, over {names(with_skips)}.\n\n"
+        + table(lines)
     )
 
 
