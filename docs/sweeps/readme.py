@@ -19,7 +19,7 @@ ROWS = {
     ("concat", "sum"): "concatenated over summed skips",
     ("deconv", "bilinear"): "transposed convolution over bilinear",
     ("bilinear", "nearest"): "bilinear over nearest neighbour",
-    ("nearest", "unpool"): "nearest neighbour over unpooling",
+    ("unpool", "nearest"): "unpooling over nearest neighbour",
 }
 
 
