@@ -37,8 +37,8 @@ AT_BOUNDARIES = ("names", *COMPARED)
 ONCE = (".jpg", ".truth.png")  # of an example picture, what is the same for all runs
 OF_THE_MACHINE = ("host", "pid")
 TUNED = "tuned.cells"  # what segpipe.tune has written, where it has
-KNOWN = ("seed", "model", "model.stride", "decoder", "fusion", "match")  # overrides that a cell's choices tell
 PARTS = ("decoder", "fusion")  # keys that a command often replaces in an experiment
+KNOWN = ("seed", "model", "model.stride", "decoder", "fusion", "match", "data.root")  # that need no word of their own
 FUSIONS = ("none", "sum", "concat")
 
 
@@ -118,7 +118,7 @@ def others(finished: list[cells.Cell], tuning_seeds: list[int]) -> list[str]:
         {
             **({"model": cell.choices["model"]} if len(models) > len({stride for _, stride in models}) else {}),
             "match": str(cell.choices.get("match")),
-            **{key_of(word): word.partition("=")[2] for word in cell.place if key_of(word) not in KNOWN},
+            **{key_of(word): word.partition("=")[2] for word in cell.overrides if key_of(word) not in KNOWN},
         }
         for cell in finished
     ]
@@ -182,9 +182,9 @@ def command_of(source: Path, listed: list[cells.Cell]) -> str:
     Values of its keys are left out where they are those of its experiment, or where the cells are no product of them.
     """
     values: dict[str, list[str]] = {}
-    for word in itertools.chain.from_iterable(cell.place for cell in listed):
+    for word in itertools.chain.from_iterable(cell.overrides for cell in listed):
         key, _, value = word.partition("=")
-        if value not in values.setdefault(key, []):
+        if key != "data.root" and value not in values.setdefault(key, []):
             values[key].append(value)
     experiment = [f"experiment={value}" for value in sorted(values.pop("experiment", []))]
     if experiment == [f"experiment={source.name}"]:
@@ -230,11 +230,12 @@ def restore(kept: Path, folder: Path) -> None:
             shutil.copytree(path, part)
             part.rename(folder / path.name)
             new += 1
-    known = {cell.place for cell in cells.read(folder)}
+    requested = {cell.place for cell in cells.read(kept)}
+    known = cells.CellList(cells.read(folder), requested)
     seeds = cells.read_tuning_seeds(folder) or cells.read_tuning_seeds(kept)
-    for cell in cells.read(kept):
-        if cell.place not in known:
-            cells.add(folder, cell, tuning_seeds=seeds)
+    new = [cell for cell in cells.read(kept) if not known.find(cell)]
+    if new:
+        cells.add(folder, *new, tuning_seeds=seeds, requested=requested)
     if (kept / TUNED).is_file() and not (folder / TUNED).exists():
         shutil.copyfile(kept / TUNED, folder / TUNED)
     print(f"{folder}: {new} runs restored. To go on: the sweep's command with sweep.name={folder.name}")

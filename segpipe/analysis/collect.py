@@ -148,7 +148,7 @@ def collect(
     problems: list[Problem] = []
     requested = cells.read(folder)
     all_cells = list_cells(folder, requested, problems, factors or FACTORS)
-    names = {(cell.place, cell.run): name for cell, name in zip(all_cells, labels(all_cells), strict=True)}
+    names = {(tuple(cell.overrides), cell.run): name for cell, name in zip(all_cells, labels(all_cells), strict=True)}
     if not tuned:
         all_cells = exclude_tuning_seeds(folder, all_cells, problems, names)
     finished = keep_same_test_set(read_finished(folder, all_cells, problems, names, score), problems)
@@ -196,7 +196,7 @@ def extended_problems(
     return [
         Problem(
             "extended",
-            names[cell.place, cell.run],
+            names[tuple(cell.overrides), cell.run],
             f"{cell.run} was resumed with another trainer.max_epochs than this cell requests",
         )
         for cell in requested
@@ -275,7 +275,9 @@ def exclude_tuning_seeds(
         return all_cells
     reason = "tuning seed (sweep.tuning_seeds); excluded from all comparisons"
     problems += [
-        Problem("tuning", names[cell.place, cell.run], reason) for cell in all_cells if cell.choices["seed"] in tuning
+        Problem("tuning", names[tuple(cell.overrides), cell.run], reason)
+        for cell in all_cells
+        if cell.choices["seed"] in tuning
     ]
     return kept
 
@@ -294,7 +296,7 @@ def read_finished(
         if cell.run in seen and cell.run:
             continue
         seen.add(cell.run or "")
-        name = names[cell.place, cell.run]
+        name = names[tuple(cell.overrides), cell.run]
         try:
             state = cells.status(folder, cell)
             run = Run(inside(folder, cell.run)) if cell.run else None

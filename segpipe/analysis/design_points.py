@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from segpipe.analysis.factors import FACTORS, KNOWN, MODEL, VIEW, Factor, in_order_of_names, make_factor
-from segpipe.runs.cells import Cell
+from segpipe.runs.cells import LOCATIONS, Cell, Place, without
 from segpipe.runs.labels import (
     NOT_SET,
     VIEW_WORDS,
@@ -127,9 +127,9 @@ def find_levels(
     return design
 
 
-def without_seed(cell: Cell) -> tuple[str, ...]:
-    """Return the overrides of a cell except its seed."""
-    return tuple(override for override in cell.place if not override.startswith("seed="))
+def without_seed(cell: Cell) -> Place:
+    """Return the place of a cell without its seed, and without the places of files."""
+    return without(cell.place, ("seed", *LOCATIONS))
 
 
 def level_of(

@@ -41,7 +41,13 @@ class Listing:
         if not self.pending:
             return
         began = time.monotonic()
-        cells.add(self.folder, *self.pending, tuning_seeds=self.tuning_seeds, options=SweepCallback.options or None)
+        cells.add(
+            self.folder,
+            *self.pending,
+            tuning_seeds=self.tuning_seeds,
+            options=SweepCallback.options or None,
+            requested=SweepCallback.requested,
+        )
         self.pending = []
         now = time.monotonic()
         self.next_write = now + max(PAUSE, (now - began) / SHARE)

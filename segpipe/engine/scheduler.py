@@ -153,6 +153,7 @@ def reset_sweep() -> None:
     slots.clear()
     listings.clear()
     SweepCallback.folder, SweepCallback.jobs, SweepCallback.options = None, 0, []
+    SweepCallback.requested = None
 
 
 os.register_at_fork(after_in_child=reset_sweep)

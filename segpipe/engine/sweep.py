@@ -23,6 +23,7 @@ from segpipe.data.files import read_text
 from segpipe.engine import dry_run
 from segpipe.engine.processes import shown_options
 from segpipe.errors import UserError, pluralise
+from segpipe.runs.cells import Place, place_of
 from segpipe.runs.run import PYTHON, display_path, shell_line, shell_words
 from segpipe.runs.storage import is_component
 from segpipe.training import devices
@@ -38,14 +39,16 @@ def names_class(target: str, of: type) -> bool:
 class SweepCallback(Callback):
     """Hydra's callback at the start of a sweep. It stores what the process has to know after Hydra has ended.
 
-    folder: of the sweep. jobs: the number of jobs to come; 0 where the sweeper does not know it in advance. options:
-    what a printed command has to repeat, see ``shown_options``.
+    folder: of the sweep. jobs: the number of jobs to come; 0 where the sweeper does not know it in advance. requested:
+    the places of all its cells, None where they are not known in advance. options: what a printed command has to
+    repeat, see ``shown_options``.
     """
 
     folder: ClassVar[Path | None] = None
     name: ClassVar[str] = ""
     jobs: ClassVar[int] = 0
     total: ClassVar[int] = 0
+    requested: ClassVar[set[Place] | None] = None
     options: ClassVar[list[str]] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -60,10 +63,11 @@ class SweepCallback(Callback):
             Plugins.instance().class_name_to_class[target] = CellsSweeper if cells else ProductSweeper
 
     @classmethod
-    def expect(cls, jobs: int) -> None:
-        """Store and print the number of jobs to come."""
-        cls.jobs = cls.total = jobs
-        print(f"Checking {pluralise(jobs, 'cell')}. Each job starts as soon as it is checked.", flush=True)
+    def expect(cls, jobs: Sequence[Sequence[str]]) -> None:
+        """Store the jobs to come, each a list of overrides, and print their number."""
+        cls.jobs = cls.total = len(jobs)
+        cls.requested = {place_of(job) for job in jobs}
+        print(f"Checking {pluralise(len(jobs), 'cell')}. Each job starts as soon as it is checked.", flush=True)
 
 
 class Line(NamedTuple):
@@ -201,7 +205,7 @@ class ProductSweeper(Sweeper):  # type: ignore[misc]
             configs = ((without_hydra(self.compose(job)), job) for job in jobs)
             dry_run.show(configs, total=len(jobs), folder=sweep_folder(self.config), has_workers=one_by_one)
             return
-        SweepCallback.expect(len(jobs))
+        SweepCallback.expect(jobs)
         self.check(jobs)
         size = self.max_batch_size or (1 if one_by_one else len(jobs))
         for start in range(0, len(jobs), size):

@@ -1,15 +1,27 @@
 """The cells of a sweep: ``sweep.json`` lists every requested cell and the run that trains its network."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segpipe.runs.labels import VIEW_WORDS, full_name, labels, view_of
+from segpipe.runs.labels import (
+    CHOICES,
+    VIEW_WORDS,
+    full_name,
+    has_effect,
+    labels,
+    override_values,
+    parse_level,
+    view_of,
+)
 from segpipe.runs.records import SweepRecord, read_record
-from segpipe.runs.run import Run, file_lock
+from segpipe.runs.run import DATA_KEYS, Run, file_lock
 from segpipe.runs.storage import inside, write_json
 
 FILE = "sweep.json"
+LOCATIONS = (*DATA_KEYS, "warm_start")  # keys of paths: what they lead to may be moved between two starts
+Place = frozenset[tuple[str, str]]  # keys with their levels
 
 
 class Cell(NamedTuple):
@@ -36,29 +48,112 @@ class Cell(NamedTuple):
         return " ".join(filter(None, words))
 
     @property
-    def place(self) -> tuple[str, ...]:
-        """The key of the cell in its sweep: its overrides without the folder of the data."""
-        return tuple(override for override in self.overrides if not override.startswith("data.root="))
+    def place(self) -> Place:
+        """The key of the cell in its sweep: the levels of its overrides, in any order, if they have an effect."""
+        return place_of(self.overrides)
+
+
+def place_of(overrides: Iterable[str]) -> Place:
+    """Return the place of a cell with some overrides; see ``Cell.place``."""
+    values = override_values(overrides)
+    return frozenset((key, repr(parse_level(value))) for key, value in values.items() if has_effect(key))
+
+
+def without(place: Place, keys: Collection[str]) -> Place:
+    """Return a place without some keys."""
+    return frozenset(entry for entry in place if entry[0] not in keys)
+
+
+class CellList:
+    """The cells of a sweep in the order in which they were added. A cell is found again after another start.
+
+    listed: the cells of the file. requested: the places of all cells of this start, which stay cells of their own; None
+    if they are unknown.
+    """
+
+    def __init__(self, listed: Iterable[Cell], requested: Collection[Place] | None) -> None:
+        self.requested = requested
+        self.entries: dict[int, tuple[Cell, Place]] = {}
+        self.next = 0
+        self.by_place: defaultdict[Place, list[int]] = defaultdict(list)
+        self.by_run: defaultdict[str, list[int]] = defaultdict(list)
+        for cell in listed:
+            self.put(cell, at=[])
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells in order."""
+        return [self.entries[index][0] for index in sorted(self.entries)]
+
+    def find(self, cell: Cell) -> list[int]:
+        """Return the indices of the entries that stand for a cell."""
+        place = cell.place
+        near = {*self.by_place[without(place, LOCATIONS)]}
+        near |= {*self.by_run[cell.run]} if cell.run else set()
+        found = (index for index in near if index in self.entries)
+        return sorted(index for index in found if self.is_same(*self.entries[index], cell, place))
+
+    def is_same(self, earlier: Cell, earlier_place: Place, cell: Cell, place: Place) -> bool:
+        """Return whether an entry stands for a cell: they have the same place, or the entry is of another start.
+
+        Another start may find the data elsewhere: then the run is the same one, or the entry has none. Or it gives a
+        key that changes nothing: then the run is the same one, with the same choices.
+        """
+        if earlier_place == place:
+            return True
+        same_run = cell.run is not None and earlier.run == cell.run
+        shared, other = without(earlier_place, LOCATIONS), without(place, LOCATIONS)
+        if self.requested is None:
+            return same_run and shared == other
+        if earlier_place in self.requested:
+            return False
+        if shared == other:
+            return same_run or earlier.run is None
+        return same_run and (shared < other or other < shared) and choices_of(earlier) == choices_of(cell)
+
+    def put(self, cell: Cell, *, at: list[int] | None = None) -> None:
+        """Add a cell, in place of the entries that stand for it. at: their indices; None looks for them."""
+        first, *others = (self.find(cell) if at is None else at) or [self.next]
+        self.next = max(self.next, first + 1)
+        for index in others:
+            del self.entries[index]
+        place = cell.place
+        self.entries[first] = cell, place
+        self.by_place[without(place, LOCATIONS)].append(first)
+        if cell.run:
+            self.by_run[cell.run].append(first)
+
+
+def choices_of(cell: Cell) -> tuple[Any, ...]:
+    """Return the choices that every cell has."""
+    return (*(cell.choices.get(key) for key in (*CHOICES, "seed")), view_of(cell, {}))
 
 
 def add(
-    folder: Path, *new: Cell, tuning_seeds: Iterable[int] | None = None, options: Iterable[str] | None = None
+    folder: Path,
+    *new: Cell,
+    tuning_seeds: Iterable[int] | None = None,
+    options: Iterable[str] | None = None,
+    requested: Collection[Place] | None = None,
 ) -> None:
     """Add cells to ``sweep.json``, or replace them there. Several processes may do so at the same time.
 
-    tuning_seeds: see ``read_tuning_seeds``. options: see ``read_options``. None keeps what the file has.
+    tuning_seeds: see ``read_tuning_seeds``. options: see ``read_options``. None keeps what the file has. requested: see
+    ``CellList``.
     """
     with file_lock(folder, busy=lambda: None):
         record = read_record(inside(folder, FILE), SweepRecord)
         before = [Cell(**entry) for entry in record.get("cells", [])]
-        kept = {cell.place: cell for cell in before} | {cell.place: cell for cell in new}
+        listed = CellList(before, requested)
+        for cell in new:
+            listed.put(cell)
         seeds = record.get("tuning_seeds") if tuning_seeds is None else [*tuning_seeds]
         entries: dict[str, Any] = {"name": folder.name, "tuning_seeds": seeds}
         if given := (record.get("options") if options is None else [*options]):
             entries["options"] = given
-        if list(kept.values()) == before and all(record.get(key) == value for key, value in entries.items()):
+        if listed.cells == before and all(record.get(key) == value for key, value in entries.items()):
             return
-        write_json(inside(folder, FILE), entries | {"cells": [cell._asdict() for cell in kept.values()]})
+        write_json(inside(folder, FILE), entries | {"cells": [cell._asdict() for cell in listed.cells]})
 
 
 def read_options(folder: Path) -> list[str]:

@@ -13,6 +13,14 @@ IGNORED_IN_IDENTITY = (
     "pictures",
 )  # fmt: skip
 
+# Of these, keys whose value is no part of the identity, but what it leads to is: files of weights and of data.
+CONTENT_IN_IDENTITY = (
+    "warm_start", "data.root", "data.dataset.root", "data.dataset.images", "data.dataset.masks", "data.dataset.lists",
+    "data.channels", "data.dataset.channels", "data.dataset.pages", "data.dataset.axes",
+)  # fmt: skip
+CHOSEN = ("match", "budget", "debug")  # of IGNORED_IN_IDENTITY: they set other keys, so they are choices of a cell
+NO_EFFECT = tuple(key for key in IGNORED_IN_IDENTITY if key not in (*CONTENT_IN_IDENTITY, *CHOSEN))
+
 # Keys that were added later, each with the value that stands for the earlier behaviour. A key with this value is left
 # out of the identity, so that old identities stay the same. The ``revision`` of a component is increased by one when a
 # fix changes the results of runs.

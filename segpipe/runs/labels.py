@@ -7,11 +7,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import yaml
 
-from segpipe.runs.identity_keys import IGNORED_IN_IDENTITY
+from segpipe.runs.identity_keys import IGNORED_IN_IDENTITY, NO_EFFECT
 
 Level = str | int | float
 NOT_SET = "not set"  # the level of a cell whose configuration lacks the key
@@ -61,6 +62,12 @@ def override_levels(overrides: Iterable[str]) -> dict[str, Level]:
 def is_below(key: str, paths: Iterable[str]) -> bool:
     """Return whether a key equals one of the paths or is below it."""
     return any(key == path or key.startswith(f"{path}.") for path in paths)
+
+
+@cache
+def has_effect(key: str) -> bool:
+    """Return whether a key may change a result, or is a choice of a cell, such as ``match``."""
+    return not is_below(key, NO_EFFECT)
 
 
 def is_group(key: str) -> bool:

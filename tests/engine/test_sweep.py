@@ -191,6 +191,7 @@ def test_a_job_is_launched_before_the_next_one_is_composed(monkeypatch, given, c
 
     sweeper.launcher = SimpleNamespace(launch=launch)
     monkeypatch.setattr(sweep.SweepCallback, "jobs", 0)
+    monkeypatch.setattr(sweep.SweepCallback, "requested", None)
     sweeper.sweep(given)
     jobs = sweeper.jobs(given)
     assert len(loader.jobs) == composed
