@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from segpipe.config.schema import key_of
 from segpipe.errors import UserError, nearest, pluralise
 from segpipe.runs import cells, tuned_levels
 from segpipe.runs.archive import as_folder
-from segpipe.runs.labels import labels
+from segpipe.runs.labels import has_effect, labels, parse_level
 from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import PYTHON, Run, display_path, quote_override, shell_line
 from segpipe.runs.storage import inside, write_text
@@ -91,12 +91,12 @@ def read(folder: Path, keys: list[str]) -> Sweep:
     all_cells = cells.read(folder)
     if not all_cells:
         raise UserError(f"{folder}: no sweep.json with cells. Give the folder of a sweep, outputs/sweeps/NAME.")
-    words = [{key_of(word): word for word in cell.overrides} for cell in all_cells]
+    words = override_words(all_cells)
     values = {key: {each.get(key, "") for each in words} for key in dict.fromkeys(itertools.chain(*words))}
-    varying = [key for key, distinct in values.items() if len(distinct) > 1 and key not in (*keys, "seed", "data.root")]
+    swept = [key for key, distinct in values.items() if len(distinct) > 1 and has_effect(key) and key != "seed"]
+    varying = [key for key in swept if key not in (*keys, "data.root")]
     for key in keys:
-        if key == "seed" or len(values.get(key, ())) < 2:
-            swept = [name for name, distinct in values.items() if len(distinct) > 1 and name != "seed"]
+        if key not in swept:
             raise UserError(f"{key}: not swept in {folder}. Swept keys are {', '.join(swept)}.{nearest(key, swept)}")
     named = cells.read_tuning_seeds(folder)
     seeds = sorted(named or {cell.choices["seed"] for cell in all_cells})
@@ -125,6 +125,18 @@ def read(folder: Path, keys: list[str]) -> Sweep:
     valid = [tuning for tuning in tunings.values() if tuning.scores or {*tuning.states.values()} != {"refused"}]
     fixed = [word for key, word in words[0].items() if len(values[key]) == 1 and key not in (*keys, "seed")]
     return Sweep(folder, keys, valid, sorted(levels, key=magnitude), seeds, bool(named), fixed)
+
+
+def override_words(all_cells: Sequence[cells.Cell]) -> list[dict[str, str]]:
+    """Return the overrides of each cell by key. Those with equal levels, such as 1e-3 and 0.001, are equal words."""
+    first: dict[tuple[str, str], str] = {}
+    return [
+        {
+            (key := key_of(word)): first.setdefault((key, repr(parse_level(word.partition("=")[2]))), word)
+            for word in cell.overrides
+        }
+        for cell in all_cells
+    ]
 
 
 def magnitude(level: Level) -> tuple[tuple[float, str], ...]:
@@ -159,8 +171,8 @@ def beyond(level: Level, levels: list[Level]) -> dict[str, str]:
     return next_words
 
 
-def join(values: list[int]) -> str:
-    """Return seeds as text."""
+def join(values: Iterable[object]) -> str:
+    """Return seeds or keys as text."""
     return ", ".join(map(str, values))
 
 

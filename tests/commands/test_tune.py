@@ -12,7 +12,7 @@ from segpipe.engine.sweep import read_lines
 from segpipe.errors import UserError
 from segpipe.runs import cells, tuned_levels
 from segpipe.runs.cells import Cell
-from segpipe.runs.storage import write_json
+from segpipe.runs.storage import read_json, write_json
 
 RATES = ("0.001", "0.003", "0.01")
 
@@ -211,3 +211,18 @@ def test_the_command_says_in_a_line_that_a_folder_is_no_sweep(tmp_path):
     said = run("segpipe.tune", "nowhere", "optimizer.lr", cwd=tmp_path, status=1)
     assert said.startswith("segpipe: nowhere: no sweep.json")
     assert len(said.splitlines()) == 1
+
+
+def test_machine_overrides_and_the_order_of_keys_make_no_second_cell(tmp_path, capsys):
+    """Lists of earlier versions have a cell twice where a start gave one more key, or another order."""
+    folder = write_tuning(tmp_path / "x", constant=["data.workers=1"])
+    before = tuned(folder)
+    record = read_json(folder / "sweep.json")
+    for entry in [*record["cells"]]:
+        record["cells"].append(entry | {"overrides": [*entry["overrides"][-2::-1], "logger=none", "data.workers=4"]})
+    write_json(folder / "sweep.json", record)
+    capsys.readouterr()
+    assert tuned(folder) == before
+    assert "Chosen in 1 of 2 cells" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"not swept.* Swept keys are decoder, optimizer\.lr\."):
+        tune.tune(folder, ["data.workers"])
