@@ -7,8 +7,9 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from segpipe.config.schema import CONF, arguments, locate, options
-from segpipe.errors import UserError
+from segpipe.config.schema import CONF, arguments, format_value, locate, options
+from segpipe.errors import UserError, printable
+from segpipe.runs.storage import is_component
 
 # Keys without a default that other nodes or the program read. The arguments of a class are in its signature.
 REQUIRED = {
@@ -31,6 +32,9 @@ REQUIRED = {
     "logger": ("_target_", "_partial_"),
     "callbacks": (),
 }  # fmt: skip
+
+IN_RUN_NAMES = ("model", "decoder", "fusion")  # groups whose names are part of the name of a run's folder
+MAX_NAME = 60  # characters
 
 # The arguments that the program adds to those of a node: the number of positional ones, the names of the others.
 GIVEN: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -62,6 +66,8 @@ def files(group: str) -> dict[str, DictConfig]:
 
 def check_present(cfg: DictConfig) -> None:
     """Raise UserError where a group lacks a required key."""
+    if "seed" not in cfg:
+        raise UserError("seed is missing. Add it as in conf/train.yaml.")
     for path, keys in REQUIRED.items():
         node = OmegaConf.select(cfg, path)
         group = path.partition(".")[0]
@@ -71,6 +77,11 @@ def check_present(cfg: DictConfig) -> None:
         for key in keys:
             if key not in node:
                 raise UserError(f"{path}.{key} is missing. Add it as in {source}.")
+        if path in IN_RUN_NAMES and not (is_component(node.name) and len(node.name) <= MAX_NAME):
+            raise UserError(
+                f"{path}.name={printable(format_value(node.name))[:200]}: allowed is a text that can be part of the "
+                f"name of a folder: no slash, no control characters, at most {MAX_NAME} characters."
+            )
         if "_partial_" in keys and node._partial_ is not True:
             raise UserError(f"{path}._partial_={node._partial_}: allowed is true. The program adds further arguments.")
     for name, node in cfg.callbacks.items():

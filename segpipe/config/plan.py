@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from segpipe.config import build, choices, compatibility, identity, schema
 from segpipe.config.budget import BudgetSolution, solve_budget, with_solved_width
+from segpipe.config.messages import explain
 from segpipe.data.dataset import SegmentationDataset, Split
-from segpipe.errors import InvalidCombination, UserError
+from segpipe.errors import InvalidCombination, UserError, printable
 from segpipe.models.encoders import Encoder
 from segpipe.runs.cells import Cell
-from segpipe.runs.labels import override_levels
+from segpipe.runs.labels import Level, level_of_value, override_levels
 from segpipe.runs.renames import CLASSES, upgrade
 
 
@@ -97,22 +99,28 @@ def make_cell(cfg: DictConfig, overrides: list[str]) -> Cell:
 
     An invalid configuration gives a cell with ``refused`` or ``error`` and without a run.
     """
-    cell = {
-        "model": cfg.model.get("name"),
-        "stride": cfg.model.get("stride"),
-        "decoder": cfg.decoder.get("name"),
-        "fusion": cfg.fusion.get("name"),
-        "match": cfg.match,
-        "seed": cfg.seed,
-        **override_levels(overrides),
-    }
+    overrides = [printable(override) for override in overrides]
+    keys = {"model": "model.name", "stride": "model.stride", "decoder": "decoder.name", "fusion": "fusion.name"}
+    keys |= {"match": "match", "seed": "seed"}
+    cell = {name: choice_at(cfg, key) for name, key in keys.items()} | override_levels(overrides)
     try:
         Plan.of(cfg)
     except InvalidCombination as error:
         return Cell(overrides, cell, refused=str(error))
     except UserError as error:  # a wrong value, or missing data, which give the number of classes
         return Cell(overrides, cell, error=str(error))
+    except OmegaConfBaseException as error:  # a value that leads to another key that is not there
+        return Cell(overrides, cell, error=printable(explain(error) or error))
     return Cell(overrides, cell, run=Path(cfg.run_dir).name)
+
+
+def choice_at(cfg: DictConfig, key: str) -> Level | None:
+    """Return the value at a key as ``sweep.json`` can hold it, whatever was given: a number or a text, or None."""
+    value = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    level = None if value is None else level_of_value(value)
+    return printable(level) if isinstance(level, str) else level
 
 
 def run_name(_root_: DictConfig) -> str:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from segpipe.errors import NOT_PRINTABLE, UserError, nearest
 from segpipe.models.part import Part
+from segpipe.runs.labels import is_finite
 
 logging.getLogger("hydra").addHandler(logging.NullHandler())  # else it prints each error beside ours
 INSTALLED = Path(__file__).parents[1] / "conf"
@@ -69,6 +70,7 @@ STRICTER_TYPES = {  # stricter than the constructor: with null, Lightning would 
 }
 ANY = (-math.inf, math.inf)
 SMALLEST = 1e-30  # stands for "above 0"
+MAX_SEED = 2**53  # that the records of runs and sweeps hold
 RANGES: dict[str, tuple[float, float]] = {  # by a path or its last part: the smallest and the largest valid value
     **dict.fromkeys(
         ("batch_size", "eval_batch_size", "lr_batch", "max_epochs", "check_val_every_n_epoch", "accumulate"),
@@ -79,9 +81,8 @@ RANGES: dict[str, tuple[float, float]] = {  # by a path or its last part: the sm
     ),
     **dict.fromkeys(("sweep.workers", "per_gpu", "every_n_train_steps", "pyramid_width"), (1, math.inf)),
     **dict.fromkeys(("num_nodes", "log_every_n_steps"), (1, math.inf)),
-    **dict.fromkeys(
-        ("seed", "warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)
-    ),
+    **dict.fromkeys(("warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)),
+    **dict.fromkeys(("seed", "tuning_seeds"), (0, MAX_SEED)),
     **dict.fromkeys(("lr", "clip", "timeout", "encoder_lr"), (SMALLEST, math.inf)),
     **dict.fromkeys(("dropout", "label_smoothing", "drop"), (0, 0.999)),
     "decay": (0, 0.999999),
@@ -111,7 +112,7 @@ def check(cfg: DictConfig) -> None:
         for number in value if isinstance(value, ListConfig) else [value]:
             if isinstance(number, int | float) and not is_within(number, low, high):
                 kind = float if is_valid(0.5, allowed) or is_valid([0.5], allowed) else type(number)
-                kinds = describe(kind).replace("a ", "a finite ", 1) if math.isinf(number) else describe(kind)
+                kinds = describe(kind) if is_finite(number) else describe(kind).replace("a ", "a finite ", 1)
                 limits = f"{kinds} {between(low, high)}".strip()
                 raise UserError(f"{path}={format_value(value)}: allowed is {limits}.")
 
@@ -153,11 +154,13 @@ def check_text(path: str, value: Any) -> None:
 
 def is_within(number: float, low: float, high: float) -> bool:
     """Return whether a number is in a range. Infinity is in none but ANY."""
-    return low <= number <= high and (math.isfinite(number) or (low, high) == ANY)
+    return low <= number <= high and (is_finite(number) or (low, high) == ANY)
 
 
 def between(low: float, high: float) -> str:
     """Return a range in words; an empty text for ANY."""
+    if high == MAX_SEED:
+        return f"of {low:g} or more, at most {high:.0f}"
     if high < math.inf:
         return f"from {low:g} to {high:g}"
     if low == -math.inf:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segpipe.config.schema import key_of
+from segpipe.config.schema import MAX_SEED, key_of
 from segpipe.errors import UserError, nearest, pluralise
 from segpipe.runs import cells, tuned_levels
 from segpipe.runs.archive import as_folder
@@ -88,7 +88,7 @@ def read(folder: Path, keys: list[str]) -> Sweep:
     Raises UserError where the folder is no sweep, where a key is not swept, or where no cell has a tuning seed.
     """
     folder = as_folder(folder)
-    all_cells = cells.read(folder)
+    all_cells = [cell for cell in cells.read(folder) if is_seed(cell.choices.get("seed"))]
     if not all_cells:
         raise UserError(f"{folder}: no sweep.json with cells. Give the folder of a sweep, outputs/sweeps/NAME.")
     words = override_words(all_cells)
@@ -125,6 +125,11 @@ def read(folder: Path, keys: list[str]) -> Sweep:
     valid = [tuning for tuning in tunings.values() if tuning.scores or {*tuning.states.values()} != {"refused"}]
     fixed = [word for key, word in words[0].items() if len(values[key]) == 1 and key not in (*keys, "seed")]
     return Sweep(folder, keys, valid, sorted(levels, key=magnitude), seeds, bool(named), fixed)
+
+
+def is_seed(value: object) -> bool:
+    """Return whether a value is a seed. A cell with another one has a wrong value, and never gets a run."""
+    return type(value) is int and 0 <= value <= MAX_SEED
 
 
 def override_words(all_cells: Sequence[cells.Cell]) -> list[dict[str, str]]:

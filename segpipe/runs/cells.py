@@ -1,5 +1,7 @@
 """The cells of a sweep: ``sweep.json`` lists every requested cell and the run that trains its network."""
 
+import itertools
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -15,9 +17,9 @@ from segpipe.runs.labels import (
     parse_level,
     view_of,
 )
-from segpipe.runs.records import SweepRecord, read_record
-from segpipe.runs.run import DATA_KEYS, Run, file_lock
-from segpipe.runs.storage import inside, write_json
+from segpipe.runs.records import SweepRecord, read_record, write_record
+from segpipe.runs.run import DATA_KEYS, Run, display_path, file_lock
+from segpipe.runs.storage import SET_ASIDE, inside
 
 FILE = "sweep.json"
 LOCATIONS = (*DATA_KEYS, "warm_start")  # keys of paths: what they lead to may be moved between two starts
@@ -142,7 +144,10 @@ def add(
     ``CellList``.
     """
     with file_lock(folder, busy=lambda: None):
-        record = read_record(inside(folder, FILE), SweepRecord)
+        path = inside(folder, FILE)
+        record = read_record(path, SweepRecord)
+        if not record and path.exists():
+            set_aside(path)
         before = [Cell(**entry) for entry in record.get("cells", [])]
         listed = CellList(before, requested)
         for cell in new:
@@ -153,7 +158,19 @@ def add(
             entries["options"] = given
         if listed.cells == before and all(record.get(key) == value for key, value in entries.items()):
             return
-        write_json(inside(folder, FILE), entries | {"cells": [cell._asdict() for cell in listed.cells]})
+        write_record(path, entries | {"cells": [cell._asdict() for cell in listed.cells]}, SweepRecord)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a list that cannot be read, and print that: it may be one of a later version, or one edited by hand."""
+    names = (path.with_name(f"{path.name}{SET_ASIDE}{number or ''}") for number in itertools.count())
+    new = next(name for name in names if not name.exists())
+    path.rename(new)
+    print(
+        f"Note: {display_path(path)} cannot be read as a list of cells, so it is now {new.name}. A new list holds the "
+        f"cells of this start; for those of earlier starts, repair the file, or run their commands again.",
+        file=sys.stderr,
+    )
 
 
 def read_options(folder: Path) -> list[str]:

@@ -11,14 +11,13 @@ import torch
 
 from segpipe.errors import UserError
 from segpipe.runs.run import Run, display_path, repair_hint
-from segpipe.runs.storage import atomic_write, open_regular
+from segpipe.runs.storage import SET_ASIDE, atomic_write, open_regular
 
 Keep = Literal["all", "best", "none"]  # checkpoints to keep of a sweep's finished runs; best: its weights only
 OF_WEIGHTS = ("epoch", "global_step", "state_dict")  # the keys of a checkpoint with weights only
 NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)  # of weights, buffers
 WITHIN_EPOCH = "within_epoch"  # key of a checkpoint that was written before the end of its epoch
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-SET_ASIDE = ".damaged"  # suffix of a quarantined file
 
 
 def write(path: Path, checkpoint: dict[str, Any]) -> None:

@@ -4,8 +4,8 @@ The progress view, the table of a sweep, ``segpipe.tune`` and the report all use
 """
 
 import json
-import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
@@ -75,11 +75,16 @@ def is_group(key: str) -> bool:
     return "." not in key and key not in PLAIN
 
 
+def is_finite(number: float) -> bool:
+    """Return whether a number is finite, and no whole number that is too large for a float."""
+    return abs(number) <= sys.float_info.max
+
+
 def level_of_value(value: Any) -> Level:
     """Return a value of a configuration as a level: a number, or a compact text."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int | float) and is_finite(value):
         return value
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
 
@@ -92,13 +97,13 @@ def parse_level(text: str) -> Level:
             number = kind(text)
         except ValueError:
             continue
-        return number if math.isfinite(number) else text
+        return number if is_finite(number) else text
     if text.lower() in ("null", "true", "false"):
         return text.lower()
     if text[:1] == "[":
         try:
             return level_of_value(typed(yaml.safe_load(text)))
-        except (yaml.YAMLError, ValueError, RecursionError):
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # TypeError: a key that JSON does not have
             return text
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     return text[1:-1] if quoted else text

@@ -1,11 +1,13 @@
 """Models of the JSON files of run and sweep folders. A file that does not fit its model counts as damaged."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from segpipe.runs.storage import is_component, read_json
+from segpipe.errors import UserError, printable
+from segpipe.runs.storage import check_plain, is_component, read_json, without_nan, write_json
 
 MAX_CLASSES = 65_535  # indices of 16-bit masks
 Status = Literal["running", "finished", "failed", "interrupted"]
@@ -105,6 +107,20 @@ class SweepRecord(Model):
     tuning_seeds: list[Count] | None = None
     options: list[Text] | None = None
     cells: list[CellEntry] = []
+
+
+def write_record(path: Path, content: Mapping[str, Any], model: type[Model]) -> None:
+    """Write a JSON file that ``read_record`` can read. Raises UserError, and writes nothing, where it could not."""
+    try:
+        plain = without_nan(content)
+        check_plain(plain)
+        model.model_validate(plain)
+    except ValueError as error:  # pydantic's error is one
+        reason = printable(str(error))[:500]
+        raise UserError(
+            f"{path}: a value could not be read again, so nothing was written. Change it: {reason}"
+        ) from error
+    write_json(path, plain)
 
 
 def read_record(path: Path, model: type[Model]) -> dict[str, Any]:

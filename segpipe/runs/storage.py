@@ -25,6 +25,7 @@ MAX_BYTES = 64 * 2**20  # of a text file
 MAX_YAML_BYTES = 2**18
 MAX_DEPTH = 40  # nested lists and dicts in a file
 PART = ".part"  # suffix of an incomplete file
+SET_ASIDE = ".damaged"  # suffix of a damaged file that is kept
 UMASK = os.umask(0)
 os.umask(UMASK)  # the mask can be read only by setting it
 

@@ -226,3 +226,11 @@ def test_machine_overrides_and_the_order_of_keys_make_no_second_cell(tmp_path, c
     assert "Chosen in 1 of 2 cells" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"not swept.* Swept keys are decoder, optimizer\.lr\."):
         tune.tune(folder, ["data.workers"])
+
+
+@pytest.mark.parametrize("seed", ["2x", 1.5, -1, None, 10**20])
+def test_a_cell_whose_seed_is_no_seed_is_ignored(tmp_path, seed):
+    folder = write_tuning(tmp_path / "x", named=False)
+    before = tuned(folder)
+    cells.add(folder, Cell([f"seed={seed}", "decoder=deconv"], {"decoder": "deconv", "seed": seed}, error="no seed"))
+    assert tuned(folder) == before
