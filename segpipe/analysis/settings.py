@@ -137,14 +137,18 @@ def drop_without_effect(design: CellLevels, facts: Mapping[str, TrainingFacts]) 
 
 
 def is_derived(key: str, design: CellLevels, rows: Sequence[int], facts: Mapping[str, TrainingFacts]) -> bool:
-    """Return whether the values of a key are copies of a swept value, or a revision that follows from its group."""
+    """Return whether the values of a key are copies of a swept value, or follow from swept ones.
+
+    A revision may follow from its group, and the fingerprint of the data from the keys of the data.
+    """
     found = [facts[str(design.cells[index].run)].values.get(key) for index in rows]
     group = key.partition(".")[0]
     columns = {name: [column[index] for index in rows] for name, column in design.columns.items()}
     if any([None if text is None else parse_level(text) for text in found] == column for column in columns.values()):
         return True
-    own = [column for name, column in columns.items() if name.partition(".")[0] == group]
-    return key.endswith(".revision") and bool(own) and follows(found, own)
+    is_data = key in DATA_KEYS.values()
+    own = [column for name, column in columns.items() if name.partition(".")[0] == ("data" if is_data else group)]
+    return (key.endswith(".revision") or is_data) and bool(own) and follows(found, own)
 
 
 def add_hidden(design: CellLevels, keys: Sequence[str], facts: Mapping[str, TrainingFacts]) -> dict[str, Counter[str]]:

@@ -126,7 +126,7 @@ def note(summary: Summary, cfg: DictConfig, overrides: list[str], folder: Path |
         if record.get("status") == "finished":
             summary.done.add(name)
         else:
-            summary.sizes[name] = (cell, size_of(plan.cfg))
+            summary.sizes[name] = (cell._replace(run=name), size_of(plan.cfg))
         summary.first = summary.first or plan.cfg
     except UserError as error:
         summary.rejected.setdefault(str(error), []).append(cell.label)

@@ -15,7 +15,7 @@ from segpipe.config.schema import MAX_SEED, key_of
 from segpipe.errors import UserError, nearest, pluralise
 from segpipe.runs import cells, tuned_levels
 from segpipe.runs.archive import as_folder
-from segpipe.runs.labels import has_effect, labels, parse_level
+from segpipe.runs.labels import has_effect, is_content, labels, parse_level, swept_levels
 from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import PYTHON, Run, display_path, quote_override, shell_line
 from segpipe.runs.storage import inside, write_text
@@ -94,7 +94,8 @@ def read(folder: Path, keys: list[str]) -> Sweep:
     words = override_words(all_cells)
     values = {key: {each.get(key, "") for each in words} for key in dict.fromkeys(itertools.chain(*words))}
     swept = [key for key, distinct in values.items() if len(distinct) > 1 and has_effect(key) and key != "seed"]
-    varying = [key for key in swept if key not in (*keys, "data.root")]
+    distinct_levels = swept_levels(all_cells)
+    varying = [key for key in swept if key not in keys and (not is_content(key) or key in distinct_levels)]
     for key in keys:
         if key not in swept:
             raise UserError(f"{key}: not swept in {folder}. Swept keys are {', '.join(swept)}.{nearest(key, swept)}")
@@ -123,7 +124,12 @@ def read(folder: Path, keys: list[str]) -> Sweep:
             f"{folder}: no cell has one of the tuning seeds {seed_list} yet. Run the sweep with them first."
         )
     valid = [tuning for tuning in tunings.values() if tuning.scores or {*tuning.states.values()} != {"refused"}]
-    fixed = [word for key, word in words[0].items() if len(values[key]) == 1 and key not in (*keys, "seed")]
+    moved = [key for key in swept if is_content(key) and key not in (*keys, *varying)]  # their last place counts
+    fixed = [
+        word
+        for key, word in words[-1].items()
+        if (len(values[key]) == 1 or key in moved) and key not in (*keys, "seed")
+    ]
     return Sweep(folder, keys, valid, sorted(levels, key=magnitude), seeds, bool(named), fixed)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from segpipe.runs.identity_keys import IGNORED_IN_IDENTITY, NO_EFFECT
+from segpipe.runs.identity_keys import CHOSEN, CONTENT_IN_IDENTITY, NO_EFFECT
 
 Level = str | int | float
 NOT_SET = "not set"  # the level of a cell whose configuration lacks the key
@@ -53,9 +53,9 @@ def override_values(overrides: Iterable[str]) -> dict[str, str]:
 def override_levels(overrides: Iterable[str]) -> dict[str, Level]:
     """Return the levels of overrides that may change a result and are none of the choices of every cell, by key."""
     return {
-        key: parse_level(value)
+        key: content_level(parse_level(value)) if is_content(key) else parse_level(value)
         for key, value in override_values(overrides).items()
-        if key not in IN_CHOICES and not is_below(key, IGNORED_IN_IDENTITY)
+        if key not in (*IN_CHOICES, *CHOSEN) and has_effect(key)
     }
 
 
@@ -68,6 +68,16 @@ def is_below(key: str, paths: Iterable[str]) -> bool:
 def has_effect(key: str) -> bool:
     """Return whether a key may change a result, or is a choice of a cell, such as ``match``."""
     return not is_below(key, NO_EFFECT)
+
+
+def is_content(key: str) -> bool:
+    """Return whether the content that a key leads to decides the result, not its value."""
+    return is_below(key, CONTENT_IN_IDENTITY)
+
+
+def content_level(level: Level) -> Level:
+    """Return the level of a key of content. Of an absolute path, it is the last part, as in an archive of a sweep."""
+    return level.rstrip("/").rpartition("/")[2] if isinstance(level, str) and level.startswith("/") else level
 
 
 def is_group(key: str) -> bool:
@@ -141,6 +151,8 @@ def swept_levels(
 
     configs: configurations of runs by name; they give the level of a cell without an override of the key. Without
     them, that is NOT_SET. The order of keys is that of labels: model, stride, decoder, fusion, view, then overrides.
+    A key of content, such as ``data.root``, varies where it distinguishes cells that no other key does: data may also
+    be moved.
     """
     known = configs or {}
     of_cells = [known.get(str(cell.run), {}) for cell in cells]
@@ -150,8 +162,7 @@ def swept_levels(
     columns: dict[str, list[Level]] = {}
     for key in names:
         matched = key == "budget" and any(view in MATCHED.values() for view in views)
-        ignored = is_below(key, IGNORED_IN_IDENTITY) and key != "debug"
-        if key in IN_CHOICES or (ignored and not matched):
+        if key in IN_CHOICES or not has_effect(key) or (key in ("match", "budget") and not matched):
             continue
         columns[key] = [
             parse_level(one[key]) if key in one else found if (found := value_at(config, key)) is not None else NOT_SET
@@ -162,6 +173,7 @@ def swept_levels(
                 level if view in MATCHED.values() else NOT_SET for level, view in zip(columns[key], views, strict=True)
             ]
     columns = {key: levels for key, levels in columns.items() if len(set(levels)) > 1}
+    content = {key: [*map(content_level, columns.pop(key))] for key in [*columns] if is_content(key)}
     choices = {key: levels for key, levels in choice_levels(cells).items() if len(set(levels)) > 1}
     causes = {key: levels for key, levels in columns.items() if key in GLOBAL}
     for key in [*choices]:  # a choice that the file of a swept model or experiment makes is no key of its own
@@ -171,7 +183,27 @@ def swept_levels(
             del choices[key]
     if len(set(views)) > 1:
         choices[VIEW] = [*views]
-    return choices | columns
+    return choices | columns | distinguishing(cells, choices | columns, content)
+
+
+def alike(cells: Sequence[Labelled], columns: Mapping[str, Sequence[Level]]) -> list[list[int]]:
+    """Return the indices of cells that are equal in all columns and in their seed, but are not one run."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, cell in enumerate(cells):
+        levels = (*(column[index] for column in columns.values()), repr(cell.choices.get("seed")))
+        groups.setdefault(levels, []).append(index)
+    runs = {key: [cells[index].run for index in rows] for key, rows in groups.items()}
+    return [rows for key, rows in groups.items() if len(rows) > 1 and (None in runs[key] or len(set(runs[key])) > 1)]
+
+
+def distinguishing(
+    cells: Sequence[Labelled], columns: Mapping[str, Sequence[Level]], content: Mapping[str, list[Level]]
+) -> dict[str, list[Level]]:
+    """Return the keys of content, with their levels, in which cells differ that are ``alike`` in the other columns."""
+    groups = alike(cells, columns)
+    return {
+        key: levels for key, levels in content.items() if any(len({levels[row] for row in rows}) > 1 for rows in groups)
+    }
 
 
 def follows(column: Sequence[Any], others: Sequence[Sequence[Any]]) -> bool:
@@ -283,10 +315,13 @@ def full_name(choices: Mapping[str, Any]) -> str:
 def labels(cells: Sequence[Labelled], *, without: Iterable[str] = (), with_seed: bool = True) -> list[str]:
     """Return the label of each cell of a sweep.
 
-    without: keys that are left out. with_seed: end each label with the seed, if there are several.
+    without: keys that are left out. with_seed: end each label with the seed, if there are several. The labels of runs
+    that differ in no swept key end with their identities.
     """
     left_out = {*without}
-    columns = {key: levels for key, levels in swept_levels(cells).items() if key not in left_out}
+    every = swept_levels(cells)
+    columns = {key: levels for key, levels in every.items() if key not in left_out}
+    unclear = {index for rows in alike(cells, every) for index in rows}
     base = base_model(str(cells[0].choices.get(MODEL) or "")) if cells else ""
     namer = Namer(columns, base)
     seeds = [cell.choices.get("seed") for cell in cells]
@@ -294,5 +329,6 @@ def labels(cells: Sequence[Labelled], *, without: Iterable[str] = (), with_seed:
     for index, cell in enumerate(cells):
         name = namer.label({key: levels[index] for key, levels in columns.items()}) if columns else ""
         seed = f"seed={seeds[index]}" if with_seed and len(set(seeds)) > 1 else ""
-        result.append(" ".join(filter(None, [name or full_name(cell.choices), seed])))
+        identity = str(cell.run or "").rpartition("-")[2] if index in unclear else ""
+        result.append(" ".join(filter(None, [name or full_name(cell.choices), seed, identity])))
     return result

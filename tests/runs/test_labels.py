@@ -84,3 +84,45 @@ def test_short_keys_end_where_they_differ():
         "optimizer.lr": "lr", "task.encoder_lr": "encoder_lr", "a.b.c": "a.b.c", "x.b.c": "x.b.c",
         "loss.terms.0": "terms.0", "stride": "stride", "data.stride": "data.stride",
     }  # fmt: skip
+
+
+def runs(*overrides, run):
+    """Return the cell of some overrides with the name of its run."""
+    return cell(*overrides)._replace(run=run)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "expected"),
+    [
+        ("warm_start", ("runs/A", "runs/B"), ["warm_start=runs/A", "warm_start=runs/B"]),
+        ("data.root", ("/d/setA", "/d/setB/"), ["root=setA", "root=setB"]),
+        ("data.channels", (3, 4), ["channels=3", "channels=4"]),
+        ("data.dataset.pages", ("all", "first"), ["pages=all", "pages=first"]),
+        ("data.dataset.images", ("rgb/*.tif", "ir/*.tif"), ["images=rgb/*.tif", "images=ir/*.tif"]),
+        ("data.root", ("/a/data", "/b/data"), ["r1", "r2"]),
+    ],
+)
+def test_a_key_of_content_is_named_where_it_distinguishes_runs(key, values, expected):
+    cells = [
+        runs(f"decoder={decoder}", f"{key}={value}", run=f"{decoder}-r{number}")
+        for decoder in ("deconv", "nearest")
+        for number, value in enumerate(values, start=1)
+    ]
+    assert labels(cells) == [f"{decoder} {word}" for decoder in ("deconv", "nearest") for word in expected]
+    assert labels([one._replace(run="same") for one in cells[:2]]) == ["ladder4 deconv sum"] * 2
+
+
+def test_data_that_were_moved_distinguish_no_cells():
+    """The seeds of a later start have another folder of the same data."""
+    cells = [
+        runs(f"decoder={decoder}", f"seed={seed}", f"data.root=/{'a' if seed < 2 else 'b'}", run=f"{decoder}-{seed}")
+        for decoder in ("deconv", "nearest")
+        for seed in range(4)
+    ]
+    assert labels(cells, with_seed=False) == ["deconv"] * 4 + ["nearest"] * 4
+
+
+def test_labels_of_runs_that_differ_in_nothing_else_end_with_their_identities():
+    cells = [runs("decoder=deconv", run=f"ladder4-deconv-s0-{identity}") for identity in ("1a2b3c4d", "5e6f7a8b")]
+    cells.append(runs("decoder=nearest", run="ladder4-nearest-s0-00000000"))
+    assert labels(cells, with_seed=False) == ["deconv 1a2b3c4d", "deconv 5e6f7a8b", "nearest"]
