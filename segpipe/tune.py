@@ -67,6 +67,12 @@ def tune(folder: Path, keys: list[str], *, out: Path | None = None, incomplete: 
         return 1
     file = out or (folder / OUT if folder.is_dir() else folder.with_name(f"{shown_path(folder).name}-{OUT}"))
     write(sweep, choices, file)
+    if restore := tuning.restore_command(sweep):
+        console.print(
+            f"The runs are in an archive. Before the next command, restore them, in a copy of segpipe's repository:\n"
+            f"  {restore}",
+            markup=False,
+        )
     beginning = file.name.removesuffix(OUT) if file.name.endswith(OUT) else f"{file.stem}-"
     more = file.with_name(beginning + tuning.BEYOND)
     if text := tuning.write_beyond(sweep, choices, more):

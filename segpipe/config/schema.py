@@ -9,6 +9,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -81,11 +82,11 @@ RANGES: dict[str, tuple[float, float]] = {  # by a path or its last part: the sm
     ),
     **dict.fromkeys(("sweep.workers", "per_gpu", "every_n_train_steps", "pyramid_width"), (1, math.inf)),
     **dict.fromkeys(("num_nodes", "log_every_n_steps"), (1, math.inf)),
-    **dict.fromkeys(("warmup", "workers", "weight_decay", "momentum", "power", "freeze", "gamma"), (0, math.inf)),
+    **dict.fromkeys(("warmup", "workers", "weight_decay", "power", "freeze", "gamma"), (0, math.inf)),
     **dict.fromkeys(("seed", "tuning_seeds"), (0, MAX_SEED)),
     **dict.fromkeys(("lr", "clip", "timeout", "encoder_lr"), (SMALLEST, math.inf)),
     **dict.fromkeys(("dropout", "label_smoothing", "drop"), (0, 0.999)),
-    "decay": (0, 0.999999),
+    **dict.fromkeys(("decay", "momentum"), (0, 0.999999)),
     "steps_per_epoch": (1, math.inf),
     "rare_share": (0, 1),
     "share": (0.001, 1),
@@ -115,6 +116,15 @@ def check(cfg: DictConfig) -> None:
                 kinds = describe(kind) if is_finite(number) else describe(kind).replace("a ", "a finite ", 1)
                 limits = f"{kinds} {between(low, high)}".strip()
                 raise UserError(f"{path}={format_value(value)}: allowed is {limits}.")
+
+
+def allows(cfg: DictConfig, key: str, value: Any) -> bool:
+    """Return whether a key may have a value, by its type and range. cfg: has the classes that take the keys."""
+    found = None
+    with suppress(UserError):  # a class that is not installed here
+        found = next(((kind, limits) for path, _, kind, limits in iter_values(cfg, "") if path == key), None)
+    allowed, limits = found or (EXTRA_KEYS.get(key, Any), RANGES.get(key.rpartition(".")[2], ANY))
+    return is_valid(value, allowed) and (not isinstance(value, int | float) or is_within(value, *limits))
 
 
 def value_hint(path: str, value: Any, allowed: Any) -> str:

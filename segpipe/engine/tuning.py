@@ -5,21 +5,25 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from omegaconf import DictConfig, OmegaConf
 
-from segpipe.config.schema import MAX_SEED, key_of
+from segpipe.config import stored
+from segpipe.config.schema import MAX_SEED, allows, key_of
 from segpipe.errors import UserError, nearest, pluralise
 from segpipe.runs import cells, tuned_levels
 from segpipe.runs.archive import as_folder
-from segpipe.runs.labels import has_effect, is_content, labels, parse_level, swept_levels
+from segpipe.runs.labels import has_effect, is_content, is_finite, labels, parse_level, swept_levels
 from segpipe.runs.records import Metrics, read_record
-from segpipe.runs.run import PYTHON, Run, display_path, quote_override, shell_line
+from segpipe.runs.run import PYTHON, Run, display_path, quote_override, shell_line, shell_word, typed_path
 from segpipe.runs.storage import inside, write_text
 
+ALL_SWEEPS = Path("outputs/sweeps")  # the folder of all sweeps, in the working folder
 OUT = "tuned.cells"  # file of the chosen cells, in the sweep's folder
 BEYOND = "beyond.cells"  # file of the next levels for cells that chose one at the edge of their grid, beside it
 ENDED = ("failed", "refused", "finished without a score")  # final states of a run
@@ -69,10 +73,11 @@ Choice = tuned_levels.Choice[Level]
 class Sweep:
     """The cells, levels and seeds of a sweep that is tuned.
 
-    keys: the tuned keys. seeds: the tuning seeds. named: whether the sweep names them. fixed: the overrides that all
-    cells share.
+    given: the folder or the archive that the user named. keys: the tuned keys. seeds: the tuning seeds. named: whether
+    the sweep names them. fixed: the overrides that all cells share.
     """
 
+    given: Path
     folder: Path
     keys: list[str]
     cells: list[Tuning]
@@ -81,16 +86,21 @@ class Sweep:
     named: bool
     fixed: list[str]
 
+    @property
+    def is_archive(self) -> bool:
+        """Whether the runs are in an archive, so that ``folder`` is a temporary one."""
+        return self.folder != self.given
+
 
 def read(folder: Path, keys: list[str]) -> Sweep:
     """Read the validation scores of a sweep's tuning seeds.
 
     Raises UserError where the folder is no sweep, where a key is not swept, or where no cell has a tuning seed.
     """
-    folder = as_folder(folder)
+    given, folder = folder, as_folder(folder)
     all_cells = [cell for cell in cells.read(folder) if is_seed(cell.choices.get("seed"))]
     if not all_cells:
-        raise UserError(f"{folder}: no sweep.json with cells. Give the folder of a sweep, outputs/sweeps/NAME.")
+        raise UserError(f"{given}: no sweep.json with cells. Give the folder of a sweep, outputs/sweeps/NAME.")
     words = override_words(all_cells)
     values = {key: {each.get(key, "") for each in words} for key in dict.fromkeys(itertools.chain(*words))}
     swept = [key for key, distinct in values.items() if len(distinct) > 1 and has_effect(key) and key != "seed"]
@@ -98,7 +108,7 @@ def read(folder: Path, keys: list[str]) -> Sweep:
     varying = [key for key in swept if key not in keys and (not is_content(key) or key in distinct_levels)]
     for key in keys:
         if key not in swept:
-            raise UserError(f"{key}: not swept in {folder}. Swept keys are {', '.join(swept)}.{nearest(key, swept)}")
+            raise UserError(f"{key}: not swept in {given}. Swept keys are {', '.join(swept)}.{nearest(key, swept)}")
     named = cells.read_tuning_seeds(folder)
     seeds = sorted(named or {cell.choices["seed"] for cell in all_cells})
     names = labels(all_cells, without=keys, with_seed=False)
@@ -120,9 +130,7 @@ def read(folder: Path, keys: list[str]) -> Sweep:
             tuning.states[level, seed] = ENDED[2] if state == "finished" else state
     if not tunings:
         seed_list = ", ".join(map(str, seeds))
-        raise UserError(
-            f"{folder}: no cell has one of the tuning seeds {seed_list} yet. Run the sweep with them first."
-        )
+        raise UserError(f"{given}: no cell has one of the tuning seeds {seed_list} yet. Run the sweep with them first.")
     valid = [tuning for tuning in tunings.values() if tuning.scores or {*tuning.states.values()} != {"refused"}]
     moved = [key for key in swept if is_content(key) and key not in (*keys, *varying)]  # their last place counts
     fixed = [
@@ -130,7 +138,7 @@ def read(folder: Path, keys: list[str]) -> Sweep:
         for key, word in words[-1].items()
         if (len(values[key]) == 1 or key in moved) and key not in (*keys, "seed")
     ]
-    return Sweep(folder, keys, valid, sorted(levels, key=magnitude), seeds, bool(named), fixed)
+    return Sweep(given, folder, keys, valid, sorted(levels, key=magnitude), seeds, bool(named), fixed)
 
 
 def is_seed(value: object) -> bool:
@@ -168,8 +176,25 @@ def choose(cell: Tuning, levels: list[Level], seeds: list[int], *, incomplete: b
     return tuned_levels.choose(cell.scores, levels, seeds, incomplete=incomplete)
 
 
-def beyond(level: Level, levels: list[Level]) -> dict[str, str]:
-    """Return the overrides of a level at the edge of the tested grid, each with the next value beyond the edge."""
+def next_value(value: float, neighbour: float, *, whole: bool) -> float | None:
+    """Return the value beyond the edge of a grid, as far from the edge as its neighbour is, by ratio.
+
+    It has the fewest digits that lie beyond the edge. whole: it is a whole number. None where there is none above 0.
+    """
+    if value <= 0 or neighbour <= 0:
+        return None
+    exact = value / neighbour * value
+    if not is_finite(exact):
+        return None
+    rounded = [round(exact)] if whole else [float(f"{exact:.{digits}g}") for digits in range(1, 18)]
+    return next((one for one in rounded if 0 < one < value < neighbour or one > value > neighbour), None)
+
+
+def beyond(level: Level, levels: list[Level], config: DictConfig) -> dict[str, str]:
+    """Return the overrides of a level at the edge of the tested grid, each with the next value beyond the edge.
+
+    config: see ``schema.allows``; a value that is not allowed is left out.
+    """
     next_words: dict[str, str] = {}
     for position, word in enumerate(level):
         numbers = sorted({number for one in levels if (number := as_number(one[position])) is not None})
@@ -177,9 +202,25 @@ def beyond(level: Level, levels: list[Level]) -> dict[str, str]:
         if value is None or len(numbers) < 2 or value not in (numbers[0], numbers[-1]):
             continue
         neighbour = numbers[1] if value == numbers[0] else numbers[-2]
-        if value > 0 and neighbour > 0:
-            next_words[word] = f"{key_of(word)}={float(f'{value * value / neighbour:.1g}'):g}"
+        more = next_value(value, neighbour, whole=all(number.is_integer() for number in numbers))
+        if more is not None and allows(config, key_of(word), more):
+            next_words[word] = f"{key_of(word)}={more if isinstance(more, int) else format_number(more)}"
     return next_words
+
+
+def format_number(value: float) -> str:
+    """Return a number with as many digits as it has, ``3e-05`` or ``0.012``."""
+    return next(text for digits in range(1, 18) if float(text := f"{value:.{digits}g}") == value)
+
+
+def config_of(sweep: Sweep) -> DictConfig:
+    """Return the configuration of a finished run, for the types of its keys; an empty one where none can be read."""
+    for cell in cells.read(sweep.folder):
+        if cells.status(sweep.folder, cell) == "finished":
+            with suppress(UserError):
+                return stored.read(Run(inside(sweep.folder, str(cell.run))))
+            break
+    return OmegaConf.create()
 
 
 def join(values: Iterable[object]) -> str:
@@ -224,9 +265,10 @@ def at_edges(sweep: Sweep, choices: list[Choice | None]) -> Iterator[tuple[Tunin
 
     With it: the override that is at the edge, the one beyond it, and the level with that one.
     """
+    config = config_of(sweep)
     for cell, choice in zip(sweep.cells, choices, strict=True):
         if choice is not None:
-            for edge, more in beyond(choice.level, cell.levels).items():
+            for edge, more in beyond(choice.level, cell.levels, config).items():
                 yield cell, edge, more, tuple(more if word == edge else word for word in choice.level)
 
 
@@ -241,6 +283,23 @@ def name_of(folder: Path) -> str:
     return name if found else folder.resolve().name
 
 
+def place_words(sweep: Sweep) -> list[str]:
+    """Return the overrides by which a command adds runs to the folder of the sweep."""
+    name = name_of(sweep.folder)
+    words = [f"sweep.name={as_value(name)}"]
+    if not sweep.is_archive and sweep.folder.resolve() != (ALL_SWEEPS / name).resolve():
+        words.append(f"hydra.sweep.dir={as_value(display_path(sweep.folder.absolute()))}")
+    return words
+
+
+def restore_command(sweep: Sweep) -> str | None:
+    """Return the command that makes a folder of an archive, to which runs can be added; None for a folder."""
+    if not sweep.is_archive:
+        return None
+    target = shell_word(ALL_SWEEPS / name_of(sweep.folder))
+    return f"{PYTHON} docs/sweeps/keep.py --restore {typed_path(sweep.given.absolute())} {target}"
+
+
 def next_command(sweep: Sweep, file: Path) -> str:
     """Return the command that runs the chosen cells with five seeds that are not tuning seeds."""
     return command(sweep, file, [seed for seed in range(len(sweep.seeds) + 5) if seed not in sweep.seeds][:5])
@@ -248,8 +307,8 @@ def next_command(sweep: Sweep, file: Path) -> str:
 
 def command(sweep: Sweep, file: Path, seeds: list[int]) -> str:
     """Return the command that adds the cells of a file to the sweep, with these seeds."""
-    name, path = (as_value(text) for text in (name_of(sweep.folder), display_path(file.absolute())))
-    given = [*sweep.fixed, f"sweep.name={name}", f"sweep.cells={path}", f"seed={','.join(map(str, seeds))}"]
+    path = as_value(display_path(file.absolute()))
+    given = [*sweep.fixed, *place_words(sweep), f"sweep.cells={path}", f"seed={','.join(map(str, seeds))}"]
     return f"{PYTHON} -m segpipe.train -m {shell_line([*cells.read_options(sweep.folder), *given])}"
 
 
@@ -285,7 +344,9 @@ def write_beyond(sweep: Sweep, choices: list[Choice | None], file: Path) -> str 
 
 def write_cells(sweep: Sweep, file: Path, lines: list[str], found: list[list[str]]) -> None:
     """Write cells as lines of overrides, after comments: their origin, and ``lines``."""
-    arguments = shell_line([display_path(sweep.folder.absolute()), *sweep.keys])
+    arguments = shell_line([display_path(sweep.given.absolute()), *sweep.keys])
+    if restore := restore_command(sweep):
+        lines = [*lines, f"before, restore the archive: {restore.replace(PYTHON, 'python', 1)}"]
     origin = f"Chosen by `python -m segpipe.tune {arguments}` on {datetime.now():%Y-%m-%d %H:%M}:"
     comments = [f"# {line}" for line in (origin, *lines)]
     write_text(file, "\n".join([*comments, *(shell_line([*filter(None, words)]) for words in found)]) + "\n")

@@ -1,16 +1,21 @@
 """Choosing the level of a nuisance factor: what is chosen, how sure it is, what is written, what is rejected."""
 
 import itertools
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from support.commands import run
+from support.configs import configure
 
 from segpipe import tune
+from segpipe.config.schema import allows
 from segpipe.engine import tuning
 from segpipe.engine.sweep import read_lines
 from segpipe.errors import UserError
-from segpipe.runs import cells, tuned_levels
+from segpipe.runs import archive, cells, tuned_levels
 from segpipe.runs.cells import Cell
 from segpipe.runs.storage import read_json, write_json
 
@@ -48,8 +53,9 @@ def tuned(folder, **given):
     return status, [line.words for line in read_lines(file)] if file.is_file() else None
 
 
-def test_each_cell_gets_the_level_with_the_highest_mean_and_the_next_command_runs_it(tmp_path, capsys):
-    folder = write_tuning(tmp_path / "x", constant=["trainer.max_epochs=3"])
+def test_each_cell_gets_the_level_with_the_highest_mean_and_the_next_command_runs_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_tuning(tmp_path / "outputs/sweeps/x", constant=["trainer.max_epochs=3"])
     assert tuned(folder) == (0, [["decoder=deconv", "optimizer.lr=0.003"], ["decoder=nearest", "optimizer.lr=0.01"]])
     said = " ".join(capsys.readouterr().out.split())
     command = "segpipe.train -m experiment=sweep_x trainer.max_epochs=3 sweep.name=x sweep.cells="
@@ -149,10 +155,29 @@ def test_a_refused_cell_is_no_cell(tmp_path):
         ("lr=0.01", ["lr=0.01"], {}),
         ("decay=0", ["decay=0", "decay=0.1"], {}),
         ("optimizer=sgd", ["optimizer=adamw", "optimizer=sgd"], {}),
+        ("lr=0.010", ["lr=0.010", "lr=0.011"], {"lr=0.010": "lr=0.009"}),
+        ("lr=0.011", ["lr=0.010", "lr=0.011"], {"lr=0.011": "lr=0.012"}),
+        ("loss.weight=12", ["loss.weight=10", "loss.weight=12"], {"loss.weight=12": "loss.weight=14"}),
+        ("loss.weight=10", ["loss.weight=10", "loss.weight=12"], {"loss.weight=10": "loss.weight=8"}),
+        ("width=1", ["width=1", "width=2"], {}),
+        ("model.stride=8", ["model.stride=4", "model.stride=8"], {"model.stride=8": "model.stride=16"}),
+        ("optimizer.momentum=0.9", ["optimizer.momentum=0.8", "optimizer.momentum=0.9"], {}),
+        ("neck.dropout=0.99", ["neck.dropout=0.9", "neck.dropout=0.95", "neck.dropout=0.99"], {}),
+        ("lr=1e300", ["lr=1e10", "lr=1e300"], {}),
+        ("lr=1e-5", ["lr=1e-5", "lr=3e-5"], {"lr=1e-5": "lr=3e-06"}),
     ],
 )
 def test_the_edge_of_the_grid(own, levels, more):
-    assert tuning.beyond((own,), [(level,) for level in levels]) == more
+    assert tuning.beyond((own,), [(level,) for level in levels], OmegaConf.create()) == more
+
+
+@pytest.mark.parametrize("value", ["2.5", "3", "1.5"])
+def test_the_value_beyond_the_edge_has_the_type_of_its_key(value):
+    """``model.stride`` is a whole number, ``optimizer.lr`` is any number."""
+    for key, expected in (("model.stride", value == "3"), ("optimizer.lr", True)):
+        number = float(value) if "." in value else int(value)
+        assert allows(configure(), key, number) == expected
+    assert tuning.beyond(("model.stride=2.5",), [("model.stride=2.5",), ("model.stride=2",)], configure()) == {}
 
 
 def test_the_levels_beyond_the_edge_can_be_tried_for_the_cells_that_chose_it(tmp_path, capsys):
@@ -161,7 +186,7 @@ def test_the_levels_beyond_the_edge_can_be_tried_for_the_cells_that_chose_it(tmp
     tuned(folder)
     said = " ".join(capsys.readouterr().out.split())
     assert "To try these levels first:" in said
-    assert f"sweep.cells={folder / tuning.BEYOND} seed=100,101 " in said
+    assert f"sweep.name=x hydra.sweep.dir={folder} sweep.cells={folder / tuning.BEYOND} seed=100,101 " in said
     assert [line.words for line in read_lines(folder / tuning.BEYOND)] == [["decoder=nearest", "optimizer.lr=0.03"]]
     write_tuning(folder, scores={("nearest", "0.03"): (0.43, 0.44)})
     assert tuned(folder) == (0, [["decoder=deconv", "optimizer.lr=0.003"], ["decoder=nearest", "optimizer.lr=0.01"]])
@@ -234,3 +259,37 @@ def test_a_cell_whose_seed_is_no_seed_is_ignored(tmp_path, seed):
     before = tuned(folder)
     cells.add(folder, Cell([f"seed={seed}", "decoder=deconv"], {"decoder": "deconv", "seed": seed}, error="no seed"))
     assert tuned(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("outputs/sweeps/a/b", "sweep.name=a/b sweep.cells="),
+        ("mine", "sweep.name=mine hydra.sweep.dir=mine sweep.cells="),
+        ("sub/outputs/sweeps/x", "sweep.name=x hydra.sweep.dir=sub/outputs/sweeps/x sweep.cells="),
+        ("my sweeps/x", "sweep.name=x \"hydra.sweep.dir='my sweeps/x'\" "),
+    ],
+)
+def test_the_next_command_leads_to_the_folder_of_the_sweep(place, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_tuning(tmp_path / place)
+    tuned(folder)
+    assert f" {words}" in " ".join(capsys.readouterr().out.split())
+    assert f" {words}" in (folder / tune.OUT).read_text()
+
+
+def test_an_archive_is_to_be_restored_before_the_next_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_tuning(tmp_path / "mine")
+    for run_folder in folder.glob("*/"):
+        (run_folder / "config.yaml").write_text("seed: 0\n")
+    archive.write(folder, tmp_path / "kept.zip")
+    shutil.rmtree(folder)
+    assert tune.tune(Path("kept.zip"), ["optimizer.lr"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "python docs/sweeps/keep.py --restore kept.zip outputs/sweeps/mine" in said
+    assert " sweep.name=mine sweep.cells=kept-tuned.cells seed=0,1,2,3,4" in said
+    written = (tmp_path / "kept-tuned.cells").read_text()
+    assert "# Chosen by `python -m segpipe.tune kept.zip optimizer.lr` on" in written
+    assert "python docs/sweeps/keep.py --restore kept.zip outputs/sweeps/mine" in written
+    assert "segpipe-archive-" not in said + written
