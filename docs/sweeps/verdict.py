@@ -6,6 +6,7 @@ from statistics import mean
 import matplotlib.pyplot as plt
 from sections import HERE, Kept, read
 
+from segpipe.analysis.ordering import exchanged
 from segpipe.analysis.statistics.comparison import Comparison
 
 FIGURE = HERE.parent / "figures" / "verdict.png"
@@ -26,12 +27,16 @@ COARSE_TO_FINE = {"8 - 16": "one stride finer", "4 - 8": "one stride finer"}  # 
 
 
 def differences(kept: Kept, sweep: str) -> dict[str, Comparison]:
-    """Decoders, fusions, and the step from the middle stride to the finest, each under the name of its row."""
+    """Decoders, fusions, and the step from the middle stride to the finest, each under the name of its row.
+
+    Sweeps may list the levels in another order; a row has the names of two levels in that of the alphabet.
+    """
     found = {}
     for one in kept.analysis.marginal:
         name = f"{one.contrast.a} - {one.contrast.b}"
         if one.contrast.factor != "stride":
-            found[name] = one
+            a, b = sorted((one.contrast.a, one.contrast.b))
+            found[f"{a} - {b}"] = one if a == one.contrast.a else exchanged(one)
         elif name in COARSE_TO_FINE and not (sweep == "sweep_ladder" and name == "8 - 16"):
             found[COARSE_TO_FINE[name]] = one
     return found
@@ -71,7 +76,7 @@ def main(folder: Path = HERE, figure: Path = FIGURE) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("difference in points of test mIoU, 95 % interval for new trainings; hollow: not significant")
-    axes.legend(loc="lower right", frameon=False)
+    drawing.legend(loc="outside lower center", frameon=False)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     drawing.savefig(figure, dpi=110)
