@@ -169,3 +169,14 @@ def test_the_readme_has_a_column_for_each_kept_sweep(kept, monkeypatch):
     assert lines[4].split(" | ")[2].startswith("\N{MINUS SIGN}10.0 (")
     assert lines[4].split(" | ")[3].startswith("5.1 (")
     assert lines[5].count("not significant") == 3
+
+
+def test_the_figure_has_one_row_for_each_pair_of_levels(kept, tmp_path):
+    """The two sweeps list their levels in different orders."""
+    made = script("verdict.py")
+    tuned = {"sweep_camvid": ["optimizer.lr"], "sweep_ladder": []}
+    rows = [{*made["differences"](made["read"](name, kept, tuned=keys), name)} for name, keys in tuned.items()]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 6
+    made["main"](kept, tmp_path / "verdict.png")
+    assert (tmp_path / "verdict.png").stat().st_size > 10_000
