@@ -93,6 +93,15 @@ def test_the_diffs_apply_and_the_commands_behind_them_run(page, tree):
     assert Path(where.strip()).parent == tree / "segpipe"
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git applies the diffs, and there is none here")
+@pytest.mark.parametrize("page", WITH_DIFFS, ids=lambda page: page.stem)
+def test_the_diffs_apply(page, tree):
+    """Without the commands, which take longer: a change of the code shows at once which page it makes wrong."""
+    for kind, content in blocks(page):
+        if kind == "diff":
+            run(["git", "apply", "--verbose", "-"], tree, input=content)
+
+
 ONE_FILE = {"metric", "model"}
 
 
