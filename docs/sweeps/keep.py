@@ -230,12 +230,12 @@ def restore(kept: Path, folder: Path) -> None:
             shutil.copytree(path, part)
             part.rename(folder / path.name)
             new += 1
-    requested = {cell.place for cell in cells.read(kept)}
+    of_kept = cells.read(kept)
+    requested = {cell.place for cell in of_kept}
     known = cells.CellList(cells.read(folder), requested)
     seeds = cells.read_tuning_seeds(folder) or cells.read_tuning_seeds(kept)
-    new = [cell for cell in cells.read(kept) if not known.find(cell)]
-    if new:
-        cells.add(folder, *new, tuning_seeds=seeds, requested=requested)
+    if unlisted := [cell for cell in of_kept if not known.find(cell)]:
+        cells.add(folder, *unlisted, tuning_seeds=seeds, requested=requested)
     if (kept / TUNED).is_file() and not (folder / TUNED).exists():
         shutil.copyfile(kept / TUNED, folder / TUNED)
     print(f"{folder}: {new} runs restored. To go on: the sweep's command with sweep.name={folder.name}")

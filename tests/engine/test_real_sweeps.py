@@ -171,7 +171,7 @@ def test_lines_are_the_cells_that_hydra_would_have_made_and_runs_that_were_kept_
         keep["main"](folder)
 
 
-def test_restoring_never_overwrites_a_run(tmp_path):
+def test_restoring_never_overwrites_a_run(tmp_path, capsys):
     keep = runpy.run_path(str(ROOT / "docs" / "sweeps" / "keep.py"))
     kept, folder = tmp_path / "kept", tmp_path / "x"
     for name, status in (("a", "finished"), ("b", "finished")):
@@ -181,6 +181,7 @@ def test_restoring_never_overwrites_a_run(tmp_path):
     (folder / "b").mkdir()
     cells.add(folder, Cell(["decoder=b", "data.root=here"], {}, run="b"), tuning_seeds=[3])
     keep["restore"](kept, folder)
+    assert f"{folder}: 1 runs restored." in capsys.readouterr().out
     assert [Run(folder / name).record["status"] for name in "ab"] == ["interrupted", "finished"]
     assert [cell.overrides for cell in cells.read(folder)] == [["decoder=b", "data.root=here"], ["decoder=a"]]
     assert cells.read_tuning_seeds(folder) == [3]
