@@ -4,9 +4,9 @@ from pathlib import Path
 from statistics import mean
 
 import matplotlib.pyplot as plt
+import sections
 from sections import HERE, Kept, read
 
-from segpipe.analysis.ordering import exchanged
 from segpipe.analysis.statistics.comparison import Comparison
 
 FIGURE = HERE.parent / "figures" / "verdict.png"
@@ -31,13 +31,11 @@ def differences(kept: Kept, sweep: str) -> dict[str, Comparison]:
 
     Sweeps may list the levels in another order; a row has the names of two levels in that of the alphabet.
     """
-    found = {}
-    for one in kept.analysis.marginal:
+    marginal = kept.analysis.marginal
+    found = {f"{a} - {b}": one for (a, b), one in sections.differences(marginal).items() if a < b}
+    for one in marginal:
         name = f"{one.contrast.a} - {one.contrast.b}"
-        if one.contrast.factor != "stride":
-            a, b = sorted((one.contrast.a, one.contrast.b))
-            found[f"{a} - {b}"] = one if a == one.contrast.a else exchanged(one)
-        elif name in COARSE_TO_FINE and not (sweep == "sweep_ladder" and name == "8 - 16"):
+        if name in COARSE_TO_FINE and not (sweep == "sweep_ladder" and name == "8 - 16"):
             found[COARSE_TO_FINE[name]] = one
     return found
 

@@ -123,7 +123,7 @@ def allows(cfg: DictConfig, key: str, value: Any) -> bool:
     found = None
     with suppress(UserError):  # a class that is not installed here
         found = next(((kind, limits) for path, _, kind, limits in iter_values(cfg, "") if path == key), None)
-    allowed, limits = found or (EXTRA_KEYS.get(key, Any), RANGES.get(key.rpartition(".")[2], ANY))
+    allowed, limits = found or (EXTRA_KEYS.get(key, Any), limits_of(key))
     return is_valid(value, allowed) and (not isinstance(value, int | float) or is_within(value, *limits))
 
 
@@ -204,12 +204,17 @@ def iter_values(node: DictConfig, path: str) -> Iterator[tuple[str, Any, Any, tu
             for position, item in enumerate(value):
                 yield from iter_values(item, f"{full}[{position}]")
         elif full in EXTRA_KEYS:
-            yield full, value, EXTRA_KEYS[full], RANGES.get(full, RANGES.get(key, ANY))
+            yield full, value, EXTRA_KEYS[full], limits_of(full)
         else:
             if target or value is not None:
                 check_key(full, key, takes, target)
             if key in takes:
-                yield full, value, STRICTER_TYPES.get(full, takes[key]), ANY if is_part else RANGES.get(key, ANY)
+                yield full, value, STRICTER_TYPES.get(full, takes[key]), ANY if is_part else limits_of(full)
+
+
+def limits_of(path: str) -> tuple[float, float]:
+    """Return the smallest and the largest valid number at a dotted path; see RANGES."""
+    return RANGES.get(path, RANGES.get(path.rpartition(".")[2], ANY))
 
 
 def takes_mapping(allowed: Any) -> bool:

@@ -74,7 +74,7 @@ class Sweep:
     """The cells, levels and seeds of a sweep that is tuned.
 
     given: the folder or the archive that the user named. keys: the tuned keys. seeds: the tuning seeds. named: whether
-    the sweep names them. fixed: the overrides that all cells share.
+    the sweep names them. fixed: the overrides that all cells share. config: of one of its runs, see ``config_of``.
     """
 
     given: Path
@@ -85,6 +85,7 @@ class Sweep:
     seeds: list[int]
     named: bool
     fixed: list[str]
+    config: DictConfig
 
     @property
     def is_archive(self) -> bool:
@@ -138,7 +139,8 @@ def read(folder: Path, keys: list[str]) -> Sweep:
         for key, word in words[-1].items()
         if (len(values[key]) == 1 or key in moved) and key not in (*keys, "seed")
     ]
-    return Sweep(given, folder, keys, valid, sorted(levels, key=magnitude), seeds, bool(named), fixed)
+    config = config_of(folder, all_cells)
+    return Sweep(given, folder, keys, valid, sorted(levels, key=magnitude), seeds, bool(named), fixed, config)
 
 
 def is_seed(value: object) -> bool:
@@ -213,12 +215,12 @@ def format_number(value: float) -> str:
     return next(text for digits in range(1, 18) if float(text := f"{value:.{digits}g}") == value)
 
 
-def config_of(sweep: Sweep) -> DictConfig:
+def config_of(folder: Path, all_cells: Sequence[cells.Cell]) -> DictConfig:
     """Return the configuration of a finished run, for the types of its keys; an empty one where none can be read."""
-    for cell in cells.read(sweep.folder):
-        if cells.status(sweep.folder, cell) == "finished":
+    for cell in all_cells:
+        if cells.status(folder, cell) == "finished":
             with suppress(UserError):
-                return stored.read(Run(inside(sweep.folder, str(cell.run))))
+                return stored.read(Run(inside(folder, str(cell.run))))
             break
     return OmegaConf.create()
 
@@ -265,10 +267,9 @@ def at_edges(sweep: Sweep, choices: list[Choice | None]) -> Iterator[tuple[Tunin
 
     With it: the override that is at the edge, the one beyond it, and the level with that one.
     """
-    config = config_of(sweep)
     for cell, choice in zip(sweep.cells, choices, strict=True):
         if choice is not None:
-            for edge, more in beyond(choice.level, cell.levels, config).items():
+            for edge, more in beyond(choice.level, cell.levels, sweep.config).items():
                 yield cell, edge, more, tuple(more if word == edge else word for word in choice.level)
 
 

@@ -112,7 +112,8 @@ def at_shared_levels(sweep: Sweep, sweeps: Sequence[Sweep], common: Sequence[Fac
         if factor in common:
             continue
         own = levels_of(sweep.collection, factor)
-        both = [level for level in own if all(level in levels_of(one.collection, factor) for one in sweeps)]
+        of_all = [levels_of(one.collection, factor) for one in sweeps]
+        both = [level for level in own if all(level in levels for levels in of_all)]
         if both and len(both) < len(own):
             only[factor] = both
         if len(both or own) > 1:
