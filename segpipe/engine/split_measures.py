@@ -28,7 +28,7 @@ from segpipe.metrics.bootstrap import MIN_UNITS
 from segpipe.models.network import Network
 from segpipe.runs.storage import inside, read_json, write_json
 
-VERSION = 2  # raised when a number changes; results of another version are not used
+VERSION = 3  # raised when a number changes; results of another version are not used
 FIT_IMAGES = 4  # times as many images as are measured, for the probes
 
 

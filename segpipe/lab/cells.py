@@ -4,6 +4,7 @@ Cell i of n lies where ``Encoder.forward`` says, also where an encoder does not 
 multiple of the coarsest stride; the padding belongs to no class.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,15 +47,25 @@ def cell_fractions(
     return class_fractions(canvas, stride, num_classes)
 
 
+def image_extent(size: Sequence[int], *, padded: Sequence[int], shape: Sequence[int]) -> tuple[float, float]:
+    """Return the height and width of the image in cells of a map of ``shape`` (h, w); the other cells are padding.
+
+    size, padded: (H, W) of the network's input before and after padding, which is at the bottom and at the right.
+    """
+    return size[0] * shape[0] / padded[0], size[1] * shape[1] / padded[1]
+
+
 def contours_of_map(labels: Mask, *, padded: Sequence[int], shape: Sequence[int]) -> NDArray[np.uint8]:
-    """Return the contours of a mask at the size of a map, (1, h, w) for a map of ``shape`` (h, w).
+    """Return the contours of a mask at the size of a map, (1, h', w'): of the cells that lie on the image.
 
     labels: (H, W) class indices of the network's input, ``IGNORE_INDEX`` where unknown. padded: its size after padding;
-    the mask is extended by its edge, as the image is. See ``metrics.contours``.
+    the mask is extended by its edge, as the image is. shape: (h, w) of the map; of it the first h' rows and w' columns
+    are on the image, the last ones possibly in part. See ``metrics.contours``.
     """
     whole = np.pad(labels, ((0, padded[0] - labels.shape[0]), (0, padded[1] - labels.shape[1])), mode="edge")
     small = resize_mask(whole, shape)[None]
-    return contours(fill_ignored(small, small).truth)
+    height, width = image_extent(labels.shape, padded=padded, shape=shape)
+    return contours(fill_ignored(small, small).truth)[:, : math.ceil(height), : math.ceil(width)]
 
 
 def enlarge(

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from segpipe.data.dataset import Sample
 from segpipe.data.resize import resize_mask
-from segpipe.lab.cells import as_batch, contours_of_map, padded_size
+from segpipe.lab.cells import as_batch, contours_of_map, image_extent, padded_size
 from segpipe.lab.slots import Place, StepMaps, places, recording
 from segpipe.metrics.bootstrap import Estimate, as_estimates, estimate
 from segpipe.metrics.contours import NO_CONTOUR, count_within
 from segpipe.models.network import Network
 from segpipe.models.upsample import Upsampler
 
-AWAY = 2  # cells from the nearest pixel of another class, chessboard distance; boundary pixels have 1
+AWAY = 2  # pixels from the nearest pixel of another class, chessboard distance; boundary pixels have 1
 Offset = tuple[int, int]  # (down, right), in cells of the operator's input
 Kind = Literal["kernel", "offsets"]
 
@@ -34,13 +34,14 @@ class Strengths(NamedTuple):
 
 @dataclass(frozen=True)
 class ContentFacts:
-    """What a content-aware operator computed for one image.
+    """What a content-aware operator computed for one image, in the pixels of its map that lie on the image.
 
-    kind: ``kernel``: values (T, H/s, W/s) are the weights of T neighbours of each pixel; ``offsets``: values (2, H/s,
-    W/s) are the distance to the right and down, in cells of the operator's input, from the position of bilinear
-    interpolation; of an operator with groups of channels, their mean. neighbours: of a kernel, (down, right) in cells
-    of the input. strengths: (H/s, W/s), see ``strength``. boundary: (H/s, W/s) of bool, the boundary pixels. found: the
-    strengths on boundary pixels, and on pixels farther than AWAY from any.
+    The pixels that lie in the padding are left out. kind: ``kernel``: values (T, H/s, W/s) are the weights of T
+    neighbours of each pixel; ``offsets``: values (2, H/s, W/s) are the distance to the right and down, in cells of the
+    operator's input, from the position of bilinear interpolation; of an operator with groups of channels, their mean.
+    neighbours: of a kernel, (down, right) in cells of the input. strengths: (H/s, W/s), see ``strength``. boundary:
+    (H/s, W/s) of bool, the boundary pixels. extent: height and width of the image in pixels of the map; the last pixel
+    may lie on it only in part. found: the strengths on boundary pixels, and on pixels farther than AWAY from any.
     """
 
     place: str
@@ -52,6 +53,7 @@ class ContentFacts:
     neighbours: tuple[Offset, ...]
     strengths: NDArray[np.float64]
     boundary: NDArray[np.bool_]
+    extent: tuple[float, float]
     found: Strengths
 
     @property
@@ -78,7 +80,10 @@ def content_facts(step: StepMaps, labels: NDArray[np.uint8], size: tuple[int, in
     values = as_array(found[kind])
     groups = found.get("group_offsets")
     strengths = np.mean([strength(one, kind) for one in (values[None] if groups is None else as_array(groups))], axis=0)
-    boundary, near = boundaries(labels, size, (values.shape[1], values.shape[2]))
+    shape = values.shape[1:]
+    boundary, near = boundaries(labels, size, (shape[0], shape[1]))
+    height, width = boundary.shape
+    values, strengths = values[:, :height, :width], strengths[:height, :width]
     place = step.place
     return ContentFacts(
         place.label,
@@ -90,6 +95,7 @@ def content_facts(step: StepMaps, labels: NDArray[np.uint8], size: tuple[int, in
         neighbours_of(operator, len(values)) if kind == "kernel" else (),
         strengths,
         boundary,
+        image_extent(labels.shape, padded=size, shape=shape),
         Strengths(*sum_over(strengths, boundary), *sum_over(strengths, ~near)),
     )
 
@@ -119,7 +125,10 @@ def strength(values: NDArray[np.float32], kind: Kind) -> NDArray[np.float64]:
 def boundaries(
     labels: NDArray[np.uint8], size: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the boundary pixels of a mask at the size of a map, and the pixels within AWAY of one, (h, w) each."""
+    """Return the boundary pixels of a mask at the size of a map, and the pixels within AWAY of one.
+
+    Both (h', w'): the pixels of the map that lie on the image. size: height and width of the padded image.
+    """
     lines = contours_of_map(labels, padded=size, shape=shape)
     return lines[0] != NO_CONTOUR, count_within(lines, (AWAY,))[0] > 0
 

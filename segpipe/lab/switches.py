@@ -91,9 +91,11 @@ def agreement(shares: NDArray[np.floating], mask: NDArray[np.uint8], size: tuple
     """Compare the switches of one image with the boundaries of a mask, in cells that have boundary pixels and others.
 
     shares: (H/s, W/s), see ``switch_shares``. mask: (h, w) class indices, ``IGNORE_INDEX`` where unknown. size: height
-    and width of the padded image. A boundary pixel has a pixel of another class among its eight neighbours.
+    and width of the padded image; cells in the padding do not count. A boundary pixel has a pixel of another class
+    among its eight neighbours.
     """
     lines = contours_of_map(mask, padded=size, shape=shares.shape)[0]
+    shares = shares[: lines.shape[0], : lines.shape[1]]
     boundary = cells_of((lines != NO_CONTOUR).astype(np.float64))  # (cells, 4)
     mixed = (boundary.sum(1) > 0) & (boundary.sum(1) < 4)
     hits = (cells_of(shares.astype(np.float64)) * boundary)[mixed].sum()

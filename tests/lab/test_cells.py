@@ -7,7 +7,8 @@ from support.planes import CLASSES, blocks
 
 from segpipe.analysis.oracle import area
 from segpipe.data.resize import class_fractions
-from segpipe.lab.cells import cell_fractions, enlarge
+from segpipe.lab.cells import cell_fractions, contours_of_map, enlarge, image_extent
+from segpipe.metrics.contours import NO_CONTOUR
 
 
 def fractions(mask, stride, shape, padded, size=None):
@@ -41,6 +42,15 @@ def test_a_smaller_map_is_centred():
     larger = fractions(mask, 4, (10, 10), (32, 32))  # one cell more on each side: the neck of AlexNet has one in all
     assert larger[1, 2, 2] == 1
     assert not larger[:, 0].any()
+
+
+def test_contours_of_a_map_end_with_the_image():
+    mask = np.zeros((45, 61), np.uint8)
+    mask[:, 20:] = 1
+    lines = contours_of_map(mask, padded=(64, 64), shape=(16, 16))
+    assert image_extent(mask.shape, padded=(64, 64), shape=(16, 16)) == (45 / 4, 61 / 4)
+    assert lines.shape == (1, 12, 16)
+    assert np.flatnonzero((lines[0] != NO_CONTOUR).all(0)).tolist() == [4, 5]
 
 
 def test_a_mask_of_another_size_is_resized_to_the_input():

@@ -61,6 +61,37 @@ def test_sharpness_on_boundaries_and_away():
     assert facts.neighbours[4] == (0, 0)
 
 
+@pytest.mark.parametrize("size", [(40, 50), (33, 64), (36, 33)])
+def test_the_padding_is_left_out(size):
+    """The network pads to 64 x 64: beyond the image the operator looks sharp, and a click cannot get there."""
+    height, width = (-(-side // 4) for side in size)
+
+    def sharp_in_the_padding(x, source):
+        kernel = torch.full((1, 9, *source.shape[-2:]), 1 / 9)
+        kernel[..., height:, :] = kernel[..., width:] = 0
+        kernel[:, 4, height:], kernel[:, 4, :, width:] = 1, 1
+        return {"kernel": kernel}
+
+    mask = np.zeros(size, np.uint8)
+    mask[:, 12:] = 1
+    image = torch.rand(1, 3, *size) * 255
+    (facts,) = look(network_with(sharp_in_the_padding), image, size=size, truth=mask).content
+    assert facts.on == pytest.approx(1 / 9)
+    assert facts.away == pytest.approx(1 / 9)
+    assert facts.values.shape[1:] == facts.strengths.shape == facts.boundary.shape == (height, width)
+    assert facts.found.pixels_on == 2 * height
+    layer = content_section.layer(facts)
+    assert (layer.rows, layer.columns) == (height, width)
+    assert (layer.height, layer.width) == (size[0] / 4, size[1] / 4)
+
+
+def test_a_long_offset_keeps_its_direction_on_the_page():
+    (facts,) = seen(lambda x, source: {"offsets": torch.ones(1, 2, *source.shape[-2:]).mul_(8)}).content
+    facts.values[1] = 2
+    values = np.frombuffer(base64.b64decode(content_section.layer(facts).data), np.uint8)[:2] / 255.0 * 8 - 4
+    assert values.tolist() == pytest.approx([4, 1], abs=0.02)
+
+
 def test_the_length_of_offsets():
     (facts,) = seen(lambda x, source: {"offsets": torch.full((1, 2, *source.shape[-2:]), 3.0)}).content
     assert facts.on == facts.away == pytest.approx(18**0.5)

@@ -52,6 +52,8 @@ def test_ignored_pixels_and_padding_have_no_boundary():
     found = agreement(np.full((16, 16), 0.25), mask, (16, 16))
     assert found.cells == 0
     assert np.isnan(found.ratio)
+    chance = np.full((16, 16), 0.25)  # the boundary goes on in the padding, where no cell counts
+    assert agreement(chance, half(at=2), (16, 16)) == agreement(chance[:8, :8], half(at=2), (8, 8))
 
 
 @pytest.mark.parametrize("model", ["segnet", "deconvnet"])

@@ -23,8 +23,9 @@ EXPLAINED = (
     "group of channels: the length is the mean over the groups, an arrow shows the mean offset."
 )
 MEANS = (
-    f"Mean over the boundary pixels, and over the pixels farther than {AWAY} cells from any pixel of another class; "
-    "ratio: the first over the second. A boundary pixel has a pixel of another class among its eight neighbours."
+    "Mean over the boundary pixels, and over the pixels farther than {away} pixels from any pixel of another class; "
+    "ratio: the first over the second. Pixels are those of the larger map that lie on the image. A boundary pixel has "
+    "a pixel of another class among its eight neighbours. Boundaries are those of the {source}."
 )
 GRID = 48  # points along the longer side that can be clicked
 POINTS = 3  # kernels on boundaries, and as many away from them
@@ -42,15 +43,18 @@ def section(inspection: Inspection) -> Section:
             picture = shown(photo(image.image), image.name, kind="JPEG")
             caption = (
                 f"{run.label}: click a point of the image, or move it with the arrow keys, to see what each step "
-                f"computes there. A kernel shows the weights of the neighbouring cells, dark 0 and bright 1; an offset "
-                f"is an arrow from the position of bilinear interpolation, the circle one cell away."
+                f"computes there. A kernel shows the weights of the neighbouring cells, from 0 (dark) to the largest "
+                f"one (bright). An offset is an arrow from the position of bilinear interpolation; the circle is one "
+                f"cell away. The arrow of a longer offset ends at the frame, 4 cells away."
             )
             blocks += [Clickable(caption, picture, layers), kernels(run, facts.content)]
             rows += [row(run.label, image.name, one) for one in facts.content]
     if not blocks:
         return Section("content", "Content-aware operators", [Text(NONE)])
     columns = ["run", "image", "step", "operator", "number", "on boundaries", "away from them", "ratio"]
-    table = Table(MEANS, columns, rows, 3)
+    known = all(image.truth is not None for image in inspection.images)
+    source = "ground truth" if known else "prediction, where no ground truth was given"
+    table = Table(MEANS.format(away=AWAY, source=source), columns, rows, 3)
     return Section("content", "Content-aware operators", [Text(EXPLAINED), table, *blocks])
 
 
@@ -70,7 +74,8 @@ def split_section(measures: SplitMeasures) -> Section:
         for one in run.content
     ]
     columns = ["run", "step", "operator", "number", "on boundaries", "away from them", "ratio", "boundary pixels"]
-    caption = f"{MEANS} Boundaries are those of the ground truth. {data_text(*runs)}. {interval_text(runs[0])}"
+    means = MEANS.format(away=AWAY, source="ground truth")
+    caption = f"{means} {data_text(*runs)}. {interval_text(runs[0])}"
     table = Table(caption, columns, rows, 4)
     return Section("content-split", "Content-aware operators on the split", [Text(EXPLAINED), table])
 
@@ -91,7 +96,8 @@ def kernels(run: RunFacts, content: Sequence[ContentFacts]) -> Pictures:
     """Return the map of strengths of each step, and its kernels at some points."""
     caption = (
         f"{run.label}: the sharpness of the kernels, or the length of the offsets, of each step, and kernels on "
-        f"boundaries and away from them."
+        f"boundaries and away from them, each from 0 (dark) to its largest weight (bright), with the row and column of "
+        f"its pixel."
     )
     return Pictures(caption, [picture for facts in content for picture in pictures(facts)], small=True)
 
@@ -111,13 +117,18 @@ def pictures(facts: ContentFacts) -> Iterator[ExampleImage]:
 
 
 def layer(facts: ContentFacts) -> Layer:
-    """Return the values of one step at a grid of points, as bytes: weights 0 to 1, offsets -4 to 4 cells."""
+    """Return the values of one step at a grid of points, as bytes: weights 0 to 1, offsets -4 to 4 cells.
+
+    Of a longer offset the direction is kept.
+    """
     height, width = facts.values.shape[1:]
     step = -(-max(height, width) // GRID)
     values = facts.values[:, step // 2 :: step, step // 2 :: step]
-    scaled = values if facts.kind == "kernel" else values / 8 + 0.5
+    scaled = values if facts.kind == "kernel" else values / np.maximum(8, 2 * np.abs(values).max(0)) + 0.5
     content = (255 * np.clip(scaled, 0, 1)).round().astype(np.uint8)
     neighbours = " ".join(f"{down},{right}" for down, right in facts.neighbours)
     data = base64.b64encode(content.transpose(1, 2, 0).tobytes()).decode()
     label = f"{facts.place}, {facts.operator}"
-    return Layer(label, facts.kind, content.shape[1], content.shape[2], len(content), neighbours, data)
+    rows, columns = content.shape[1:]
+    image = facts.extent[0] / step, facts.extent[1] / step
+    return Layer(label, facts.kind, rows, columns, *image, len(content), neighbours, data)

@@ -75,14 +75,17 @@ class Pictures(NamedTuple):
 class Layer(NamedTuple):
     """What one step computed at a grid of rows x columns points.
 
-    name: ``kernel`` or ``offsets``. depth: numbers of a point. neighbours: ``down,right`` of each number of a kernel,
-    separated by spaces. data: the bytes, point by point in reading order, in base64.
+    name: ``kernel`` or ``offsets``. height, width: of the image, in rows and columns of the grid; its last row and
+    column may lie on the image only in part. depth: numbers of a point. neighbours: ``down,right`` of each number of a
+    kernel, separated by spaces. data: the bytes, point by point in reading order, in base64.
     """
 
     label: str
     name: str
     rows: int
     columns: int
+    height: float
+    width: float
     depth: int
     neighbours: str
     data: str

@@ -5,6 +5,7 @@ for (const figure of document.querySelectorAll(".clickable")) {
   const layers = [...figure.querySelectorAll(".layers li")].map(item => ({
     svg: item.querySelector("svg"), kind: item.dataset.kind, depth: +item.dataset.depth,
     rows: +item.dataset.rows, columns: +item.dataset.columns,
+    height: +item.dataset.height, width: +item.dataset.width,  // of the image, in rows and columns
     neighbours: item.dataset.neighbours.split(" ").filter(Boolean).map(pair => pair.split(",").map(Number)),
     values: Uint8Array.from(atob(item.dataset.values), letter => letter.charCodeAt(0)),
   }));
@@ -18,8 +19,8 @@ for (const figure of document.querySelectorAll(".clickable")) {
     point.style.left = `${100 * x}%`;
     point.style.top = `${100 * y}%`;
     for (const layer of layers) {
-      const row = Math.min(layer.rows - 1, Math.floor(y * layer.rows));
-      const column = Math.min(layer.columns - 1, Math.floor(x * layer.columns));
+      const row = Math.min(layer.rows - 1, Math.floor(y * layer.height));
+      const column = Math.min(layer.columns - 1, Math.floor(x * layer.width));
       const start = (row * layer.columns + column) * layer.depth;
       const numbers = layer.values.slice(start, start + layer.depth);
       layer.svg.replaceChildren();
