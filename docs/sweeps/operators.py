@@ -9,13 +9,15 @@ prints, joined by commas.
 import argparse
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import sections
 from sections import HERE, PAGE, REFERENCE, Kept, cost_text, names, open_text, points, read, score, state, table
 
 from segpipe.analysis.collect import collect
-from segpipe.analysis.formatting import DASH, format_p, format_score
+from segpipe.analysis.formatting import DASH, format_p, format_score, pluralise
+from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.runs import cells
 
 FIRST, FUSIONS, MATCHED = "sweep_operators", "operators_fusions", "operators_matched"
@@ -76,12 +78,25 @@ def fusion_text(kept: Kept) -> str:
     text = f"\nOver all operators, in points: {'; '.join(said)}.\n" if said else ""
     interactions = [one for one in kept.analysis.interactions if one.estimate.trainings is not None]
     if interactions:
-        many = sum(one.significant for one in interactions)
+        significant = [one for one in interactions if one.significant]
         text += (
-            f"Of {len(interactions)} interactions of operator and fusion, {many or 'none'} "
-            f"{'are' if many > 1 else 'is'} significant.\n"
+            f"Of {len(interactions)} interactions of operator and fusion, {len(significant) or 'none'} "
+            f"{'are' if len(significant) > 1 else 'is'} significant{in_common(significant)}.\n"
         )
     return text
+
+
+def in_common(interactions: Sequence[Comparison]) -> str:
+    """Return the levels that all interactions have in common, as the end of a sentence; nothing without any."""
+    squares = [one.contrast.square for one in interactions if one.contrast.square is not None]
+    shared = [level for level in squares[0] if all(level in square for square in squares)] if squares else []
+    return f"; each of them involves {names(shared)}" if shared and len(squares) > 1 else ""
+
+
+def family_text(kept: Kept) -> str:
+    """Return the number of differences that Holm's p of a sweep is over."""
+    known = [one for one in kept.over_reference().values() if one.estimate.trainings is not None]
+    return f"Significance is by Holm's p over the {known[0].family} differences of this sweep.\n\n" if known else ""
 
 
 def operators_table(kept: Kept) -> str:
@@ -108,13 +123,14 @@ def operators_table(kept: Kept) -> str:
 def fusions_table(first: Kept, kept: Kept) -> str:
     """Return test mIoU by operator and fusion; of sum and concatenation, those of the first sweep."""
     old, new = first.levels("fusion"), kept.levels("fusion")
-    lines = [["operator", *(f"{name} (first sweep)" for name in old), *new, f"minus `{REFERENCE}`, over {len(new)}"]]
+    difference = f"minus `{REFERENCE}`, over {pluralise(len(new), 'fusion')}"
+    lines = [["operator", *(f"{name} (first sweep)" for name in old), *new, difference]]
     compared = kept.over_reference()
     for name in kept.levels("decoder"):
         results = [first.at(decoder=name, fusion=fusion) for fusion in old]
         results += [kept.at(decoder=name, fusion=fusion) for fusion in new]
         lines.append([f"`{name}`", *map(score, results), points(compared[name]) if name in compared else DASH])
-    return table(lines) + fusion_text(kept)
+    return family_text(kept) + table(lines) + fusion_text(kept)
 
 
 def matched_table(first: Kept, kept: Kept) -> str:
@@ -134,7 +150,7 @@ def matched_table(first: Kept, kept: Kept) -> str:
         lines.append([f"`{name}`", *costs, *map(score, results), *gaps])
     return (
         "With `match=params`. Compare within the table only: a width other than the encoder's puts 1x1 convolutions "
-        "with random initial weights before the skips.\n\n" + table(lines)
+        "with random initial weights before the skips. " + family_text(kept) + table(lines)
     )
 
 

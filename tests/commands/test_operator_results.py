@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from types import SimpleNamespace
 
 import pytest
 from support.fake_runs import write_sweep
@@ -62,7 +63,17 @@ def test_the_section_says_what_the_runs_say(kept):
     assert [len(row) for row in fusions] == [6, 6]  # sum and concat of the first sweep, aff, product
     assert [row[0] for row in matched] == ["| `bilinear`", "| `deconv`"]
     assert "32 runs of 8 networks, 4 seeds." in text
+    assert text.count("Holm's p over the 2 differences of this sweep.") == 2  # of two operators and of two fusions
     assert "Open" not in text
+
+
+def test_what_significant_interactions_have_in_common():
+    in_common = script("operators.py")["in_common"]
+    squares = [("a", "b", "sum", "product"), ("c", "b", "product", "aff"), ("b", "d", "product", "max")]
+    found = [SimpleNamespace(contrast=SimpleNamespace(square=square)) for square in squares]
+    other = SimpleNamespace(contrast=SimpleNamespace(square=("x", "y", "max", "sum")))
+    assert in_common(found) == "; each of them involves `b` and `product`"
+    assert in_common([*found, other]) == in_common(found[:1]) == in_common([]) == ""
 
 
 def test_what_is_not_kept_is_open(kept, tmp_path):
