@@ -1,5 +1,6 @@
 """Content-aware operators: the kernels or sampling offsets that they compute, on boundaries and away from them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from segpipe.data.dataset import Sample
 from segpipe.data.resize import resize_mask
+from segpipe.errors import UserError
 from segpipe.lab.cells import as_batch, contours_of_map, image_extent, padded_size
 from segpipe.lab.slots import Place, StepMaps, places, recording
 from segpipe.metrics.bootstrap import Estimate, as_estimates, estimate
@@ -139,11 +141,20 @@ def sum_over(values: NDArray[np.float64], where: NDArray[np.bool_]) -> tuple[flo
 
 
 def neighbours_of(operator: object, count: int) -> tuple[Offset, ...]:
-    """Return the neighbours of an operator's kernel: its attribute ``offsets``, or a square in reading order."""
+    """Return the neighbours of an operator's kernel: its attribute ``offsets``, or a square in reading order.
+
+    Raises UserError where neither says which neighbours the weights are of.
+    """
     offsets = getattr(operator, "offsets", None)
     if isinstance(offsets, tuple) and len(offsets) == count:
         return offsets
-    reach = round(count**0.5) // 2
+    reach = math.isqrt(count) // 2
+    if count != (2 * reach + 1) ** 2:
+        raise UserError(
+            f"explain of {type(operator).__name__} returns {count} weights for a pixel, which are no square with an "
+            f"odd side. Give the operator an attribute offsets: a tuple of {count} pairs (down, right), one for each "
+            f"weight."
+        )
     return tuple((down, right) for down in range(-reach, reach + 1) for right in range(-reach, reach + 1))
 
 

@@ -13,6 +13,7 @@ from segpipe.analysis.lab import content_section
 from segpipe.config import build
 from segpipe.config.plan import Plan
 from segpipe.data.dataset import Sample
+from segpipe.errors import UserError
 from segpipe.lab.content import (
     ContentMeasures,
     Strengths,
@@ -115,6 +116,10 @@ def test_neighbours_are_those_of_the_operator():
 
     assert neighbours_of(Cross(), 5) == Cross.offsets
     assert neighbours_of(object(), 9)[0] == (-1, -1)
+    assert neighbours_of(object(), 1) == ((0, 0),)
+    for count in (4, 5, 16):
+        with pytest.raises(UserError, match=f"{count} weights.*attribute offsets"):
+            neighbours_of(object(), count)
     square = as_square(np.arange(1, 6, dtype=np.float32), Cross.offsets)
     assert square.tolist() == [[0, 1, 0], [2, 3, 4], [0, 5, 0]]
 

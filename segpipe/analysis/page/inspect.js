@@ -36,7 +36,7 @@ for (const figure of document.querySelectorAll(".clickable")) {
         });
       } else {
         const [right, down] = [...numbers].map(number => (number / 255 - 0.5) * 8);
-        add(layer.svg, "circle", { cx: 0, cy: 0, r: 1, fill: "none", stroke: "var(--grid)", "stroke-width": 0.1 });
+        add(layer.svg, "circle", { cx: 0, cy: 0, r: 1, fill: "none", stroke: "var(--soft)", "stroke-width": 0.1 });
         add(layer.svg, "line", { x1: 0, y1: 0, x2: right, y2: down, stroke: "var(--series-1)", "stroke-width": 0.25 });
         add(layer.svg, "circle", { cx: right, cy: down, r: 0.3, fill: "var(--series-1)" });
       }

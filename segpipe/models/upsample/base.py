@@ -52,7 +52,8 @@ class Upsampler(Part):
         x, source: the arguments of ``forward``; (N, in, h, w) and (N, source_channels, H, W). The entries are those of:
 
         - ``kernel``: (N, T, H, W), the weights of the T neighbours in ``x``; they sum to 1. A square kernel of side K
-          has T = K * K neighbours in reading order; the 13th of 25 is the cell of ``x`` in which the pixel lies.
+          has T = K * K neighbours in reading order; the 13th of 25 is the cell of ``x`` in which the pixel lies. Of
+          other neighbours, the attribute ``offsets`` is a tuple of T pairs (down, right).
         - ``offsets``: (N, 2, H, W), the distance to the right and down, in pixels of ``x``, between the position that
           is sampled and the one of bilinear interpolation. An operator with groups of channels gives their mean here,
           and ``group_offsets``, (N, groups, 2, H, W).
