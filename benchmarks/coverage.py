@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks import simulated, simulated_factors
 from benchmarks.simulated import MISSED, MISSING, Missing, best_errors, missing_errors, without
 from benchmarks.timing import arguments
-from segpipe.analysis.collect import Collection, TrainedNetwork
+from segpipe.analysis.collection import Collection, TrainedNetwork
 from segpipe.analysis.design_points import DesignPoint
 from segpipe.analysis.statistics.contrasts import Design
 from segpipe.analysis.statistics.effects import analyse

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.coverage import equal_grid
 from benchmarks.timing import arguments
-from segpipe.analysis.collect import Collection, TrainedNetwork
+from segpipe.analysis.collection import Collection, TrainedNetwork
 from segpipe.analysis.statistics.effects import analyse
 from segpipe.analysis.statistics.resample import ScoreCounts, score_and_resample
 

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from benchmarks.simulated import ALIKE, BATCH, SHARED, Floats, Regime, over_contexts, scales
-from segpipe.analysis.collect import TrainedNetwork
+from segpipe.analysis.collection import TrainedNetwork
 from segpipe.analysis.design_points import DesignPoint
 from segpipe.analysis.factors import Factor
 from segpipe.analysis.statistics.best import best_of, paired

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segpipe.analysis.collect import Collection, collect
+from segpipe.analysis.collect import collect
+from segpipe.analysis.collection import Collection
 from segpipe.analysis.factors import KNOWN
 from segpipe.analysis.flags import unfinished
 from segpipe.analysis.formatting import (
@@ -21,7 +22,7 @@ from segpipe.analysis.formatting import (
 )
 from segpipe.analysis.network_results import NetworkResult, network_results
 from segpipe.analysis.ordering import exchanged
-from segpipe.analysis.restriction import level_of, levels_of, restricted
+from segpipe.analysis.restriction import levels_of, restricted
 from segpipe.analysis.statistics.comparison import Comparison
 from segpipe.analysis.statistics.effects import Analysis, analyse
 from segpipe.runs.labels import Level
@@ -42,7 +43,7 @@ class Kept(NamedTuple):
     def at(self, **levels: str) -> NetworkResult | None:
         """Return the result at levels; None without one."""
         for result in self.results:
-            if all(str(level_of(result.network, KNOWN[key])) == level for key, level in levels.items()):
+            if all(str(result.network.level(KNOWN[key])) == level for key, level in levels.items()):
                 return result
         return None
 

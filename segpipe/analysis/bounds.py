@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from segpipe.analysis.collect import Collection
+from segpipe.analysis.collection import Collection
 from segpipe.errors import UserError
 from segpipe.runs.storage import read_json
 

@@ -1,129 +1,28 @@
-"""Read the run folders of a sweep into one table of networks and seeds, and list what cannot be used."""
+"""Read the folder of a sweep into a collection: its networks with their runs, and what cannot be used."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from segpipe.analysis.cell_list import (
-    Problem,
-    cells_of_earlier_runs,
-    cells_of_runs,
-    first_line,
-    read_config,
-    run_folders,
-)
+from segpipe.analysis.cell_list import Problem, cells_of_earlier_runs, cells_of_runs, run_folders
+from segpipe.analysis.collection import Collection, FinishedRun, TrainedNetwork
 from segpipe.analysis.design_points import DesignPoint, PlacedRun, find_levels, place
 from segpipe.analysis.factors import FACTORS, Factor
+from segpipe.analysis.finished_runs import CellNames, keep_same_test_set, read_finished, val_score
 from segpipe.analysis.roles import Roles, choose_roles, find_key
 from segpipe.analysis.scores import MIOU, ReportScore
-from segpipe.analysis.settings import TrainingFacts, add_hidden, drop_without_effect, hidden_keys, training_facts
-from segpipe.analysis.tuned import Tuned, at_chosen_levels
+from segpipe.analysis.settings import add_hidden, drop_without_effect, hidden_keys
+from segpipe.analysis.tuned import at_chosen_levels
 from segpipe.errors import UserError
-from segpipe.metrics.confusion import RatioCounts
 from segpipe.runs import cells
 from segpipe.runs.archive import as_folder
-from segpipe.runs.counts import read_boundaries, read_confusion
+from segpipe.runs.counts import read_confusion
 from segpipe.runs.labels import labels
-from segpipe.runs.records import Metrics, read_record
 from segpipe.runs.run import Run, display_path
-from segpipe.runs.storage import inside
 
-COMPARED_KEYS = {
-    "git": "code commit",
-    "versions": "versions",
-    "data_fingerprint": "data",
-}  # keys of run.json, with their names
-
-
-CellNames = Mapping[tuple[tuple[str, ...], str | None], str]  # label by overrides and run
-
-
-@dataclass(eq=False)
-class FinishedRun:
-    """A finished run with intact files.
-
-    matrices: int (I, C, C), a confusion matrix for each test image, rows true. facts: the configuration that can change
-    its result. val: the score on the validation images, by which networks are ranked. counts: of the report's score, if
-    it is a score at boundaries.
-    """
-
-    run: Run
-    config: dict[str, Any]
-    metrics: dict[str, Any]
-    matrices: NDArray[np.int32]
-    facts: TrainingFacts
-    val: float
-    counts: RatioCounts | None = None
-
-
-@dataclass(eq=False)
-class TrainedNetwork:
-    """A network and its runs by seed.
-
-    points: the design points (cells) that are this network.
-    """
-
-    points: list[DesignPoint]
-    runs: dict[int, FinishedRun] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """The label of its first design point."""
-        return self.points[0].label
-
-    @property
-    def val(self) -> float:
-        """The mean validation score over seeds; NaN without runs."""
-        return float(np.mean([run.val for run in self.runs.values()])) if self.runs else float("nan")
-
-
-@dataclass(eq=False)
-class Collection:
-    """All networks and runs below a folder.
-
-    images, groups: names of the I test images and of their groups, the same for every run. separating: for each key in
-    which runs differ although no override sets it, how often each value occurs. has_cell_list: whether a sweep's list
-    defines the requested cells. factors: those of a group of cells, of which ``averaged`` are not drawn. outer: the
-    factors whose levels form groups. score: the score that is compared. tuned: how the levels of nuisance factors were
-    chosen.
-    """
-
-    folder: Path
-    networks: list[TrainedNetwork]
-    seeds: list[int]
-    classes: list[str]
-    palette: list[tuple[int, int, int]]
-    images: list[str]
-    groups: list[str]
-    problems: list[Problem]
-    separating: dict[str, Counter[str]] = field(default_factory=dict)
-    has_cell_list: bool = True
-    factors: tuple[Factor, ...] = FACTORS
-    score: ReportScore = MIOU
-    outer: tuple[Factor, ...] = ()
-    averaged: tuple[Factor, ...] = ()
-    tuned: Tuned | None = None
-
-    @cached_property
-    def points(self) -> dict[DesignPoint, int]:
-        """The index of the network of each design point."""
-        return {point: number for number, network in enumerate(self.networks) for point in network.points}
-
-    @property
-    def drawn(self) -> tuple[Factor, ...]:
-        """The factors of figures."""
-        return tuple(factor for factor in self.factors if factor not in self.averaged)
-
-    @property
-    def runs(self) -> list[FinishedRun]:
-        """All finished runs that are used."""
-        return [run for network in self.networks for run in network.runs.values()]
+# Keys of run.json in which duplicates are compared, with their names in the message
+COMPARED_KEYS = {"git": "code commit", "versions": "versions", "data_fingerprint": "data"}
 
 
 def collect(
@@ -280,86 +179,6 @@ def exclude_tuning_seeds(
         if cell.choices["seed"] in tuning
     ]
     return kept
-
-
-def read_finished(
-    folder: Path,
-    all_cells: Iterable[cells.Cell],
-    problems: list[Problem],
-    names: CellNames,
-    score: ReportScore,
-) -> dict[str, FinishedRun]:
-    """Return the finished runs by folder name. Adds a problem for each cell without one."""
-    finished: dict[str, FinishedRun] = {}
-    seen: set[str] = set()
-    for cell in all_cells:
-        if cell.run in seen and cell.run:
-            continue
-        seen.add(cell.run or "")
-        name = names[tuple(cell.overrides), cell.run]
-        try:
-            state = cells.status(folder, cell)
-            run = Run(inside(folder, cell.run)) if cell.run else None
-        except (UserError, OSError) as unreadable:  # a link, or a folder that may not be read
-            problems.append(Problem("damaged", name, str(unreadable)))
-            continue
-        if run is None or state not in ("finished", "extended"):
-            error = cell.refused or cell.error or (run and run.record.get("error"))
-            defaults = {"running": "still running", "missing": "no run yet"}
-            reason = str(error).splitlines()[0] if error else defaults.get(state, "no reason recorded")
-            problems.append(Problem(state, name, reason))
-            continue
-        try:
-            finished[str(cell.run)] = read_run(run, score)
-        except Exception as error:  # errors of zlib, zipfile, numpy and others; a damaged file must not stop the report
-            problems.append(Problem("damaged", name, f"{cell.run}: {first_line(error)}"))
-    return finished
-
-
-def read_run(run: Run, score: ReportScore = MIOU) -> FinishedRun:
-    """Return a finished run. Damaged files raise whatever their readers raise."""
-    metrics = read_record(run.metrics, Metrics)
-    if not metrics:
-        raise ValueError("metrics.json is missing or damaged")
-    val = val_score(run, metrics, score.ranking)
-    matrices = read_confusion(run.confusion("test"))["matrices"]
-    if matrices.shape[1:] != (len(run.record["classes"]),) * 2:
-        raise ValueError(f"confusion/test.npz is {matrices.shape} for {len(run.record['classes'])} classes")
-    if score.compute is not None and np.isnan(score.of_all(matrices)):
-        raise ValueError(f"it has no {score.label} on test: no test mask has a labelled pixel")
-    config = read_config(run.folder)
-    run_facts = training_facts(config, run.record, name=run.folder.name)
-    counts = read_boundaries(run.boundaries("test")).get(score.key) if score.at_boundaries else None
-    if score.at_boundaries and (counts is None or len(counts.numerator) != len(matrices)):
-        raise ValueError(f"boundaries/test.npz has no {score.key} of these test images")
-    return FinishedRun(run, config, metrics, matrices, run_facts, val, counts)
-
-
-def val_score(run: Run, metrics: Mapping[str, Any], score: ReportScore) -> float:
-    """Return the validation score: as recorded, or from the confusion matrices if the run is older than the score."""
-    recorded = metrics["val"]
-    if score.key not in recorded and score.compute is not None and run.confusion("val").is_file():
-        return score.of_all(read_confusion(run.confusion("val"))["matrices"])
-    if recorded.get(score.key) is None:
-        raise ValueError(f"it has no {score.label} on validation: no mask of that split has a labelled pixel, perhaps")
-    return float(recorded[score.key])
-
-
-def keep_same_test_set(finished: dict[str, FinishedRun], problems: list[Problem]) -> dict[str, FinishedRun]:
-    """Return the runs that were tested on the most common test set. Adds a problem for each of the others."""
-
-    def test_key(run: FinishedRun) -> tuple[Any, ...]:
-        record = run.run.record
-        return record.get("data_fingerprint", {}).get("test"), tuple(record["classes"]), len(run.matrices)
-
-    counts = Counter(map(test_key, finished.values()))
-    if len(counts) <= 1:
-        return finished
-    commonest = counts.most_common(1)[0][0]
-    for name, run in finished.items():
-        if test_key(run) != commonest:
-            problems.append(Problem("mixed", name, "tested on other images or classes than most runs; excluded"))
-    return {name: run for name, run in finished.items() if test_key(run) == commonest}
 
 
 def group_networks(

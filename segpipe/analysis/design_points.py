@@ -114,7 +114,9 @@ def find_levels(
     own = {str(cell.run): configs.get(str(cell.run), finished.get(without_seed(cell), {})) for cell in cells}
     columns: dict[str, list[Level | None]] = {key: [*levels] for key, levels in swept_levels(cells, own).items()}
     for factor in given:
-        levels = [level_of(factor, cell.choices, override_values(cell.overrides), own[str(cell.run)]) for cell in cells]
+        levels = [
+            level_of_cell(factor, cell.choices, override_values(cell.overrides), own[str(cell.run)]) for cell in cells
+        ]
         columns.pop(factor.override_key, None)
         columns[factor.key] = [*levels]
     for column in columns.values():
@@ -132,7 +134,7 @@ def without_seed(cell: Cell) -> Place:
     return without(cell.place, ("seed", *LOCATIONS))
 
 
-def level_of(
+def level_of_cell(
     factor: Factor, choices: Mapping[str, Any], overrides: Mapping[str, str], config: Mapping[str, Any]
 ) -> Level:
     """Return a level from the choices of the cell, else from its overrides, else from the configuration of its run."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segpipe.analysis.collect import Collection, FinishedRun, TrainedNetwork
+from segpipe.analysis.collection import Collection, FinishedRun, TrainedNetwork
 from segpipe.analysis.findings import STATED, Finding, and_more
 from segpipe.analysis.formatting import join_words, pluralise
 from segpipe.analysis.ordering import order

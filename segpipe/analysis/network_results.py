@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from segpipe.analysis.collect import Collection, FinishedRun, TrainedNetwork
+from segpipe.analysis.collection import Collection, FinishedRun, TrainedNetwork
 from segpipe.analysis.design_points import DesignPoint, Stratum
 from segpipe.analysis.factors import Factor, Level
 from segpipe.analysis.scores import ReportScore

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segpipe.analysis.collect import Collection, FinishedRun
+from segpipe.analysis.collection import Collection, FinishedRun
 from segpipe.analysis.factors import in_order_of_names
 from segpipe.analysis.network_results import COSTS, metric, number_of
 from segpipe.analysis.ordering import as_positive

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from segpipe.analysis.collect import Collection
+from segpipe.analysis.collection import Collection
 from segpipe.analysis.design_points import ALL_GROUPS
 from segpipe.analysis.factors import DECODER, VIEW, Factor, labels
 from segpipe.analysis.findings import (

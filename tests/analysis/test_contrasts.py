@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from support.grid import slow
 from support.networks import GRID, matrices, tallies
 
-from segpipe.analysis.collect import Collection, TrainedNetwork
+from segpipe.analysis.collection import Collection, TrainedNetwork
 from segpipe.analysis.design_points import DesignPoint
 from segpipe.analysis.statistics import best, contrasts, effects
 from segpipe.analysis.statistics.contrasts import Design

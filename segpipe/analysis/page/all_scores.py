@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from segpipe.analysis.collect import Collection, FinishedRun
+from segpipe.analysis.collection import Collection, FinishedRun
 from segpipe.analysis.network_results import NetworkResult, metric
 from segpipe.analysis.page.blocks import Section
 from segpipe.analysis.page.tables import mean, scores

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from segpipe.analysis.collect import Collection, FinishedRun
+from segpipe.analysis.collection import Collection, FinishedRun
 from segpipe.analysis.design_points import Stratum
 from segpipe.analysis.network_results import NetworkResult, grids, metric, stratum_label
 from segpipe.analysis.ordering import order

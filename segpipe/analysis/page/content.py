@@ -10,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from segpipe.analysis.bounds import Bound
-from segpipe.analysis.collect import Collection
+from segpipe.analysis.collection import Collection
 from segpipe.analysis.factors import Factor, labels
 from segpipe.analysis.flags import find_flags, flag_texts
 from segpipe.analysis.formatting import join_words, pluralise

@@ -7,13 +7,13 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 
-from segpipe.analysis.collect import FinishedRun
+from segpipe.analysis.collection import FinishedRun
 from segpipe.analysis.factors import Factor, Level, named
 from segpipe.analysis.formatting import format_number, format_with_unit, join_words
 from segpipe.analysis.network_results import COSTS, FactorGrid, NetworkResult, metric, number_of
 from segpipe.analysis.page import figures
 from segpipe.analysis.page.figures import INK, Figure
-from segpipe.analysis.page.plots import legend, level_of, panel_label
+from segpipe.analysis.page.plots import legend, level_text, panel_label
 from segpipe.analysis.scores import ReportScore
 from segpipe.runs.storage import read_history
 
@@ -133,7 +133,7 @@ def small_multiples(
 
         title = f"{panel_label(grid, panel, others)}{more}: {ylabel}"
         panels.append(figures.panel(title, drawn, width=310 + 7 * figures.excess([name], 42), height=215))
-    return Figure(panels, caption, legend(list(map(level_of, lines))))
+    return Figure(panels, caption, legend(list(map(level_text, lines))))
 
 
 def panels_of(grid: FactorGrid, others: Sequence[Factor]) -> list[tuple[dict[str, Level], list[str]]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from segpipe.analysis.collect import Collection, FinishedRun
+from segpipe.analysis.collection import Collection, FinishedRun
 from segpipe.analysis.formatting import format_with_unit, pluralise
 from segpipe.analysis.network_results import NetworkResult
 from segpipe.analysis.page.blocks import Block, Example, ExampleImage, ExampleImages, Section, Text

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.analysis.collect import Collection
+from segpipe.analysis.collection import Collection
 from segpipe.analysis.factors import labels
 from segpipe.analysis.findings import STATED, and_more
 from segpipe.analysis.formatting import format_score, join_words, pluralise

@@ -38,7 +38,7 @@ def heat_maps(grid: FactorGrid, limits: tuple[float, float]) -> Figure:
     rows, columns = grid.combinations(shown[:1]), grid.combinations(shown[1:])  # one empty column without a second
     low, high = limits
     score = grid.score
-    column_names, row_names = [level_of(one) for one in columns], [level_of(one) for one in rows]
+    column_names, row_names = [level_text(one) for one in columns], [level_text(one) for one in rows]
     column_labels, row_labels = figures.shorten_all(column_names, 12), figures.shorten_all(row_names, 14)
     column_width = 90 + 7 * figures.excess(column_labels, 12)
     used = [panel for panel in grid.combinations(others) if grid.at_all(panel)]
@@ -89,7 +89,7 @@ def heat_maps(grid: FactorGrid, limits: tuple[float, float]) -> Figure:
     )
 
 
-def level_of(levels: Mapping[str, Level]) -> str:
+def level_text(levels: Mapping[str, Level]) -> str:
     """Return the single level of a row or a column; empty without a factor."""
     return "".join(map(str, levels.values()))
 
@@ -158,7 +158,7 @@ def quantity_lines(grid: FactorGrid, bound: Bound | None = None) -> Figure | Non
         f"of the {plural} from {across.named(ticks[0])} to {ticks[-1]}, lowest to highest, in points: "
         f"{gains(grid, across, used_panels, panels_by)}.{REFERENCE if perfect else ''}",
         [
-            *legend(list(map(level_of, lines)) if others else []),
+            *legend(list(map(level_text, lines)) if others else []),
             *(
                 (f"perfect map, {resampler}", 0, mark)
                 for resampler, mark in zip(perfect, figures.DASHES.values(), strict=False)
@@ -189,7 +189,7 @@ def gains(grid: FactorGrid, across: Factor, panels: Sequence[Mapping[str, Level]
         parts.append((panel, f"{format_score(low, score)} to {format_score(high, score)}"))
     if len(by) < 2:
         with_level = f"with {by[0].label} " if by else ""
-        return with_level + join_words([f"{level_of(panel)} {text}".lstrip() for panel, text in parts])
+        return with_level + join_words([f"{level_text(panel)} {text}".lstrip() for panel, text in parts])
     return "; ".join(f"with {named(panel, by)}: {text}" for panel, text in parts)
 
 

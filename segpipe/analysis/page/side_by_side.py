@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from segpipe.analysis.collect import Collection
+from segpipe.analysis.collection import Collection
 from segpipe.analysis.design_points import Stratum
 from segpipe.analysis.factors import Factor, Level, labels
 from segpipe.analysis.findings import STATED, Finding, and_more

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segpipe.analysis.collect import Collection
+from segpipe.analysis.collection import Collection
 from segpipe.analysis.factors import Level, labels
 from segpipe.analysis.formatting import (
     DASH,

@@ -7,7 +7,7 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis.collect import TrainedNetwork
+from segpipe.analysis.collection import TrainedNetwork
 from segpipe.analysis.design_points import ALL_GROUPS, Stratum
 from segpipe.analysis.factors import FACTORS, Factor, Level
 from segpipe.analysis.statistics.intervals import MIN_SEEDS

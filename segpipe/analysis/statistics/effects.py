@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis.collect import Collection, FinishedRun, TrainedNetwork
+from segpipe.analysis.collection import Collection, FinishedRun, TrainedNetwork
 from segpipe.analysis.scores import ReportScore
 from segpipe.analysis.statistics import contrasts
 from segpipe.analysis.statistics.comparison import Comparison, holm_family

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from segpipe.analysis.collect import Collection
+from segpipe.analysis.collection import Collection
 from segpipe.analysis.statistics import best
 from segpipe.analysis.statistics.comparison import ALPHA, Comparison
 from segpipe.analysis.statistics.contrasts import CELL, Contrast
