@@ -14,9 +14,9 @@ from support.configs import TINY, configure
 from support.trainings import equal, weights
 
 from segpipe.config import build
-from segpipe.config.compatibility import LOGGING_CALLBACKS, UNSUPPORTED_CALLBACKS, check_callback
 from segpipe.config.messages import explain
 from segpipe.config.plan import Plan
+from segpipe.config.unsupported import LOGGING_CALLBACKS, UNSUPPORTED_CALLBACKS, check_callback
 from segpipe.data import module
 from segpipe.data.datasets.shapes import Shapes
 from segpipe.engine import fit, shutdown
