@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from segpipe.analysis.factors import FACTORS, KNOWN, MODEL, VIEW, Factor, in_order_of_names, make_factor
-from segpipe.runs.cells import LOCATIONS, Cell, Place, without
+from segpipe.runs.cells import Cell, Place, without
+from segpipe.runs.identity_keys import LOCATIONS
 from segpipe.runs.labels import (
     NOT_SET,
     VIEW_WORDS,

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segpipe.data import cache
 from segpipe.data.folder.paths import is_template
-from segpipe.runs.run import DATA_KEYS, TEMPLATE_KEYS
+from segpipe.runs.identity_keys import DATA_KEYS, TEMPLATE_KEYS
 
 
 def note(cfg: DictConfig, fingerprints: Mapping[str, str]) -> None:

@@ -52,9 +52,7 @@ KEPT = (  # entries of run.json; all others are left out
     "version", "status", "name", "seed", "identity", "extended_from", "max_epochs", "revisions", "match",
     "data_fingerprint", "images", "classes", "palette", "bands", "wall_time_s", "versions", "python", "git",
 )  # fmt: skip
-PLACES = (
-    "run_dir", "dirpath", "root", "images", "masks", "lists", "resume", "warm_start", "default_root_dir", "stages",
-)  # fmt: skip
+PLACES = (*archive.MACHINE_KEYS, "stages")  # keys of config.yaml whose values are not shared
 UNCHANGED = ("_target_", "classes", "merge", "palette", "bands")  # names that are no paths, whatever they look like
 LOCAL_PATH = re.compile(r"(/|~|\.{1,2}/|[A-Za-z]:[\\/]|\\\\|file:)")  # the beginning of a path of this machine
 PATH_INSIDE = re.compile(r"(?<![\w.:/-])(?:/|~/|[A-Za-z]:\\)[^\s,'\"\]\)}]*")  # a path within a text

@@ -54,9 +54,13 @@ LIMITS = {  # bytes of a member; else MAX_BYTES
 MAX_DIRECTORY = 2**25  # bytes of the list of members: about 300,000 of them
 MAX_UNPACKED = (2**26, 100)  # bytes of all members together: the first, plus the second times the bytes of the file
 MACHINE_ENTRIES = ("host", "pid")  # of run.json
-MACHINE_KEYS = b"run_dir|dirpath|root|images|masks|lists|resume|warm_start|default_root_dir"  # of config.yaml
+MACHINE_KEYS = (  # keys of config.yaml whose values are paths
+    "run_dir", "dirpath", "root", "images", "masks", "lists", "resume", "warm_start", "default_root_dir",
+)  # fmt: skip
 PATH_LINE = re.compile(  # YAML breaks a long path at a space, and indents the rest
-    b"^(?P<indent> *)(?P<key>(?:" + MACHINE_KEYS + rb"): )(?P<quote>['\"]?)/(?P<path>.*(?:\n(?P=indent) +.*)*)$",
+    b"^(?P<indent> *)(?P<key>(?:"
+    + "|".join(MACHINE_KEYS).encode()
+    + rb"): )(?P<quote>['\"]?)/(?P<path>.*(?:\n(?P=indent) +.*)*)$",
     re.MULTILINE,
 )
 MACHINE_WORDS = (*LOCAL_KEYS, *OF_A_START, "--config", "/")  # beginnings of words of a command

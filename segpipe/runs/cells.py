@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segpipe.runs.identity_keys import LOCATIONS
 from segpipe.runs.labels import (
     CHOICES,
     VIEW_WORDS,
@@ -18,11 +19,10 @@ from segpipe.runs.labels import (
     view_of,
 )
 from segpipe.runs.records import SweepRecord, read_record, write_record
-from segpipe.runs.run import DATA_KEYS, Run, display_path, file_lock
+from segpipe.runs.run import Run, display_path, file_lock
 from segpipe.runs.storage import SET_ASIDE, inside
 
 FILE = "sweep.json"
-LOCATIONS = (*DATA_KEYS, "warm_start")  # keys of paths: what they lead to may be moved between two starts
 Place = frozenset[tuple[str, str]]  # keys with their levels
 
 

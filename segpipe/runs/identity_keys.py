@@ -2,24 +2,25 @@
 
 from typing import Any
 
-IGNORED_IN_IDENTITY = (
-    "hydra", "run_dir", "resume", "trust", "warm_start", "sweep", "logger", "debug", "callbacks.best.dirpath",
-    "callbacks.last", "callbacks.overlays", "data.root", "data.dataset.root", "data.dataset.images",
-    "data.dataset.masks", "data.dataset.lists", "data.dataset.download", "data.channels", "data.dataset.channels",
-    "data.dataset.pages", "data.dataset.axes",  # channels, pages, axes: the fingerprint of the data has what they mean
-    "data.workers", "data.cache", "data.eval_batch_size",
-    "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
-    "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary", "task.compile", "match", "budget",
-    "pictures",
-)  # fmt: skip
+# Keys of folders of data; those of TEMPLATE_KEYS may be templates of paths. LOCATIONS: of all paths that a run reads,
+# which may be moved between two starts.
+TEMPLATE_KEYS = ("data.dataset.images", "data.dataset.masks", "data.dataset.lists")
+DATA_KEYS = ("data.root", "data.dataset.root", *TEMPLATE_KEYS)
+LOCATIONS = (*DATA_KEYS, "warm_start")
 
-# Of these, keys whose value is no part of the identity, but what it leads to is: files of weights and of data.
+# Keys whose value is no part of the identity, but what it leads to is: files of weights and of data. Of the others, the
+# fingerprint of the data has what they mean.
 CONTENT_IN_IDENTITY = (
-    "warm_start", "data.root", "data.dataset.root", "data.dataset.images", "data.dataset.masks", "data.dataset.lists",
-    "data.channels", "data.dataset.channels", "data.dataset.pages", "data.dataset.axes",
+    *LOCATIONS, "data.channels", "data.dataset.channels", "data.dataset.pages", "data.dataset.axes",
 )  # fmt: skip
-CHOSEN = ("match", "budget", "debug")  # of IGNORED_IN_IDENTITY: they set other keys, so they are choices of a cell
-NO_EFFECT = tuple(key for key in IGNORED_IN_IDENTITY if key not in (*CONTENT_IN_IDENTITY, *CHOSEN))
+CHOSEN = ("match", "budget", "debug")  # keys that set other keys: no part of the identity, but choices of a cell
+NO_EFFECT = (  # keys that never change the result
+    "hydra", "run_dir", "resume", "trust", "sweep", "logger", "callbacks.best.dirpath", "callbacks.last",
+    "callbacks.overlays", "data.dataset.download", "data.workers", "data.cache", "data.eval_batch_size",
+    "trainer.devices", "trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.profiler",
+    "trainer.name", "trainer.enable_progress_bar", "trainer.enable_model_summary", "task.compile", "pictures",
+)  # fmt: skip
+IGNORED_IN_IDENTITY = (*NO_EFFECT, *CONTENT_IN_IDENTITY, *CHOSEN)
 
 # Keys that were added later, each with the value that stands for the earlier behaviour. A key with this value is left
 # out of the identity, so that old identities stay the same. The ``revision`` of a component is increased by one when a

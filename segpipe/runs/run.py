@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from segpipe.errors import UserError, printable
+from segpipe.runs.identity_keys import DATA_KEYS, TEMPLATE_KEYS
 from segpipe.runs.storage import inside, open_regular, partial_files, write_json
 
-OF_A_START = ("hydra.", "resume=", "run_dir=", "sweep.")  # overrides of how and where a run is started
 if TYPE_CHECKING:
     from segpipe.runs.records import Status
 
+LOCAL_KEYS = (*DATA_KEYS, "logger")  # of this machine: a command gives them again
+OF_A_START = ("hydra.", "resume=", "run_dir=", "sweep.")  # overrides of how and where a run is started
 PLAIN = re.compile(r"[\w./:@%+-]+", re.ASCII)  # a value that neither Hydra nor a shell takes for anything else
 LOCK = ".lock"  # file in a run's folder
 SHELL_WORD = re.compile(r"""(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|[^ \t\r\n\\'"])+""")  # with its quotation marks
@@ -84,11 +86,6 @@ def typed_path(path: Path) -> str:
 def repair_hint(folder: Path) -> str:
     """Return the advice on how to repair a damaged run."""
     return f"To repair it, run its first command again with resume=auto {typed('hydra.run.dir', folder)}."
-
-
-TEMPLATE_KEYS = ("data.dataset.images", "data.dataset.masks", "data.dataset.lists")
-DATA_KEYS = ("data.root", "data.dataset.root", *TEMPLATE_KEYS)  # folders, relative or absolute, or templates of paths
-LOCAL_KEYS = (*DATA_KEYS, "logger")
 
 
 def resume_command(run: "Run", *, trust: Iterable[str] = ()) -> str:
