@@ -69,7 +69,7 @@ def run(words, folder, **given):
     own = {"PYTHONPATH": str(folder), "PYTHON": sys.executable, "SHORT": SHORT, "SMALL": SMALL}
     own["GIT_CEILING_DIRECTORIES"] = str(folder.parent)  # or a repository around it would decide what git applies
     output = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "timeout": 300}
-    done = subprocess.run(words, cwd=folder, env=kept | own, **output, **given)
+    done = subprocess.run(words, cwd=folder, env=kept | own, **output | given)
     assert done.returncode == 0, f"{words[-1]}\n{done.stdout[-4000:]}"
     return done.stdout
 
@@ -100,6 +100,38 @@ def test_the_diffs_apply(page, tree):
     for kind, content in blocks(page):
         if kind == "diff":
             run(["git", "apply", "--verbose", "-"], tree, input=content)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git applies the diffs, and there is none here")
+def test_all_components_together_are_well_formatted(tree):
+    """As ``make lint`` asks of whoever adds one."""
+    pytest.importorskip("ruff")
+    for page in WITH_DIFFS:
+        for kind, content in blocks(page):
+            if kind == "diff":
+                run(["git", "apply", "-"], tree, input=content)
+    for words in (["ruff", "check", "segpipe"], ["ruff", "format", "--check", "segpipe"]):
+        run([sys.executable, "-m", *words], tree)
+
+
+COMMAND = re.compile(r"`python -m (pytest tests -k \w+)`")
+
+
+NAMED = {page: COMMAND.findall(page.read_text(encoding="utf-8")) for page in WITH_DIFFS}
+
+
+@pytest.mark.slow  # minutes each
+@pytest.mark.skipif(shutil.which("git") is None, reason="git applies the diffs, and there is none here")
+@pytest.mark.parametrize("page", [page for page in WITH_DIFFS if NAMED[page]], ids=lambda page: page.stem)
+def test_the_tests_that_a_page_names_pass(page, tree):
+    """Those that are not slow. A test that knows the components of this repository alone would fail here."""
+    for kind, content in blocks(page):
+        if kind == "diff":
+            run(["git", "apply", "-"], tree, input=content)
+    (words,) = NAMED[page]
+    kinds = [f"tests/{name}" for name in ("config", "data", "engine", "lab", "metrics", "models", "training")]
+    words = [*words.replace("tests", " ".join(kinds)).split(), "-m", "not slow", "-n", "0", "-p", "no:cacheprovider"]
+    assert " passed" in run([sys.executable, "-m", *words], tree, timeout=1200)
 
 
 ONE_FILE = {"metric", "model"}

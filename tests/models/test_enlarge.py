@@ -43,7 +43,7 @@ def plan(name, *overrides, enlarge="auto", without=(), **decoder):
     cfg.model.enlarge = enlarge
     cfg.decoder.update(decoder)
     for key in without:
-        cfg.decoder.pop(key)
+        cfg.decoder.pop(key, None)
     return Plan.of(cfg)
 
 
