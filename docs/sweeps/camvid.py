@@ -13,7 +13,7 @@ import numpy as np
 import sections
 from sections import HERE, PAGE, Kept, differences, names, open_text, points, read, score, state, table
 
-from segpipe.analysis.collect import FinishedRun
+from segpipe.analysis.collection import FinishedRun
 from segpipe.analysis.factors import KNOWN
 from segpipe.analysis.formatting import DASH, format_p, format_score, join_words, pluralise
 from segpipe.analysis.ordering import exchanged
