@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from inspect import isclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from segpipe.config import build
 from segpipe.config.plan import Plan, make_cell
-from segpipe.config.schema import key_of
+from segpipe.config.schema import key_of, locate
 from segpipe.config.width_search import architecture_key, parameters
 from segpipe.data.module import SegmentationData
 from segpipe.errors import UserError, pluralise, printable
@@ -29,6 +30,7 @@ from segpipe.runs.labels import labels
 from segpipe.runs.records import RunRecord, read_record
 from segpipe.runs.run import Run
 from segpipe.training import devices
+from segpipe.training.ema import MovingAverage
 from segpipe.training.task import SegmentationTask
 
 OPTION = "--dry-run"
@@ -145,7 +147,8 @@ def size_of(cfg: DictConfig) -> Size:
     batches = limited(data.train_batches(), cfg.trainer.get("limit_train_batches"))
     validations = epochs // cfg.trainer.check_val_every_n_epoch
     moments = MOMENTS.get(str(cfg.optimizer._target_).rpartition(".")[2], 2)
-    averaged = any(str(node.get("_target_", "")).endswith("MovingAverage") for node in cfg.callbacks.values() if node)
+    callbacks = [locate(node._target_) for node in cfg.callbacks.values() if node is not None and "_target_" in node]
+    averaged = any(isclass(made) and issubclass(made, MovingAverage) for made in callbacks)
     number = 4.0 * step.parameters  # bytes
     weights = number * (2 if averaged else 1)
     checkpoints = {"all": 2 * (weights + number * moments), "best": number, "none": 0.0}[cfg.sweep.keep]

@@ -83,6 +83,11 @@ def test_the_size_of_a_cell_is_that_of_its_training():
     assert limits == [10, 3, 5, 10]
 
 
+def test_averaged_weights_are_stored_in_both_checkpoints():
+    plain, averaged = (dry_run.size_of(Plan.of(configure(*TINY, *more)).cfg) for more in ([], ["callbacks=ema"]))
+    assert averaged.stored - plain.stored == 2 * 4 * plain.parameters
+
+
 def test_kept_features_are_computed_once_and_read_by_each_step():
     """The encoder counts for each image and flipped image, not for each step; its cost is shared by the decoders."""
     options = [*TINY, "data.batch_size=4", "data.crop=null", "augment=light", "encoder.freeze=5", "encoder.cache=true"]
