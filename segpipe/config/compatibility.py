@@ -212,21 +212,23 @@ def check_batch_norm(cfg: DictConfig, encoder: Encoder, size: Sequence[int]) -> 
     parts = cfg.task.accumulate * (1 if cfg.trainer.sync_batchnorm else devices.detect_rank().world_size)
     if cfg.data.batch_size // parts > 1:
         return
-    ran: list[str] = []
+    running: list[str] = []  # the batch normalisation that has begun and not ended
     try:
         with torch.device("meta"):
             network = build.network_factory(cfg, encoder, 2)().train()
             for name, module in network.named_modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                    module.register_forward_pre_hook(lambda module, given, name=name: ran.append(name))
+                    module.register_forward_pre_hook(lambda module, given, name=name: running.append(name))
+                    module.register_forward_hook(lambda module, given, result: running.clear())
             network(torch.zeros(1, encoder.in_channels, *size))
     except Exception as error:  # a part of the user's own may not run on this device
-        if "more than 1 value per channel" not in str(error):
+        if "more than 1 value per channel" not in str(error) or not running:
             return
-        instead = "neck.norm=false" if ran[-1].startswith("neck.") else "a network without batch normalisation there"
+        name = running[0]
+        instead = "neck.norm=false" if name.startswith("neck.") else "a network without batch normalisation there"
         raise UserError(
             f"data.batch_size={cfg.data.batch_size} in {parts} part{'s' * (parts > 1)}, with images of {list(size)}: "
-            f"batch normalisation ({ran[-1]}) would see a single value per channel. Take a larger batch or larger "
+            f"batch normalisation ({name}) would see a single value per channel. Take a larger batch or larger "
             f"images, or {instead}."
         ) from error
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from support.configs import TINY, configure
@@ -22,6 +23,7 @@ from segpipe.data.datasets.shapes import Shapes
 from segpipe.engine import fit, shutdown
 from segpipe.engine.guards import notes_on_length
 from segpipe.errors import UserError
+from segpipe.models.upsample import Bilinear
 from segpipe.runs.run import Run
 from segpipe.runs.storage import read_history
 from segpipe.train import train
@@ -273,6 +275,15 @@ def test_batch_normalisation_of_a_single_value_is_refused(options, where):
     larger = [*options[:-1], "data.crop=[128,128]"]
     Plan.of(configure("run_dir=run", *ONE, *larger))
     Plan.of(configure("run_dir=run", "data.batch_size=4", "task.accumulate=2", *options))
+
+
+@pytest.mark.parametrize("encoder", ["small", "vgg11_bn"])
+def test_an_error_of_another_norm_is_not_taken_for_batch_normalisation(encoder, monkeypatch):
+    def of_groups(self, x, source):
+        return torch.nn.functional.group_norm(x[:, :1, :1, :1], 1)
+
+    monkeypatch.setattr(Bilinear, "forward", of_groups)
+    Plan.of(configure("run_dir=run", *ONE, "model=ladder", f"encoder={encoder}", "data.crop=[64,64]"))
 
 
 def test_a_signal_that_a_library_swallows_ends_the_training(tmp_path, monkeypatch):

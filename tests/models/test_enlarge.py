@@ -169,6 +169,19 @@ def test_an_operator_takes_any_size_and_any_number_of_classes(name, options, ini
 
 @EACH
 @STARTS_OF_EACH
+def test_an_operator_takes_one_image_of_one_cell_and_one_channel(name, options, init):
+    """The fault was: SAPA's group normalisation raised torch's error for a group of a single value."""
+    up = operator(name, 1, 1, 1, init=init, **options)
+    for module in (up, up.eval()):
+        y = module(torch.ones(1, 1, 1, 1, requires_grad=True), torch.ones(1, 1, 2, 2))
+        assert y.shape == (1, 1, 2, 2)
+        assert y.isfinite().all()
+        y.sum().backward()
+        assert all(parameter.grad.isfinite().all() for parameter in up.parameters() if parameter.grad is not None)
+
+
+@EACH
+@STARTS_OF_EACH
 def test_memory_format_autocast_and_deterministic_algorithms(name, options, init):
     up = operator(name, 11, 11, 8, init=init, **options)
     x, fine = random(2, 11, 6, 8).float(), random(2, 8, 13, 15, seed=1).float()

@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from segpipe.errors import UserError
@@ -105,4 +106,15 @@ def group_norm(channels: int) -> nn.GroupNorm:
     groups = math.gcd(channels, 32)
     while groups > 1 and channels // groups < 8:
         groups //= 2
-    return nn.GroupNorm(groups, channels)
+    return GroupNorm(groups, channels)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation that also takes a group of a single value: one channel, on a map of one cell.
+
+    The value becomes zero, as the formula has it. torch's class raises an error for it, in evaluation too.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
