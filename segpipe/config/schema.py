@@ -135,7 +135,7 @@ def value_hint(path: str, value: Any, allowed: Any) -> str:
     numbers = re.findall(r"\d+", text)
     if is_valid([1], allowed) and len(numbers) > 1:
         return f" Write '{path}=[{','.join(numbers)}]'"
-    if isinstance(value, float) and value.is_integer() and is_valid(1, allowed):
+    if isinstance(value, float) and value.is_integer() and is_valid(int(value), allowed):
         return f" Write {path}={value:.0f}"
     if re.match(r"\$\w", text):
         return f" The shell has not replaced {text}: write it without quotes of the kind '...'."
@@ -289,6 +289,10 @@ def is_valid(value: Any, allowed: Any) -> bool:
         value = OmegaConf.to_container(value, resolve=True)
     if isinstance(value, list) and takes_tuple(allowed):  # YAML has no tuples
         value = tuple(value)
+    if is_union(allowed):
+        return any(is_valid(value, part) for part in get_args(allowed))
+    if get_origin(allowed) is Literal:  # pydantic takes 18.0 for 18, and true for 1
+        return any(value == word and type(value) is type(word) for word in get_args(allowed))
     try:
         adapter(allowed).validate_python(value, strict=True)
     except pydantic.ValidationError:

@@ -59,6 +59,11 @@ def test_precedence_is_command_line_experiment_model_root():
         ("optimizer.lr=-1", ["optimizer.lr=-1", "above 0"]),
         ("seed=one", ["seed=one", "a whole number"]),
         ("data.batch_size=2.5", ["data.batch_size=2.5", "a whole number"]),
+        (
+            "decoder=local_attention decoder.neighbours=17.0",
+            ["decoder.neighbours=17.0: allowed is 5 or 9", "Write decoder.neighbours=17"],
+        ),
+        ("encoder=resnet18 encoder.depth=18.0", ["encoder.depth=18.0: allowed is 18 or 34", "Write encoder.depth=18"]),
         ("decoder.smooth=conv3", ["decoder.smooth=conv3", "conv3x3 or null", "Did you mean 'conv3x3'?"]),
         ("model.taps=pol", ["model.taps=pol", "conv or pool", "Did you mean 'pool'?"]),
         ("trainer.precision=bf16", ["trainer.precision", "bf16-mixed"]),
