@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from segpipe.config import build, choices, compatibility, identity, schema
 from segpipe.config.budget import BudgetSolution, solve_budget, with_solved_width
 from segpipe.config.messages import explain
+from segpipe.config.sizes import check_sizes
 from segpipe.data.dataset import SegmentationDataset, Split
 from segpipe.errors import InvalidCombination, UserError, printable
 from segpipe.models.encoders import Encoder
@@ -46,6 +47,7 @@ class Plan:
         cfg, moved = with_present_classes(cfg)
         choices.check_present(cfg)
         schema.check(cfg)
+        check_sizes(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
         choices.check_arguments(cfg)
         encoder = build.meta_encoder(cfg)
         cfg = identity.with_enlargement(cfg, encoder)

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from segpipe.config import data_folders
 from segpipe.config.choices import files
 from segpipe.config.schema import CONF, HYDRA_KEYS
+from segpipe.config.sizes import check_sizes
 from segpipe.data.augment import library_transforms
 from segpipe.errors import UserError
 from segpipe.runs.renames import current, upgrade
@@ -29,13 +30,8 @@ from segpipe.runs.storage import inside, is_component, read_yaml
 Target = tuple[str, str]  # place of a node and its class: ("data.dataset", "segpipe.data.datasets.voc.VOC")
 PARTIAL = {"_target_", "_partial_"}  # the keys of Hydra that a stored configuration may have
 ELSEWHERE = re.compile(r"[a-z-]+:|/|\\", re.IGNORECASE)  # hf-hub:, local-dir:, a path
-MAX_NUMBER = 65_536  # of widths, kernels, batch sizes, numbers of workers
-MAX_LAYERS = 512  # of the entries of these lists
-MAX_PIXELS = 250_000_000  # of data.size and data.crop
-LAYERS = ("depths", "count", "layers", "blocks", "depth", "kernel", "factor", "stride")
 GROUPS = ("data", "augment", "encoder", "decoder", "model", "task", "trainer", "callbacks", "logger")  # in every run
 NO_LOGGER = "segpipe.training.tracking.no_logger"
-PARTS_WITH_SIZES = ("encoder", "neck", "decoder", "fusion", "model", "task", "data", "augment")
 
 
 def read(run: Run, *, trust: Iterable[str] = (), composed: DictConfig | None = None) -> DictConfig:
@@ -50,7 +46,8 @@ def read(run: Run, *, trust: Iterable[str] = (), composed: DictConfig | None = N
     except PermissionError as error:
         raise UserError(f"{run.config}: cannot be read ({error.strerror}). Change its permissions.") from error
     except (OSError, ValueError, UserError) as error:
-        raise UserError(f"{run.folder}: its config.yaml is damaged: {error}. {repair_hint(run.folder)}") from error
+        reason = str(error).rstrip(".")
+        raise UserError(f"{run.folder}: its config.yaml is damaged: {reason}. {repair_hint(run.folder)}") from error
     typed = {(place, target) for place, target, _ in nodes(OmegaConf.to_container(composed))} if composed else set()
     for place, target, node in nodes(content):
         check_class(run, place, target, node, trust=trust, typed=typed)
@@ -64,6 +61,7 @@ def checked(content: dict[str, Any]) -> dict[str, Any]:
     if wrong or "run_dir" not in content or not isinstance(content["data"].get("dataset"), dict):
         raise ValueError(f"{', '.join(wrong) or 'run_dir or data.dataset'} missing")
     content = upgrade(content)
+    check_backbone(content["encoder"])
     check_sizes(content)
     return content
 
@@ -179,40 +177,11 @@ def from_libraries(place: str) -> frozenset[str]:
     return frozenset()
 
 
-def check_sizes(content: dict[str, Any]) -> None:
-    """Raise ValueError for numbers that would take all memory or time, and for weights that lie somewhere else."""
-    backbone = content["encoder"].get("backbone")
+def check_backbone(encoder: dict[str, Any]) -> None:
+    """Raise ValueError for weights that lie somewhere else."""
+    backbone = encoder.get("backbone")
     if isinstance(backbone, str) and ELSEWHERE.search(backbone):
         raise ValueError(f"encoder.backbone={backbone[:60]!r}: the name of a backbone is needed, not a place")
-    for key in ("size", "crop"):
-        value = content["data"].get(key)
-        if value is not None and not (
-            isinstance(value, list)
-            and len(value) == 2
-            and all(isinstance(side, int) and side > 0 for side in value)
-            and value[0] * value[1] <= MAX_PIXELS
-        ):
-            raise ValueError(f"data.{key}={str(value)[:60]}: allowed is [height, width], or null")
-    for group in PARTS_WITH_SIZES:
-        for place, value in numbers(content[group], group) if group in content else ():
-            key = place.rpartition(".")[2].rstrip("[]")
-            high = MAX_LAYERS if key in LAYERS else MAX_PIXELS if place.startswith("data") else MAX_NUMBER
-            if abs(value) > high:
-                raise ValueError(f"{place}={value:g}: at most {high:,} is accepted from a stored configuration")
-
-
-def numbers(content: Any, place: str) -> Iterator[tuple[str, float]]:
-    """Yield each number below a node, with its place. Raises ValueError for a list of more than MAX_LAYERS entries."""
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield from numbers(value, f"{place}.{key}")
-    elif isinstance(content, list):
-        if len(content) > MAX_LAYERS and place != "data.dataset.classes":
-            raise ValueError(f"{place} has {len(content):,} entries; at most {MAX_LAYERS} are accepted")
-        for value in content:
-            yield from numbers(value, f"{place}[]")
-    elif isinstance(content, int | float) and not isinstance(content, bool):
-        yield place, content
 
 
 def with_local_keys(stored: DictConfig, cfg: DictConfig, run: Run) -> DictConfig:

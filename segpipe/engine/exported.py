@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
-from segpipe.config.stored import MAX_PIXELS
+from segpipe.config.sizes import MAX_PIXELS
 from segpipe.data.bands import Bands
 from segpipe.errors import UserError, printable
 from segpipe.runs.records import Colour, Count, Digits, Model, Text

@@ -10,6 +10,7 @@ from support.configs import TINY, configure
 import segpipe
 from segpipe.config import stored
 from segpipe.config.build import resolve
+from segpipe.config.plan import Plan
 from segpipe.config.schema import CONF
 from segpipe.errors import UserError
 from segpipe.runs.run import Run
@@ -114,6 +115,26 @@ def test_optimizers_of_torch_are_allowed(tmp_path, target):
 def test_values_that_do_harm_are_refused(tmp_path, changes, reason):
     with pytest.raises(UserError, match=reason):
         stored.read(Run(store(tmp_path, changes)))
+
+
+def test_what_a_training_accepts_can_be_read_again(tmp_path):
+    """The fault was: a number such as task.clip=1e6 was accepted in a training, and its run called damaged."""
+    assert stored.read(Run(store(tmp_path, {"task.clip": 1e6}))).task.clip == 1e6
+    Plan.of(configure("task.clip=1e6"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["model=ladder", "model.width=4611686018427387904"], r"model\.width=4\.61169e\+18: at most 65,536"),
+        (["decoder=deconv", "decoder.kernel=100000000000000000"], r"decoder\.kernel=1e\+17: at most 512"),
+        (["data.crop=[100000,100000]"], r"data\.crop=.*at most 250,000,000 pixels"),
+        (["encoder=small", "encoder.widths=[8,16,32,64,70000]"], r"encoder\.widths\[\]=70000: at most 65,536"),
+    ],
+)
+def test_a_size_beyond_any_network_is_refused_before_one_is_built(overrides, says):
+    with pytest.raises(UserError, match=says):
+        Plan.of(configure(*overrides))
 
 
 @pytest.mark.parametrize(
