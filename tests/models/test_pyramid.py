@@ -228,12 +228,29 @@ def test_wrong_files_are_rejected(content, says, tmp_path):
         ("resnet18", "not a plain vision transformer .*Take encoder=timm"),
         ("swin_tiny_patch4_window7_224", "not a plain vision transformer .*Take encoder=timm"),
         ("test_vit_relpos", "not a plain vision transformer .*Take encoder=timm"),
-        ("no_such_net", "timm has no backbone of that name"),
     ],
 )
 def test_other_backbones_are_rejected(backbone, says):
     with torch.device("meta"), pytest.raises(UserError, match=says):
         build.instantiate_group(configure("encoder=vit", f"encoder.backbone={backbone}"), "encoder")
+
+
+@pytest.mark.parametrize("encoder", ["vit", "timm"])
+@pytest.mark.parametrize(
+    ("backbone", "says"),
+    [
+        ("no_such_net", "timm has no backbone of that name. List of names"),
+        ("ViT-small-patch14-dinov22", "timm has no backbone of that name. Did you mean 'vit_small_patch14_dinov2'"),
+        ("test_vit.nope", "Allowed is test_vit without a tag, or with one of these: r160_in1k"),
+        ("facebook/dinov2-small", "a place, not a name of timm"),
+        ("hf-hub:timm/test_vit", r"Give the name of the architecture \(encoder.backbone=test_vit\)"),
+        ("local-dir:/tmp", "a place, not a name of timm"),
+    ],
+)
+def test_names_that_timm_does_not_have_are_rejected(encoder, backbone, says):
+    """Nothing is looked for on the Hub."""
+    with torch.device("meta"), pytest.raises(UserError, match=says):
+        build.instantiate_group(configure(f"encoder={encoder}", f"encoder.backbone='{backbone}'"), "encoder")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segpipe.errors import UserError
 from segpipe.models.encoders.encoder import Encoder
-from segpipe.models.encoders.timm import library, published_values
+from segpipe.models.encoders.timm import check_name, library, published_values
 from segpipe.models.init import Conv2d
 
 STRIDES = (4, 8, 16, 32)  # of ViTDet; the backbone's stride is added where it is coarser
@@ -143,15 +143,11 @@ def pyramid_level(channels: int, width: int, stride: int, target: int) -> nn.Seq
 
 def plain_transformer(backbone: str, in_channels: int) -> Any:
     """A backbone of timm without its classifier. Raises the errors of ``FeaturePyramid``."""
-    timm = library()
+    check_name(backbone, pattern="vit*")
+    options = {"num_classes": 0, "in_chans": in_channels, "dynamic_img_size": True}
     try:
-        body = timm.create_model(backbone, pretrained=False, num_classes=0, in_chans=in_channels, dynamic_img_size=True)
-    except RuntimeError as error:
-        raise UserError(
-            f"encoder.backbone={backbone}: timm has no backbone of that name ({error}). List of names: "
-            f"python -c \"import timm; print(timm.list_models('vit*'))\""
-        ) from error
-    except TypeError as error:  # its constructor takes no dynamic_img_size
+        body = library().create_model(backbone, pretrained=False, **options)
+    except (RuntimeError, TypeError) as error:  # its constructor takes no dynamic_img_size
         raise UserError(not_plain(backbone, str(error))) from error
     if not hasattr(body, "num_prefix_tokens") or not hasattr(body, "prune_intermediate_layers"):
         raise UserError(not_plain(backbone, "it has no tokens"))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from segpipe.errors import UserError
+from segpipe.errors import UserError, nearest
 from segpipe.models.encoders.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 
 
@@ -20,13 +20,14 @@ class Timm(Encoder):
     def __init__(self, *, backbone: str, in_channels: int = 3) -> None:
         super().__init__()
         self.backbone, self.in_channels = backbone, in_channels
+        check_name(backbone, pattern="*")
         bands = {} if in_channels == 3 else {"in_chans": in_channels}
         try:
             self.body: Any = library().create_model(backbone, pretrained=False, features_only=True, **bands)
         except (RuntimeError, AttributeError) as error:
             raise UserError(
-                f"encoder.backbone={backbone}: timm has no backbone of that name that returns maps ({error}). List of "
-                f'names: python -c "import timm; print(timm.list_models())"'
+                f"encoder.backbone={backbone}: this backbone of timm does not return maps ({error}). Choose one that "
+                f"does, as convnext_tiny or resnet50d."
             ) from error
         strides, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
         self.indices = dict(zip(strides, range(len(strides)), strict=True))  # the last map of each stride
@@ -89,6 +90,35 @@ def library() -> Any:
         raise UserError(
             "encoder=timm and encoder=vit require the timm library: pip install 'segpipe[timm]'."
         ) from error
+
+
+def check_name(backbone: str, *, pattern: str) -> None:
+    """Raise UserError where timm has no backbone of a name, with or without the tag of its weights.
+
+    A place, as ``hf-hub:OWNER/NAME``, is no name: a stored configuration must not lead to another machine or folder.
+    pattern: of the names that are offered instead.
+    """
+    timm, given = library(), f"encoder.backbone={backbone}"
+    names = timm.list_models(pattern)
+    if ":" in backbone or "/" in backbone:
+        name = backbone.rpartition("/")[2]
+        known = f" (encoder.backbone={name})" if timm.is_model(name) else ""
+        raise UserError(
+            f"{given}: a place, not a name of timm. Give the name of the architecture{known}, and the weights as "
+            f"encoder.weights=FILE."
+        )
+    if not timm.is_model(backbone):
+        raise UserError(
+            f"{given}: timm has no backbone of that name.{nearest(backbone, names)} List of names: "
+            f"python -c \"import timm; print(timm.list_models('{pattern}'))\""
+        )
+    try:
+        timm.get_pretrained_cfg(backbone)
+    except RuntimeError as error:
+        model = backbone.partition(".")[0]
+        tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
+        allowed = f", or with one of these: {', '.join(tags)}" if tags else ""
+        raise UserError(f"{given}: {error} Allowed is {model} without a tag{allowed}.") from error
 
 
 def published_values(body: Any, backbone: str, key: Literal["mean", "std"]) -> tuple[float, ...]:
