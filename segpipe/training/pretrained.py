@@ -16,7 +16,7 @@ from segpipe.models.init import copy_matching
 from segpipe.models.necks import Bottleneck, FullyConvolutional
 from segpipe.models.network import Network
 from segpipe.runs.run import display_path
-from segpipe.training.weights_file import AGAIN, SUFFIXES, problem_of_file, read_state_dict
+from segpipe.training.weights_file import AGAIN, SUFFIXES, TEACHER, problem_of_file, read_state_dict
 
 
 def load_encoder(network: Network, cfg: DictConfig) -> None:
@@ -95,12 +95,13 @@ def say_for_bands(encoder: Encoder) -> None:
 def without_prefix(published: dict[str, Tensor], encoder: Encoder) -> dict[str, Tensor]:
     """The tensors below that prefix which gives the encoder most tensors, without it; else all tensors.
 
-    A prefix is a beginning of a name that ends with a dot: ``module.``, ``model.backbone.``.
+    A prefix is a beginning of a name that ends with a dot: ``module.``, ``model.backbone.``. Of a teacher and a student
+    with as many tensors, the teacher is taken.
     """
     parts = [name.split(".") for name in published]
     prefixes = {".".join(words[:end]) + "." for words in parts for end in range(1, len(words))}
     best, most = published, len(matches(published, encoder))
-    for prefix in sorted(prefixes, key=lambda prefix: (prefix.count("."), prefix)):
+    for prefix in sorted(prefixes, key=lambda prefix: (prefix.count("."), TEACHER not in prefix.split("."), prefix)):
         below = {name.removeprefix(prefix): tensor for name, tensor in published.items() if name.startswith(prefix)}
         if len(below) > most and (number := len(matches(below, encoder))) > most:
             best, most = below, number

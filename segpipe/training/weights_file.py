@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segpipe.errors import UserError
+from segpipe.errors import UserError, printable
 from segpipe.runs.checkpoints import problem_of
 from segpipe.runs.storage import open_regular
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")  # of files of weights
-WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys below which other programs store the weights
+TEACHER = "teacher"  # of self-distillation (DINO): its weights are those that the authors publish, not the student's
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", TEACHER)  # keys of weights in files of other programs
 NO_WEIGHTS = (torch.bool, torch.uint8, torch.int8, torch.int16)  # of buffers that other programs keep, such as masks
 LONGEST_HEADER = 2**40  # bytes, of safetensors; eight letters of a text are a larger number
 DEEPEST = 4  # dicts within one another in which weights are looked for
@@ -69,7 +70,9 @@ def read_state_dict(path: Path, option: str) -> dict[str, Tensor]:
         raise UserError(f"{option}: a file of safetensors needs this library: pip install safetensors") from error
     except Exception as error:  # torch.load raises many kinds of errors
         raise UserError(f"{option}: {reason_of(error)}.") from error
-    found = find_tensors(source)
+    found, same = find_tensors(source)
+    if len(same) > 1:
+        print(printable(f"{option}: several networks are in the file ({', '.join(same)}). {same[0]} is read."))
     state_dict = {name: tensor for name, tensor in found.items() if tensor.dtype not in NO_WEIGHTS} or found
     if problem := next(filter(None, (problem_of(name, tensor) for name, tensor in state_dict.items())), None):
         raise UserError(f"{option}: {problem}. Give a file with finite numbers of 16, 32 or 64 bits.")
@@ -176,14 +179,19 @@ def reason_of(error: Exception) -> str:
     )
 
 
-def find_tensors(source: Any) -> dict[str, Tensor]:
-    """The tensors of that dict within ``source`` which has most of them; one below a key of WRAPPERS comes first."""
+def find_tensors(source: Any) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of that dict within ``source`` which has most of them; one below a key of WRAPPERS comes first.
+
+    Also the key of this dict, and those of all others with as many tensors.
+    """
     found = [(key, part) for key, part in dicts_within(source) if any(isinstance(one, Tensor) for one in part.values())]
     found.sort(key=lambda item: WRAPPERS.index(item[0]) if item[0] in WRAPPERS else len(WRAPPERS))  # stable
-    chosen = next((part for key, part in found if key in WRAPPERS), None)
+    chosen = next((item for item in found if item[0] in WRAPPERS), None)
     if chosen is None:
-        chosen = max((part for _, part in found), key=count_tensors, default={})
-    return {str(name): tensor for name, tensor in chosen.items() if isinstance(tensor, Tensor)}
+        chosen = max(found, key=lambda item: count_tensors(item[1]), default=(None, {}))
+    key, number = chosen[0] or "its top level", count_tensors(chosen[1])
+    others = [str(other) for other, part in found if part is not chosen[1] and count_tensors(part) == number]
+    return {str(name): one for name, one in chosen[1].items() if isinstance(one, Tensor)}, [str(key), *others]
 
 
 def dicts_within(source: Any, key: object = None, depth: int = 0) -> Iterator[tuple[object, dict[Any, Any]]]:

@@ -178,6 +178,21 @@ def test_weights_that_other_programs_saved_are_understood(prefix, wrapper, tmp_p
     assert "16 of the encoder's 16 tensors" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("form", ["keys", "prefixes"])
+def test_of_a_teacher_and_its_student_the_teacher_is_taken(form, tmp_path, capsys):
+    """As in checkpoints of DINO (two keys) and DINOv2 (two prefixes)."""
+    teacher = features_of("vgg11").state_dict()
+    parts = {"student": {name: tensor + 1 for name, tensor in teacher.items()}, "teacher": teacher}
+    joined = {f"{key}.backbone.{name}": tensor for key, part in parts.items() for name, tensor in part.items()}
+    torch.save(parts if form == "keys" else {"model": joined}, tmp_path / "x.pth")
+    cfg = configure("encoder=vgg11", f"encoder.weights={tmp_path / 'x.pth'}", "neck=none")
+    network = build.network(cfg, 3)
+    pretrained.load_encoder(network, cfg)
+    pairs = zip(network.encoder.state_dict().values(), teacher.values(), strict=True)
+    assert all(torch.equal(own, given) for own, given in pairs)
+    assert ("(teacher, student). teacher is read" in capsys.readouterr().out) == (form == "keys")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(value, tmp_path):
     torch.save({"w": torch.tensor([value])}, tmp_path / "x.pth")
