@@ -79,7 +79,7 @@ class FeatureCache:
         self.computed += len(names)
         computed = self.network.encoder.extract(x)
         if self.dtype is not None:  # as they will be read
-            computed = {stride: one.to(self.dtype).to(one.dtype) for stride, one in computed.items()}
+            computed = {stride: rounded(one, self.dtype, stride) for stride, one in computed.items()}
         for stride, paths in files.items():
             for position, path in enumerate(paths):
                 if complete or not path.is_file():  # complete: one of them is damaged
@@ -241,6 +241,18 @@ def make_room(keep: Path, *, need: int, limit: int) -> None:
         with suppress(OSError):
             folder.rmdir()
         total -= size
+
+
+def rounded(one: Tensor, dtype: torch.dtype, stride: int) -> Tensor:
+    """A map with the precision of a type, in its own type. Raises UserError for numbers beyond the type's range."""
+    result = one.to(dtype).to(one.dtype)
+    if bool(result.isinf().any()) and not bool(one.isinf().any()):
+        name = str(dtype).removeprefix("torch.")
+        raise UserError(
+            f"encoder.cache={name}: the features of stride {stride} reach {one.abs().max().item():.3g}, and {name} "
+            f"ends at {torch.finfo(dtype).max:.0f}. Set encoder.cache=true or bfloat16."
+        )
+    return result
 
 
 def digests(image: Tensor) -> list[str]:

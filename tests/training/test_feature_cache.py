@@ -227,6 +227,20 @@ def test_in_half_precision_what_is_computed_equals_what_is_read(dtype, folder):
     torch.testing.assert_close(exact, read, atol=0.1, rtol=0.1)
 
 
+@torch.no_grad()
+def test_features_beyond_the_range_of_half_precision_are_an_error(folder):
+    """The fault was: they became infinite, and the training ended with advice on the learning rate."""
+    network = cached_network(dtype=torch.float16)
+    network.encoder.extract = lambda x, extract=network.encoder.extract: {
+        stride: 1e6 * one for stride, one in extract(x).items()
+    }
+    with pytest.raises(UserError, match=r"encoder\.cache=float16: the features of stride 16 reach .* ends at 65504"):
+        network(images())
+    assert files_in(folder) == []
+    network.extractor.dtype = torch.bfloat16
+    assert network(images()).isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_file_keeps_values_types_and_layout(dtype, layout, tmp_path):
