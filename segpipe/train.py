@@ -102,7 +102,7 @@ def main() -> None:
     exit_with_parent()
     dry_run.take_option(sys.argv)
     sys.argv[1:] = map(quote_template, sys.argv[1:])
-    with user_errors():
+    with user_errors(), devices.flushed_denormals():
         sys.argv[1:] = command_line.arranged(sys.argv[1:])
         if by_hand:
             print("".join(f"{note}\n" for note in repetitions(sys.argv[1:])), end="", file=sys.stderr, flush=True)

@@ -118,7 +118,8 @@ def run_training(
             print(f"Training {run.record['name']}{among} in {display_path(run.folder)}", flush=True)
             rank_info.broadcast_config(plan.cfg)
             build.attach_logger(training.trainer, logger)
-        metrics = fit(training)
+        with devices.flushed_denormals():
+            metrics = fit(training)
         failed = False
         if training.start:
             add_to_results(training, metrics, logger)

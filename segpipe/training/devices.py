@@ -167,6 +167,27 @@ def leave_process_group(strategy: Any) -> None:
         dist.destroy_process_group()
 
 
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Inside the ``with`` block, numbers below 1.2e-38 are zero on the CPU: in this thread, and in those it starts.
+
+    A CPU computes with such denormal numbers many times more slowly. The weights of sharp kernels are denormal far from
+    their maximum, and so are the gradients there (``benchmarks/denormals.py``). torch's own threads inherit the setting
+    if they start later, so ``python -m segpipe.train`` begins with it.
+    """
+    before = flushes_denormals()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def flushes_denormals() -> bool:
+    """Return whether denormal numbers are zero in this thread."""
+    return not bool(torch.tensor(1e-40) * 1)  # flushed by the product, if not before
+
+
 def on_gpu(cfg: DictConfig) -> bool:
     """Whether the training uses a GPU."""
     accelerator = cfg.trainer.accelerator

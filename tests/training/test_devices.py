@@ -8,12 +8,36 @@ from support.configs import TINY, configure
 
 from segpipe.config import build
 from segpipe.config.plan import Plan
+from segpipe.engine.fit import train
 from segpipe.errors import UserError
 from segpipe.models.init import seed_for
 from segpipe.training import devices
 from segpipe.training.task import SegmentationTask
 
 # which devices, which place
+
+
+def test_denormals_are_zero_in_a_training_and_only_there(tmp_path):
+    torch.set_flush_denormal(False)
+    seen = []
+    train(configure(*TINY, f"run_dir={tmp_path}/run"), on_validation=lambda *given: seen.append(small_is_zero()))
+    assert len(seen) > 0
+    assert all(seen)
+    assert not small_is_zero()
+
+
+def test_denormals_are_what_they_were_after_a_block():
+    torch.set_flush_denormal(False)
+    with devices.flushed_denormals():
+        with devices.flushed_denormals():
+            assert small_is_zero()
+        assert small_is_zero()
+    assert not small_is_zero()
+
+
+def small_is_zero():
+    """Whether half of the smallest normal number is zero; its bits say so, since a comparison would flush it, too."""
+    return int((torch.tensor([torch.finfo(torch.float32).tiny]) * 0.5).view(torch.int32)) == 0
 
 
 def test_a_rank_that_waits_for_the_others_says_so(monkeypatch, capsys):
