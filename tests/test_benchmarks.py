@@ -91,6 +91,10 @@ CALLS = {  # of each script, as short as it goes; and what it has to print
         ["--images", "4", "--side", "64", "encoder=small", "encoder.widths=[8,8,8,8,8]"],
         ["one by one / pipeline: ", "pipeline / batches of 16: "],
     ),
+    "denormals": (
+        ["--size", "32", "32", "--batch", "1", "--decoders", "carafe", "--sharpness", "100"],
+        ["carafe, logits x 100: ", "of the weights are denormal", " with zeros: "],
+    ),
     "matrix": (["--shape", "2", "8", "8"], ["max / argmax: ", "ours / torchmetrics: "]),
 }
 
